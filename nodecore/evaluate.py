@@ -1,0 +1,147 @@
+"""What a trained model does under other solvers: accuracy, the cross-solver grid, the critical step."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nodecore.datasets import Split
+from nodecore.solve import Solution, check_n_steps, check_tolerance, solve_adaptive, solve_fixed
+from nodecore.tableaus import get_tableau
+
+TEST_FACTORS = (0.5, 0.75, 1, 1.5, 2, 4)  # of the training n_steps; the paper's and 4
+AGREEMENT = 0.1  # largest difference of accuracy between two solvers that counts as agreement
+EXACT_RTOL = 1e-6  # dopri5 at this tolerance stands for the exact flow
+
+
+@dataclass(frozen=True)
+class TestSetting:
+    """A test solver with its number of steps, or with its tolerance (rtol = atol). Checked."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    solver: str
+    n_steps: int | None = None
+    rtol: float | None = None
+
+    def __post_init__(self):
+        get_tableau(self.solver)
+        if (self.n_steps is None) == (self.rtol is None):
+            raise ValueError(f"n_steps = {self.n_steps}, rtol = {self.rtol}: give exactly one")
+        if self.n_steps is not None:
+            check_n_steps(self.n_steps)
+        else:
+            check_tolerance("rtol", self.rtol)
+
+
+EXACT = TestSetting("dopri5", rtol=EXACT_RTOL)
+
+
+@torch.no_grad()
+def solve_setting(field: nn.Module, x: Tensor, setting: TestSetting, T: float = 1.0) -> Solution:
+    """The states x (members, batch, ...) carried from 0 to T under a test setting.
+
+    Adaptive solves run in float64 (the error estimate of a tight tolerance would drown in float32)
+    with steps of each member's own; the result has x's dtype.
+    """
+    if setting.n_steps is not None:
+        return solve_fixed(field, x, setting.solver, n_steps=setting.n_steps, t=(0.0, T))
+    solution = solve_adaptive(
+        copy.deepcopy(field).double(),
+        x.double(),
+        setting.solver,
+        rtol=setting.rtol,
+        atol=setting.rtol,
+        t=(0.0, T),
+        instance_axes=1,
+    )
+    return Solution(
+        solution.z.to(x.dtype), solution.ts, solution.nfe, solution.n_accepted, solution.n_rejected
+    )
+
+
+@torch.no_grad()
+def predict(
+    field: nn.Module, head: nn.Module, x: Tensor, setting: TestSetting, T: float = 1.0, rows=1000
+) -> Tensor:
+    """Predicted classes (members, n) of inputs x (n, ...), at most `rows` inputs at a time."""
+    members = next(field.parameters()).shape[0]
+    parts = []
+    for part in x.split(rows):
+        z = solve_setting(field, part.expand(members, *part.shape).contiguous(), setting, T).z
+        parts.append(head(z).argmax(-1))
+    return torch.cat(parts, dim=1)
+
+
+def accuracy(
+    field: nn.Module,
+    head: nn.Module,
+    split: Split,
+    setting: TestSetting,
+    T: float = 1.0,
+    rows: int = 1000,
+) -> Tensor:
+    """Accuracy of each member on a split, (members,) float64: correct ones counted, divided once.
+
+    A member whose state is not finite predicts class 0, as argmax does; its training marks it.
+    """
+    correct = predict(field, head, split.x, setting, T, rows) == split.y
+    return correct.sum(1).double() / len(split)
+
+
+def scaled_steps(n_steps: int, factors: Iterable[float] = TEST_FACTORS) -> list[int]:
+    """n_steps times each factor, rounded to whole numbers >= 1, ascending, without duplicates."""
+    return sorted({max(1, round(factor * check_n_steps(n_steps))) for factor in factors})
+
+
+def cross_solver_settings(solver: str, n_steps: int, grid: Iterable[int] = ()) -> list[TestSetting]:
+    """The test settings of a model trained with `solver` at n_steps.
+
+    Euler-trained models meet Euler, midpoint and rk4, others their own solver, at the scaled numbers
+    of steps; under the training solver also every number of steps of the grid; and the exact flow.
+    """
+    steps = scaled_steps(n_steps)
+    own = sorted({*steps, *grid})
+    finer = ["midpoint", "rk4"] if solver == "euler" else []
+    settings = [TestSetting(solver, k) for k in own]
+    settings += [TestSetting(name, k) for name in finer for k in steps]
+    return [*settings, EXACT]
+
+
+def cross_solver_grid(
+    field: nn.Module,
+    head: nn.Module,
+    split: Split,
+    settings: Iterable[TestSetting],
+    T: float = 1.0,
+) -> list[tuple[TestSetting, Tensor]]:
+    """Each setting with the accuracies (members,) of the ensemble under it."""
+    return [(setting, accuracy(field, head, split, setting, T)) for setting in settings]
+
+
+def check_setting(solver: str, n_steps: int) -> TestSetting:
+    """The test solver of the critical step size: midpoint at the same step for Euler, half the step
+    for every other solver."""
+    if solver == "euler":
+        return TestSetting("midpoint", n_steps)
+    return TestSetting(solver, 2 * n_steps)
+
+
+def critical_n_steps(gaps: Mapping[int, float], threshold: float = AGREEMENT) -> int | None:
+    """The coarsest n_steps from which on every gap is within the threshold; None if none is.
+
+    gaps: |accuracy under the training solver - accuracy under its test solver| by training n_steps.
+    """
+    critical = None
+    for n_steps in sorted(gaps, reverse=True):
+        if not gaps[n_steps] <= threshold:  # a NaN is no agreement
+            break
+        critical = n_steps
+    return critical
+
+
+def has_trained(train_accuracy: float, largest_share: float) -> bool:
+    """Whether a seed trained: a finite training accuracy above the largest class's share + 0.1."""
+    return bool(train_accuracy > largest_share + 0.1)

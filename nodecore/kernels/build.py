@@ -1,0 +1,138 @@
+"""Compiles the kernel once per machine, keeps it in the user's cache, loads it once per process."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("fused.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread")
+COMPILERS = ("c++", "g++", "clang++")
+
+
+class Unavailable(Exception):
+    """The kernel cannot be used here; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class KernelStatus:
+    """Whether the fused kernel can be used in this process, and the reason in one line."""
+
+    available: bool
+    reason: str
+
+
+@functools.cache
+def status() -> KernelStatus:
+    """Compile, load and check the kernel on the first call; never raises."""
+    try:
+        library()
+        from nodecore.kernels.selfcheck import check
+
+        check()
+    except Unavailable as error:
+        return KernelStatus(False, f"fused kernel not available: {error}")
+    except Exception as error:  # whatever it is, the torch path still works
+        first_line = (str(error).strip() or "no message").splitlines()[0]
+        return KernelStatus(
+            False, f"fused kernel not available: {type(error).__name__}: {first_line}"
+        )
+    return KernelStatus(True, "fused kernel compiled, loaded and checked against torch")
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loaded kernel library. Raises Unavailable."""
+    compiler = _compiler()
+    path = _cache_folder() / f"fused-{_fingerprint(compiler)}.so"
+    if not _intact(path):
+        _build(compiler, path)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise Unavailable(f"the compiled library does not load ({error})") from error
+
+
+def _compiler() -> list[str]:
+    """The command of the system's C++ compiler: $CXX, or the first one on the PATH."""
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    for command in [wanted] if wanted else [[name] for name in COMPILERS]:
+        if found := shutil.which(command[0]):
+            return [found, *command[1:]]
+    names = wanted[0] if wanted else ", ".join(COMPILERS)
+    raise Unavailable(f"no C++ compiler on the PATH (looked for {names})")
+
+
+def _cache_folder() -> Path:
+    """The user's private cache folder for compiled kernels, created if need be."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(root) / "nodecore"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+        if hasattr(os, "getuid") and owner != os.getuid():
+            raise Unavailable(f"the cache folder {folder} belongs to another user")
+        folder.chmod(0o700)
+    except OSError as error:
+        raise Unavailable(f"the cache folder {folder} cannot be used ({error})") from error
+    return folder
+
+
+def _fingerprint(compiler: list[str]) -> str:
+    """Names one build: the same source, flags, compiler and processor give the same name."""
+    version = _run([*compiler, "--version"]).stdout
+    parts = (SOURCE.read_text(), " ".join([*compiler, *FLAGS]), version, _processor())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _processor() -> str:
+    """What `-march=native` looks at: the architecture and the processor's feature flags."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = ("flags", "Features", "model name")
+    features = [next((line for line in lines if line.startswith(name)), "") for name in named]
+    return "\n".join([platform.machine(), platform.processor(), *features])
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _intact(path: Path) -> bool:
+    """Whether the cached library is the one that was written, byte for byte."""
+    try:
+        expected = _digest_file(path).read_text().strip()
+        return hashlib.sha256(path.read_bytes()).hexdigest() == expected
+    except OSError:
+        return False
+
+
+def _build(compiler: list[str], path: Path) -> None:
+    """Compile to temporary names and rename, so that several processes may build at once."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
+        library = Path(folder, path.name)
+        result = _run([*compiler, *FLAGS, str(SOURCE), "-o", str(library)])
+        if result.returncode or not library.exists():
+            errors = [line for line in result.stderr.splitlines() if "error" in line]
+            detail = (errors or result.stderr.splitlines() or ["no message"])[0]
+            raise Unavailable(f"{compiler[0]} failed: {detail.strip()}")
+        digest = _digest_file(library)
+        digest.write_text(hashlib.sha256(library.read_bytes()).hexdigest() + "\n")
+        os.replace(library, path)
+        os.replace(digest, _digest_file(path))
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{command[0]} cannot be run ({error})") from error

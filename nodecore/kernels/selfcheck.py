@@ -1,0 +1,65 @@
+"""A tiny solve, forward and backward, compared with the same arithmetic in torch (float64)."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nodecore.kernels.build import Unavailable
+from nodecore.kernels.fused import BlockLayer, solve_fused
+
+TOLERANCE = 1e-4
+
+
+def check() -> None:
+    """Raises Unavailable if the kernel and torch disagree."""
+    for positions, window in ((1, 1), (3, 3)):
+        worst = _difference(positions, window)
+        if not worst <= TOLERANCE:
+            raise Unavailable(f"its self-check differs from torch by {worst:.1e}")
+
+
+def _difference(positions: int, window: int) -> float:
+    """The largest relative difference of z(T) and of all gradients, two members, midpoint rule."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator) / max(shape[-2], 1) ** 0.5
+
+    z0 = normal(2, 5, 2 * positions)
+    parameters = [normal(2, 2, 7), normal(2, 7), normal(2, window * 7, 9), normal(2, 9)]
+    parameters += [normal(2, 9, 2), normal(2, 2)]
+    a, b = np.array([[0.0, 0.0], [0.5, 0.0]]), np.array([0.0, 1.0])
+    n_steps, step_size = torch.tensor([2, 3]), torch.tensor([0.5, 0.4], dtype=torch.float64)
+    last_step = torch.tensor([0.5, 0.2], dtype=torch.float64)
+
+    def fused(z: Tensor, *p: Tensor) -> Tensor:
+        layers = (BlockLayer(p[0], p[1]), BlockLayer(p[2], p[3], window), BlockLayer(p[4], p[5]))
+        return solve_fused(z, layers, a, b, n_steps, step_size, last_step, positions)
+
+    def plain(z: Tensor, *p: Tensor) -> Tensor:
+        rows = []
+        for m in range(2):
+            y = z[m]
+            for step in range(n_steps[m]):
+                h = last_step[m] if step == n_steps[m] - 1 else step_size[m]
+                half = y + h / 2 * _field(y, [q[m] for q in p], positions, window)
+                y = y + h * _field(half, [q[m] for q in p], positions, window)
+            rows.append(y)
+        return torch.stack(rows)
+
+    results = []
+    for solve, dtype in ((fused, torch.float32), (plain, torch.float64)):
+        inputs = [x.detach().to(dtype).requires_grad_() for x in (z0, *parameters)]
+        with torch.enable_grad():
+            z = solve(*inputs)
+            results.append([z.detach(), *torch.autograd.grad(z.square().sum(), inputs)])
+    pairs = zip(*results, strict=True)
+    return max(float((x - y).abs().max() / (1 + y.abs().max())) for x, y in pairs)
+
+
+def _field(y: Tensor, p: list[Tensor], positions: int, window: int) -> Tensor:
+    """f(y), (batch, dim) -> (batch, dim), one member."""
+    x = torch.relu(y.reshape(len(y), positions, -1) @ p[0] + p[1])
+    x = torch.nn.functional.pad(x, (0, 0, window // 2, window // 2))
+    x = torch.cat([x[:, tap : tap + positions] for tap in range(window)], dim=-1)
+    return (torch.relu(x @ p[2] + p[3]) @ p[4] + p[5]).reshape(y.shape)

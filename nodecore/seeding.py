@@ -1,0 +1,19 @@
+"""Random numbers: one generator for each purpose, never torch's global one."""
+
+import numpy as np
+import torch
+
+STREAMS = ("data", "initialisation", "batches")
+
+
+def make_generator(seed: int, stream: str) -> torch.Generator:
+    """A CPU generator for one seed and one of STREAMS; the streams of a seed are independent.
+
+    Raises ValueError for an unknown stream or a negative seed.
+    """
+    if stream not in STREAMS:
+        raise ValueError(f"stream = {stream!r} is unknown; choose one of {', '.join(STREAMS)}")
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed = {seed!r}: give a whole number >= 0")
+    state = np.random.SeedSequence([STREAMS.index(stream), seed]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))

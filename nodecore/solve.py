@@ -1,0 +1,448 @@
+"""Explicit Runge-Kutta solvers: one step, a walk of fixed steps, and an adaptive walk.
+
+A state `z` is a tensor of any shape; a vector field is a callable `f(t, z)` that returns dz/dt in the
+shape of `z`. The first axis is called *members* where each entry takes steps of its own.
+Everything is differentiable through the steps; step sizes are constants to the gradient.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nodecore import kernels
+from nodecore.tableaus import ButcherTableau, get_tableau
+
+VectorField = Callable[[Tensor, Tensor], Tensor]
+BACKENDS = ("auto", "fused", "torch")
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solve returns.
+
+    z: final state. ts: times of the accepted steps, (n_steps + 1,) float64, or a row for each
+    instance. path: the states at `ts` along a new first axis, where asked for.
+    nfe, n_accepted, n_rejected: evaluations of f and steps, int, or a tensor with the shape of the
+    instances that step by themselves. backend: "torch" or "fused".
+    """
+
+    z: Tensor
+    ts: Tensor
+    nfe: int | Tensor
+    n_accepted: int | Tensor
+    n_rejected: int | Tensor = 0
+    path: Tensor | None = None
+    backend: str = "torch"
+
+
+class SolveError(ArithmeticError):
+    """A solve that cannot go on. `failed` marks the instances at fault (bool tensor)."""
+
+    def __init__(self, message: str, failed: Tensor):
+        super().__init__(message)
+        self.failed = failed
+
+
+# --- one step -----------------------------------------------------------------------------------
+
+
+def rk_stages(
+    f: VectorField,
+    t,
+    z: Tensor,
+    h,
+    tableau: ButcherTableau,
+    k1: Tensor | None = None,
+    n_stages=None,
+) -> list[Tensor]:
+    """The stages k_i = f(t + c_i h, z + h sum_j a_ij k_j), each in the shape of z.
+
+    k1 saves its evaluation where it is known; n_stages leaves out the last ones.
+    """
+    stages = [f(t, z) if k1 is None else k1]
+    for a, c in list(zip(tableau.a, tableau.c, strict=True))[1:n_stages]:
+        stages.append(f(t + c * h, z + h * _weighted_sum(a, stages)))
+    return stages
+
+
+def rk_step(
+    f: VectorField, t, z: Tensor, h, tableau: ButcherTableau, k1: Tensor | None = None
+) -> Tensor:
+    """One explicit Runge-Kutta step z + h sum_i b_i k_i, in the shape of z."""
+    stages = rk_stages(f, t, z, h, tableau, k1, tableau.n_solution_stages)
+    return z + h * _weighted_sum(tableau.b, stages)
+
+
+def _weighted_sum(weights, stages):
+    terms = [w * k for w, k in zip(weights, stages, strict=False) if w != 0.0]
+    return sum(terms[1:], start=terms[0]) if terms else torch.zeros_like(stages[0])
+
+
+# --- fixed steps --------------------------------------------------------------------------------
+
+
+def solve_fixed(
+    f: VectorField,
+    z0: Tensor,
+    solver: str | ButcherTableau,
+    *,
+    n_steps: int | None = None,
+    step_size: float | Tensor | None = None,
+    t: tuple[float, float] = (0.0, 1.0),
+    path: bool = False,
+    backend: str = "auto",
+) -> Solution:
+    """Walk from t[0] to t[1] in equal steps, the last one shortened to land on t[1].
+
+    Give `n_steps`, or `step_size`: a float, or a tensor (members,) of one step size for each entry
+    of z0's first axis. backend: "auto" takes the fused kernel where it serves (a field that has
+    `block_layers`, float32 on the CPU, no path) and torch otherwise; the environment variable
+    NODECORE_KERNEL sets what "auto" means. A state that overflows is returned as it is.
+
+    Raises ValueError for a bad argument.
+    """
+    tableau = get_tableau(solver)
+    check_state(z0)
+    span = _time_span(t)
+    if (n_steps is None) == (step_size is None):
+        raise ValueError(f"n_steps = {n_steps} and step_size = {step_size}: give exactly one")
+    if n_steps is not None:
+        steps = torch.tensor([check_n_steps(n_steps)])
+        sizes = torch.tensor([span / n_steps], dtype=torch.float64)
+    else:
+        sizes = torch.as_tensor(step_size, dtype=torch.float64, device="cpu").detach().reshape(-1)
+        _check_step_sizes(sizes, span, z0, isinstance(step_size, Tensor) and step_size.dim() > 0)
+        steps = count_steps(sizes, span)
+    last = span - (steps - 1) * sizes
+    if _choose_backend(f, z0, path, backend) == "fused":
+        return _solve_fused(f, z0, tableau, steps, sizes, last, t[0])
+    return _walk(f, z0, tableau, steps, sizes, last, t[0], path)
+
+
+def count_steps(step_size: Tensor, span: float) -> Tensor:
+    """Steps of `step_size` that fill `span`, the last one perhaps shorter: int64, same shape."""
+    # A step that divides the span must not leave a sliver behind through rounding.
+    return torch.ceil(span / step_size * (1 - 1e-12)).to(torch.int64).clamp(min=1)
+
+
+def _walk(f, z0, tableau, steps, sizes, last, t0, path):
+    """The torch path: all members step together; one that has arrived takes steps of size 0."""
+    ks = torch.arange(int(steps.max()))[:, None]
+    hs = torch.where(ks < steps - 1, sizes, torch.where(ks == steps - 1, last, 0.0))
+    ts = t0 + torch.cat([torch.zeros_like(hs[:1]), hs.cumsum(0)])
+    shared = len(steps) == 1
+    # A shared step is a plain number: on a GPU nothing has to be copied for it.
+    h_rows = hs[:, 0].tolist() if shared else hs.to(z0)
+    t_rows = ts[:, 0].tolist() if shared else ts.to(z0)
+    z, states = z0, [z0]
+    for t, h in zip(t_rows, h_rows, strict=False):
+        z = rk_step(f, _per_instance(t, z), z, _per_instance(h, z), tableau)
+        if path:
+            states.append(z)
+    return Solution(
+        z,
+        ts=ts[:, 0] if shared else ts.T,
+        nfe=_shaped(steps * tableau.n_solution_stages, shared),
+        n_accepted=_shaped(steps, shared),
+        path=torch.stack(states) if path else None,
+    )
+
+
+def _solve_fused(f, z0, tableau, steps, sizes, last, t0):
+    members = z0.shape[0]
+    layers = f.block_layers()
+    a, b = tableau_arrays(tableau)
+    z = kernels.solve_fused(
+        z0.contiguous(),
+        layers,
+        a,
+        b,
+        steps.expand(members).contiguous(),
+        sizes.expand(members).contiguous(),
+        last.expand(members).contiguous(),
+        positions=f.positions,
+    )
+    shared = len(steps) == 1
+    ts = t0 + torch.stack([torch.zeros_like(last), (steps - 1) * sizes + last])
+    return Solution(
+        z,
+        ts=ts[:, 0] if shared else ts.T,
+        nfe=_shaped(steps * tableau.n_solution_stages, shared),
+        n_accepted=_shaped(steps, shared),
+        backend="fused",
+    )
+
+
+def tableau_arrays(tableau: ButcherTableau):
+    """The stages of a fixed step as float64 arrays a (s, s) and b (s,), s solution stages."""
+    s = tableau.n_solution_stages
+    a = torch.zeros(s, s, dtype=torch.float64)
+    for i, row in enumerate(tableau.a[:s]):
+        a[i, :i] = torch.tensor(row, dtype=torch.float64)
+    return a.numpy(), torch.tensor(tableau.b[:s], dtype=torch.float64).numpy()
+
+
+def resolve_backend(backend: str = "auto") -> str:
+    """ "auto" resolved by NODECORE_KERNEL. ValueError for an unknown name."""
+    if backend == "auto":
+        backend = os.environ.get("NODECORE_KERNEL", "auto")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend = {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    return backend
+
+
+def _choose_backend(f, z0, path, backend):
+    backend = resolve_backend(backend)
+    if backend == "torch":
+        return "torch"
+    serves = (
+        hasattr(f, "block_layers")
+        and z0.device.type == "cpu"
+        and z0.dtype == torch.float32
+        and z0.dim() == 3
+        and not path
+    )
+    if backend == "fused" and not serves:
+        raise ValueError(
+            "backend = 'fused' serves fields with block_layers on float32 CPU states (members, "
+            f"batch, dim) without path; got {type(f).__name__} on {z0.dtype} {z0.device} "
+            f"{tuple(z0.shape)}, path={path}; use backend='torch'"
+        )
+    if not serves:
+        return "torch"
+    status = kernels.status()
+    if not status.available and backend == "fused":
+        raise ValueError(f"backend = 'fused' is not available: {status.reason}")
+    return "fused" if status.available else "torch"
+
+
+# --- adaptive steps -----------------------------------------------------------------------------
+
+
+def solve_adaptive(
+    f: VectorField,
+    z0: Tensor,
+    solver: str | ButcherTableau,
+    *,
+    rtol: float,
+    atol: float,
+    t: tuple[float, float] = (0.0, 1.0),
+    instance_axes: int = 0,
+    first_step: float | None = None,
+    safety: float = 0.9,
+    min_factor: float = 0.2,
+    max_factor: float = 10.0,
+    max_steps: int = 10_000,
+    path: bool = False,
+) -> Solution:
+    """Walk from t[0] to t[1] with steps that keep the embedded error within the tolerances.
+
+    The error of a step is the root mean square of error / (atol + rtol max(|z|, |z_new|)); a step is
+    accepted where it is <= 1, and the next one is safety * error^(-1/(q+1)) times as long, within
+    the two factors, q the order of the embedded method (Hairer, Norsett, Wanner 1993, p. 168).
+
+    instance_axes: how many leading axes index instances that step by themselves. 0: one step for
+    the whole tensor, as torchdiffeq does; 1 on (members, batch, dim): one for each member's batch;
+    2: one for each sample. Times, counts and errors then have the shape of these axes.
+
+    Raises ValueError for a bad argument, SolveError when a step underflows, the state is not finite
+    or max_steps are not enough.
+    """
+    tableau = get_tableau(solver)
+    check_state(z0)
+    span = _time_span(t)
+    _check_adaptive(tableau, rtol, atol, z0, instance_axes, max_steps)
+    t1 = t[0] + span
+    exponent = -1.0 / (tableau.embedded_order + 1)
+    axes = z0.shape[:instance_axes]
+
+    def error_norm(error, scale):
+        return _rms(error / scale, instance_axes)
+
+    time = torch.full(axes, t[0], dtype=torch.float64, device=z0.device)
+    z, k1 = z0, f(_per_instance(time.to(z0), z0), z0)
+    nfe = torch.ones(axes, dtype=torch.int64, device=z0.device)
+    accepted, rejected = torch.zeros_like(nfe), torch.zeros_like(nfe)
+    if first_step is None:
+        scale = atol + rtol * z0.detach().abs()
+        h = initial_step_size(
+            f, t[0], z0, tableau.embedded_order, lambda v: error_norm(v, scale), k1
+        )
+        nfe += 1
+    else:
+        h = torch.full(axes, float(first_step), dtype=torch.float64, device=z0.device)
+    times, states = [time], [z0]
+    active = time < t1
+    while bool(active.any()):
+        h = torch.where(active, torch.minimum(h, t1 - time), 0.0)
+        _check_progress(time, h, active, accepted + rejected, max_steps)
+        hz = _per_instance(h.to(z0), z0)
+        stages = rk_stages(f, _per_instance(time.to(z0), z0), z, hz, tableau, k1)
+        z_new = z + hz * _weighted_sum(tableau.b, stages)
+        with torch.no_grad():
+            scale = atol + rtol * torch.maximum(z.abs(), z_new.abs())
+            error = error_norm(hz * _weighted_sum(tableau.b_error, stages), scale).to(h)
+            _check_finite(error, active, time, h)
+            accept = active & (error <= 1.0)
+            # The last step lands on t1 exactly, whatever the rounding of the sum.
+            arrived = accept & (h >= t1 - time)
+            time = torch.where(arrived, t1, torch.where(accept, time + h, time))
+        nfe += active * (len(stages) - 1)
+        accepted, rejected = accepted + accept, rejected + (active & ~accept)
+        take = _per_instance(accept, z0)
+        z = torch.where(take, z_new, z)
+        active = time < t1
+        if tableau.first_same_as_last:
+            k1 = torch.where(take, stages[-1], k1)
+        elif bool((accept & active).any()):
+            k1 = torch.where(take, f(_per_instance(time.to(z0), z0), z), k1)
+            nfe += accept & active
+        if bool(accept.any()) and path:
+            times.append(time)
+            states.append(z)
+        elif bool(accept.any()):
+            times.append(time)
+        factor = safety * error.clamp(min=1e-10) ** exponent
+        # An accepted step is never followed by a shorter one (as in torchdiffeq).
+        floor = torch.where(accept, 1.0, min_factor)
+        h = torch.where(active, h * torch.maximum(factor, floor).clamp(max=max_factor), h)
+    single = instance_axes == 0
+    return Solution(
+        z,
+        ts=torch.stack(times, dim=-1),
+        nfe=_shaped(nfe, single),
+        n_accepted=_shaped(accepted, single),
+        n_rejected=_shaped(rejected, single),
+        path=torch.stack(states) if path else None,
+    )
+
+
+@torch.no_grad()
+def initial_step_size(
+    f: VectorField,
+    t0: float,
+    z0: Tensor,
+    order: int,
+    norm: Callable[[Tensor], Tensor],
+    f0: Tensor | None = None,
+) -> Tensor:
+    """A first step size by Hairer, Norsett, Wanner (1993), p. 169; float64, shaped as `norm` returns.
+
+    norm: maps a tensor like z0 to one number for each instance. Costs two evaluations of f, one
+    where f0 = f(t0, z0) is given.
+    """
+    start = z0.new_full((), t0)
+    f0 = f(start, z0) if f0 is None else f0
+    d0, d1 = norm(z0).double(), norm(f0).double()
+    tiny = (d0 < 1e-5) | (d1 < 1e-5)
+    h0 = torch.where(tiny, 1e-6, 0.01 * d0 / d1.clamp(min=1e-300))
+    h0_z = _per_instance(h0.to(z0), z0)
+    f1 = f(start + h0_z, z0 + h0_z * f0)
+    d2 = norm(f1 - f0).double() / h0
+    largest = torch.maximum(d1, d2)
+    flat = torch.maximum(torch.full_like(h0, 1e-6), h0 * 1e-3)
+    h1 = torch.where(
+        largest <= 1e-15, flat, (0.01 / largest.clamp(min=1e-300)) ** (1 / (order + 1))
+    )
+    return torch.minimum(100 * h0, h1)
+
+
+# --- shapes and checks --------------------------------------------------------------------------
+
+
+def _per_instance(value, z):
+    """A number as it is; a tensor over the leading axes of z, ready to broadcast against z."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.reshape(value.shape + (1,) * (z.dim() - value.dim()))
+
+
+def _rms(v, instance_axes):
+    return v.detach().flatten(instance_axes).square().mean(-1).sqrt()
+
+
+def _shaped(counts, single):
+    return int(counts.reshape(-1)[0]) if single else counts
+
+
+def check_state(z: Tensor) -> None:
+    """ValueError unless z is a floating-point tensor that is not empty."""
+    if not isinstance(z, Tensor) or not z.is_floating_point() or z.numel() == 0:
+        what = f"{tuple(z.shape)} {z.dtype}" if isinstance(z, Tensor) else type(z).__name__
+        raise ValueError(f"z0 = {what}: give a floating-point tensor that is not empty")
+
+
+def check_n_steps(n_steps: int) -> int:
+    """ValueError unless n_steps is a whole number >= 1."""
+    if not isinstance(n_steps, int) or isinstance(n_steps, bool) or n_steps < 1:
+        raise ValueError(f"n_steps = {n_steps!r}: give a whole number of steps >= 1")
+    return n_steps
+
+
+def check_tolerance(name: str, value: float) -> float:
+    """ValueError unless value is a finite number > 0."""
+    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} = {value!r}: give a tolerance > 0, such as 1e-3")
+    return value
+
+
+def _time_span(t):
+    t0, t1 = t
+    if not (math.isfinite(t0) and math.isfinite(t1) and t1 > t0):
+        raise ValueError(f"t = {tuple(t)}: give finite times (start, end) with end > start")
+    return float(t1 - t0)
+
+
+def _check_step_sizes(sizes, span, z0, per_member):
+    if per_member and len(sizes) != z0.shape[0]:
+        raise ValueError(
+            f"step_size has {len(sizes)} entries for {z0.shape[0]} members; give one for each"
+        )
+    if not bool(((sizes > 0) & (sizes <= span * (1 + 1e-12))).all()):
+        raise ValueError(f"step_size = {sizes.tolist()}: give sizes in (0, T] with T = {span}")
+
+
+def _check_adaptive(tableau, rtol, atol, z0, instance_axes, max_steps):
+    if tableau.b_embedded is None:
+        raise ValueError(
+            f"solver = {tableau.name!r} has no embedded method to estimate the error; "
+            "use bosh3, fehlberg21 or dopri5, or solve_fixed"
+        )
+    check_tolerance("rtol", rtol)
+    check_tolerance("atol", atol)
+    check_n_steps(max_steps)
+    if not 0 <= instance_axes < z0.dim():
+        raise ValueError(
+            f"instance_axes = {instance_axes}: give 0 to {z0.dim() - 1} for {z0.dim()} axes"
+        )
+
+
+def _check_progress(time, h, active, attempts, max_steps):
+    stuck = active & (time + h <= time)
+    if bool(stuck.any()):
+        raise SolveError(
+            f"the step size underflowed to {h[stuck].min().item():.3g} at t = "
+            f"{time[stuck].min().item():.6g}; loosen rtol and atol, or use float64",
+            stuck,
+        )
+    spent = active & (attempts >= max_steps)
+    if bool(spent.any()):
+        raise SolveError(
+            f"{max_steps} steps reached only t = {time[spent].min().item():.6g}; "
+            "raise max_steps, or loosen rtol and atol",
+            spent,
+        )
+
+
+def _check_finite(error, active, time, h):
+    bad = active & ~torch.isfinite(error)
+    if bool(bad.any()):
+        raise SolveError(
+            f"the state is not finite after a step of {h[bad].max().item():.3g} from t = "
+            f"{time[bad].min().item():.6g}; check the field's weights, or give a smaller first_step",
+            bad,
+        )

@@ -1,0 +1,162 @@
+"""Evidence on disk: one JSON and one safetensors file for each run, written whole or not at all.
+
+    <root>/<study>/<profile>/<run>.json         what was run, and a record for each seed and test
+    <root>/<study>/<profile>/<run>.safetensors  the weights
+    <root>/<study>/<profile>/<run>.history.csv  what was followed over the iterations, where it was
+
+Nothing read here is executed. A file that was cut short, edited or put there by something else is
+refused by name.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+FORMAT = "nodecore-run-1"
+PROJECT = Path(__file__).resolve().parent.parent
+COMMITTED = PROJECT / "book" / "results"
+
+# Every row of a frame of records has all of these, NaN or None where one does not apply.
+COLUMNS = ["study", "dataset", "profile", "train_solver", "n_steps", "rtol", "controller", "seed", "test_solver", "test_n_steps", "test_rtol", "accuracy", "train_accuracy", "trained", "status", "nfe_per_iteration", "seconds", "backend", "device", "protocol_hash", "revision", "reversals", "spread", "failed_checks", "final_n_steps", "agreement_gap"]
+
+
+class RecordError(ValueError):
+    """A file of the store that is not what was written there; the message names it."""
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it lies in the store. header: values common to all records; records: a mapping for each
+    seed and test setting; path: of the JSON file; history: a frame, or None."""
+
+    header: Mapping
+    records: Sequence[Mapping]
+    path: Path
+    history: pd.DataFrame | None = field(default=None, compare=False)
+
+    def frame(self) -> pd.DataFrame:
+        """The records with the header's values, all of COLUMNS."""
+        common = {key: self.header[key] for key in COLUMNS if key in self.header}
+        rows = [{**common, **record} for record in self.records]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors by name. Raises RecordError if the file is missing or not the one recorded."""
+        path = self.path.with_suffix(".safetensors")
+        _check_digest(path, _read(path), self.header["weights_sha256"])
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise _refusal(path, f"it is no safetensors file ({error})") from error
+
+
+def scratch_root() -> Path:
+    """Where new results go: NODECORE_RESULTS, or _build/results beside the package."""
+    return Path(os.environ.get("NODECORE_RESULTS") or PROJECT / "_build" / "results")
+
+
+def save_run(
+    path: Path,
+    header: Mapping,
+    records: Sequence[Mapping],
+    weights: Mapping[str, Tensor],
+    history: Sequence[Mapping] = (),
+) -> StoredRun:
+    """Write a run to `path` (.json) and its companions; the JSON comes last and makes it count."""
+    unknown = {key for record in records for key in record} - set(COLUMNS)
+    if unknown:
+        raise ValueError(f"records have unknown columns {sorted(unknown)}; known: {COLUMNS}")
+    blob = save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
+    header = {**header, "format": FORMAT, "weights_sha256": hashlib.sha256(blob).hexdigest()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path.with_suffix(".safetensors"), blob)
+    if history:
+        text = pd.DataFrame(history).to_csv(index=False).encode()
+        header["history_sha256"] = hashlib.sha256(text).hexdigest()
+        write_atomically(_history_path(path), text)
+    document = {"header": header, "records": list(records)}
+    document["sha256"] = _digest(document)
+    write_atomically(path, (_dump(document) + "\n").encode())
+    return load_run(path)
+
+
+def load_run(path: Path) -> StoredRun:
+    """Read and check a run. Raises RecordError naming a truncated, edited or foreign file."""
+    try:
+        document = json.loads(_read(path))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _refusal(path, f"it is truncated or no JSON ({error})") from error
+    if not isinstance(document, dict) or not isinstance(document.get("header"), dict):
+        raise _refusal(path, "it is no record of a run")
+    if document["header"].get("format") != FORMAT:
+        raise _refusal(path, f"its format is {document['header'].get('format')!r}, not {FORMAT!r}")
+    stated = document.pop("sha256", None)
+    if stated != _digest(document):
+        raise _refusal(path, "its contents do not match its checksum: it was edited")
+    header = document["header"]
+    history = None
+    if "history_sha256" in header:
+        table = _history_path(path)
+        _check_digest(table, _read(table), header["history_sha256"])
+        history = pd.read_csv(table)
+    return StoredRun(header, document["records"], path, history)
+
+
+def records(root: Path, study: str, profile: str | None = None) -> pd.DataFrame:
+    """All records of a study below `root`, one row for each seed and test setting."""
+    paths = sorted((root / study).glob(f"{profile or '*'}/*.json"))
+    frames = [load_run(path).frame() for path in paths]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _history_path(path):
+    return path.with_suffix(".history.csv")
+
+
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _refusal(path, f"it cannot be read ({error.strerror})") from error
+
+
+def _check_digest(path, data, expected):
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise _refusal(path, "its contents do not match the checksum in its record")
+
+
+def _digest(document):
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _dump(document):
+    """JSON with one record a line: small differences between two versions stay small."""
+    head = json.dumps(document["header"], indent=1, sort_keys=True)
+    rows = ",\n".join(json.dumps(record, sort_keys=True) for record in document["records"])
+    digest = json.dumps(document["sha256"])
+    return f'{{"header": {head},\n"records": [\n{rows}\n],\n"sha256": {digest}}}'
+
+
+def _refusal(path, why):
+    return RecordError(f"{path}: {why}; delete it and its companions, and run the study again")

@@ -1,0 +1,376 @@
+"""Sweeps: which runs there are, which are done, and training the rest.
+
+A run is a data set, a training solver and a step size, tolerance or controller, with all its seeds
+as one ensemble. Its evidence is looked for in the committed store, then in the scratch store;
+what is in neither is trained and written to the scratch store.
+"""
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from nodecore import store
+from nodecore.adapt import get_controller
+from nodecore.datasets import check_dataset
+from nodecore.evaluate import (
+    TestSetting,
+    check_setting,
+    cross_solver_grid,
+    cross_solver_settings,
+    has_trained,
+)
+from nodecore.solve import check_n_steps, check_tolerance
+from nodecore.tableaus import get_tableau
+from nodecore.train import Protocol, Trained, get_protocol, make_model, train
+
+SEEDS = (0, 1, 2, 3, 4)
+TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ensemble to train. Give one of n_steps, rtol or controller. Raises ValueError."""
+
+    dataset: str
+    train_solver: str
+    n_steps: int | None = None
+    rtol: float | None = None
+    controller: str | None = None
+    seeds: tuple[int, ...] = SEEDS
+    profile: str = "paper"
+
+    def __post_init__(self):
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        check_dataset(self.dataset)
+        get_tableau(self.train_solver)
+        get_protocol(self.dataset, self.profile)
+        if [self.n_steps, self.rtol, self.controller].count(None) != 2:
+            raise ValueError(f"{self}: give exactly one of n_steps, rtol and controller")
+        if self.n_steps is not None:
+            check_n_steps(self.n_steps)
+        if self.rtol is not None:
+            check_tolerance("rtol", self.rtol)
+        if self.controller is not None:
+            get_controller(self.controller)
+
+    @property
+    def study(self) -> str:
+        """The study it belongs to, `<dataset>-<train solver>` or `<dataset>-adaption`."""
+        return f"{self.dataset}-{'adaption' if self.controller else self.train_solver}"
+
+    @property
+    def name(self) -> str:
+        """The stem of its files, such as `euler-K8` or `dopri5-tol0.001`, with its seeds."""
+        if self.n_steps is not None:
+            what = f"{self.train_solver}-K{self.n_steps}"
+        elif self.rtol is not None:
+            what = f"{self.train_solver}-tol{self.rtol:g}"
+        else:
+            what = f"{self.train_solver}-{self.controller}"
+        return f"{what}-seeds{_ranges(self.seeds)}"
+
+    @property
+    def protocol(self) -> Protocol:
+        return get_protocol(self.dataset, self.profile)
+
+    def path(self, root: Path) -> Path:
+        """Where its JSON lies below a root."""
+        return root / self.study / self.profile / f"{self.name}.json"
+
+
+def _ranges(seeds):
+    """(0, 1, 2, 5) -> "0-2,5"."""
+    groups = []
+    for seed in sorted(seeds):
+        if groups and seed == groups[-1][-1] + 1:
+            groups[-1].append(seed)
+        else:
+            groups.append([seed])
+    return ",".join(f"{g[0]}-{g[-1]}" if len(g) > 1 else f"{g[0]}" for g in groups)
+
+
+# --- the studies ----------------------------------------------------------------------------------
+
+
+def _powers(last: int) -> tuple[int, ...]:
+    return tuple(2**i for i in range(last.bit_length()))
+
+
+GRIDS = {  # training n_steps of the fixed-step studies
+    "spheres2-euler": _powers(256),
+    "spheres2-rk4": _powers(128),
+    "landscape-euler": _powers(256),
+    "landscape-rk4": _powers(64),
+}
+STUDIES = {
+    **{name: tuple(Run(*name.split("-"), n_steps=k) for k in grid) for name, grid in GRIDS.items()},
+    "landscape-adaption": (Run("landscape", "euler", controller="algorithm1"),),
+}
+
+
+def get_study(name: str) -> tuple[Run, ...]:
+    """The runs of a study. ValueError lists the names."""
+    if name not in STUDIES:
+        raise ValueError(f"study = {name!r} is unknown; choose one of {', '.join(STUDIES)}")
+    return STUDIES[name]
+
+
+# --- a run and its evidence -------------------------------------------------------------------------
+
+
+class Evidence:
+    """A finished run: its records, and its model rebuilt from the stored weights when asked for."""
+
+    def __init__(self, run: Run, stored: store.StoredRun):
+        self.run, self.stored = run, stored
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """One row for each seed and test setting, columns as in store.COLUMNS."""
+        return self.stored.frame()
+
+    @property
+    def history(self) -> pd.DataFrame | None:
+        """What was followed over the iterations, where a controller was at work."""
+        return self.stored.history
+
+    @property
+    def path(self) -> str:
+        """Its JSON file, as a path in the project where it lies there."""
+        path = self.stored.path
+        return str(path.relative_to(store.PROJECT) if path.is_relative_to(store.PROJECT) else path)
+
+    @cached_property
+    def _model(self):
+        vector_field, head = make_model(self.run.protocol, self.run.seeds)
+        weights = self.stored.weights()
+        for prefix, module in (("field", vector_field), ("head", head)):
+            module.load_state_dict(
+                {
+                    k.removeprefix(f"{prefix}."): v
+                    for k, v in weights.items()
+                    if k.startswith(prefix)
+                }
+            )
+            module.requires_grad_(False)
+        return vector_field, head
+
+    @property
+    def field(self) -> nn.Module:
+        """The trained vector field, all members, on the CPU."""
+        return self._model[0]
+
+    @property
+    def head(self) -> nn.Module:
+        """The trained classifier, all members, on the CPU."""
+        return self._model[1]
+
+
+def find(run: Run, root: Path | None = None) -> Evidence | None:
+    """The evidence of a run in `root`, or in the committed and then the scratch store; else None.
+
+    Evidence of another protocol than today's does not count. Raises store.RecordError for a damaged
+    file.
+    """
+    roots = [store.COMMITTED, store.scratch_root()] if root is None else [root]
+    for candidate in roots:
+        path = run.path(candidate)
+        if path.exists():
+            stored = store.load_run(path)
+            if stored.header["protocol_hash"] == run.protocol.digest:
+                return Evidence(run, stored)
+    return None
+
+
+def obtain(
+    run: Run,
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    root: Path | None = None,
+    progress: bool = True,
+) -> Evidence:
+    """The evidence of a run: found, or trained now and written to `root` (the scratch store)."""
+    found = find(run, root)
+    if found is not None:
+        return found
+    trained = train(
+        run.protocol,
+        run.train_solver,
+        run.seeds,
+        n_steps=run.n_steps,
+        rtol=run.rtol,
+        controller=get_controller(run.controller) if run.controller else None,
+        device=device,
+        backend=backend,
+        progress=progress,
+    )
+    trained.field.cpu(), trained.head.cpu()
+    path = run.path(root or store.scratch_root())
+    weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
+    weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}
+    stored = store.save_run(
+        path, _header(run, trained), evaluate_run(run, trained), weights, trained.history
+    )
+    return Evidence(run, stored)
+
+
+def test_settings(run: Run, step_size: float | None = None) -> list[TestSetting]:
+    """What a run is tested under; `step_size` is the last one of an adapted member."""
+    if run.rtol is not None:
+        others = {"fehlberg21", "dopri5", run.train_solver}
+        return [TestSetting(s, rtol=r) for s in sorted(others) for r in (*TOLERANCES, 1e-6)]
+    n_steps = run.n_steps or int(np.ceil(run.protocol.T / step_size * (1 - 1e-12)))
+    grid = GRIDS.get(run.study, ())
+    return cross_solver_settings(run.train_solver, n_steps, grid)
+
+
+test_settings.__test__ = False  # not a test case, whatever pytest makes of the name
+
+
+def evaluate_run(run: Run, trained: Trained) -> list[dict]:
+    """A record for each seed and test setting."""
+    training, test = run.protocol.load()
+    largest_share = float(training.class_shares().max())
+    rows = []
+    for group, settings, own in _test_groups(run, trained):
+        train_accuracy = cross_solver_grid(trained.field, trained.head, training, [own])[0][1]
+        for setting, values in cross_solver_grid(trained.field, trained.head, test, settings):
+            for member in group:
+                rows.append(
+                    {
+                        "seed": trained.seeds[member],
+                        "test_solver": setting.solver,
+                        "test_n_steps": setting.n_steps,
+                        "test_rtol": setting.rtol,
+                        "accuracy": float(values[member]),
+                        "train_accuracy": float(train_accuracy[member]),
+                        **_member_values(trained, member, train_accuracy, largest_share),
+                        **_adaption_values(run, trained, member),
+                    }
+                )
+    return rows
+
+
+def _member_values(trained, member, train_accuracy, largest_share):
+    diverged = int(trained.diverged_at[member]) >= 0
+    return {
+        "status": f"diverged at {int(trained.diverged_at[member])}" if diverged else "ok",
+        "trained": not diverged and has_trained(float(train_accuracy[member]), largest_share),
+        "nfe_per_iteration": float(trained.nfe_per_iteration[member]),
+    }
+
+
+def _test_groups(run, trained):
+    """Members that share test settings, the settings, and the setting of their training."""
+    members = range(len(trained.seeds))
+    if run.rtol is not None:
+        yield members, test_settings(run), TestSetting(run.train_solver, rtol=run.rtol)
+    elif run.n_steps is not None:
+        yield members, test_settings(run), TestSetting(run.train_solver, run.n_steps)
+    else:
+        for member in members:
+            settings = test_settings(run, float(trained.step_size[member]))
+            n_steps = _final_n_steps(run, trained, member)
+            yield [member], settings, TestSetting(run.train_solver, n_steps)
+
+
+def _final_n_steps(run, trained, member):
+    return int(np.ceil(run.protocol.T / float(trained.step_size[member]) * (1 - 1e-12)))
+
+
+def _adaption_values(run, trained, member):
+    """How restless an adapted member was: direction changes of h, spread of log2 K, failed checks."""
+    if run.controller is None:
+        return {}
+    seed = trained.seeds[member]
+    checks = [row for row in trained.history if row["seed"] == seed and "step_size" in row]
+    sizes = np.array([row["step_size"] for row in checks])
+    late = checks[len(checks) // 2 :]
+    moves = np.sign(np.diff(sizes))
+    moves = moves[moves != 0]
+    gaps = [abs(row["train_accuracy"] - row["test_accuracy"]) for row in late]
+    return {
+        "reversals": int((moves[1:] != moves[:-1]).sum()),
+        "spread": float(np.log2(sizes[len(sizes) // 2 :]).std()) if len(sizes) else None,
+        "failed_checks": sum(row["failed"] for row in checks),
+        "final_n_steps": _final_n_steps(run, trained, member),
+        "agreement_gap": float(np.mean(gaps)) if gaps else None,
+    }
+
+
+def _header(run, trained):
+    return {
+        "study": run.study,
+        "dataset": run.dataset,
+        "profile": run.profile,
+        "train_solver": run.train_solver,
+        "n_steps": run.n_steps,
+        "rtol": run.rtol,
+        "controller": run.controller,
+        "seeds": list(run.seeds),
+        "protocol": asdict(run.protocol),
+        "protocol_hash": run.protocol.digest,
+        "seconds": round(trained.seconds, 2),
+        "backend": trained.backend,
+        "device": _device_name(trained.device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "revision": _revision(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _device_name(device):
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _revision():
+    """The git revision of the project, with a + where files differ from it; None outside git."""
+    command = ["git", "-C", str(store.PROJECT), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None
+
+
+# --- a whole study ----------------------------------------------------------------------------------
+
+
+def status(names: Sequence[str] = ()) -> pd.DataFrame:
+    """One row for each study: its runs and how many are in a store."""
+    rows = []
+    for name in names or STUDIES:
+        runs = get_study(name)
+        rows.append(
+            {"study": name, "runs": len(runs), "done": sum(find(r) is not None for r in runs)}
+        )
+    return pd.DataFrame(rows)
+
+
+def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
+    """|mean accuracy under the training solver - under its test solver| by training n_steps.
+
+    Means over the seeds that trained; NaN where none did. `frame`: records of one study.
+    """
+    gaps = {}
+    for n_steps, rows in frame.groupby("n_steps"):
+        rows = rows[rows["trained"].astype(bool)]
+        solver = frame["train_solver"].iloc[0]
+        check = check_setting(solver, int(n_steps))
+        own = _mean_accuracy(rows, solver, n_steps)
+        gaps[int(n_steps)] = abs(own - _mean_accuracy(rows, check.solver, check.n_steps))
+    return pd.Series(gaps, name="gap", dtype=float).rename_axis("n_steps")
+
+
+def _mean_accuracy(rows, solver, n_steps):
+    return rows[(rows.test_solver == solver) & (rows.test_n_steps == n_steps)]["accuracy"].mean()

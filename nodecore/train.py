@@ -1,0 +1,365 @@
+"""Training a whole ensemble at once: the paper's protocols as data, and one loop for all of them."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from nodecore.adapt import Algorithm1, Observation, StepState
+from nodecore.datasets import Split, check_dataset, load
+from nodecore.seeding import make_generator
+from nodecore.solve import (
+    Solution,
+    SolveError,
+    check_n_steps,
+    check_tolerance,
+    initial_step_size,
+    solve_adaptive,
+    solve_fixed,
+)
+from nodecore.tableaus import get_tableau
+from nodecore.vector_fields import Conv1dField, LinearHead, MLPField
+
+# --- protocols ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a data set is trained on; all experiments integrate from 0 to T."""
+
+    dataset: str
+    field: str  # one of FIELDS
+    width: int
+    batch_size: int
+    optimiser: str  # one of OPTIMISERS
+    learning_rate: float
+    iterations: int
+    n_train: int = 2000
+    n_test: int = 1000
+    data_seed: int = 0
+    T: float = 1.0
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with any value of the protocol."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def load(self) -> tuple[Split, Split]:
+        """The training and the test split."""
+        return load(self.dataset, self.n_train, self.n_test, self.data_seed)
+
+
+FIELDS = {"mlp": MLPField, "conv1d": Conv1dField}
+OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+# The paper's appendix A. Sizes of the synthetic sets are its authors' released defaults.
+_SPHERES = Protocol("spheres2", "conv1d", 32, 128, "adam", 1e-4, 10_000)
+PROTOCOLS = {
+    "spheres2": _SPHERES,
+    "spheres3": replace(_SPHERES, dataset="spheres3"),
+    "spheres10": replace(_SPHERES, dataset="spheres10"),
+    "spheres900": replace(_SPHERES, dataset="spheres900"),
+    "landscape": Protocol("landscape", "mlp", 48, 128, "adam", 5e-4, 30_000),
+}
+
+# What a profile changes. paper: nothing. laptop: what a CPU affords in minutes even without the fused
+# kernel. smoke: seconds, to see that everything runs; never evidence.
+PROFILES = {
+    "paper": {},
+    "laptop": {
+        "spheres2": {"iterations": 4000},
+        "spheres3": {"iterations": 4000},
+        "spheres10": {"iterations": 1000},
+        "spheres900": {"iterations": 200},
+        "landscape": {"iterations": 6000},
+    },
+    "smoke": dict.fromkeys(PROTOCOLS, {"iterations": 60, "n_train": 256, "n_test": 200}),
+}
+
+
+def check_profile(profile: str) -> str:
+    """ValueError that lists the profiles unless `profile` is one."""
+    if profile not in PROFILES:
+        raise ValueError(f"profile = {profile!r} is unknown; choose one of {', '.join(PROFILES)}")
+    return profile
+
+
+def get_protocol(dataset: str, profile: str = "paper") -> Protocol:
+    """The protocol of a data set at a profile. ValueError lists the names of either."""
+    changes = PROFILES[check_profile(profile)]
+    return replace(PROTOCOLS[check_dataset(dataset)], **changes.get(dataset, {}))
+
+
+def get_device(device: str = "auto") -> torch.device:
+    """ "auto" is cuda where there is one, else the CPU. ValueError for one that is not there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device = {device!r}: give auto, cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device = {device!r}: no CUDA device is visible here; use cpu or auto")
+    return chosen
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[nn.Module, LinearHead]:
+    """Vector field and classifier, one member for each seed, freshly initialised."""
+    split = protocol.load()[0]
+    generators = [make_generator(seed, "initialisation") for seed in seeds]
+    shape = split.x.shape[1:]
+    vector_field = FIELDS[protocol.field](shape[0], protocol.width, generators=generators)
+    head = LinearHead(shape.numel(), split.n_classes, generators=generators)
+    return vector_field, head
+
+
+def batches(
+    n: int, batch_size: int, generators: Sequence[torch.Generator], iterations: int
+) -> Iterator[Tensor]:
+    """Indices (members, batch_size): each member shuffles every epoch by its own generator.
+
+    The last partial batch of an epoch is dropped. Raises ValueError where no full batch exists.
+    """
+    if batch_size > n:
+        raise ValueError(f"batch_size = {batch_size} exceeds the {n} samples; make it smaller")
+    per_epoch = n // batch_size
+    for iteration in range(iterations):
+        if iteration % per_epoch == 0:
+            order = torch.stack([torch.randperm(n, generator=g) for g in generators])
+        start = iteration % per_epoch * batch_size
+        yield order[:, start : start + batch_size]
+
+
+def member_losses(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean cross entropy of each member: logits (members, batch, classes) -> (members,)."""
+    losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+    return losses.view(y.shape).mean(1)
+
+
+def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
+    """Share of correct predictions of each member, (members,) float64."""
+    return (logits.argmax(-1) == y).double().mean(1)
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trained:
+    """A trained ensemble. nfe_per_iteration, step_size: (members,) float64, the evaluations counted
+    with those of the checks. diverged_at: iteration of the first non-finite loss, -1 for none.
+    history: a dict for each check or look at the test set, where a controller was at work."""
+
+    field: nn.Module
+    head: nn.Module
+    protocol: Protocol
+    seeds: list[int]
+    nfe_per_iteration: Tensor
+    diverged_at: Tensor
+    seconds: float
+    backend: str
+    device: str
+    step_size: Tensor | None = None
+    history: list[dict] = field(default_factory=list)
+
+
+class _Ensemble:
+    """The model in training, its solver, and what is counted on the way."""
+
+    def __init__(self, protocol, solver, seeds, n_steps, rtol, controller, device, backend):
+        self.protocol, self.seeds, self.rtol = protocol, seeds, rtol
+        self.tableau = get_tableau(solver)
+        self.controller, self.backend, self.device = controller, backend, device
+        self.field, self.head = (m.to(device) for m in make_model(protocol, seeds))
+        parameters = [*self.field.parameters(), *self.head.parameters()]
+        make = OPTIMISERS[protocol.optimiser]
+        self.optimiser = make(parameters, lr=protocol.learning_rate, fused=True)
+        self.states: list[StepState] = []
+        self.step_size = None if n_steps is None else protocol.T / n_steps
+        self.nfe = torch.zeros(len(seeds), dtype=torch.int64, device=device)
+        self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
+        self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
+        self.backend_used = "torch"
+
+    def choose_first_step(self, x):
+        """Hairer's start with order 1, on the first batch, for each member by itself."""
+
+        def mean_norm(v):
+            return v.flatten(2).norm(dim=-1).mean(1)
+
+        h = initial_step_size(self.field, 0.0, x, 1, mean_norm).cpu()
+        self.nfe += 2
+        self.set_steps([StepState(min(float(value), self.protocol.T)) for value in h])
+
+    def set_steps(self, states):
+        self.states = states
+        self.step_size = torch.tensor([s.step_size for s in states], dtype=torch.float64)
+
+    def solve(self, x, tableau) -> Solution:
+        span = (0.0, self.protocol.T)
+        if self.rtol is not None:
+            return solve_adaptive(
+                self.field, x, tableau, rtol=self.rtol, atol=self.rtol, t=span, instance_axes=1
+            )
+        return solve_fixed(
+            self.field, x, tableau, step_size=self.step_size, t=span, backend=self.backend
+        )
+
+    def forward(self, x) -> Tensor:
+        """Logits under the training solver; evaluations are counted."""
+        while True:
+            try:
+                solution = self.solve(x, self.tableau)
+            except SolveError as error:
+                self.retire(error.failed)
+                continue
+            self.nfe += torch.as_tensor(solution.nfe, device=self.device)
+            self.backend_used = solution.backend
+            return self.head(solution.z)
+
+    @torch.no_grad()
+    def retire(self, failed):
+        """Give up the members whose solve cannot go on: weights of zero solve in one step."""
+        self.alive &= ~failed
+        for parameter in self.optimiser.param_groups[0]["params"]:
+            parameter[failed] = 0.0
+            for moment in self.optimiser.state[parameter].values():
+                if moment.shape == parameter.shape:
+                    moment[failed] = 0.0
+
+    def descend(self, logits, y):
+        losses = member_losses(logits, y)
+        self.alive &= torch.isfinite(losses.detach())
+        self.finite_iterations += self.alive
+        self.optimiser.zero_grad(set_to_none=True)
+        losses.sum().backward()
+        self.optimiser.step()
+
+    @torch.no_grad()
+    def check(self, iteration, x, y, logits) -> list[dict]:
+        """Compare the batch's accuracies under both solvers, and adapt each member's step size."""
+        solution = self.solve(x, get_tableau(self.controller.test_solver))
+        self.nfe += torch.as_tensor(solution.nfe, device=self.device)
+        train = batch_accuracies(logits, y).tolist()
+        test = batch_accuracies(self.head(solution.z), y).tolist()
+        rows, states = [], []
+        for seed, state, a, b in zip(self.seeds, self.states, train, test, strict=True):
+            new = self.controller.update(state, Observation(a, b), self.protocol.T)
+            states.append(new)
+            rows.append(
+                {
+                    "iteration": iteration,
+                    "seed": seed,
+                    "step_size": state.step_size,
+                    "train_accuracy": a,
+                    "test_accuracy": b,
+                    "failed": new.failed,
+                }
+            )
+        self.set_steps(states)
+        return rows
+
+    @torch.no_grad()
+    def look(self, iteration, test: Split) -> list[dict]:
+        """Accuracy of each member on the test split; its evaluations are not counted."""
+        x = test.x.expand(len(self.seeds), *test.x.shape)
+        values = batch_accuracies(self.head(self.solve(x, self.tableau).z), test.y).tolist()
+        return [
+            {"iteration": iteration, "seed": seed, "accuracy": value}
+            for seed, value in zip(self.seeds, values, strict=True)
+        ]
+
+
+def train(
+    protocol: Protocol,
+    solver: str,
+    seeds: Sequence[int],
+    *,
+    n_steps: int | None = None,
+    rtol: float | None = None,
+    controller: Algorithm1 | None = None,
+    look_every: int = 500,
+    device: str = "auto",
+    backend: str = "auto",
+    progress: bool = True,
+) -> Trained:
+    """Train one member for each seed, all in one batch, back-propagating through the solver.
+
+    Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same), or
+    `controller` (fixed steps whose size it adapts for each member; the test split is looked at every
+    `look_every` iterations). A member that diverges is marked and does not touch the others.
+
+    Raises ValueError for a bad argument, before any work.
+    """
+    seeds = list(seeds)
+    _check_training(solver, seeds, n_steps, rtol, controller)
+    device = get_device(device)
+    training, test = (split.to(device) for split in protocol.load())
+    ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, controller, device, backend)
+    generators = [make_generator(seed, "batches") for seed in seeds]
+    order = batches(len(training), protocol.batch_size, generators, protocol.iterations)
+    history = []
+    start = time.perf_counter()
+    label = f"{protocol.dataset} {solver} " + (
+        f"K = {n_steps}" if n_steps else f"{rtol or 'adapted'}"
+    )
+    bar = tqdm(
+        order, label, protocol.iterations, disable=not progress, mininterval=1.0, leave=False
+    )
+    for iteration, index in enumerate(bar, start=1):
+        index = index.to(device)
+        x, y = training.x[index], training.y[index]
+        if ensemble.controller and iteration == 1:
+            ensemble.choose_first_step(x)
+        logits = ensemble.forward(x)
+        checked = controller and iteration % controller.every == 0
+        rows = ensemble.check(iteration, x, y, logits) if checked else []
+        ensemble.descend(logits, y)
+        if controller and iteration % look_every == 0:
+            rows += ensemble.look(iteration, test)
+        history += rows
+    diverged = torch.where(ensemble.alive, -1, ensemble.finite_iterations + 1)
+    return Trained(
+        ensemble.field,
+        ensemble.head,
+        protocol,
+        seeds,
+        nfe_per_iteration=(ensemble.nfe.double() / protocol.iterations).cpu(),
+        diverged_at=diverged.cpu(),
+        seconds=time.perf_counter() - start,
+        backend=ensemble.backend_used,
+        device=str(device),
+        step_size=ensemble.step_size if controller else None,
+        history=history,
+    )
+
+
+def _check_training(solver, seeds, n_steps, rtol, controller):
+    get_tableau(solver)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds = {seeds}: give at least one, each once")
+    given = [value is not None for value in (n_steps, rtol, controller)]
+    if sum(given) != 1:
+        raise ValueError(
+            f"n_steps = {n_steps}, rtol = {rtol}, controller = {controller}: give exactly one"
+        )
+    if n_steps is not None:
+        check_n_steps(n_steps)
+    if rtol is not None:
+        check_tolerance("rtol", rtol)
+        if get_tableau(solver).b_embedded is None:
+            raise ValueError(
+                f"solver = {solver!r} has no embedded method: use fehlberg21 or dopri5"
+            )
+    if controller is not None:
+        get_tableau(controller.test_solver)

@@ -1,0 +1,111 @@
+"""Vector fields f(t, z) as modules of whole ensembles, and the linear classifier behind them.
+
+Every parameter has a leading *members* axis: one entry a seed, in one batched product. A member
+is drawn from its own generator, so that it does not depend on which others stand beside it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nodecore.kernels import BlockLayer
+
+
+def _affine(fan_in: int, weight_shape: tuple, bias_shape: tuple, generators) -> nn.ParameterList:
+    """Weight (members, *weight_shape) normal with std sqrt(2 / fan_in), bias zero.
+
+    Kaiming's initialisation with gain sqrt 2 (He et al. 2015), the paper authors' released default.
+    """
+    std = math.sqrt(2.0 / fan_in)
+    weight = torch.stack([std * torch.randn(weight_shape, generator=g) for g in generators])
+    return nn.ParameterList([weight, torch.zeros(len(generators), *bias_shape)])
+
+
+class MLPField(nn.Module):
+    """dim - width - width - dim with ReLU, on z (members, batch, dim); autonomous."""
+
+    positions = 1
+
+    def __init__(self, dim: int = 2, width: int = 48, *, generators: Sequence[torch.Generator]):
+        super().__init__()
+        self.first = _affine(dim, (dim, width), (width,), generators)
+        self.second = _affine(width, (width, width), (width,), generators)
+        self.third = _affine(width, (width, dim), (dim,), generators)
+
+    def forward(self, t, z: Tensor) -> Tensor:
+        z = F.relu(_apply(self.first, z))
+        z = F.relu(_apply(self.second, z))
+        return _apply(self.third, z)
+
+    def block_layers(self) -> tuple[BlockLayer, ...]:
+        """The layers as the fused kernel takes them."""
+        return tuple(BlockLayer(*layer) for layer in (self.first, self.second, self.third))
+
+
+class Conv1dField(nn.Module):
+    """Conv1d 1-width k1, ReLU, width-width k3 pad 1, ReLU, width-1 k1 along the dim entries of
+    z (members, batch, dim); autonomous.
+
+    Weights of the middle layer: (members, 3 taps x width in, width out), rows by tap, then channel.
+    """
+
+    def __init__(self, dim: int, width: int = 32, *, generators: Sequence[torch.Generator]):
+        super().__init__()
+        self.positions = dim
+        self.first = _affine(1, (1, width), (width,), generators)
+        self.second = _affine(3 * width, (3 * width, width), (width,), generators)
+        self.third = _affine(width, (width, 1), (1,), generators)
+
+    def forward(self, t, z: Tensor) -> Tensor:
+        members, batch, dim = z.shape
+        hidden = F.relu(_apply(self.first, z.reshape(members, batch * dim, 1)))
+        # A product with the three neighbours side by side: a grouped conv1d is many times slower.
+        padded = F.pad(hidden.view(members, batch, dim, -1), (0, 0, 1, 1))
+        taps = torch.cat([padded[:, :, tap : tap + dim] for tap in range(3)], dim=-1)
+        hidden = F.relu(_apply(self.second, taps.view(members, batch * dim, -1)))
+        return _apply(self.third, hidden).view(members, batch, dim)
+
+    def block_layers(self) -> tuple[BlockLayer, ...]:
+        """The layers as the fused kernel takes them."""
+        return BlockLayer(*self.first), BlockLayer(*self.second, window=3), BlockLayer(*self.third)
+
+
+class Conv2dField(nn.Module):
+    """Conv2d channels-width k1, ReLU, width-width k3 pad 1, ReLU, width-channels k1 on
+    z (members, batch, channels, height, width); autonomous."""
+
+    def __init__(
+        self, channels: int = 1, width: int = 96, *, generators: Sequence[torch.Generator]
+    ):
+        super().__init__()
+        self.first = _affine(channels, (width, channels, 1, 1), (width,), generators)
+        self.second = _affine(9 * width, (width, width, 3, 3), (width,), generators)
+        self.third = _affine(width, (channels, width, 1, 1), (channels,), generators)
+
+    def forward(self, t, z: Tensor) -> Tensor:
+        return torch.stack([self._member(m, images) for m, images in enumerate(z)])
+
+    def _member(self, m, z):
+        z = F.relu(F.conv2d(z, self.first[0][m], self.first[1][m]))
+        z = F.relu(F.conv2d(z, self.second[0][m], self.second[1][m], padding=1))
+        return F.conv2d(z, self.third[0][m], self.third[1][m])
+
+
+class LinearHead(nn.Module):
+    """The classifier: flattened states (members, batch, ...) to logits (members, batch, classes)."""
+
+    def __init__(self, features: int, n_classes: int, *, generators: Sequence[torch.Generator]):
+        super().__init__()
+        self.linear = _affine(features, (features, n_classes), (n_classes,), generators)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return _apply(self.linear, z.flatten(2))
+
+
+def _apply(layer, x):
+    """x @ weight + bias for each member: (members, rows, in) -> (members, rows, out)."""
+    weight, bias = layer
+    return torch.baddbmm(bias[:, None], x, weight)
