@@ -26,7 +26,7 @@ class Split:
     def __post_init__(self):
         if len(self.x) == 0 or len(self.x) != len(self.y):
             raise ValueError(
-                f"x has {len(self.x)} samples and y {len(self.y)}: give as many of each, at least one"
+                f"x has {len(self.x)} samples, y {len(self.y)}: give as many of each, at least one"
             )
         if not bool(torch.isfinite(self.x).all()):
             bad = int((~torch.isfinite(self.x)).flatten(1).any(1).sum())
@@ -54,8 +54,8 @@ class Split:
 
 # --- concentric spheres ---------------------------------------------------------------------------
 
-# (r_min, r_max, class, parts of n): the outer and the inner shell are of the same class. The paper's
-# text prints no radii or counts; these are its authors' released defaults.
+# (r_min, r_max, class, parts of n): the outer and the inner shell are of the same class. The
+# paper's text prints no radii or counts; these are its authors' released defaults.
 SHELLS = ((0.1, 0.15, 0, 1), (0.25, 0.3, 1, 2), (0.4, 0.45, 0, 1))
 
 
@@ -134,10 +134,10 @@ def energy_landscape(n: int, generator: torch.Generator) -> Split:
 def resting_place(starts: Tensor) -> Tensor:
     """Index of the minimum in which each particle (..., 2) comes to rest, int64 (...).
 
-    Integrated in float64 with rk4 until every one is slow, close to a minimum and without the energy
-    to leave it. Raises RuntimeError if one is not after REST_ROUNDS spans of time.
+    Integrated in float64 with rk4 until every one is slow, close to a minimum and without the
+    energy to leave it. Raises RuntimeError if one is not after REST_ROUNDS spans of time.
     """
-    minima, maxima = (torch.from_numpy(e) for e in landscape_extrema())
+    minima, maxima = (torch.from_numpy(e).to(starts.device) for e in landscape_extrema())
     barrier = torch.minimum(  # the lower of the two maxima beside each minimum
         potential(maxima)[[0, 0, 1]], potential(maxima)[[0, 1, 1]]
     )
@@ -164,7 +164,7 @@ def _polynomial(p, x):
     return value
 
 
-# --- by name ----------------------------------------------------------------------------------------
+# --- by name --------------------------------------------------------------------------------------
 
 DATASETS: dict[str, Callable[[int, torch.Generator], Split]] = {
     **{f"spheres{dim}": partial(concentric_spheres, dim=dim) for dim in (2, 3, 10, 900)},

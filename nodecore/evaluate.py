@@ -1,4 +1,4 @@
-"""What a trained model does under other solvers: accuracy, the cross-solver grid, the critical step."""
+"""A trained model under other solvers: accuracy, the cross-solver grid, the critical step."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -99,8 +99,9 @@ def scaled_steps(n_steps: int, factors: Iterable[float] = TEST_FACTORS) -> list[
 def cross_solver_settings(solver: str, n_steps: int, grid: Iterable[int] = ()) -> list[TestSetting]:
     """The test settings of a model trained with `solver` at n_steps.
 
-    Euler-trained models meet Euler, midpoint and rk4, others their own solver, at the scaled numbers
-    of steps; under the training solver also every number of steps of the grid; and the exact flow.
+    Euler-trained models meet Euler, midpoint and rk4, others their own solver, at the scaled
+    numbers of steps; under the training solver also every number of steps of the grid; and all
+    of them the exact flow.
     """
     steps = scaled_steps(n_steps)
     own = sorted({*steps, *grid})

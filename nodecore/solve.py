@@ -1,7 +1,7 @@
 """Explicit Runge-Kutta solvers: one step, a walk of fixed steps, and an adaptive walk.
 
-A state `z` is a tensor of any shape; a vector field is a callable `f(t, z)` that returns dz/dt in the
-shape of `z`. The first axis is called *members* where each entry takes steps of its own.
+A state `z` is a tensor of any shape; a vector field is a callable `f(t, z)` that returns dz/dt in
+the shape of `z`. The first axis is called *members* where each entry takes steps of its own.
 Everything is differentiable through the steps; step sizes are constants to the gradient.
 """
 
@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -177,6 +178,7 @@ def _solve_fused(f, z0, tableau, steps, sizes, last, t0):
     )
 
 
+@cache
 def tableau_arrays(tableau: ButcherTableau):
     """The stages of a fixed step as float64 arrays a (s, s) and b (s,), s solution stages."""
     s = tableau.n_solution_stages
@@ -241,9 +243,10 @@ def solve_adaptive(
 ) -> Solution:
     """Walk from t[0] to t[1] with steps that keep the embedded error within the tolerances.
 
-    The error of a step is the root mean square of error / (atol + rtol max(|z|, |z_new|)); a step is
-    accepted where it is <= 1, and the next one is safety * error^(-1/(q+1)) times as long, within
-    the two factors, q the order of the embedded method (Hairer, Norsett, Wanner 1993, p. 168).
+    The error of a step is the root mean square of error / (atol + rtol max(|z|, |z_new|)); a step
+    is accepted where it is <= 1, and the next one is safety * error^(-1/(q+1)) times as long,
+    within the two factors, q the order of the embedded method (Hairer, Norsett, Wanner 1993,
+    p. 168).
 
     instance_axes: how many leading axes index instances that step by themselves. 0: one step for
     the whole tensor, as torchdiffeq does; 1 on (members, batch, dim): one for each member's batch;
@@ -330,7 +333,7 @@ def initial_step_size(
     norm: Callable[[Tensor], Tensor],
     f0: Tensor | None = None,
 ) -> Tensor:
-    """A first step size by Hairer, Norsett, Wanner (1993), p. 169; float64, shaped as `norm` returns.
+    """A first step size by Hairer, Norsett, Wanner (1993), p. 169; float64, in the norm's shape.
 
     norm: maps a tensor like z0 to one number for each instance. Costs two evaluations of f, one
     where f0 = f(t0, z0) is given.
@@ -443,6 +446,6 @@ def _check_finite(error, active, time, h):
     if bool(bad.any()):
         raise SolveError(
             f"the state is not finite after a step of {h[bad].max().item():.3g} from t = "
-            f"{time[bad].min().item():.6g}; check the field's weights, or give a smaller first_step",
+            f"{time[bad].min().item():.6g}; check the field's weights or give a smaller first_step",
             bad,
         )

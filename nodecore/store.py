@@ -25,7 +25,20 @@ PROJECT = Path(__file__).resolve().parent.parent
 COMMITTED = PROJECT / "book" / "results"
 
 # Every row of a frame of records has all of these, NaN or None where one does not apply.
-COLUMNS = ["study", "dataset", "profile", "train_solver", "n_steps", "rtol", "controller", "seed", "test_solver", "test_n_steps", "test_rtol", "accuracy", "train_accuracy", "trained", "status", "nfe_per_iteration", "seconds", "backend", "device", "protocol_hash", "revision", "reversals", "spread", "failed_checks", "final_n_steps", "agreement_gap"]
+COLUMNS = [
+    *("study", "dataset", "profile", "train_solver", "n_steps", "rtol", "controller", "seed"),
+    *(
+        "test_solver",
+        "test_n_steps",
+        "test_rtol",
+        "accuracy",
+        "train_accuracy",
+        "trained",
+        "status",
+    ),
+    *("nfe_per_iteration", "seconds", "backend", "device", "protocol_hash", "revision"),
+    *("reversals", "spread", "failed_checks", "final_n_steps", "agreement_gap"),
+]
 
 
 class RecordError(ValueError):
@@ -34,8 +47,11 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as it lies in the store. header: values common to all records; records: a mapping for each
-    seed and test setting; path: of the JSON file; history: a frame, or None."""
+    """A run as it lies in the store.
+
+    header: values common to all records. records: a mapping for each seed and test setting.
+    path: of the JSON file. history: a frame, or None.
+    """
 
     header: Mapping
     records: Sequence[Mapping]
@@ -49,7 +65,7 @@ class StoredRun:
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def weights(self) -> dict[str, Tensor]:
-        """The tensors by name. Raises RecordError if the file is missing or not the one recorded."""
+        """The tensors by name. Raises RecordError if the file is not the one recorded."""
         path = self.path.with_suffix(".safetensors")
         _check_digest(path, _read(path), self.header["weights_sha256"])
         try:

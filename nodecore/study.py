@@ -8,7 +8,7 @@ what is in neither is trained and written to the scratch store.
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from nodecore import store
 from nodecore.adapt import get_controller
@@ -98,7 +99,7 @@ def _ranges(seeds):
     return ",".join(f"{g[0]}-{g[-1]}" if len(g) > 1 else f"{g[0]}" for g in groups)
 
 
-# --- the studies ----------------------------------------------------------------------------------
+# --- the studies --------------------------------------------------------------------------------
 
 
 def _powers(last: int) -> tuple[int, ...]:
@@ -113,7 +114,10 @@ GRIDS = {  # training n_steps of the fixed-step studies
 }
 STUDIES = {
     **{name: tuple(Run(*name.split("-"), n_steps=k) for k in grid) for name, grid in GRIDS.items()},
-    "landscape-adaption": (Run("landscape", "euler", controller="algorithm1"),),
+    **{
+        f"{dataset}-adaption": (Run(dataset, "euler", controller="algorithm1"),)
+        for dataset in ("spheres2", "landscape")
+    },
 }
 
 
@@ -124,7 +128,7 @@ def get_study(name: str) -> tuple[Run, ...]:
     return STUDIES[name]
 
 
-# --- a run and its evidence -------------------------------------------------------------------------
+# --- a run and its evidence -----------------------------------------------------------------------
 
 
 class Evidence:
@@ -289,7 +293,7 @@ def _final_n_steps(run, trained, member):
 
 
 def _adaption_values(run, trained, member):
-    """How restless an adapted member was: direction changes of h, spread of log2 K, failed checks."""
+    """How restless an adapted member was: turns of h, spread of log2 h, failed checks."""
     if run.controller is None:
         return {}
     seed = trained.seeds[member]
@@ -343,17 +347,43 @@ def _revision():
     return result.stdout.strip() or None
 
 
-# --- a whole study ----------------------------------------------------------------------------------
+# --- a whole study --------------------------------------------------------------------------------
 
 
-def status(names: Sequence[str] = ()) -> pd.DataFrame:
-    """One row for each study: its runs and how many are in a store."""
+def cost(run: Run) -> int:
+    """Evaluations of the field in one iteration: a measure to put the longest runs first.
+
+    An adaptive or adapting run counts as one of medium length, for want of knowledge.
+    """
+    return (run.n_steps or 32) * get_tableau(run.train_solver).n_solution_stages
+
+
+def run_studies(
+    names: Sequence[str] = (),
+    *,
+    profile: str = "paper",
+    root: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Train what is missing of the studies (all, where none is named), the longest runs first.
+
+    Each run is written as it ends, so that a stop loses one run at most. Raises ValueError for an
+    unknown name, before any work.
+    """
+    runs = [replace(run, profile=profile) for name in names or STUDIES for run in get_study(name)]
+    missing = [run for run in runs if find(run, root) is None]
+    missing.sort(key=lambda run: get_protocol(run.dataset).iterations * cost(run), reverse=True)
+    for run in tqdm(missing, "runs"):
+        obtain(run, device=device, root=root)
+
+
+def status(names: Sequence[str] = (), profile: str = "paper") -> pd.DataFrame:
+    """One row for each study: its runs and how many of them are in a store."""
     rows = []
     for name in names or STUDIES:
-        runs = get_study(name)
-        rows.append(
-            {"study": name, "runs": len(runs), "done": sum(find(r) is not None for r in runs)}
-        )
+        runs = [replace(run, profile=profile) for run in get_study(name)]
+        done = sum(find(run) is not None for run in runs)
+        rows.append({"study": name, "profile": profile, "runs": len(runs), "done": done})
     return pd.DataFrame(rows)
 
 

@@ -1,4 +1,4 @@
-"""Training a whole ensemble at once: the paper's protocols as data, and one loop for all of them."""
+"""Training a whole ensemble at once: the paper's protocols as data, and one loop for all."""
 
 import hashlib
 import json
@@ -69,8 +69,8 @@ PROTOCOLS = {
     "landscape": Protocol("landscape", "mlp", 48, 128, "adam", 5e-4, 30_000),
 }
 
-# What a profile changes. paper: nothing. laptop: what a CPU affords in minutes even without the fused
-# kernel. smoke: seconds, to see that everything runs; never evidence.
+# What a profile changes. paper: nothing. laptop: what a CPU affords in minutes even without the
+# fused kernel. smoke: seconds, to see that everything runs; never evidence.
 PROFILES = {
     "paper": {},
     "laptop": {
@@ -80,7 +80,7 @@ PROFILES = {
         "spheres900": {"iterations": 200},
         "landscape": {"iterations": 6000},
     },
-    "smoke": dict.fromkeys(PROTOCOLS, {"iterations": 60, "n_train": 256, "n_test": 200}),
+    "smoke": {name: {"iterations": 60, "n_train": 256, "n_test": 200} for name in PROTOCOLS},
 }
 
 
@@ -182,8 +182,11 @@ class _Ensemble:
         self.controller, self.backend, self.device = controller, backend, device
         self.field, self.head = (m.to(device) for m in make_model(protocol, seeds))
         parameters = [*self.field.parameters(), *self.head.parameters()]
+        options = (
+            {"capturable": True} if device.type == "cuda" and protocol.optimiser == "adam" else {}
+        )
         make = OPTIMISERS[protocol.optimiser]
-        self.optimiser = make(parameters, lr=protocol.learning_rate, fused=True)
+        self.optimiser = make(parameters, lr=protocol.learning_rate, fused=True, **options)
         self.states: list[StepState] = []
         self.step_size = None if n_steps is None else protocol.T / n_steps
         self.nfe = torch.zeros(len(seeds), dtype=torch.int64, device=device)
@@ -223,9 +226,19 @@ class _Ensemble:
             except SolveError as error:
                 self.retire(error.failed)
                 continue
-            self.nfe += torch.as_tensor(solution.nfe, device=self.device)
+            self.count(solution)
             self.backend_used = solution.backend
             return self.head(solution.z)
+
+    def count(self, solution):
+        nfe = solution.nfe
+        self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
+
+    def step(self, x, y) -> Tensor:
+        """One iteration on a batch; returns the logits before the update."""
+        logits = self.forward(x)
+        self.descend(logits, y)
+        return logits
 
     @torch.no_grad()
     def retire(self, failed):
@@ -249,7 +262,7 @@ class _Ensemble:
     def check(self, iteration, x, y, logits) -> list[dict]:
         """Compare the batch's accuracies under both solvers, and adapt each member's step size."""
         solution = self.solve(x, get_tableau(self.controller.test_solver))
-        self.nfe += torch.as_tensor(solution.nfe, device=self.device)
+        self.count(solution)
         train = batch_accuracies(logits, y).tolist()
         test = batch_accuracies(self.head(solution.z), y).tolist()
         rows, states = [], []
@@ -280,6 +293,44 @@ class _Ensemble:
         ]
 
 
+class _GraphedStep:
+    """A training step on a GPU, captured once in a CUDA graph and replayed.
+
+    Its thousands of small kernels then cost one launch. The first iterations run as they are, on a
+    stream of their own, as torch.cuda.graph asks for; the capture itself computes nothing.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, step):
+        self.step, self.iterations, self.graph = step, 0, None
+        self.stream = torch.cuda.Stream()
+
+    def __call__(self, x, y) -> Tensor:
+        self.iterations += 1
+        if self.iterations <= self.WARM_UP:
+            return self._warm_up(x, y)
+        if self.graph is None:
+            self._capture(x, y)
+        self.x.copy_(x)
+        self.y.copy_(y)
+        self.graph.replay()
+        return self.logits
+
+    def _warm_up(self, x, y):
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            logits = self.step(x, y)
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return logits
+
+    def _capture(self, x, y):
+        self.x, self.y = x.clone(), y.clone()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.logits = self.step(self.x, self.y)
+
+
 def train(
     protocol: Protocol,
     solver: str,
@@ -296,8 +347,8 @@ def train(
     """Train one member for each seed, all in one batch, back-propagating through the solver.
 
     Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same), or
-    `controller` (fixed steps whose size it adapts for each member; the test split is looked at every
-    `look_every` iterations). A member that diverges is marked and does not touch the others.
+    `controller` (fixed steps whose size it adapts for each member; the test split is looked at
+    every `look_every` iterations). A member that diverges is marked and does not touch the others.
 
     Raises ValueError for a bad argument, before any work.
     """
@@ -306,6 +357,9 @@ def train(
     device = get_device(device)
     training, test = (split.to(device) for split in protocol.load())
     ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, controller, device, backend)
+    # Shapes are static under fixed steps: then a GPU can replay the iteration as one graph.
+    graphed = device.type == "cuda" and n_steps is not None
+    step = _GraphedStep(ensemble.step) if graphed else ensemble.step
     generators = [make_generator(seed, "batches") for seed in seeds]
     order = batches(len(training), protocol.batch_size, generators, protocol.iterations)
     history = []
@@ -321,13 +375,15 @@ def train(
         x, y = training.x[index], training.y[index]
         if ensemble.controller and iteration == 1:
             ensemble.choose_first_step(x)
+        if controller is None:
+            step(x, y)
+            continue
         logits = ensemble.forward(x)
-        checked = controller and iteration % controller.every == 0
-        rows = ensemble.check(iteration, x, y, logits) if checked else []
+        if iteration % controller.every == 0:
+            history += ensemble.check(iteration, x, y, logits)
         ensemble.descend(logits, y)
-        if controller and iteration % look_every == 0:
-            rows += ensemble.look(iteration, test)
-        history += rows
+        if iteration % look_every == 0:
+            history += ensemble.look(iteration, test)
     diverged = torch.where(ensemble.alive, -1, ensemble.finite_iterations + 1)
     return Trained(
         ensemble.field,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from nodecore.kernels import BlockLayer
 
@@ -75,7 +76,11 @@ class Conv1dField(nn.Module):
 
 class Conv2dField(nn.Module):
     """Conv2d channels-width k1, ReLU, width-width k3 pad 1, ReLU, width-channels k1 on
-    z (members, batch, channels, height, width); autonomous."""
+    z (members, batch, channels, height, width); autonomous.
+
+    Only z is kept for the backward pass, which computes the hidden maps again: a solve of K steps
+    needs the memory of K states, where the hidden maps are `width` times as large each.
+    """
 
     def __init__(
         self, channels: int = 1, width: int = 96, *, generators: Sequence[torch.Generator]
@@ -86,16 +91,23 @@ class Conv2dField(nn.Module):
         self.third = _affine(width, (channels, width, 1, 1), (channels,), generators)
 
     def forward(self, t, z: Tensor) -> Tensor:
-        return torch.stack([self._member(m, images) for m, images in enumerate(z)])
+        return torch.stack([self._recomputed(m, images) for m, images in enumerate(z)])
+
+    def _recomputed(self, m, z):
+        if not torch.is_grad_enabled():
+            return self._member(m, z)
+        return checkpoint(self._member, m, z, use_reentrant=False, preserve_rng_state=False)
 
     def _member(self, m, z):
+        # Channels last: what convolutions on CPU and GPU are fastest on.
+        z = z.contiguous(memory_format=torch.channels_last)
         z = F.relu(F.conv2d(z, self.first[0][m], self.first[1][m]))
         z = F.relu(F.conv2d(z, self.second[0][m], self.second[1][m], padding=1))
         return F.conv2d(z, self.third[0][m], self.third[1][m])
 
 
 class LinearHead(nn.Module):
-    """The classifier: flattened states (members, batch, ...) to logits (members, batch, classes)."""
+    """The classifier: flat states (members, batch, ...) to logits (members, batch, classes)."""
 
     def __init__(self, features: int, n_classes: int, *, generators: Sequence[torch.Generator]):
         super().__init__()

@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
@@ -55,7 +56,7 @@ namespace {
 #if defined(__AVX512F__)
 constexpr int LANES = 16, ROWS = 8, PANEL = 3;  // 32 registers: 8 x 3 sums, 3 weights, 1 broadcast
 #elif defined(__AVX__)
-constexpr int LANES = 8, ROWS = 4, PANEL = 2;   // 16 registers
+constexpr int LANES = 8, ROWS = 4, PANEL = 3;   // 16 registers: 4 x 3, 3, 1
 #elif defined(__aarch64__)
 constexpr int LANES = 4, ROWS = 8, PANEL = 3;
 #else
@@ -70,6 +71,12 @@ inline void store(float *p, vec v) { *reinterpret_cast<vec *>(p) = v; }
 // NaN passes through both, as in torch; the slope of relu at 0 is 0.
 inline vec relu(vec x) { return vec{} > x ? vec{} : x; }
 inline vec relu_gradient(vec relu_x, vec g) { return relu_x <= vec{} ? vec{} : g; }
+
+// Fetches the cache lines of `rows` rows of `columns` floats that will be needed soon.
+inline void prefetch(const float *p, int64_t rows, int64_t stride, int64_t columns) {
+    for (int64_t r = 0; r < rows; ++r, p += stride)
+        for (int64_t c = 0; c < columns; c += 16) __builtin_prefetch(p + c, 1);
+}
 
 template <int... I> inline vec shuffle(vec a, vec b) {
 #if defined(__clang__) || __GNUC__ >= 12
@@ -309,6 +316,7 @@ struct Member {
     static int64_t floats(const Shape &s) {
         return (Weights::floats(s) + s.window * s.width1 * s.width2 + 15) / 16 * 16;
     }
+    Member() = default;
     Member(const Problem &q, const Shape &s, int64_t m, float *memory, bool transposed)
         : p(s, memory), w2t(memory + Weights::floats(s)) {
         std::memset(memory, 0, floats(s) * sizeof(float));
@@ -381,7 +389,6 @@ class Tile {
         float *lambda = arena.take(n), *g = arena.take(n), *u = arena.take(stages * n);
         float *sum_g = arena.take_zeros(n), *zero = arena.take_zeros(n);
         gather(q_.grad_z1, lambda);
-        std::fill_n(lambda, 0, 0.f);
         drop_padding(lambda);
         std::vector<float> ones(stages, 1.f);
         std::memset(u, 0, stages * n * sizeof(float));
@@ -393,7 +400,10 @@ class Tile {
                 combine(g, g, n, {float(h(step) * q_.b[i])}, lambda);
                 combine(sum_g, sum_g, n, {1.f}, g);
                 const float *y = evaluation(step, i);
-                field_gradient(y, s_.keep_hidden ? y + n : nullptr, g, u + i * n, sums);
+                const float *hidden2 = s_.keep_hidden ? y + n : nullptr;
+                const bool last = step == 0 && i == 0;
+                const float *next = hidden2 && !last ? hidden2 - s_.evaluation() : nullptr;
+                field_gradient(y, hidden2, next, g, u + i * n, sums);
             }
             combine(lambda, lambda, n, ones, u);
         }
@@ -511,12 +521,13 @@ class Tile {
 
     // u = f'(y)^T g, and the gradients of the parameters added to `sums`. Position q of the first
     // map is computed `radius` ahead of the second map's gradient, and that as far ahead of the first's.
-    void field_gradient(const float *y, const float *hidden2, const float *g, float *u, Weights &sums) {
+    void field_gradient(const float *y, const float *hidden2, const float *next, const float *g,
+                        float *u, Weights &sums) {
         for (int64_t q = 0; q < s_.positions + 2 * s_.radius; ++q) {
             if (q < s_.positions) first_layer(y, q);
             const int64_t middle = q - s_.radius, p = middle - s_.radius;
             if (middle >= 0 && middle < s_.positions) second_gradient(middle, hidden2, g, sums);
-            if (p >= 0) first_gradient(p, y, u, sums);
+            if (p >= 0) first_gradient(p, y, next, u, sums);
         }
     }
 
@@ -540,11 +551,15 @@ class Tile {
         }
     }
 
-    void first_gradient(int64_t p, const float *y, float *u, Weights &sums) {
+    // `next`: the second hidden maps of the evaluation that comes next, on their way from memory.
+    void first_gradient(int64_t p, const float *y, const float *next, float *u, Weights &sums) {
+        if (next) next += p * s_.samples * s_.width2;
         const float *h1 = at(hidden1_, p, s_.width1);
         product(window(gradient2_, s_.width2, w_.w2t, s_.width1, p), s_.samples, s_.width2, s_.width1,
                 zeros_, [&](auto &sum, int64_t offset, int64_t column) {
                     finish_gradient(sum, h1 + offset, gradient1_ + offset, sums.b1 + column, s_.width1);
+                    if (next && column == 0)
+                        prefetch(next + offset / s_.width1 * s_.width2, ROWS, s_.width2, s_.width2);
                 });
         const int64_t block = p * s_.samples * s_.channels;
         outer(y + block, gradient1_, sums.w1, s_.samples, s_.channels, s_.width1);
@@ -555,31 +570,32 @@ class Tile {
 // ---------------------------------------------------------------------------- threads
 
 // Worker threads that stay alive between calls. Tasks are handed out one by one; who runs which has
-// no influence on the result.
+// no influence on the result. A worker looks out for the next call for a while before it sleeps:
+// waking a sleeping thread takes as long as a small solve.
 class Pool {
-    std::mutex mutex_, one_caller_;
-    std::condition_variable wake_, done_;
-    std::vector<std::thread> workers_;
-    const std::function<void(int64_t)> *task_ = nullptr;
-    std::atomic<int64_t> next_{0};
-    int64_t count_ = 0, wanted_ = 0, running_ = 0, generation_ = 0;
+    using Task = std::function<void(int64_t)>;
+    static constexpr std::chrono::microseconds PATIENCE{500};
 
-    void drain(const std::function<void(int64_t)> &task, int64_t count) {
-        for (int64_t i; (i = next_.fetch_add(1)) < count;) task(i);
+    std::mutex mutex_, one_caller_;
+    std::condition_variable wake_;
+    std::atomic<int64_t> call_{0}, next_{0}, running_{0};
+    const Task *task_ = nullptr;
+    int64_t count_ = 0, helpers_ = 0, workers_ = 0;
+
+    void drain() {
+        for (int64_t i; (i = next_.fetch_add(1)) < count_;) (*task_)(i);
     }
-    void work(int64_t id) {
-        int64_t seen = 0;
-        std::unique_lock<std::mutex> lock(mutex_);
-        for (;;) {
-            wake_.wait(lock, [&] { return generation_ != seen; });
-            seen = generation_;
-            if (id >= wanted_) continue;
-            const auto *task = task_;
-            const int64_t count = count_;
+    // Worker `id` takes part in every call that wants more than `id` helpers, from call `seen` on.
+    void work(int64_t id, int64_t seen) {
+        for (;; ++seen) {
+            const auto until = std::chrono::steady_clock::now() + PATIENCE;
+            while (call_ == seen && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+            std::unique_lock<std::mutex> lock(mutex_);
+            wake_.wait(lock, [&] { return call_ != seen; });
+            const bool wanted = id < helpers_;
             lock.unlock();
-            drain(*task, count);
-            lock.lock();
-            if (--running_ == 0) done_.notify_one();
+            if (wanted) drain();
+            --running_;
         }
     }
 
@@ -593,7 +609,7 @@ class Pool {
         if (!pool || owner != getpid()) pool = new Pool, owner = getpid();
         return *pool;
     }
-    void run(int64_t count, int64_t threads, const std::function<void(int64_t)> &task) {
+    void run(int64_t count, int64_t threads, const Task &task) {
         const int64_t helpers = std::min(threads, count) - 1;
         std::unique_lock<std::mutex> caller(one_caller_, std::try_to_lock);
         if (helpers < 1 || !caller.owns_lock()) {
@@ -602,15 +618,14 @@ class Pool {
         }
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            while (int64_t(workers_.size()) < helpers)
-                workers_.emplace_back(&Pool::work, this, int64_t(workers_.size()));
-            task_ = &task, count_ = count, wanted_ = running_ = helpers, next_ = 0;
-            ++generation_;
+            for (; workers_ < helpers; ++workers_)
+                std::thread(&Pool::work, this, workers_, call_.load()).detach();
+            task_ = &task, count_ = count, helpers_ = helpers, next_ = 0, running_ = workers_;
+            ++call_;
         }
         wake_.notify_all();
-        drain(task, count);
-        std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [&] { return running_ == 0; });
+        drain();
+        while (running_ != 0) std::this_thread::yield();
     }
 };
 
@@ -620,7 +635,7 @@ class Call {
     const Problem &q_;
     Shape s_;
     Arena memory_;
-    std::vector<int64_t> before_, order_;
+    std::vector<int64_t> before_;  // steps of the members before each one
     std::vector<Member> members_;
     float *sums_ = nullptr;
 
@@ -638,10 +653,12 @@ class Call {
         memory_.reserve(q_.members * per_member + (backward ? tasks * per_tile : 0));
         float *weights = memory_.take(q_.members * per_member);
         if (backward) sums_ = memory_.take(tasks * per_tile);
-        members_.reserve(q_.members);
-        for (int64_t m = 0; m < q_.members; ++m)
-            members_.emplace_back(q_, s_, m, weights + m * per_member, backward);
-        Pool::instance().run(tasks, q_.threads, [&](int64_t i) {
+        members_.resize(q_.members);
+        Pool &pool = Pool::instance();
+        pool.run(q_.members, q_.threads, [&](int64_t m) {
+            members_[m] = Member(q_, s_, m, weights + m * per_member, backward);
+        });
+        pool.run(tasks, q_.threads, [&](int64_t i) {
             static thread_local Arena arena;
             const int64_t m = i / s_.tiles, t = i % s_.tiles;
             float *tape = q_.tape ? q_.tape + (before_[m] * s_.tiles + t * q_.n_steps[m]) *
@@ -653,8 +670,7 @@ class Call {
             std::memset(sum, 0, per_tile * sizeof(float));
             tile.backward(arena, Weights(s_, sum));
         });
-        if (backward)
-            for (int64_t m = 0; m < q_.members; ++m) reduce(m, per_tile);
+        if (backward) pool.run(q_.members, q_.threads, [&](int64_t m) { reduce(m, per_tile); });
     }
 
   private:

@@ -1,6 +1,7 @@
 """`solve_fused`: the C++ kernel behind ordinary torch tensors."""
 
 import ctypes
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -163,11 +164,19 @@ class _Solve(torch.autograd.Function):
 def _tableau(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The coefficients as dense float64 arrays, without stages that nothing depends on."""
     a, b = np.ascontiguousarray(a, np.float64), np.ascontiguousarray(b, np.float64)
-    if b.ndim != 1 or a.shape != (len(b), len(b)) or np.triu(a).any():
+    if b.ndim != 1 or a.shape != (len(b), len(b)):
         raise ValueError(
-            f"tableau_a has shape {a.shape}, tableau_b {b.shape}: give a strictly lower triangular "
-            "(stages, stages) array and a (stages,) array"
+            f"tableau_a has shape {a.shape}, tableau_b {b.shape}: give (stages, stages) and (stages,)"
         )
+    return _live_stages(a.tobytes(), b.tobytes())
+
+
+@functools.lru_cache(maxsize=64)
+def _live_stages(a_bytes: bytes, b_bytes: bytes) -> tuple[np.ndarray, np.ndarray]:
+    b = np.frombuffer(b_bytes)
+    a = np.frombuffer(a_bytes).reshape(len(b), len(b))
+    if np.triu(a).any():
+        raise ValueError("tableau_a is not strictly lower triangular: give an explicit method")
     live = b != 0
     for stage in reversed(range(len(b))):
         live[stage] |= (a[live, stage] != 0).any()

@@ -1,0 +1,287 @@
+"""Arrays -> matplotlib axes: one function per family of figures.
+
+Every function draws on axes that it is given and never solves or trains. Classes and solvers are
+told apart twice, by colour and by marker, and the colours differ in lightness, so that a figure
+survives greyscale print and colour blindness.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import ListedColormap
+from matplotlib.lines import Line2D
+
+# Dark, middle and light (CIE L* about 22, 49, 70), in hues that no common colour
+# blindness mixes up.
+CLASS_COLOURS = ("#14327d", "#cc4a0c", "#3fb8ae")
+CLASS_MARKERS = ("o", "^", "s")
+# The paper's markers: circles for Euler's method, crosses for midpoint, triangles for rk4.
+SOLVER_STYLES = {
+    "euler": {"color": "#14327d", "marker": "o", "linestyle": "-", "label": "Euler"},
+    "midpoint": {"color": "#cc4a0c", "marker": "X", "linestyle": "--", "label": "midpoint"},
+    "rk4": {"color": "#2a9d94", "marker": "^", "linestyle": ":", "label": "rk4"},
+}
+GREY = "#6b6b6b"
+MODEL_STYLES = (
+    {"color": GREY, "marker": "D", "linestyle": ":"},
+    {"color": "#14327d", "marker": "o", "linestyle": "-"},
+    {"color": "#c2007a", "marker": "s", "linestyle": "--"},
+)
+FIXED_POINT_STYLES = {
+    "sink": {"s": 90, "marker": "o", "facecolor": "black", "edgecolor": "white"},
+    "saddle": {"s": 80, "marker": "X", "facecolor": "#cc4a0c", "edgecolor": "white"},
+    "source": {
+        "s": 70,
+        "marker": "o",
+        "facecolor": "white",
+        "edgecolor": "black",
+        "linewidth": 1.8,
+    },
+}
+CROSSING_COLOUR = "#c2007a"
+
+
+def use_style() -> None:
+    """Set the book's look: opaque white figures, readable type, a legend that needs no colour."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 150,
+            "figure.figsize": (8, 4),
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "savefig.facecolor": "white",
+            "font.size": 11,
+            "axes.titlesize": 11,
+            "axes.labelsize": 11,
+            "axes.facecolor": "white",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "axes.grid": False,
+            "axes.prop_cycle": cycler(color=CLASS_COLOURS) + cycler(marker=CLASS_MARKERS),
+            "grid.color": "#dddddd",
+            "legend.frameon": False,
+            "legend.fontsize": 10,
+            "lines.markersize": 6,
+        }
+    )
+
+
+def class_style(label: int) -> dict:
+    """Colour and marker of class `label`; past three classes they repeat in new combinations."""
+    n = len(CLASS_COLOURS)
+    shift = (label + label // n) % n
+    return {"color": CLASS_COLOURS[label % n], "marker": CLASS_MARKERS[shift]}
+
+
+def class_legend(ax: Axes, names, **options) -> None:
+    """One marker per class; `names` in the order of the labels, `options` as for `ax.legend`."""
+    handles = [
+        Line2D([], [], linestyle="none", label=name, **class_style(label))
+        for label, name in enumerate(names)
+    ]
+    ax.legend(handles=handles, **options)
+
+
+# --- trajectories and vector fields ---------------------------------------------------------------
+
+
+def trajectories(ax: Axes, path, labels, crossings=None, mark_steps: bool = False) -> None:
+    """Trajectories (n_points, N, 2) in the plane, coloured by class `labels` (N,), starts marked.
+
+    crossings: points (M, 2) to ring. mark_steps: a dot at each state, where steps are few.
+    """
+    path, labels = np.asarray(path), np.asarray(labels)
+    for label in np.unique(labels):
+        style, lines = class_style(int(label)), path[:, labels == label]
+        ax.add_collection(
+            LineCollection(lines.swapaxes(0, 1), colors=style["color"], linewidths=0.9, alpha=0.8)
+        )
+        if mark_steps:
+            ax.scatter(*lines[1:].reshape(-1, 2).T, s=5, color=style["color"], linewidths=0)
+        ax.scatter(*lines[0].T, s=18, edgecolors="white", linewidths=0.5, zorder=3, **style)
+    if crossings is not None:
+        ring = {"facecolors": "none", "edgecolors": CROSSING_COLOUR, "linewidths": 0.8}
+        ax.scatter(*np.asarray(crossings).T, s=22, zorder=4, **ring)
+    ax.set(xlabel="$z_1$", ylabel="$z_2$")
+
+
+def zoom(ax: Axes, path, share: float = 0.9) -> None:
+    """Limit the axes to the starts in `path` (n_points, N, 2) and the central share of states."""
+    path = np.asarray(path)
+    low, high = np.quantile(path.reshape(-1, 2), [(1 - share) / 2, (1 + share) / 2], axis=0)
+    low, high = np.minimum(low, path[0].min(0)), np.maximum(high, path[0].max(0))
+    margin = 0.05 * (high - low)
+    (x0, y0), (x1, y1) = low - margin, high + margin
+    ax.set(xlim=(x0, x1), ylim=(y0, y1))
+
+
+def trajectory_handles(names, crossings: bool = True) -> list[Line2D]:
+    """Legend handles of `trajectories`: the start of each class, and the ring of a crossing."""
+    handles = [
+        Line2D([], [], linestyle="-", linewidth=0.9, label=name, **class_style(label))
+        for label, name in enumerate(names)
+    ]
+    if crossings:
+        ring = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": CROSSING_COLOUR}
+        handles.append(Line2D([], [], linestyle="none", markersize=5, label="crossing", **ring))
+    return handles
+
+
+def accuracy_by_steps(ax: Axes, table, n_steps: int) -> None:
+    """Accuracy against the number of test steps, a line for each test solver.
+
+    table: a frame with test_solver, test_n_steps and accuracy, one row a seed; the line is the mean
+    over the seeds, the band their range. A ring marks Euler's method at the training n_steps.
+    """
+    for solver, rows in table.groupby("test_solver"):
+        style = SOLVER_STYLES[solver]
+        spread = rows.groupby("test_n_steps")["accuracy"].agg(["mean", "min", "max"])
+        ax.plot(spread["mean"], markersize=4.5, linewidth=1.2, **style)
+        ax.fill_between(
+            spread.index,
+            spread["min"],
+            spread["max"],
+            color=style["color"],
+            alpha=0.12,
+            linewidth=0,
+        )
+    own = table[(table["test_solver"] == "euler") & (table["test_n_steps"] == n_steps)]
+    _ring(ax, n_steps, own["accuracy"].mean(), label="training step")
+    ax.set_xscale("log", base=2)
+    ax.set(xlabel="number of test steps $K$", ylabel="test accuracy", ylim=(0, 1))
+    ax.grid(axis="y")
+
+
+def crossing_shares(ax: Axes, shares, trained_at, n_pairs: int) -> None:
+    """Share of pairs of trajectories that cross against the number of steps, one line a model.
+
+    shares: frame, index n_steps, one column a model, three at most. trained_at: the training
+    n_steps of the models that have one, to be ringed. The axis is linear below 1 / n_pairs.
+    """
+    for style, name in zip(MODEL_STYLES, shares, strict=False):
+        ax.plot(shares[name], linewidth=1.4, label=name, clip_on=False, zorder=3, **style)
+    for name, n_steps in trained_at.items():
+        _ring(ax, n_steps, shares[name][n_steps])
+    ticks = [0, *(10.0**e for e in range(-4, 1) if 10.0**e > 1 / n_pairs)]
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("symlog", linthresh=1 / n_pairs, linscale=0.4)
+    ax.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+    ax.set(xlabel="number of Euler steps $K$", ylabel="pairs that cross", ylim=(0, 1))
+    ax.yaxis.minorticks_off()
+    ax.grid(axis="y")
+
+
+def field_lines(ax: Axes, x, y, arrows, fixed_points, kinds) -> None:
+    """Field lines of arrows (len(y), len(x), 2) over the grid x, y; the darker the faster.
+
+    fixed_points: points (M, 2), marked by their `kinds`, "sink", "saddle" or "source".
+    """
+    u, v = np.moveaxis(np.asarray(arrows), -1, 0)
+    speed = np.log10(np.hypot(u, v) + 1e-12)
+    extent = (min(x), max(x), min(y), max(y))
+    shades = {"vmin": speed.max() - 2, "vmax": speed.max() + 1.5}  # light enough to draw on
+    ax.imshow(
+        speed,
+        extent=extent,
+        origin="lower",
+        cmap="Greys",
+        aspect="auto",
+        interpolation="bilinear",
+        **shades,
+    )
+    ax.streamplot(x, y, u, v, color="#3d5a80", density=1.1, linewidth=0.7, arrowsize=0.8)
+    for kind, style in FIXED_POINT_STYLES.items():
+        here = [k == kind for k in kinds]
+        ax.scatter(*np.asarray(fixed_points)[here].T, label=kind, zorder=5, **style)
+    ax.set(xlabel="$z_1$", ylabel="$z_2$", xlim=extent[:2], ylim=extent[2:])
+
+
+def _ring(ax, x, y, **options):
+    ring = {"markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 1.5}
+    ax.plot([x], [y], marker="o", markersize=12, linestyle="none", zorder=5, **ring, **options)
+
+
+# --- data sets ------------------------------------------------------------------------------------
+
+
+def stamp_profile(fig, profile: str) -> None:
+    """Say in the picture that its runs are smaller than the paper's, where they are."""
+    if profile != "paper":
+        fig.suptitle(
+            f"profile {profile}: smaller than the paper's scale", fontsize=10, color=CROSSING_COLOUR
+        )
+
+
+def labelled_points(ax: Axes, points, labels, size=8) -> None:
+    """Points (N, 2) with colour and marker of their class `labels` (N,); one size, or one a class."""
+    points, labels = np.asarray(points), np.asarray(labels)
+    sizes = np.broadcast_to(size, (labels.max() + 1,)) if np.ndim(size) == 0 else size
+    for label in np.unique(labels):
+        here = points[labels == label]
+        ax.scatter(*here.T, s=sizes[label], linewidths=0, zorder=3, **class_style(int(label)))
+
+
+def potential_landscape(ax: Axes, x, v, minima, maxima, names) -> None:
+    """A potential v(x) with its minima, one of each class, and the maxima that part them.
+
+    minima, maxima: points (M, 2); names: of the minima.
+    """
+    ax.plot(x, v, color="black", linewidth=1.2, marker="")
+    for label, (point, name) in enumerate(zip(minima, names, strict=True)):
+        ax.plot(*point, linestyle="none", markersize=9, label=name, **class_style(label))
+    ax.plot(*np.transpose(maxima), "v", color="white", markeredgecolor="black", label="maximum")
+    ax.set(xlabel="position $x$", ylabel="potential $V(x)$")
+
+
+def basins(ax: Axes, x, y, labels, boundaries=()) -> None:
+    """Regions by class, labels (len(y), len(x)) as tints, and boundary curves (P, 2) in black."""
+    colours = ListedColormap(CLASS_COLOURS)
+    last = len(CLASS_COLOURS) - 1
+    ax.pcolormesh(x, y, labels, cmap=colours, vmin=0, vmax=last, alpha=0.3, rasterized=True)
+    for curve in boundaries:
+        ax.plot(*np.transpose(curve), color="black", linewidth=0.7, marker="")
+    ax.set(xlim=(min(x), max(x)), ylim=(min(y), max(y)))
+
+
+def positions_over_time(ax: Axes, ts, path, labels, minima) -> None:
+    """First coordinates of trajectories (n_points, N, 2) against time, and the minima reached."""
+    for line, label in zip(np.asarray(path)[..., 0].T, np.asarray(labels), strict=True):
+        ax.plot(ts, line, color=class_style(int(label))["color"], linewidth=0.7, marker="")
+    for label, x in enumerate(minima):
+        ax.plot(ts[-1], x, clip_on=False, markersize=9, **class_style(label))
+    ax.set(xlabel="time $t$", ylabel="position $x$", xlim=(ts[0], ts[-1]))
+
+
+def deformed_mesh(ax: Axes, corners) -> None:
+    """A mesh of corners (rows, columns, 2); cells that are turned over are filled."""
+    corners = np.asarray(corners)
+    lines = [*corners, *corners.transpose(1, 0, 2)]
+    ax.add_collection(LineCollection(lines, colors=GREY, linewidths=0.4))
+    cells = np.stack([corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]], -2)
+    turned = cells[_signed_areas(cells) < 0]
+    ax.add_collection(PolyCollection(turned, facecolors=CROSSING_COLOUR, alpha=0.4))
+    ax.autoscale_view()
+
+
+def _signed_areas(quadrilaterals):
+    """(..., 4, 2) -> (...): negative where the corners run clockwise."""
+    (ax, ay), (bx, by) = (
+        np.moveaxis(quadrilaterals[..., i + 2, :] - quadrilaterals[..., i, :], -1, 0)
+        for i in (0, 1)
+    )
+    return (ax * by - ay * bx) / 2
+
+
+def radii(ax: Axes, values, labels) -> None:
+    """Histogram of the radii (N,) of each class, labels (N,)."""
+    values, labels = np.asarray(values), np.asarray(labels)
+    bins = np.linspace(0, values.max() * 1.05, 50)
+    for label in np.unique(labels):
+        colour = class_style(int(label))["color"]
+        ax.hist(values[labels == label], bins, color=colour, hatch="//" * int(label))
+    ax.set(xlabel="radius", ylabel="points")

@@ -1,0 +1,57 @@
+"""What all tests share: one thread, the same random examples each time, a store of their own."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from nodecore.book import ROOT, build_book
+
+torch.set_num_threads(1)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+NO_BROWSER = "no browser found, the built pages are NOT checked: apt-get install chromium"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scratch_results(tmp_path_factory):
+    """Nothing that a test trains reaches the project's own results."""
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("results")
+        patch.setenv("NODECORE_RESULTS", str(root))
+        yield root
+
+
+@pytest.fixture(scope="session")
+def built_book() -> Path:
+    """The book with every chapter executed at the smoke profile; returns its `_build` folder.
+
+    It lies in `_build/test` and stays there to be looked at.
+    """
+    folder = ROOT / "_build" / "test"
+    shutil.rmtree(folder, ignore_errors=True)
+    build_book(output=folder, parameters={"profile": "smoke", "device": "cpu"})
+    return folder / "_build"
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    """Where Chromium is; without one the test is skipped, in CI it fails."""
+    if BROWSER is None and os.environ.get("CI"):
+        pytest.fail(NO_BROWSER)
+    if BROWSER is None:
+        pytest.skip(NO_BROWSER)
+    return BROWSER
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say a missing browser loudly, right above the closing line."""
+    if BROWSER is None:
+        terminalreporter.section("WARNING", sep="!", red=True, bold=True)
+        terminalreporter.line(NO_BROWSER, red=True, bold=True)

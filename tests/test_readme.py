@@ -1,0 +1,74 @@
+"""What the README promises is there: targets, commands, paths, and its papermill line."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nodecore.__main__ import app
+from nodecore.book import ROOT
+
+README = (ROOT / "README.md").read_text()
+SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+PLACES = re.findall(r"\]\((?!https?:)([^)]+)\)", README) + re.findall(
+    r"`((?:book|tests)/[^` ]*)`", README
+)
+
+
+def makefile_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_make_targets_exist():
+    named = set(re.findall(r"\bmake ([a-z]+)", README))
+    assert {"book", "test", "lab", "reproduce"} <= named <= makefile_targets()
+
+
+def test_make_help_lists_every_target():
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in makefile_targets():
+        assert f"make {target} " in told.stdout
+
+
+@pytest.mark.parametrize("place", sorted(set(PLACES)))
+def test_paths_exist(place: str):
+    assert (ROOT / place).exists()
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"python -m nodecore (\w+)", README))))
+def test_commands_exist(command: str):
+    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_old_python_is_refused_with_a_remedy(tmp_path: Path):
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.2 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    for name in ("Makefile", "requirements-lock.txt", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(
+        ["make", "book", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed" in done.stderr and "Python 3.9.2" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_papermill_line_runs(tmp_path: Path):
+    [line] = [line for line in SHELL.splitlines() if line.startswith("jupytext")]
+    line = line.replace(" out.ipynb", f" {tmp_path}/out.ipynb") + " -p profile smoke -p device cpu"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "NODECORE_RESULTS": str(tmp_path / "results")}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.ipynb").exists()

@@ -1,0 +1,395 @@
+"""Training against a plain loop, members against the same seeds alone, and what may go wrong."""
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nodecore import kernels
+from nodecore import train as training
+from nodecore.adapt import Algorithm1
+from nodecore.seeding import make_generator
+from nodecore.train import (
+    PROFILES,
+    PROTOCOLS,
+    Protocol,
+    batch_accuracies,
+    batches,
+    get_device,
+    get_protocol,
+    make_model,
+    member_losses,
+    train,
+)
+
+TINY = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-2, 50, n_train=96, n_test=40)
+TINY_MLP = replace(TINY, field="mlp", width=16)
+BACKENDS = [
+    "torch",
+    pytest.param(
+        "fused",
+        marks=pytest.mark.skipif(
+            not kernels.status().available, reason=str(kernels.status().reason)
+        ),
+    ),
+]
+QUIET = {"device": "cpu", "progress": False}
+
+
+def parameters(trained):
+    return [*trained.field.parameters(), *trained.head.parameters()]
+
+
+# --- an independent loop --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimiser", [torch.optim.Adam, torch.optim.SGD])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_training_is_what_a_plain_loop_does(optimiser, backend):
+    """One member in float64: torch's own layers, Euler written out, torch's own optimiser."""
+    name = optimiser.__name__.lower()
+    protocol = replace(TINY_MLP, iterations=7, optimiser=name, n_train=70, T=1.5)
+    trained = train(protocol, "euler", [5], n_steps=3, backend=backend, **QUIET)
+    split = protocol.load()[0]
+    field, head = make_model(protocol, [5])
+    ps = [
+        p.detach()[0].double().requires_grad_() for p in (*field.parameters(), *head.parameters())
+    ]
+    w1, b1, w2, b2, w3, b3, w, b = ps
+    optimiser = optimiser(ps, lr=protocol.learning_rate)
+    generator = make_generator(5, "batches")
+    for iteration in range(7):
+        if iteration % 2 == 0:  # 70 samples hold two batches of 32
+            order = torch.randperm(70, generator=generator)
+        index = order[32 * (iteration % 2) :][:32]
+        z = split.x[index].double()
+        for _ in range(3):
+            z = z + 0.5 * (torch.relu(torch.relu(z @ w1 + b1) @ w2 + b2) @ w3 + b3)
+        optimiser.zero_grad()
+        F.cross_entropy(z @ w + b, split.y[index]).backward()
+        optimiser.step()
+    for ours, theirs in zip(parameters(trained), ps, strict=True):
+        torch.testing.assert_close(ours[0].double(), theirs, rtol=1e-3, atol=2e-5)
+    assert trained.backend == backend
+
+
+@pytest.mark.parametrize("protocol", [TINY, TINY_MLP], ids=["conv1d", "mlp"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_members_are_the_same_seeds_trained_alone(protocol, backend):
+    protocol = replace(protocol, learning_rate=1e-3)
+    together = train(protocol, "euler", [4, 0, 9], n_steps=4, backend=backend, **QUIET)
+    for m, seed in enumerate([4, 0, 9]):
+        alone = train(protocol, "euler", [seed], n_steps=4, backend=backend, **QUIET)
+        for ours, its in zip(parameters(together), parameters(alone), strict=True):
+            torch.testing.assert_close(ours[m], its[0], rtol=0, atol=1e-5)
+    assert together.backend == backend
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"solver": "rk4", "n_steps": 2}, {"solver": "euler", "controller": Algorithm1(every=5)}],
+    ids=["fixed", "adapted"],
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_seeds_give_the_same_bits(how, backend):
+    protocol = replace(TINY, iterations=15)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    first = train(protocol, seeds=[0, 1], backend=backend, **how, **QUIET)
+    random.seed(2), np.random.seed(2), torch.manual_seed(2)  # noqa: NPY002
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    again = train(protocol, seeds=[0, 1], backend=backend, **how, **QUIET)
+    for a, b in zip(parameters(first), parameters(again), strict=True):
+        assert torch.equal(a, b)
+    assert first.history == again.history
+    assert torch.equal(first.nfe_per_iteration, again.nfe_per_iteration)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert random.getstate() == state[1]
+    assert np.array_equal(np.random.get_state()[1], state[2])  # noqa: NPY002
+
+
+def test_training_learns():
+    protocol = replace(TINY, iterations=300, n_train=400, width=32)
+    trained = train(protocol, "euler", [0], n_steps=4, **QUIET)
+    x, y = protocol.load()[0].x, protocol.load()[0].y
+    z = x[None]
+    with torch.no_grad():
+        for _ in range(4):
+            z = z + trained.field(0.0, z) / 4
+        assert batch_accuracies(trained.head(z), y[None]).item() > 0.8
+
+
+# --- batches, losses ------------------------------------------------------------------------------
+
+
+def test_every_epoch_of_every_member_is_a_permutation_without_its_rest():
+    generators = [make_generator(seed, "batches") for seed in (0, 1)]
+    taken = torch.stack(list(batches(23, 5, generators, 12)))  # four batches an epoch
+    assert taken.shape == (12, 2, 5)
+    for epoch in range(3):
+        for m in range(2):
+            indices = taken[4 * epoch : 4 * epoch + 4, m].flatten()
+            assert len(indices.unique()) == 20
+            assert 0 <= int(indices.min()) <= int(indices.max()) < 23
+    epochs = taken.reshape(3, 4, 2, 5).movedim(2, 1).flatten(2)
+    assert len(torch.unique(epochs.flatten(0, 1), dim=0)) == 6  # no order comes twice
+    left_out = [set(range(23)) - set(order.tolist()) for order in epochs.flatten(0, 1)]
+    assert len({frozenset(rest) for rest in left_out}) > 1
+
+
+def test_a_members_batches_do_not_depend_on_the_others():
+    together = list(batches(23, 5, [make_generator(s, "batches") for s in (7, 3)], 9))
+    alone = list(batches(23, 5, [make_generator(3, "batches")], 9))
+    assert all(torch.equal(a[1], b[0]) for a, b in zip(together, alone, strict=True))
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="batch_size = 6 exceeds the 5 samples; make it smaller"):
+        next(batches(5, 6, [make_generator(0, "batches")], 1))
+
+
+def test_losses_and_accuracies_are_those_of_each_member():
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(3, 7, 4)))
+    y = torch.from_numpy(rng.integers(0, 4, size=(3, 7)))
+    for m in range(3):
+        assert member_losses(logits, y)[m] == pytest.approx(float(F.cross_entropy(logits[m], y[m])))
+        right = sum(
+            int(row.argmax()) == int(label) for row, label in zip(logits[m], y[m], strict=True)
+        )
+        assert batch_accuracies(logits, y)[m] == right / 7
+
+
+# --- evaluations, and Algorithm 1 at work ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(("solver", "stages"), [("euler", 1), ("midpoint", 2), ("rk4", 4)])
+def test_fixed_steps_cost_stages_times_steps(solver, stages):
+    trained = train(replace(TINY, iterations=3), solver, [0, 1], n_steps=5, **QUIET)
+    assert trained.nfe_per_iteration.tolist() == [5 * stages] * 2
+    assert trained.history == []
+    assert trained.step_size is None
+
+
+def euler_and_midpoint(field, z, h, T):
+    """States at T under both, with steps h and a shorter last one; members one by one."""
+    ends = {}
+    for name in ("euler", "midpoint"):
+        t, y = 0.0, z
+        while t < T - 1e-9:
+            step = min(h, T - t)
+            k = field(t, y)
+            y = y + step * (k if name == "euler" else field(t, y + step / 2 * k))
+            t += step
+        ends[name] = y
+    return ends["euler"], ends["midpoint"]
+
+
+def test_algorithm_1_does_what_the_paper_prints():
+    """With a learning rate of 0 the weights stay: every number can be had by hand."""
+    seeds, T = [0, 1, 2], 1.3
+    protocol = replace(TINY_MLP, learning_rate=0.0, iterations=20, T=T, n_train=128)
+    rule = Algorithm1(every=4, threshold=0.06)
+    trained = train(protocol, "euler", seeds, controller=rule, look_every=10, **QUIET)
+    split, test = protocol.load()
+    order = list(batches(128, 32, [make_generator(s, "batches") for s in seeds], 20))
+    model, head = make_model(protocol, seeds)
+    model, head = model.double().requires_grad_(False), head.double().requires_grad_(False)
+    failures = 0
+    for m, seed in enumerate(seeds):
+
+        def field(t, z, m=m):
+            return model(t, z.expand(3, *z.shape))[m]
+
+        def logits(z, m=m):
+            return head(z.expand(3, *z.shape))[m]
+
+        first = split.x[order[0][m]].double()
+        k = field(0.0, first)
+        d0, d1 = (v.norm(dim=1).mean() for v in (first, k))
+        h0 = 0.01 * d0 / d1
+        d2 = (field(0.0, first + h0 * k) - k).norm(dim=1).mean() / h0
+        h = min(float(100 * h0), float((0.01 / torch.maximum(d1, d2)) ** 0.5), T)
+        nfe, rows = 2, [r for r in trained.history if r["seed"] == seed]
+        checks = [r for r in rows if "step_size" in r]
+        looks = [r for r in rows if "accuracy" in r]
+        assert [r["iteration"] for r in checks] == [4, 8, 12, 16, 20]
+        assert [r["iteration"] for r in looks] == [10, 20]
+        for iteration in range(1, 21):
+            nfe += math.ceil(T / h - 1e-9)
+            if iteration % 4 == 0:
+                row, index = checks[iteration // 4 - 1], order[iteration - 1][m]
+                ends = euler_and_midpoint(field, split.x[index].double(), h, T)
+                a, b = ((logits(z).argmax(1) == split.y[index]).double().mean() for z in ends)
+                nfe += 2 * math.ceil(T / h - 1e-9)
+                assert row["step_size"] == pytest.approx(h, rel=1e-4)
+                assert [row["train_accuracy"], row["test_accuracy"]] == pytest.approx([a, b])
+                failed = bool(abs(a - b) > 0.06)
+                assert row["failed"] == failed
+                failures += failed
+                h = h * 0.5 if failed else min(1.1 * h, T)
+            if iteration % 10 == 0:
+                z = euler_and_midpoint(field, test.x.double(), h, T)[0]
+                right = (logits(z).argmax(1) == test.y).double().mean()
+                assert looks[iteration // 10 - 1]["accuracy"] == pytest.approx(float(right))
+        assert float(trained.step_size[m]) == pytest.approx(h, rel=1e-4)
+        assert float(trained.nfe_per_iteration[m]) == pytest.approx(nfe / 20)
+    assert 0 < failures < 15  # both branches were seen
+
+
+def test_adaptive_training_counts_each_members_own_evaluations():
+    protocol = replace(TINY_MLP, iterations=4, learning_rate=1e-3)
+    together = train(protocol, "dopri5", [0, 1, 2], rtol=1e-3, **QUIET)
+    for m in range(3):
+        alone = train(protocol, "dopri5", [m], rtol=1e-3, **QUIET)
+        assert together.nfe_per_iteration[m] == alone.nfe_per_iteration[0] > 7
+    assert together.backend == "torch"
+
+
+# --- divergence -----------------------------------------------------------------------------------
+
+
+def poison(monkeypatch, value, member=1):
+    """One member starts with weights that cannot be solved with."""
+
+    def make_poisoned(protocol, seeds):
+        field, head = make_model(protocol, seeds)
+        with torch.no_grad():
+            field.third[0][member] = value
+        return field, head
+
+    monkeypatch.setattr(training, "make_model", make_poisoned)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"solver": "euler", "n_steps": 4, "backend": "torch"},
+        {"solver": "euler", "n_steps": 4},
+        {"solver": "dopri5", "rtol": 1e-2},
+        {"solver": "euler", "controller": Algorithm1(every=3)},
+    ],
+    ids=["fixed", "fused", "adaptive", "adapted"],
+)
+def test_a_member_that_diverges_is_marked_and_leaves_the_others_alone(monkeypatch, how, value):
+    protocol = replace(TINY_MLP, iterations=8)
+    healthy = train(protocol, seeds=[0, 1, 2], **how, **QUIET)
+    poison(monkeypatch, value)
+    trained = train(protocol, seeds=[0, 1, 2], **how, **QUIET)
+    assert healthy.diverged_at.tolist() == [-1, -1, -1]
+    assert trained.diverged_at.tolist() == [-1, 1, -1]
+    for ours, its in zip(parameters(trained), parameters(healthy), strict=True):
+        assert torch.equal(ours[[0, 2]], its[[0, 2]])
+    assert torch.equal(trained.nfe_per_iteration[[0, 2]], healthy.nfe_per_iteration[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    "how", [{"solver": "euler", "n_steps": 2}, {"solver": "bosh3", "rtol": 1e-2}], ids=str
+)
+def test_the_iteration_of_a_late_divergence_is_recorded(monkeypatch, how):
+    descend, calls = training._Ensemble.descend, []
+
+    def descend_then_break(self, logits, y):
+        descend(self, logits, y)
+        calls.append(1)
+        if len(calls) == 3:
+            with torch.no_grad():
+                self.field.second[0][0] = math.nan
+
+    monkeypatch.setattr(training._Ensemble, "descend", descend_then_break)
+    trained = train(replace(TINY_MLP, iterations=6), seeds=[0, 1], **how, **QUIET)
+    assert trained.diverged_at.tolist() == [4, -1]
+
+
+# --- protocols and bad input ----------------------------------------------------------------------
+
+
+def test_the_protocols_are_the_papers():
+    spheres = PROTOCOLS["spheres2"]
+    assert spheres == Protocol("spheres2", "conv1d", 32, 128, "adam", 1e-4, 10_000, 2000, 1000)
+    for dim in (3, 10, 900):
+        assert PROTOCOLS[f"spheres{dim}"] == replace(spheres, dataset=f"spheres{dim}")
+    landscape = Protocol("landscape", "mlp", 48, 128, "adam", 5e-4, 30_000, 2000, 1000)
+    assert get_protocol("landscape") == PROTOCOLS["landscape"] == landscape
+    assert {p.T for p in PROTOCOLS.values()} == {1.0}
+
+
+def test_every_profile_serves_every_dataset():
+    for name in PROTOCOLS:
+        sizes = [get_protocol(name, profile).iterations for profile in ("paper", "laptop", "smoke")]
+        assert sizes == sorted(sizes, reverse=True)
+    assert set(PROFILES) == {"paper", "laptop", "smoke"}
+
+
+def test_the_digest_changes_with_every_value():
+    changes = {
+        "dataset": "spheres3", "field": "mlp", "width": 9, "batch_size": 33, "optimiser": "sgd",
+        "learning_rate": 2e-2, "iterations": 51, "n_train": 97, "n_test": 41, "data_seed": 1,
+        "T": 2.0,
+    }  # fmt: skip
+    digests = {replace(TINY, **{k: v}).digest for k, v in changes.items()} | {TINY.digest}
+    assert len(digests) == len(changes) + 1
+    assert set(changes) == set(Protocol.__dataclass_fields__)
+    assert replace(TINY).digest == TINY.digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"solver": "rk45"}, "solver = 'rk45' is unknown; choose one of euler"),
+        ({"n_steps": 0}, "n_steps = 0: give a whole number of steps >= 1"),
+        ({"n_steps": None}, "n_steps = None, rtol = None, controller = None: give exactly one"),
+        ({"rtol": 1e-3}, "give exactly one"),
+        ({"n_steps": None, "rtol": -1e-3}, "rtol = -0.001: give a tolerance > 0"),
+        ({"n_steps": None, "rtol": 1e-3}, "'euler' has no embedded method"),
+        ({"n_steps": None, "controller": Algorithm1("rk5")}, "solver = 'rk5' is unknown"),
+        ({"seeds": []}, r"seeds = \[\]: give at least one, each once"),
+        ({"seeds": [1, 1]}, r"seeds = \[1, 1\]: give at least one, each once"),
+        ({"seeds": [-1]}, "seed = -1: give a whole number >= 0"),
+        ({"device": "tpu9"}, "device = 'tpu9': give auto, cpu or cuda"),
+        ({"backend": "numba"}, "backend = 'numba' is unknown; choose one of auto, fused, torch"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    arguments = {"solver": "euler", "seeds": [0], "n_steps": 2} | QUIET | change
+    with pytest.raises(ValueError, match=message):
+        train(TINY, **arguments)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(
+        ValueError, match=r"profile = 'big' is unknown; choose one of paper, laptop"
+    ):
+        get_protocol("spheres2", "big")
+    with pytest.raises(ValueError, match=r"dataset = 'sphere' is unknown; choose one of spheres2"):
+        get_protocol("sphere")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_refused():
+    assert get_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="no CUDA device is visible here; use cpu or auto"):
+        get_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"solver": "rk4", "n_steps": 3},
+        {"solver": "dopri5", "rtol": 1e-3},
+        {"solver": "euler", "controller": Algorithm1(every=5)},
+    ],
+    ids=["fixed", "adaptive", "adapted"],
+)
+def test_cuda_trains_as_the_cpu_does(how):
+    protocol = replace(TINY, iterations=10, learning_rate=1e-3)
+    cpu = train(protocol, seeds=[0, 1], device="cpu", backend="torch", progress=False, **how)
+    gpu = train(protocol, seeds=[0, 1], device="cuda", progress=False, **how)
+    for a, b in zip(parameters(cpu), parameters(gpu), strict=True):
+        torch.testing.assert_close(a, b.cpu(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(cpu.nfe_per_iteration, gpu.nfe_per_iteration, rtol=0.1, atol=0)
