@@ -372,6 +372,16 @@ def _shaped(counts, single):
     return int(counts.reshape(-1)[0]) if single else counts
 
 
+def check_embedded(solver: str | ButcherTableau) -> None:
+    """ValueError unless the solver has an embedded method, which a tolerance needs."""
+    tableau = get_tableau(solver)
+    if tableau.b_embedded is None:
+        raise ValueError(
+            f"solver = {tableau.name!r} has no embedded method to estimate the error; "
+            "use bosh3, fehlberg21 or dopri5, or fixed steps"
+        )
+
+
 def check_state(z: Tensor) -> None:
     """ValueError unless z is a floating-point tensor that is not empty."""
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.numel() == 0:
@@ -410,11 +420,7 @@ def _check_step_sizes(sizes, span, z0, per_member):
 
 
 def _check_adaptive(tableau, rtol, atol, z0, instance_axes, max_steps):
-    if tableau.b_embedded is None:
-        raise ValueError(
-            f"solver = {tableau.name!r} has no embedded method to estimate the error; "
-            "use bosh3, fehlberg21 or dopri5, or solve_fixed"
-        )
+    check_embedded(tableau)
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_n_steps(max_steps)
