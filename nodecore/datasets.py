@@ -28,8 +28,10 @@ class Split:
             raise ValueError(
                 f"x has {len(self.x)} samples, y {len(self.y)}: give as many of each, at least one"
             )
+        if not self.x.is_floating_point():
+            raise ValueError(f"x is {self.x.dtype}: give floating-point samples")
         if not bool(torch.isfinite(self.x).all()):
-            bad = int((~torch.isfinite(self.x)).flatten(1).any(1).sum())
+            bad = int((~torch.isfinite(self.x)).reshape(len(self.x), -1).any(1).sum())
             raise ValueError(f"x has {bad} samples that are NaN or infinite: remove or mend them")
         if self.y.dtype != torch.int64:
             raise ValueError(f"y is {self.y.dtype}: give labels as int64")

@@ -29,9 +29,9 @@ from nodecore.evaluate import (
     cross_solver_settings,
     has_trained,
 )
-from nodecore.solve import check_n_steps, check_tolerance
+from nodecore.solve import check_embedded, check_n_steps, check_tolerance
 from nodecore.tableaus import get_tableau
-from nodecore.train import Protocol, Trained, get_protocol, make_model, train
+from nodecore.train import Protocol, Trained, check_seeds, get_protocol, make_model, train
 
 SEEDS = (0, 1, 2, 3, 4)
 TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -50,7 +50,8 @@ class Run:
     profile: str = "paper"
 
     def __post_init__(self):
-        object.__setattr__(self, "seeds", tuple(self.seeds))
+        check_seeds(self.seeds)
+        object.__setattr__(self, "seeds", tuple(sorted(self.seeds)))
         check_dataset(self.dataset)
         get_tableau(self.train_solver)
         get_protocol(self.dataset, self.profile)
@@ -60,6 +61,7 @@ class Run:
             check_n_steps(self.n_steps)
         if self.rtol is not None:
             check_tolerance("rtol", self.rtol)
+            check_embedded(self.train_solver)
         if self.controller is not None:
             get_controller(self.controller)
 
@@ -74,7 +76,7 @@ class Run:
         if self.n_steps is not None:
             what = f"{self.train_solver}-K{self.n_steps}"
         elif self.rtol is not None:
-            what = f"{self.train_solver}-tol{self.rtol:g}"
+            what = f"{self.train_solver}-tol{float(self.rtol)!r}".removesuffix(".0")
         else:
             what = f"{self.train_solver}-{self.controller}"
         return f"{what}-seeds{_ranges(self.seeds)}"

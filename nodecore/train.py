@@ -17,6 +17,7 @@ from nodecore.seeding import make_generator
 from nodecore.solve import (
     Solution,
     SolveError,
+    check_embedded,
     check_n_steps,
     check_tolerance,
     initial_step_size,
@@ -151,6 +152,8 @@ def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.argmax(-1) == y).double().mean(1)
 
 
+MOST_STEPS = 100_000  # that a first step size may ask for
+
 # --- training -------------------------------------------------------------------------------------
 
 
@@ -202,7 +205,10 @@ class _Ensemble:
 
         h = initial_step_size(self.field, 0.0, x, 1, mean_norm).cpu()
         self.nfe += 2
-        self.set_steps([StepState(min(float(value), self.protocol.T)) for value in h])
+        # A slope that is not finite is no reason to stop: the loss will mark that member.
+        shortest, T = self.protocol.T / MOST_STEPS, self.protocol.T
+        h = h.nan_to_num(nan=T).clamp(shortest, T)
+        self.set_steps([StepState(float(value)) for value in h])
 
     def set_steps(self, states):
         self.states = states
@@ -400,10 +406,16 @@ def train(
     )
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """ValueError unless seeds are whole numbers >= 0, at least one, each once."""
+    valid = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+    if not seeds or not valid or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds = {list(seeds)}: give at least one whole number >= 0, each once")
+
+
 def _check_training(solver, seeds, n_steps, rtol, controller):
     get_tableau(solver)
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds = {seeds}: give at least one, each once")
+    check_seeds(seeds)
     given = [value is not None for value in (n_steps, rtol, controller)]
     if sum(given) != 1:
         raise ValueError(
@@ -413,9 +425,6 @@ def _check_training(solver, seeds, n_steps, rtol, controller):
         check_n_steps(n_steps)
     if rtol is not None:
         check_tolerance("rtol", rtol)
-        if get_tableau(solver).b_embedded is None:
-            raise ValueError(
-                f"solver = {solver!r} has no embedded method: use fehlberg21 or dopri5"
-            )
+        check_embedded(solver)
     if controller is not None:
         get_tableau(controller.test_solver)
