@@ -153,9 +153,10 @@ def check_setting(solver: str, n_steps: int) -> TestSetting:
 def critical_n_steps(gaps: Mapping[int, float], threshold: float = AGREEMENT) -> int | None:
     """The coarsest n_steps from which on every gap is within the threshold; None if none is.
 
-    gaps: |accuracy under the training solver - accuracy under its test solver| by training n_steps.
+    gaps: difference of accuracy between the training solver and its test solver, in absolute value,
+    by training n_steps (a mapping or a pandas series).
     """
-    critical = None
+    gaps, critical = dict(gaps), None
     for n_steps in sorted(gaps, reverse=True):
         if not gaps[n_steps] <= threshold:  # a NaN is no agreement
             break

@@ -115,8 +115,10 @@ def solve_fixed(
         steps = torch.tensor([check_n_steps(n_steps)])
         sizes = torch.tensor([span / n_steps], dtype=torch.float64)
     else:
-        sizes = torch.as_tensor(step_size, dtype=torch.float64, device="cpu").detach().reshape(-1)
-        _check_step_sizes(sizes, span, z0, isinstance(step_size, Tensor) and step_size.dim() > 0)
+        sizes = torch.as_tensor(step_size, dtype=torch.float64, device="cpu").detach()
+        per_member = sizes.dim() > 0
+        sizes = sizes.reshape(-1)
+        _check_step_sizes(sizes, span, z0, per_member)
         steps = count_steps(sizes, span)
     last = span - (steps - 1) * sizes
     if _choose_backend(f, z0, path, backend) == "fused":
@@ -130,11 +132,16 @@ def count_steps(step_size: Tensor, span: float) -> Tensor:
     return torch.ceil(span / step_size * (1 - 1e-12)).to(torch.int64).clamp(min=1)
 
 
-def _walk(f, z0, tableau, steps, sizes, last, t0, path):
-    """The torch path: all members step together; one that has arrived takes steps of size 0."""
+def _step_times(steps, sizes, last, t0):
+    """Step sizes (n, instances), 0 where one has arrived, and the times (n + 1, instances)."""
     ks = torch.arange(int(steps.max()))[:, None]
     hs = torch.where(ks < steps - 1, sizes, torch.where(ks == steps - 1, last, 0.0))
-    ts = t0 + torch.cat([torch.zeros_like(hs[:1]), hs.cumsum(0)])
+    return hs, t0 + torch.cat([torch.zeros_like(hs[:1]), hs.cumsum(0)])
+
+
+def _walk(f, z0, tableau, steps, sizes, last, t0, path):
+    """The torch path: all members step together; one that has arrived takes steps of size 0."""
+    hs, ts = _step_times(steps, sizes, last, t0)
     shared = len(steps) == 1
     # A shared step is a plain number: on a GPU nothing has to be copied for it.
     h_rows = hs[:, 0].tolist() if shared else hs.to(z0)
@@ -168,7 +175,7 @@ def _solve_fused(f, z0, tableau, steps, sizes, last, t0):
         positions=f.positions,
     )
     shared = len(steps) == 1
-    ts = t0 + torch.stack([torch.zeros_like(last), (steps - 1) * sizes + last])
+    _, ts = _step_times(steps, sizes, last, t0)
     return Solution(
         z,
         ts=ts[:, 0] if shared else ts.T,
@@ -243,8 +250,8 @@ def solve_adaptive(
 ) -> Solution:
     """Walk from t[0] to t[1] with steps that keep the embedded error within the tolerances.
 
-    The error of a step is the root mean square of error / (atol + rtol max(|z|, |z_new|)); a step
-    is accepted where it is <= 1, and the next one is safety * error^(-1/(q+1)) times as long,
+    The error of a step is the root mean square of error / (atol + rtol max(abs z, abs z_new)); a
+    step is accepted where it is <= 1, and the next one is safety * error^(-1/(q+1)) times as long,
     within the two factors, q the order of the embedded method (Hairer, Norsett, Wanner 1993,
     p. 168).
 
@@ -258,7 +265,7 @@ def solve_adaptive(
     tableau = get_tableau(solver)
     check_state(z0)
     span = _time_span(t)
-    _check_adaptive(tableau, rtol, atol, z0, instance_axes, max_steps)
+    _check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps)
     t1 = t[0] + span
     exponent = -1.0 / (tableau.embedded_order + 1)
     axes = z0.shape[:instance_axes]
@@ -419,11 +426,13 @@ def _check_step_sizes(sizes, span, z0, per_member):
         raise ValueError(f"step_size = {sizes.tolist()}: give sizes in (0, T] with T = {span}")
 
 
-def _check_adaptive(tableau, rtol, atol, z0, instance_axes, max_steps):
+def _check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps):
     check_embedded(tableau)
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_n_steps(max_steps)
+    if first_step is not None and not 0 < first_step < math.inf:
+        raise ValueError(f"first_step = {first_step!r}: give a step size > 0")
     if not 0 <= instance_axes < z0.dim():
         raise ValueError(
             f"instance_axes = {instance_axes}: give 0 to {z0.dim() - 1} for {z0.dim()} axes"

@@ -390,7 +390,7 @@ def status(names: Sequence[str] = (), profile: str = "paper") -> pd.DataFrame:
 
 
 def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
-    """|mean accuracy under the training solver - under its test solver| by training n_steps.
+    """Gap between the mean accuracies under the training and its test solver, by training n_steps.
 
     Means over the seeds that trained; NaN where none did. `frame`: records of one study.
     """

@@ -207,7 +207,7 @@ class _Ensemble:
         self.nfe += 2
         # A slope that is not finite is no reason to stop: the loss will mark that member.
         shortest, T = self.protocol.T / MOST_STEPS, self.protocol.T
-        h = h.nan_to_num(nan=T).clamp(shortest, T)
+        h = torch.where(h > 0, h, T).clamp(shortest, T)
         self.set_steps([StepState(float(value)) for value in h])
 
     def set_steps(self, states):
