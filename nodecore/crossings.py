@@ -7,6 +7,7 @@ segment from z_k to z_{k+1}, so its crossings are those of polygons and are foun
 sub-step of a method of higher order is a curve; `refined_path` replaces it by chords.
 
 The rule, for polygons:
+
 - a crossing is a point where two trajectories *change sides*: in the interior of a segment of both,
   or at an inner corner of one whose neighbours lie on opposite sides of the other's segment;
 - contact without a change of sides is no crossing: a start or an end on another trajectory, a
@@ -31,7 +32,7 @@ from nodecore.tableaus import ButcherTableau, get_tableau
 
 BLOCK = 16  # consecutive segments that share a bounding box
 PAIRS_AT_ONCE = 1 << 20  # bounds the memory of the search
-# Rounding bound of the 2 x 2 determinant: Shewchuk (1997), Discrete Comput. Geom. 18, p. 323.
+# Rounding bound of the 2 x 2 determinant: Shewchuk (1997), Discrete Comput. Geom. 18, 305-363.
 ROUNDING = (3 + 16 * 2.0**-53) * 2.0**-53
 UNDERFLOW = 1e-290
 
@@ -42,13 +43,15 @@ class Crossings:
 
     points: (M, 2) float64; in 1-D (k + tau, z). trajectories: (M, 2) the two trajectories, first <=
     second, equal where one crosses itself. steps: (M, 2) the step k of each. fractions: (M, 2) the
-    tau of each within its step.
+    tau of each within its step. angles: (M,) degrees between the two directions; in phase space an
+    autonomous field has one direction at each point, so a flow would have 0.
     """
 
     points: np.ndarray
     trajectories: np.ndarray
     steps: np.ndarray
     fractions: np.ndarray
+    angles: np.ndarray
     n_trajectories: int
 
     @property
@@ -93,10 +96,11 @@ def find_crossings(path: Tensor | np.ndarray, substeps: int = 1) -> Crossings:
     trajectories, segment = np.divmod(segments, n_points - 1)
     steps, substep = np.divmod(segment, substeps)
     fractions = (substep + taus) / substeps
-    start, end = _ends(vertices, segments[:, 0])
+    (start, end), (other_start, other_end) = (_ends(vertices, column) for column in segments.T)
     points = start + taus[:, :1] * (end - start)
+    angles = _angles(end - start, other_end - other_start)
     order = np.lexsort((fractions[:, 0], *steps.T[::-1], *trajectories.T[::-1]))
-    columns = (column[order] for column in (points, trajectories, steps, fractions))
+    columns = (column[order] for column in (points, trajectories, steps, fractions, angles))
     return Crossings(*columns, n_trajectories=n_trajectories)
 
 
@@ -104,7 +108,7 @@ def find_crossings(path: Tensor | np.ndarray, substeps: int = 1) -> Crossings:
 def refined_path(
     f: VectorField, z0: Tensor, solver: str | ButcherTableau, *, n_steps: int, substeps: int
 ) -> Tensor:
-    """The trajectory from t = 0 to 1 with its sub-steps: (n_steps * substeps + 1, *z0.shape).
+    """The trajectory from t = 0 to 1 with its sub-steps: n_steps * substeps + 1 states like z0.
 
     Between z_k and z_{k+1} lie Psi_{tau h}(z_k), tau = 1/substeps, 2/substeps, ... For Euler's
     method substeps = 1 is exact. Otherwise s -> Psi_s(z) is a curve, smooth where f is, and a chord
@@ -231,6 +235,12 @@ def _ends(vertices, segments):
     """Start and end of segments that are numbered through all trajectories, (M, 2) each."""
     trajectory, k = np.divmod(segments, vertices.shape[1] - 1)
     return vertices[trajectory, k], vertices[trajectory, k + 1]
+
+
+def _angles(u, v):
+    """Degrees between the directions u and v, (M, 2) each -> (M,), 0 to 180."""
+    u, v = (w / np.abs(w).max(axis=1, keepdims=True) for w in (u, v))  # against under- and overflow
+    return np.degrees(np.arctan2(np.abs(_cross(u, v)), (u * v).sum(axis=1)))
 
 
 def _cross(u, v):

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
 # Dark, middle and light (CIE L* about 22, 49, 70), in hues that no common colour
 # blindness mixes up.
@@ -32,15 +33,9 @@ MODEL_STYLES = (
     {"color": "#c2007a", "marker": "s", "linestyle": "--"},
 )
 FIXED_POINT_STYLES = {
-    "sink": {"s": 90, "marker": "o", "facecolor": "black", "edgecolor": "white"},
-    "saddle": {"s": 80, "marker": "X", "facecolor": "#cc4a0c", "edgecolor": "white"},
-    "source": {
-        "s": 70,
-        "marker": "o",
-        "facecolor": "white",
-        "edgecolor": "black",
-        "linewidth": 1.8,
-    },
+    "sink": {"s": 60, "marker": "o", "facecolor": "black", "edgecolor": "white", "zorder": 6},
+    "saddle": {"s": 50, "marker": "X", "facecolor": "#cc4a0c", "edgecolor": "white", "zorder": 5},
+    "source": {"s": 45, "marker": "o", "facecolor": "white", "edgecolor": "black", "zorder": 5},
 }
 CROSSING_COLOUR = "#c2007a"
 
@@ -90,23 +85,28 @@ def class_legend(ax: Axes, names, **options) -> None:
 # --- trajectories and vector fields ---------------------------------------------------------------
 
 
-def trajectories(ax: Axes, path, labels, crossings=None, mark_steps: bool = False) -> None:
+def trajectories(
+    ax: Axes, path, labels, crossings=None, mark_steps: bool = False, size: float = 1.0
+) -> None:
     """Trajectories (n_points, N, 2) in the plane, coloured by class `labels` (N,), starts marked.
 
-    crossings: points (M, 2) to ring. mark_steps: a dot at each state, where steps are few.
+    crossings: points (M, 2) to ring. mark_steps: a dot at each state, where steps are few. size: of
+    all symbols.
     """
     path, labels = np.asarray(path), np.asarray(labels)
     for label in np.unique(labels):
         style, lines = class_style(int(label)), path[:, labels == label]
         ax.add_collection(
-            LineCollection(lines.swapaxes(0, 1), colors=style["color"], linewidths=0.9, alpha=0.8)
+            LineCollection(
+                lines.swapaxes(0, 1), colors=style["color"], linewidths=0.9 * size, alpha=0.8
+            )
         )
         if mark_steps:
-            ax.scatter(*lines[1:].reshape(-1, 2).T, s=5, color=style["color"], linewidths=0)
-        ax.scatter(*lines[0].T, s=18, edgecolors="white", linewidths=0.5, zorder=3, **style)
+            ax.scatter(*lines[1:].reshape(-1, 2).T, s=5 * size, color=style["color"], linewidths=0)
+        ax.scatter(*lines[0].T, s=18 * size, edgecolors="white", linewidths=0.5, zorder=3, **style)
     if crossings is not None:
         ring = {"facecolors": "none", "edgecolors": CROSSING_COLOUR, "linewidths": 0.8}
-        ax.scatter(*np.asarray(crossings).T, s=22, zorder=4, **ring)
+        ax.scatter(*np.asarray(crossings).T, s=22 * size, zorder=4, **ring)
     ax.set(xlabel="$z_1$", ylabel="$z_2$")
 
 
@@ -197,7 +197,7 @@ def field_lines(ax: Axes, x, y, arrows, fixed_points, kinds) -> None:
     ax.streamplot(x, y, u, v, color="#3d5a80", density=1.1, linewidth=0.7, arrowsize=0.8)
     for kind, style in FIXED_POINT_STYLES.items():
         here = [k == kind for k in kinds]
-        ax.scatter(*np.asarray(fixed_points)[here].T, label=kind, zorder=5, **style)
+        ax.scatter(*np.asarray(fixed_points)[here].T, label=kind, **style)
     ax.set(xlabel="$z_1$", ylabel="$z_2$", xlim=extent[:2], ylim=extent[2:])
 
 
@@ -218,7 +218,10 @@ def stamp_profile(fig, profile: str) -> None:
 
 
 def labelled_points(ax: Axes, points, labels, size=8) -> None:
-    """Points (N, 2) with colour and marker of their class `labels` (N,); one size, or one a class."""
+    """Points (N, 2) with colour and marker of their class `labels` (N,).
+
+    size: of every symbol, or one for each class.
+    """
     points, labels = np.asarray(points), np.asarray(labels)
     sizes = np.broadcast_to(size, (labels.max() + 1,)) if np.ndim(size) == 0 else size
     for label in np.unique(labels):
@@ -285,3 +288,241 @@ def radii(ax: Axes, values, labels) -> None:
         colour = class_style(int(label))["color"]
         ax.hist(values[labels == label], bins, color=colour, hatch="//" * int(label))
     ax.set(xlabel="radius", ylabel="points")
+
+
+# --- accuracy under other solvers -----------------------------------------------------------------
+
+NAMES = {
+    "euler": "Euler",
+    "fehlberg21": "Fehlberg 2(1)",
+    "dopri5": "Dopri 5(4)",
+    "landscape": "energy landscape",
+    "spheres2": "spheres, 2-D",
+    "spheres3": "spheres, 3-D",
+    "spheres10": "spheres, 10-D",
+    "spheres900": "spheres, 900-D",
+}
+
+
+def name_of(name: str) -> str:
+    """A data set or solver as text calls it."""
+    return NAMES.get(name, name)
+
+
+def step_colours(grid) -> dict:
+    """A colour for each training n_steps or tolerance, dark to light in the order given."""
+    return dict(zip(grid, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(grid))), strict=True))
+
+
+def cross_solver(ax: Axes, table, colours, test_steps) -> None:
+    """Mean accuracy against test steps, a colour for each training n_steps (a paper's Fig. 3).
+
+    table: records of one training solver, seeds that count only. test_steps: training n_steps ->
+    the test n_steps to show. The large dark symbol is the training solver at its own step.
+    """
+    if table.empty:
+        ax.text(0.5, 0.5, "no seed trained", transform=ax.transAxes, ha="center")
+    for n_steps, colour in colours.items():
+        rows = table[
+            (table["n_steps"] == n_steps) & table["test_n_steps"].isin(test_steps[n_steps])
+        ]
+        for solver, line in rows.groupby("test_solver"):
+            means = line.groupby("test_n_steps")["accuracy"].mean()
+            style = {"marker": SOLVER_STYLES[solver]["marker"], "color": colour}
+            ax.plot(means, linewidth=0.7, alpha=0.5, markersize=4.5, markeredgewidth=0, **style)
+            if line["train_solver"].iloc[0] == solver and n_steps in means:
+                own = {"markeredgecolor": "black", "markersize": 9, "zorder": 4}
+                ax.plot(n_steps, means[n_steps], **style, **own)
+    _accuracy_axes(ax)
+    _steps_axis(ax, "number of test steps $K$")
+
+
+def cross_solver_handles(colours, solvers) -> list[Line2D]:
+    """Legend of `cross_solver`: training n_steps by colour, solvers by marker."""
+    ks = [Line2D([], [], color=c, linewidth=5, label=f"$K={k:g}$") for k, c in colours.items()]
+    marks = [
+        Line2D([], [], color=GREY, linewidth=0, marker=s["marker"], label=f"test: {s['label']}")
+        for s in (SOLVER_STYLES[name] for name in solvers)
+    ]
+    own = Line2D([], [], color=GREY, linewidth=0, marker="o", markersize=9, markeredgecolor="black")
+    own.set_label("dark edge: as trained")
+    return [*ks, *marks, own]
+
+
+def accuracy_of_seeds(ax: Axes, table, colour) -> None:
+    """Accuracy of every seed against test steps, for one training n_steps (paper's Fig. 7 to 12).
+
+    table: records of one run; seeds that did not train are grey.
+    """
+    for (_, solver), rows in table.groupby(["seed", "test_solver"]):
+        rows = rows.sort_values("test_n_steps")
+        shown = colour if rows["trained"].iloc[0] else "#b5b5b5"
+        style = {"marker": SOLVER_STYLES[solver]["marker"], "color": shown}
+        ax.plot(
+            rows["test_n_steps"],
+            rows["accuracy"],
+            linewidth=0.5,
+            markersize=3.5,
+            alpha=0.6,
+            **style,
+        )
+        own = rows[(rows["train_solver"] == solver) & (rows["test_n_steps"] == rows["n_steps"])]
+        outline = {"markeredgecolor": "black", "markersize": 7, "linewidth": 0, "zorder": 4}
+        ax.plot(own["test_n_steps"], own["accuracy"], **style, **outline)
+    _accuracy_axes(ax)
+    _steps_axis(ax, "number of test steps $K$")
+
+
+def train_test_map(ax: Axes, means) -> None:
+    """Accuracies by training n_steps (index) and test n_steps (columns), written in the cells."""
+    values = means.to_numpy(dtype=float)
+    ax.imshow(values, cmap="viridis", vmin=0.3, vmax=1, aspect="auto", origin="lower")
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            shade = "black" if value > 0.75 else "white"
+            own = "bold" if means.index[i] == means.columns[j] else None
+            text = {"ha": "center", "va": "center", "fontsize": 7.5, "fontweight": own}
+            ax.text(j, i, f"{100 * value:.0f}", color=shade, **text)
+    for i, n_steps in enumerate(means.index):
+        if n_steps in means.columns:
+            j = list(means.columns).index(n_steps)
+            box = plt.Rectangle(
+                (j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5
+            )
+            ax.add_patch(box)
+    ax.set_xticks(range(len(means.columns)), [f"{k:g}" for k in means.columns])
+    ax.set_yticks(range(len(means.index)), [f"{k:g}" for k in means.index])
+    ax.set(xlabel="test steps $K$", ylabel="training steps $K$")
+
+
+def agreement(ax: Axes, gaps, exact_gaps, seed_gaps, solver: str) -> None:
+    """Loss of accuracy under a better solver against training n_steps.
+
+    gaps, exact_gaps: series by n_steps, of the means against the test solver and the exact flow.
+    seed_gaps: frame, a column for each seed, against the test solver.
+    """
+    style = {**SOLVER_STYLES[solver], "label": None}
+    pale = {**style, "linestyle": "none", "markersize": 3, "alpha": 0.35}
+    for seed in seed_gaps:
+        ax.plot(seed_gaps[seed], **pale)
+    ax.plot(gaps, **style, linewidth=1.5, markersize=7)
+    ax.plot(exact_gaps, color=style["color"], linewidth=0.9, marker="", linestyle=(0, (1, 1)))
+    _steps_axis(ax, "training steps $K$")
+    ax.set(ylabel="gap of accuracy")
+    ax.grid(axis="y")
+
+
+def agreement_handles(solvers) -> list[Line2D]:
+    """Legend of `agreement`."""
+    handles = [
+        Line2D([], [], **{**SOLVER_STYLES[s], "label": f"trained with {name_of(s)}"})
+        for s in solvers
+    ]
+    exact = Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (1, 1)))
+    exact.set_label("against the exact flow")
+    return [*handles, exact]
+
+
+def threshold_line(ax: Axes, value: float) -> None:
+    """The largest gap that counts as agreement, and what lies below it."""
+    ax.axhspan(0, value, color="#eeeeee", zorder=0)
+    ax.axhline(value, color="black", linewidth=0.8, linestyle="--")
+
+
+def _accuracy_axes(ax):
+    ax.set(ylabel="test accuracy", ylim=(0, 1.05))
+    ax.grid(axis="y")
+
+
+def _steps_axis(ax, label):
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_locator(FixedLocator([4.0**i for i in range(6)]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:g}"))
+    ax.xaxis.minorticks_off()
+    ax.set_xlabel(label)
+
+
+# --- step adaption --------------------------------------------------------------------------------
+
+
+def over_iterations(ax: Axes, history, column: str, seeds) -> None:
+    """A column of a training's history against the iteration, a line for each seed; n_steps on a
+    logarithmic axis."""
+    for seed, colour in step_colours(seeds).items():
+        rows = history[(history["seed"] == seed) & history[column].notna()]
+        line = {"color": colour, "linewidth": 0.8, "label": f"seed {seed}"}
+        ax.plot(rows["iteration"], rows[column], marker="", **line)
+    ax.set_xlabel("iteration")
+    ax.grid(axis="y")
+    if column == "n_steps":
+        ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def checks(ax: Axes, history) -> None:
+    """Accuracies of a batch at the checks of one seed, under the training and the test solver."""
+    for column, solver in {"train_accuracy": "euler", "test_accuracy": "midpoint"}.items():
+        ax.plot(history["iteration"], history[column], markersize=4.5, **SOLVER_STYLES[solver])
+    _mark_failed(ax, history)
+    ax.set(ylabel="batch accuracy", ylim=(0, 1.05))
+    ax.grid(axis="y")
+
+
+def steps_at_checks(ax: Axes, history) -> None:
+    """The number of steps of one seed, constant between the checks."""
+    ax.step(history["iteration"], history["n_steps"], where="pre", color="black", marker="")
+    _mark_failed(ax, history)
+    ax.set(xlabel="iteration", ylabel="number of steps $K$", ylim=(0, None))
+    ax.grid(axis="y")
+
+
+def _mark_failed(ax, history):
+    failed = history[history["failed"].astype(bool)]["iteration"]
+    for n, iteration in enumerate(failed):
+        label = "failed check" if n == 0 else None
+        ax.axvline(iteration, color=CROSSING_COLOUR, linewidth=0.9, linestyle="--", label=label)
+
+
+# --- tolerances -----------------------------------------------------------------------------------
+
+
+def accuracy_by_tolerance(ax: Axes, table, colour) -> None:
+    """Accuracy against the test tolerance, fine to the right; table: records of one training rtol.
+
+    Solid: under the training solver; dashed: under another one. Thin: every seed.
+    """
+    solver, rtol = table[["train_solver", "rtol"]].iloc[0]
+    for test_solver, rows in table.groupby("test_solver"):
+        own = test_solver == solver
+        for _, line in rows.groupby("seed") if own else ():
+            line = line.sort_values("test_rtol")
+            shown = colour if line["trained"].iloc[0] else "#b5b5b5"
+            ax.plot(line["test_rtol"], line["accuracy"], color=shown, linewidth=0.5, marker="")
+        means = rows[rows["trained"]].groupby("test_rtol")["accuracy"].mean()
+        style = {"linestyle": "-" if own else "--", "linewidth": 1.6 if own else 1.0}
+        style["label"] = f"trained at {rtol:g}" if own else None
+        ax.plot(means, color=colour, marker="o" if own else "", markersize=4, **style)
+        if own and rtol in means:
+            _ring(ax, rtol, means[rtol])
+    _accuracy_axes(ax)
+    _tolerance_axis(ax)
+
+
+def nfe_by_tolerance(ax: Axes, nfe, rtol: float, colour) -> None:
+    """Evaluations, a series by test tolerance, fine to the right; a ring at the training rtol."""
+    ax.plot(nfe, color=colour, marker="o", markersize=4, label=f"trained at {rtol:g}")
+    if rtol in nfe:
+        _ring(ax, rtol, nfe[rtol])
+    _tolerance_axis(ax)
+    ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set_ylabel("evaluations (NFE)")
+    ax.grid(axis="y")
+
+
+def _tolerance_axis(ax):
+    ax.set_xscale("log")
+    if not ax.xaxis_inverted():
+        ax.invert_xaxis()
+    ax.xaxis.minorticks_off()
+    ax.set_xlabel("tolerance of the test")

@@ -121,7 +121,7 @@ def solve_fixed(
         _check_step_sizes(sizes, span, z0, per_member)
         steps = count_steps(sizes, span)
     last = span - (steps - 1) * sizes
-    if _choose_backend(f, z0, path, backend) == "fused":
+    if choose_backend(f, z0, path, backend) == "fused":
         return _solve_fused(f, z0, tableau, steps, sizes, last, t[0])
     return _walk(f, z0, tableau, steps, sizes, last, t[0], path)
 
@@ -185,6 +185,26 @@ def _solve_fused(f, z0, tableau, steps, sizes, last, t0):
     )
 
 
+def prepare_fused(
+    f: VectorField,
+    z0: Tensor,
+    solver: str | ButcherTableau,
+    *,
+    n_steps: int,
+    t: tuple[float, float] = (0.0, 1.0),
+) -> kernels.FusedSolve:
+    """The fused kernel set up for many solves of states like z0 (members, batch, dim).
+
+    What a training loop repeats without checking it anew. Raises ValueError as solve_fixed does.
+    """
+    span, members = _time_span(t), z0.shape[0]
+    steps = torch.full((members,), check_n_steps(n_steps))
+    sizes = torch.full((members,), span / n_steps, dtype=torch.float64)
+    last = span - (steps - 1) * sizes
+    a, b = tableau_arrays(get_tableau(solver))
+    return kernels.FusedSolve(z0, f.block_layers(), a, b, steps, sizes, last, f.positions)
+
+
 @cache
 def tableau_arrays(tableau: ButcherTableau):
     """The stages of a fixed step as float64 arrays a (s, s) and b (s,), s solution stages."""
@@ -204,7 +224,11 @@ def resolve_backend(backend: str = "auto") -> str:
     return backend
 
 
-def _choose_backend(f, z0, path, backend):
+def choose_backend(f: VectorField, z0: Tensor, path: bool = False, backend: str = "auto") -> str:
+    """ "fused" or "torch": which one a fixed-step solve of z0 takes.
+
+    ValueError where "fused" is asked for and cannot serve.
+    """
     backend = resolve_backend(backend)
     if backend == "torch":
         return "torch"

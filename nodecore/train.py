@@ -20,7 +20,9 @@ from nodecore.solve import (
     check_embedded,
     check_n_steps,
     check_tolerance,
+    choose_backend,
     initial_step_size,
+    prepare_fused,
     solve_adaptive,
     solve_fixed,
 )
@@ -258,11 +260,15 @@ class _Ensemble:
 
     def descend(self, logits, y):
         losses = member_losses(logits, y)
-        self.alive &= torch.isfinite(losses.detach())
-        self.finite_iterations += self.alive
+        self.account(losses.detach())
         self.optimiser.zero_grad(set_to_none=True)
         losses.sum().backward()
         self.optimiser.step()
+
+    def account(self, losses):
+        """Note which members' losses are still finite."""
+        self.alive &= torch.isfinite(losses)
+        self.finite_iterations += self.alive
 
     @torch.no_grad()
     def check(self, iteration, x, y, logits) -> list[dict]:
@@ -297,6 +303,48 @@ class _Ensemble:
             {"iteration": iteration, "seed": seed, "accuracy": value}
             for seed, value in zip(self.seeds, values, strict=True)
         ]
+
+
+class _FusedStep:
+    """A training step of fixed steps through the fused kernel, without autograd.
+
+    The few small operations of classifier, loss and optimiser would take autograd as long as the
+    kernel takes for the solve. Equal to `_Ensemble.step` up to rounding.
+    """
+
+    def __init__(self, ensemble, n_steps):
+        self.ensemble, self.n_steps, self.solve = ensemble, n_steps, None
+        layers = ensemble.field.block_layers()
+        self.parameters = [t for layer in layers for t in (layer.weight, layer.bias)]
+
+    @torch.no_grad()
+    def __call__(self, x, y) -> None:
+        ensemble, (weight, bias) = self.ensemble, self.ensemble.head.linear
+        if self.solve is None:
+            self._prepare(x)
+        z = self.solve.forward([x, *self.parameters], self.tape)
+        log_p = torch.baddbmm(bias[:, None], z, weight).log_softmax(-1)
+        label = y[..., None]
+        losses = -log_p.gather(2, label).mean((1, 2))
+        # d loss / d logits = (softmax - one-hot) / batch
+        slope = log_p.exp_().scatter_add_(2, label, self.minus_one).div_(y.shape[1])
+        weight.grad, bias.grad = z.mT @ slope, slope.sum(1)
+        gradients = self.solve.backward([x, *self.parameters], self.tape, slope @ weight.mT)
+        for parameter, gradient in zip(self.parameters, gradients[1:], strict=True):
+            parameter.grad = gradient
+        ensemble.nfe += self.nfe
+        ensemble.account(losses)
+        ensemble.optimiser.step()
+
+    def _prepare(self, x):
+        ensemble, span = self.ensemble, (0.0, self.ensemble.protocol.T)
+        self.solve = prepare_fused(
+            ensemble.field, x, ensemble.tableau, n_steps=self.n_steps, t=span
+        )
+        self.tape = self.solve.tape()
+        self.nfe = self.n_steps * ensemble.tableau.n_solution_stages
+        self.minus_one = x.new_full((), -1.0).expand(*x.shape[:2], 1)
+        ensemble.backend_used = "fused"
 
 
 class _GraphedStep:
@@ -363,9 +411,7 @@ def train(
     device = get_device(device)
     training, test = (split.to(device) for split in protocol.load())
     ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, controller, device, backend)
-    # Shapes are static under fixed steps: then a GPU can replay the iteration as one graph.
-    graphed = device.type == "cuda" and n_steps is not None
-    step = _GraphedStep(ensemble.step) if graphed else ensemble.step
+    step = _choose_step(ensemble, n_steps, training.x)
     generators = [make_generator(seed, "batches") for seed in seeds]
     order = batches(len(training), protocol.batch_size, generators, protocol.iterations)
     history = []
@@ -404,6 +450,18 @@ def train(
         step_size=ensemble.step_size if controller else None,
         history=history,
     )
+
+
+def _choose_step(ensemble, n_steps, x):
+    """Under fixed steps every iteration is alike, which the kernel and a GPU make use of."""
+    if n_steps is None:
+        return ensemble.step
+    if ensemble.device.type == "cuda":
+        return _GraphedStep(ensemble.step)
+    batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
+    if choose_backend(ensemble.field, batch, backend=ensemble.backend) == "fused":
+        return _FusedStep(ensemble, n_steps)
+    return ensemble.step
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -143,8 +143,9 @@ def test_where_and_which():
         [(9, 9), (9, 8), (9, 7), (9, 6)],
     )
     crossings = find_crossings(path)
-    assert crossings.points.tolist() == [[2.0, 0.0]] * 1
+    assert crossings.points.tolist() == [[2.0, 0.0]]
     assert crossings.fractions.tolist() == [[0.5, 2 / 3]]
+    assert crossings.angles == pytest.approx([np.degrees(np.arctan2(6, -3))])
     assert (crossings.n_self, crossings.n_between) == (1, 0)
     assert crossings.share_of_pairs == 0.0
 

@@ -338,6 +338,7 @@ def test_the_fused_kernel_gives_what_torch_gives(how):
     f, z0 = ensemble_field(), states(2, 6).float()
     fused, plain = (solve_fixed(f, z0, "rk4", backend=b, **how) for b in ("fused", "torch"))
     assert (fused.backend, plain.backend) == ("fused", "torch")
+    torch.testing.assert_close(fused.ts, plain.ts)
     torch.testing.assert_close(fused.z, plain.z, rtol=1e-4, atol=1e-5)
     for ours, theirs in ((fused.nfe, plain.nfe), (fused.n_accepted, plain.n_accepted)):
         assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
@@ -370,6 +371,7 @@ NOT_FIXED = [
     ({"step_size": 1.01}, r"step_size = \[1.01\]"),
     ({"step_size": math.nan}, r"step_size = \[nan\]"),
     ({"step_size": torch.tensor([0.5, 0.5])}, "2 entries for 3 members; give one for each"),
+    ({"step_size": [0.5, 0.5]}, "2 entries for 3 members; give one for each"),
     ({"step_size": torch.tensor([0.5, 0.0, 0.5])}, r"step_size = \[0.5, 0.0, 0.5\]"),
     ({"n_steps": 2, "t": (1.0, 1.0)}, r"t = \(1.0, 1.0\): give finite times .* with end > start"),
     ({"n_steps": 2, "t": (0.0, math.inf)}, "give finite times"),
@@ -387,6 +389,8 @@ NOT_ADAPTIVE = [
     ({"atol": math.inf}, "atol = inf"),
     ({"rtol": math.nan}, "rtol = nan"),
     ({"max_steps": 0}, "0: give a whole number of steps >= 1"),
+    ({"first_step": 0.0}, "first_step = 0.0"),
+    ({"first_step": -0.1}, "first_step = -0.1"),
     ({"instance_axes": 2}, "instance_axes = 2: give 0 to 1 for 2 axes"),
     ({"instance_axes": -1}, "instance_axes = -1"),
     ({"t": (1.0, 0.0)}, "with end > start"),

@@ -77,10 +77,16 @@ def test_training_is_what_a_plain_loop_does(optimiser, backend):
     assert trained.backend == backend
 
 
-@pytest.mark.parametrize("protocol", [TINY, TINY_MLP], ids=["conv1d", "mlp"])
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        replace(TINY, learning_rate=1e-3),
+        replace(TINY_MLP, optimiser="sgd", learning_rate=0.1),
+    ],
+    ids=["conv1d", "mlp"],
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_members_are_the_same_seeds_trained_alone(protocol, backend):
-    protocol = replace(protocol, learning_rate=1e-3)
     together = train(protocol, "euler", [4, 0, 9], n_steps=4, backend=backend, **QUIET)
     for m, seed in enumerate([4, 0, 9]):
         alone = train(protocol, "euler", [seed], n_steps=4, backend=backend, **QUIET)
@@ -192,7 +198,7 @@ def test_algorithm_1_does_what_the_paper_prints():
     """With a learning rate of 0 the weights stay: every number can be had by hand."""
     seeds, T = [0, 1, 2], 1.3
     protocol = replace(TINY_MLP, learning_rate=0.0, iterations=20, T=T, n_train=128)
-    rule = Algorithm1(every=4, threshold=0.06)
+    rule = Algorithm1(every=4, threshold=0.02)
     trained = train(protocol, "euler", seeds, controller=rule, look_every=10, **QUIET)
     split, test = protocol.load()
     order = list(batches(128, 32, [make_generator(s, "batches") for s in seeds], 20))
@@ -226,8 +232,8 @@ def test_algorithm_1_does_what_the_paper_prints():
                 a, b = ((logits(z).argmax(1) == split.y[index]).double().mean() for z in ends)
                 nfe += 2 * math.ceil(T / h - 1e-9)
                 assert row["step_size"] == pytest.approx(h, rel=1e-4)
-                assert [row["train_accuracy"], row["test_accuracy"]] == pytest.approx([a, b])
-                failed = bool(abs(a - b) > 0.06)
+                assert [row["train_accuracy"], row["test_accuracy"]] == [float(a), float(b)]
+                failed = bool(abs(a - b) > 0.02)
                 assert row["failed"] == failed
                 failures += failed
                 h = h * 0.5 if failed else min(1.1 * h, T)
@@ -347,9 +353,9 @@ def test_the_digest_changes_with_every_value():
         ({"n_steps": None, "rtol": -1e-3}, "rtol = -0.001: give a tolerance > 0"),
         ({"n_steps": None, "rtol": 1e-3}, "'euler' has no embedded method"),
         ({"n_steps": None, "controller": Algorithm1("rk5")}, "solver = 'rk5' is unknown"),
-        ({"seeds": []}, r"seeds = \[\]: give at least one, each once"),
-        ({"seeds": [1, 1]}, r"seeds = \[1, 1\]: give at least one, each once"),
-        ({"seeds": [-1]}, "seed = -1: give a whole number >= 0"),
+        ({"seeds": []}, r"seeds = \[\]: give at least one whole number >= 0, each once"),
+        ({"seeds": [1, 1]}, r"seeds = \[1, 1\]: give at least one whole number"),
+        ({"seeds": [-1]}, r"seeds = \[-1\]: give at least one whole number"),
         ({"device": "tpu9"}, "device = 'tpu9': give auto, cpu or cuda"),
         ({"backend": "numba"}, "backend = 'numba' is unknown; choose one of auto, fused, torch"),
     ],

@@ -9,42 +9,16 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("fused.cpp")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared")
+THREADS = ("-fopenmp",)  # left out where the compiler has none: one thread then
 COMPILERS = ("c++", "g++", "clang++")
 
 
 class Unavailable(Exception):
     """The kernel cannot be used here; the message says why in one line."""
-
-
-@dataclass(frozen=True)
-class KernelStatus:
-    """Whether the fused kernel can be used in this process, and the reason in one line."""
-
-    available: bool
-    reason: str
-
-
-@functools.cache
-def status() -> KernelStatus:
-    """Compile, load and check the kernel on the first call; never raises."""
-    try:
-        library()
-        from nodecore.kernels.selfcheck import check
-
-        check()
-    except Unavailable as error:
-        return KernelStatus(False, f"fused kernel not available: {error}")
-    except Exception as error:  # whatever it is, the torch path still works
-        first_line = (str(error).strip() or "no message").splitlines()[0]
-        return KernelStatus(
-            False, f"fused kernel not available: {type(error).__name__}: {first_line}"
-        )
-    return KernelStatus(True, "fused kernel compiled, loaded and checked against torch")
 
 
 @functools.cache
@@ -88,7 +62,7 @@ def _cache_folder() -> Path:
 def _fingerprint(compiler: list[str]) -> str:
     """Names one build: the same source, flags, compiler and processor give the same name."""
     version = _run([*compiler, "--version"]).stdout
-    parts = (SOURCE.read_text(), " ".join([*compiler, *FLAGS]), version, _processor())
+    parts = (SOURCE.read_text(), " ".join([*compiler, *FLAGS, *THREADS]), version, _processor())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -120,7 +94,10 @@ def _build(compiler: list[str], path: Path) -> None:
     """Compile to temporary names and rename, so that several processes may build at once."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
         library = Path(folder, path.name)
-        result = _run([*compiler, *FLAGS, str(SOURCE), "-o", str(library)])
+        command = [*compiler, *FLAGS, str(SOURCE), "-o", str(library)]
+        result = _run([*command, *THREADS])
+        if result.returncode:
+            result = _run(command)
         if result.returncode or not library.exists():
             errors = [line for line in result.stderr.splitlines() if "error" in line]
             detail = (errors or result.stderr.splitlines() or ["no message"])[0]

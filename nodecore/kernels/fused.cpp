@@ -19,19 +19,11 @@
 // and the tiles added in order, so the bits of a result do not depend on the number of threads.
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <cstring>
-#include <functional>
-#include <mutex>
 #include <new>
-#include <thread>
 #include <utility>
 #include <vector>
-
-#include <unistd.h>
 
 // What the caller hands over. Arrays are dense, members first; mirrored field by field in Python.
 extern "C" struct Problem {
@@ -248,7 +240,7 @@ struct Shape {
 
     explicit Shape(const Problem &p)
         : positions(p.positions), channels(p.channels), width1(padded(p.width1)),
-          width2(padded(p.width2)), window(p.window), radius(p.window / 2), ring(3 * radius + 1),
+          width2(padded(p.width2)), window(p.window), radius(p.window / 2), ring(2 * radius + 1),
           stages(p.stages), keep_hidden(p.keep_hidden) {
         const int64_t most = std::max<int64_t>(LANES, padded(4096 / std::max(width1, width2)));
         const int64_t wanted = std::min<int64_t>(64, most);
@@ -259,8 +251,6 @@ struct Shape {
     int64_t state() const { return positions * samples * channels; }
     int64_t hidden() const { return keep_hidden ? positions * samples * width2 : 0; }
     int64_t evaluation() const { return state() + hidden(); }
-    int64_t weights() const { return 2 * channels * width1 + (window * width1 + 2) * width2 +
-                                     channels * width2 + padded(channels); }
 };
 
 // One aligned allocation, dealt out piece by piece.
@@ -567,68 +557,6 @@ class Tile {
     }
 };
 
-// ---------------------------------------------------------------------------- threads
-
-// Worker threads that stay alive between calls. Tasks are handed out one by one; who runs which has
-// no influence on the result. A worker looks out for the next call for a while before it sleeps:
-// waking a sleeping thread takes as long as a small solve.
-class Pool {
-    using Task = std::function<void(int64_t)>;
-    static constexpr std::chrono::microseconds PATIENCE{500};
-
-    std::mutex mutex_, one_caller_;
-    std::condition_variable wake_;
-    std::atomic<int64_t> call_{0}, next_{0}, running_{0};
-    const Task *task_ = nullptr;
-    int64_t count_ = 0, helpers_ = 0, workers_ = 0;
-
-    void drain() {
-        for (int64_t i; (i = next_.fetch_add(1)) < count_;) (*task_)(i);
-    }
-    // Worker `id` takes part in every call that wants more than `id` helpers, from call `seen` on.
-    void work(int64_t id, int64_t seen) {
-        for (;; ++seen) {
-            const auto until = std::chrono::steady_clock::now() + PATIENCE;
-            while (call_ == seen && std::chrono::steady_clock::now() < until) std::this_thread::yield();
-            std::unique_lock<std::mutex> lock(mutex_);
-            wake_.wait(lock, [&] { return call_ != seen; });
-            const bool wanted = id < helpers_;
-            lock.unlock();
-            if (wanted) drain();
-            --running_;
-        }
-    }
-
-  public:
-    // A forked child has none of its parent's threads: it gets a pool of its own.
-    static Pool &instance() {
-        static std::mutex mutex;
-        static Pool *pool = nullptr;
-        static pid_t owner = 0;
-        std::lock_guard<std::mutex> lock(mutex);
-        if (!pool || owner != getpid()) pool = new Pool, owner = getpid();
-        return *pool;
-    }
-    void run(int64_t count, int64_t threads, const Task &task) {
-        const int64_t helpers = std::min(threads, count) - 1;
-        std::unique_lock<std::mutex> caller(one_caller_, std::try_to_lock);
-        if (helpers < 1 || !caller.owns_lock()) {
-            for (int64_t i = 0; i < count; ++i) task(i);
-            return;
-        }
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            for (; workers_ < helpers; ++workers_)
-                std::thread(&Pool::work, this, workers_, call_.load()).detach();
-            task_ = &task, count_ = count, helpers_ = helpers, next_ = 0, running_ = workers_;
-            ++call_;
-        }
-        wake_.notify_all();
-        drain();
-        while (running_ != 0) std::this_thread::yield();
-    }
-};
-
 // ---------------------------------------------------------------------------- a call
 
 class Call {
@@ -654,11 +582,10 @@ class Call {
         float *weights = memory_.take(q_.members * per_member);
         if (backward) sums_ = memory_.take(tasks * per_tile);
         members_.resize(q_.members);
-        Pool &pool = Pool::instance();
-        pool.run(q_.members, q_.threads, [&](int64_t m) {
+        in_parallel(q_.members, [&](int64_t m) {
             members_[m] = Member(q_, s_, m, weights + m * per_member, backward);
         });
-        pool.run(tasks, q_.threads, [&](int64_t i) {
+        in_parallel(tasks, [&](int64_t i) {
             static thread_local Arena arena;
             const int64_t m = i / s_.tiles, t = i % s_.tiles;
             float *tape = q_.tape ? q_.tape + (before_[m] * s_.tiles + t * q_.n_steps[m]) *
@@ -670,10 +597,18 @@ class Call {
             std::memset(sum, 0, per_tile * sizeof(float));
             tile.backward(arena, Weights(s_, sum));
         });
-        if (backward) pool.run(q_.members, q_.threads, [&](int64_t m) { reduce(m, per_tile); });
+        if (backward) in_parallel(q_.members, [&](int64_t m) { reduce(m, per_tile); });
     }
 
   private:
+    // OpenMP's threads are torch's own: a second pool would fight with the first for the cores.
+    template <class Task> void in_parallel(int64_t count, Task task) const {
+        const int threads = int(std::min(q_.threads, count));
+        (void)threads;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+        for (int64_t i = 0; i < count; ++i) task(i);
+    }
+
     // Adds the tiles of a member in order and strips the padding.
     void reduce(int64_t m, int64_t per_tile) {
         float *first = sums_ + m * s_.tiles * per_tile;

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from nodecore.kernels.build import library
 # A backward pass needs every stage's state, and the second hidden map unless it is computed again.
 # Keeping it saves a third of the arithmetic; beyond this many bytes it no longer pays.
 HIDDEN_BYTES = 256 * 2**20
+PROCESS = (
+    os.getpid()
+)  # a forked child has none of its parent's OpenMP threads and would wait for them
 
 
 class BlockLayer(NamedTuple):
@@ -44,38 +48,41 @@ def solve_fused(
     n_steps[m] - 1 steps of step_size[m] and one of last_step[m]. Differentiable in z0, weights and
     biases. Raises ValueError for shapes, dtypes, devices or strides that the kernel cannot take.
     """
-    plan = _Plan(z0, layers, tableau_a, tableau_b, n_steps, step_size, last_step, positions)
+    plan = FusedSolve(z0, layers, tableau_a, tableau_b, n_steps, step_size, last_step, positions)
     tensors = [z0, *(t for layer in layers for t in (layer.weight, layer.bias))]
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return _Solve.apply(plan, *tensors)
     return plan.forward(tensors, tape=None)
 
 
+NUMBERS = "members batch positions channels width1 width2 window stages threads keep_hidden"
+ARRAYS = "a b n_steps step_size last_step w1 b1 w2 b2 w3 b3 z0 z1 tape"
+GRADIENTS = "grad_z1 grad_z0 grad_w1 grad_b1 grad_w2 grad_b2 grad_w3 grad_b3"
+
+
 class _Problem(ctypes.Structure):
     """Field by field the struct `Problem` of fused.cpp."""
 
-    _fields_ = (
-        [
-            (name, ctypes.c_int64)
-            for name in (
-                "members batch positions channels width1 width2 window stages threads keep_hidden"
-            ).split()
-        ]
-        + [
-            (name, ctypes.c_void_p)
-            for name in (
-                "a b n_steps step_size last_step w1 b1 w2 b2 w3 b3 z0 z1 tape "
-                "grad_z1 grad_z0 grad_w1 grad_b1 grad_w2 grad_b2 grad_w3 grad_b3"
-            ).split()
-        ]
+    _fields_ = tuple(
+        (name, kind)
+        for names, kind in (
+            (NUMBERS, ctypes.c_int64),
+            (ARRAYS, ctypes.c_void_p),
+            (GRADIENTS, ctypes.c_void_p),
+        )
+        for name in names.split()
     )
 
 
 PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3")
 
 
-class _Plan:
-    """A checked problem: what does not change between the forward and the backward pass."""
+class FusedSolve:
+    """A checked solve, for passes forward and backward as often as its shapes and steps stay.
+
+    Arguments and errors as for `solve_fused`. `tensors` are always z0 and the weight and bias of
+    each layer; `tape` carries what the backward pass needs from the forward pass.
+    """
 
     def __init__(self, z0, layers, a, b, n_steps, step_size, last_step, positions):
         _check(z0, layers, n_steps, step_size, last_step, positions)
@@ -122,7 +129,7 @@ class _Plan:
 
     def _call(self, function: str, tensors: list[Tensor], **more: Tensor | None) -> None:
         p = self.problem
-        p.threads = torch.get_num_threads()
+        p.threads = torch.get_num_threads() if os.getpid() == PROCESS else 1
         arrays = dict(zip(("z0", *PARAMETERS), tensors, strict=True), **more)
         for name, tensor in arrays.items():
             setattr(p, name, None if tensor is None else tensor.data_ptr())
@@ -149,7 +156,7 @@ class _Tape:
 
 class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, plan: _Plan, *tensors: Tensor) -> Tensor:
+    def forward(ctx, plan: FusedSolve, *tensors: Tensor) -> Tensor:
         ctx.plan, ctx.tape = plan, plan.tape()
         ctx.save_for_backward(*tensors)
         return plan.forward(tensors, ctx.tape)
@@ -166,7 +173,8 @@ def _tableau(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.ascontiguousarray(a, np.float64), np.ascontiguousarray(b, np.float64)
     if b.ndim != 1 or a.shape != (len(b), len(b)):
         raise ValueError(
-            f"tableau_a has shape {a.shape}, tableau_b {b.shape}: give (stages, stages) and (stages,)"
+            f"tableau_a has shape {a.shape}, tableau_b {b.shape}: "
+            "give (stages, stages) and (stages,)"
         )
     return _live_stages(a.tobytes(), b.tobytes())
 

@@ -1,4 +1,8 @@
-"""A tiny solve, forward and backward, compared with the same arithmetic in torch (float64)."""
+"""Whether the kernel can be used: it must build, and agree with torch on a tiny solve."""
+
+import functools
+import logging
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,8 +14,32 @@ from nodecore.kernels.fused import BlockLayer, solve_fused
 TOLERANCE = 1e-4
 
 
-def check() -> None:
-    """Raises Unavailable if the kernel and torch disagree."""
+@dataclass(frozen=True)
+class KernelStatus:
+    """Whether the fused kernel can be used in this process, and the reason in one line."""
+
+    available: bool
+    reason: str
+
+
+@functools.cache
+def status() -> KernelStatus:
+    """Compile, load and check the kernel on the first call; never raises, logs a failure once."""
+    try:
+        _check()
+    except Unavailable as error:
+        reason = str(error)
+    except Exception as error:  # whatever it is, the torch path still works
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        return KernelStatus(True, "the fused kernel is compiled and agrees with torch")
+    reason = f"no fused kernel, the torch path is used: {reason.splitlines()[0]}"
+    logging.getLogger("nodecore").warning(reason)
+    return KernelStatus(False, reason)
+
+
+def _check() -> None:
+    """Raises Unavailable if the kernel cannot be built or disagrees with torch."""
     for positions, window in ((1, 1), (3, 3)):
         worst = _difference(positions, window)
         if not worst <= TOLERANCE:

@@ -1,0 +1,430 @@
+"""Runs: trained once and found again, their records recomputed by hand."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nodecore import store, study
+from nodecore import train as training
+from nodecore.adapt import Algorithm1
+from nodecore.evaluate import TestSetting, cross_solver_settings
+from nodecore.study import GRIDS, STUDIES, Run, agreement_gaps, find, get_study, obtain
+from nodecore.train import Trained, make_model
+
+RUN = Run("spheres2", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
+QUIET = {"device": "cpu", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A store with one run in it."""
+    root = tmp_path_factory.mktemp("store")
+    obtain(RUN, root=root, **QUIET)
+    return root
+
+
+@pytest.fixture
+def evidence(root):
+    return find(RUN, root)
+
+
+def no_training(*arguments, **options):
+    raise AssertionError("trained although the run is in the store")
+
+
+# --- found, or trained ----------------------------------------------------------------------------
+
+
+def test_a_run_is_trained_once_and_then_found(monkeypatch, root):
+    monkeypatch.setattr(study, "train", no_training)
+    again = obtain(RUN, root=root, **QUIET)
+    assert again.stored.path == RUN.path(root)
+    assert len(again.records) > 0
+
+
+def test_another_protocol_does_not_count(monkeypatch, root):
+    changed = training.PROFILES["smoke"] | {"spheres2": {"iterations": 61}}
+    monkeypatch.setitem(training.PROFILES, "smoke", changed)
+    assert find(RUN, root) is None
+    monkeypatch.setattr(study, "train", no_training)
+    with pytest.raises(AssertionError, match="trained although"):
+        obtain(RUN, root=root, **QUIET)
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_steps": 4}, {"train_solver": "rk4"}, {"seeds": (0,)}, {"profile": "laptop"}]
+)
+def test_another_run_is_not_found(root, change):
+    assert find(replace(RUN, **change), root) is None
+
+
+def test_seeds_in_another_order_never_stand_for_each_other(root):
+    found = find(replace(RUN, seeds=(3, 0)), root)
+    assert found is None or list(found.run.seeds) == found.stored.header["seeds"]
+
+
+def test_committed_evidence_comes_first_then_the_scratch_store(monkeypatch, root, tmp_path):
+    monkeypatch.setattr(store, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path / "scratch"))
+    assert find(RUN) is None
+    monkeypatch.setenv("NODECORE_RESULTS", str(root))
+    assert find(RUN).stored.path == RUN.path(root)
+    monkeypatch.setattr(store, "COMMITTED", root)
+    monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path / "scratch"))
+    assert find(RUN).stored.path == RUN.path(root)
+
+
+def test_what_is_trained_goes_to_the_scratch_store(monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path / "scratch"))
+    run = replace(RUN, n_steps=1, seeds=(0,))
+    assert obtain(run, **QUIET).stored.path == run.path(tmp_path / "scratch")
+    assert not (tmp_path / "committed").exists()
+
+
+def test_a_damaged_run_is_refused_and_can_be_made_again(tmp_path):
+    run = replace(RUN, n_steps=1, seeds=(0,))
+    first = obtain(run, root=tmp_path, **QUIET)
+    path = run.path(tmp_path)
+    path.write_text(path.read_text().replace('"accuracy": 0', '"accuracy": 1', 1))
+    with pytest.raises(store.RecordError, match="it was edited; delete it and its companions"):
+        obtain(run, root=tmp_path, **QUIET)
+    path.unlink()
+    again = obtain(run, root=tmp_path, **QUIET)
+    assert again.stored.records == first.stored.records
+    aside = {"date", "seconds", "revision"}
+    for key in first.stored.header.keys() - aside:  # the weights' digest among them
+        assert again.stored.header[key] == first.stored.header[key], key
+
+
+# --- what is recorded -----------------------------------------------------------------------------
+
+
+def test_every_seed_has_a_row_for_every_setting(evidence):
+    frame = evidence.records
+    assert list(frame.columns) == store.COLUMNS
+    settings = cross_solver_settings("euler", 2, GRIDS["spheres2-euler"])
+    expected = {(seed, s.solver, s.n_steps, s.rtol) for seed in (0, 3) for s in settings}
+    rows = frame[["seed", "test_solver", "test_n_steps", "test_rtol"]].astype(object)
+    rows = rows.where(rows.notna(), None)
+    assert len(frame) == len(expected)
+    assert set(rows.itertuples(index=False, name=None)) == expected
+    always = "study dataset profile train_solver n_steps seed test_solver accuracy train_accuracy"
+    always += " trained status nfe_per_iteration seconds backend device protocol_hash"
+    assert frame[always.split()].notna().all().all()
+    assert frame["nfe_per_iteration"].unique().tolist() == [2.0]
+    assert frame["status"].unique().tolist() == ["ok"]
+
+
+def test_the_header_says_where_the_numbers_come_from(evidence):
+    header = evidence.stored.header
+    assert header["seeds"] == [0, 3]
+    assert header["protocol"]["iterations"] == 60
+    assert header["protocol_hash"] == RUN.protocol.digest
+    assert header["torch"] == torch.__version__
+    assert {"device", "backend", "python", "revision", "date", "seconds"} <= header.keys()
+
+
+def independent_states(weights, m, x, solver, n_steps):
+    """Fixed steps of the 1-D convolutional field of member m, in float64 and in plain torch."""
+    w1, b1, w2, b2, w3, b3 = (
+        weights[f"field.{layer}.{i}"][m].double()
+        for layer in ("first", "second", "third")
+        for i in (0, 1)
+    )
+    kernel = w2.reshape(3, 32, 32).permute(2, 1, 0)
+
+    def f(z):
+        hidden = torch.relu(z[:, None, :] * w1.T[:, :, None][:, 0] + b1[:, None])
+        hidden = torch.relu(torch.conv1d(hidden, kernel, b2, padding=1))
+        return torch.einsum("ncp,c->np", hidden, w3[:, 0]) + b3
+
+    h, z = 1 / n_steps, x.double()
+    for _ in range(n_steps):
+        k1 = f(z)
+        if solver == "euler":
+            z = z + h * k1
+        elif solver == "midpoint":
+            z = z + h * f(z + h / 2 * k1)
+        else:
+            k2 = f(z + h / 2 * k1)
+            k3 = f(z + h / 2 * k2)
+            z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + f(z + h * k3))
+    return z
+
+
+def test_accuracies_are_those_of_an_independent_solve(root, evidence):
+    weights = load_file(RUN.path(root).with_suffix(".safetensors"))
+    train_split, test_split = RUN.protocol.load()
+
+    def accuracy(m, split, solver, n_steps):
+        z = independent_states(weights, m, split.x, solver, n_steps)
+        logits = z @ weights["head.linear.0"][m].double() + weights["head.linear.1"][m].double()
+        return int((logits.argmax(1) == split.y).sum()) / len(split.y)
+
+    checked = 0
+    for row in evidence.records.itertuples():
+        m = (0, 3).index(row.seed)
+        # dopri5 at 1e-6 must classify as the flow does, which 64 steps of rk4 are as good as
+        exact = row.test_solver == "dopri5"
+        how = ("rk4", 64) if exact else (row.test_solver, int(row.test_n_steps))
+        if how[1] <= 64:
+            assert row.accuracy == accuracy(m, test_split, *how), row
+            checked += 1
+    assert checked > 2 * 15
+    for m, seed in enumerate((0, 3)):
+        rows = evidence.records[evidence.records.seed == seed]
+        assert rows["train_accuracy"].unique().tolist() == [accuracy(m, train_split, "euler", 2)]
+
+
+def test_the_model_is_rebuilt_from_the_stored_weights(root, evidence):
+    weights = load_file(RUN.path(root).with_suffix(".safetensors"))
+    for prefix, module in (("field", evidence.field), ("head", evidence.head)):
+        for name, parameter in module.named_parameters():
+            assert torch.equal(parameter, weights[f"{prefix}.{name}"])
+            assert not parameter.requires_grad
+
+
+def untrained(run, **changes):
+    """A training of no iterations at all."""
+    field, head = make_model(run.protocol, run.seeds)
+    n = len(run.seeds)
+    return Trained(
+        field.requires_grad_(False),
+        head.requires_grad_(False),
+        run.protocol,
+        list(run.seeds),
+        **{
+            "nfe_per_iteration": torch.full((n,), 7.0, dtype=torch.float64),
+            "diverged_at": torch.full((n,), -1),
+            "seconds": 1.0,
+            "backend": "torch",
+            "device": "cpu",
+        }
+        | changes,
+    )
+
+
+def test_a_diverged_member_is_recorded_and_the_others_keep_their_accuracies(monkeypatch, tmp_path):
+    healthy = pd.DataFrame(study.evaluate_run(RUN, untrained(RUN)))
+    trained = untrained(RUN, diverged_at=torch.tensor([-1, 12]))
+    with torch.no_grad():
+        for parameter in trained.field.parameters():
+            parameter[1] = math.nan
+    monkeypatch.setattr(study, "train", lambda *arguments, **options: trained)
+    frame = obtain(RUN, root=tmp_path).records
+    assert frame[frame.seed == 3]["status"].unique().tolist() == ["diverged at 12"]
+    assert not frame[frame.seed == 3]["trained"].any()
+    ours, theirs = (f[f.seed == 0]["accuracy"].tolist() for f in (frame, healthy))
+    assert ours == theirs
+
+
+def test_a_seed_that_did_not_learn_is_marked():
+    trained = untrained(RUN)
+    with torch.no_grad():
+        trained.head.linear[0].zero_()
+        trained.head.linear[1][:, 0] = 1.0  # always class 0
+    rows = study.evaluate_run(RUN, trained)
+    assert {row["trained"] for row in rows} == {False}
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_an_adapted_run_records_how_it_walked(tmp_path):
+    run = Run("spheres2", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
+    sizes = {0: [0.1, 0.11, 0.121, 0.0605, 0.0666, 0.0333], 1: [1.0] * 6}
+    failed = {0: [False, False, True, False, True, True], 1: [False] * 6}
+    history = [
+        {
+            "iteration": 50 * (i + 1),
+            "seed": seed,
+            "step_size": sizes[seed][i],
+            "train_accuracy": 0.5 + 0.1 * i,
+            "test_accuracy": 0.5,
+            "failed": failed[seed][i],
+        }
+        for i in range(6)
+        for seed in (0, 1)
+    ]
+    history.insert(3, {"iteration": 75, "seed": 0, "accuracy": 0.7})
+    step_size = torch.tensor([0.03, 1.0], dtype=torch.float64)
+    frame = pd.DataFrame(
+        study.evaluate_run(run, untrained(run, history=history, step_size=step_size))
+    )
+    first = frame[frame.seed == 0].iloc[0]
+    assert first["reversals"] == 3  # up, up, down, up, down
+    assert first["failed_checks"] == 3
+    assert first["final_n_steps"] == 34
+    assert first["spread"] == pytest.approx(np.std(np.log2(sizes[0][3:])))
+    assert first["agreement_gap"] == pytest.approx(0.4)
+    second = frame[frame.seed == 1].iloc[0]
+    assert [second[c] for c in ("reversals", "failed_checks", "final_n_steps", "spread")] == [
+        0
+    ] * 2 + [1, 0]
+    for seed, n_steps in ((0, 34), (1, 1)):
+        settings = {
+            TestSetting(r.test_solver, int(r.test_n_steps))
+            for r in frame[(frame.seed == seed) & frame.test_n_steps.notna()].itertuples()
+        }
+        assert settings == set(cross_solver_settings("euler", n_steps)[:-1])
+
+
+def test_an_adapted_run_is_trained_and_keeps_its_history(tmp_path):
+    run = Run("spheres2", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
+    evidence = obtain(run, root=tmp_path, **QUIET)
+    assert evidence.stored.path.parts[-3:-1] == ("spheres2-adaption", "smoke")
+    assert evidence.history["iteration"].tolist() == [Algorithm1().every] * 2
+    assert evidence.records["controller"].unique().tolist() == ["algorithm1"]
+    assert evidence.records[["reversals", "final_n_steps", "agreement_gap"]].notna().all().all()
+
+
+def test_an_adaptive_run_is_tested_over_the_tolerances(tmp_path):
+    run = Run("spheres2", "fehlberg21", rtol=0.1, seeds=(0,), profile="smoke")
+    frame = obtain(run, root=tmp_path, **QUIET).records
+    assert set(frame["test_solver"]) == {"fehlberg21", "dopri5"}
+    assert sorted(frame["test_rtol"].unique()) == [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0]
+    assert frame["test_n_steps"].isna().all()
+    own = frame[(frame.test_solver == "fehlberg21") & (frame.test_rtol == 0.1)]
+    assert len(own) == 1
+    assert frame["nfe_per_iteration"].iloc[0] > 2
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("run", "path"),
+    [
+        (RUN, "spheres2-euler/smoke/euler-K2-seeds0,3.json"),
+        (Run("landscape", "rk4", n_steps=64), "landscape-rk4/paper/rk4-K64-seeds0-4.json"),
+        (
+            Run("landscape", "dopri5", rtol=1e-3, seeds=(0, 1, 2, 5)),
+            "landscape-dopri5/paper/dopri5-tol0.001-seeds0-2,5.json",
+        ),
+        (
+            Run("landscape", "euler", controller="algorithm1", profile="laptop"),
+            "landscape-adaption/laptop/euler-algorithm1-seeds0-4.json",
+        ),
+    ],
+)
+def test_where_a_run_lies(tmp_path, run, path):
+    assert run.path(tmp_path) == tmp_path / path
+
+
+def test_no_two_runs_share_a_file(tmp_path):
+    runs = [run for name in STUDIES for run in get_study(name)]
+    assert len({run.path(tmp_path) for run in runs}) == len(runs)
+    close = [Run("landscape", "dopri5", rtol=rtol) for rtol in (0.1, 0.1000001)]
+    assert close[0].path(tmp_path) != close[1].path(tmp_path)
+
+
+def test_the_studies_are_the_papers_grids():
+    for name, last in (
+        ("spheres2-euler", 256),
+        ("spheres2-rk4", 128),
+        ("landscape-euler", 256),
+        ("landscape-rk4", 64),
+    ):
+        runs = get_study(name)
+        assert [run.n_steps for run in runs] == [2**i for i in range(int(math.log2(last)) + 1)]
+        assert {(run.study, run.seeds, run.profile) for run in runs} == {
+            (name, (0, 1, 2, 3, 4), "paper")
+        }
+        assert GRIDS[name] == tuple(run.n_steps for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "moons"}, "dataset = 'moons' is unknown; choose one of spheres2"),
+        ({"train_solver": "rk45"}, "solver = 'rk45' is unknown; choose one of euler"),
+        ({"profile": "huge"}, "profile = 'huge' is unknown; choose one of paper"),
+        ({"n_steps": 0}, "n_steps = 0: give a whole number of steps >= 1"),
+        ({"n_steps": None}, "give exactly one of n_steps, rtol and controller"),
+        ({"rtol": 1e-3}, "give exactly one of n_steps, rtol and controller"),
+        ({"n_steps": None, "rtol": -1.0}, "rtol = -1.0: give a tolerance > 0"),
+        ({"n_steps": None, "controller": "pid"}, "controller = 'pid' is unknown; choose one of"),
+        ({"seeds": ()}, r"seeds = \[\]: give at least one whole number >= 0, each once"),
+        ({"seeds": (1, 1)}, r"seeds = \[1, 1\]: give at least one"),
+        ({"seeds": (-1,)}, r"seeds = \[-1\]: give at least one"),
+        ({"n_steps": None, "rtol": 1e-3}, "'euler' has no embedded method"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_any_work(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(RUN, **changes)
+
+
+def test_an_unknown_study_lists_the_known_ones():
+    with pytest.raises(
+        ValueError, match=r"study = 'moons' is unknown; choose one of spheres2-euler"
+    ):
+        get_study("moons")
+
+
+# --- a whole study --------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_trained_the_longest_first(monkeypatch, root):
+    trained = []
+    monkeypatch.setattr(study, "obtain", lambda run, **options: trained.append(run))
+    runs = tuple(replace(RUN, n_steps=k, profile="paper") for k in (1, 2, 4, 8))
+    monkeypatch.setitem(STUDIES, "spheres2-euler", runs)
+    study.run_studies(["spheres2-euler"], profile="smoke", root=root)
+    assert [run.n_steps for run in trained] == [8, 4, 1]
+    assert {run.profile for run in trained} == {"smoke"}
+    with pytest.raises(ValueError, match="'moons' is unknown"):
+        study.run_studies(["spheres2-euler", "moons"], profile="smoke", root=root)
+    assert len(trained) == 3
+
+
+def test_status_counts_what_is_there(monkeypatch, root, tmp_path):
+    monkeypatch.setattr(store, "COMMITTED", tmp_path)
+    monkeypatch.setenv("NODECORE_RESULTS", str(root))
+    monkeypatch.setitem(STUDIES, "spheres2-euler", (RUN, replace(RUN, n_steps=4)))
+    table = study.status(["spheres2-euler", "landscape-rk4"], profile="smoke")
+    assert table["study"].tolist() == ["spheres2-euler", "landscape-rk4"]
+    assert table["runs"].tolist() == [2, 7]
+    assert table["done"].tolist() == [1, 0]
+
+
+def rows(n_steps, own, other, trained=(True, True), solver="euler"):
+    check = ("midpoint", n_steps) if solver == "euler" else (solver, 2 * n_steps)
+    return [
+        {
+            "train_solver": solver,
+            "n_steps": n_steps,
+            "seed": seed,
+            "test_solver": test_solver,
+            "test_n_steps": test_n_steps,
+            "accuracy": value,
+            "trained": trained[seed],
+        }
+        for (test_solver, test_n_steps), values in (((solver, n_steps), own), (check, other))
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_gaps_are_differences_of_means_over_the_seeds_that_trained():
+    frame = pd.DataFrame(
+        rows(1, (0.9, 0.7), (0.5, 0.5))
+        + rows(2, (0.9, 0.4), (0.8, 0.0), trained=(True, False))
+        + rows(4, (0.3, 0.4), (0.8, 0.0), trained=(False, False))
+    )
+    gaps = agreement_gaps(frame)
+    assert gaps.loc[[1, 2]].tolist() == pytest.approx([0.3, 0.1])
+    assert math.isnan(gaps.loc[4])
+    rk4 = agreement_gaps(pd.DataFrame(rows(8, (0.9, 0.8), (0.85, 0.75), solver="rk4")))
+    assert rk4.to_dict() == {8: pytest.approx(0.05)}
+
+
+def test_records_hold_no_numpy_or_torch_values(root):
+    """What JSON cannot hold would be refused only at the end of a long training."""
+    document = json.loads(RUN.path(root).read_text())
+    kinds = {type(value) for record in document["records"] for value in record.values()}
+    assert kinds <= {int, float, str, bool, type(None)}
