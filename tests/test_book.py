@@ -97,7 +97,7 @@ def test_every_parameter_is_a_documented_literal(source: Path, tmp_path: Path):
 def test_every_chapter_states_profile_device_and_example(source: Path):
     at, cells = parameters_cell(source)
     lines = cells[at].source.splitlines()
-    assert any(line.startswith('profile = "paper"') for line in lines)
+    assert any(line.startswith(('profile = "paper"', 'profile = "laptop"')) for line in lines)
     assert any(line.startswith('device = "auto"') for line in lines)
     name, value = cells[at].metadata["example"].split(maxsplit=1)
     assert name in assigned_names(cells[at].source) and value

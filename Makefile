@@ -1,0 +1,49 @@
+# The only set-up is `make`: every target below creates .venv by itself where it is missing.
+SHELL  := /bin/bash
+PYTHON ?= python3
+# requirements.txt here keeps a torch that already lies in .venv, a CPU-only one for instance
+LOCK   ?= requirements-lock.txt
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lab reproduce bench clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Set-up runs once, into $(VENV). Other Python: make book PYTHON=python3.12"
+
+book: $(READY)  ## execute every chapter, build the HTML book and say where it is
+	$(BIN)/python -m nodecore book
+
+test: $(READY)  ## lint, tests, all chapters at the smoke profile, the pages in a browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lab: $(READY)  ## JupyterLab; the chapters in book/ open as notebooks
+	$(BIN)/jupyter lab --notebook-dir=.
+
+reproduce: $(READY)  ## train the evidence that is missing in book/results; stop and resume at will
+	$(BIN)/python -m nodecore study run
+
+bench: $(READY)  ## measure the speed of training and solving
+	$(BIN)/python -m nodecore bench
+
+clean:  ## remove what was built (what you trained, _build/results, stays)
+	rm -rf _build/html _build/stage _build/test _build/.doctrees _build/sphinx.log
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+
+# The stamp is younger than the lock: nothing to set up. A changed lock is installed on top.
+$(READY): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	       "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: $(PYTHON) cannot make a virtual environment (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -r $(LOCK)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	PATH="$(CURDIR)/$(BIN):$$PATH" JUPYTER_CONFIG_DIR=$(VENV)/etc/jupyter $(BIN)/jupytext-config set-default-viewer python
+	@touch $@
