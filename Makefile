@@ -27,7 +27,7 @@ lab: $(READY)  ## JupyterLab; the chapters in book/ open as notebooks
 	$(BIN)/jupyter lab --notebook-dir=.
 
 reproduce: $(READY)  ## train the evidence that is missing in book/results; stop and resume at will
-	$(BIN)/python -m nodecore study run
+	$(BIN)/python -m nodecore study run --committed
 
 bench: $(READY)  ## measure the speed of training and solving
 	$(BIN)/python -m nodecore bench

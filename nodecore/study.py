@@ -24,6 +24,7 @@ from nodecore.adapt import get_controller
 from nodecore.datasets import check_dataset
 from nodecore.evaluate import (
     TestSetting,
+    accuracy,
     check_setting,
     cross_solver_grid,
     cross_solver_settings,
@@ -349,6 +350,8 @@ def _revision():
     return result.stdout.strip() or None
 
 
+SAME_ACCURACY = 0.005  # change of an accuracy that rounding may explain
+
 # --- a whole study --------------------------------------------------------------------------------
 
 
@@ -387,6 +390,36 @@ def status(names: Sequence[str] = (), profile: str = "paper") -> pd.DataFrame:
         done = sum(find(run) is not None for run in runs)
         rows.append({"study": name, "profile": profile, "runs": len(runs), "done": done})
     return pd.DataFrame(rows)
+
+
+def verify(names: Sequence[str] = (), profile: str = "paper") -> pd.DataFrame:
+    """Test stored weights again: one row for each run, with the largest change of an accuracy.
+
+    `agrees` allows for the few samples that another machine's rounding may move over a boundary.
+    Raises ValueError for an unknown name or a damaged file.
+    """
+    runs = [replace(run, profile=profile) for name in names or STUDIES for run in get_study(name)]
+    rows = []
+    for run in tqdm(runs, "runs", leave=False):
+        evidence = find(run)
+        if evidence is not None:
+            change = _largest_change(evidence)
+            rows.append({"run": evidence.path, "change": change, "agrees": change <= SAME_ACCURACY})
+    return pd.DataFrame(rows, columns=["run", "change", "agrees"])
+
+
+def _largest_change(evidence):
+    """Largest difference between a stored accuracy and that of the stored weights today."""
+    _, test = evidence.run.protocol.load()
+    keys = ["test_solver", "test_n_steps", "test_rtol"]
+    changes = []
+    for (solver, n_steps, rtol), rows in evidence.records.groupby(keys, dropna=False):
+        fixed = pd.notna(n_steps)
+        setting = TestSetting(solver, int(n_steps) if fixed else None, None if fixed else rtol)
+        values = accuracy(evidence.field, evidence.head, test, setting)
+        members = [evidence.run.seeds.index(seed) for seed in rows["seed"]]
+        changes.append(np.abs(values[members].numpy() - rows["accuracy"].to_numpy()).max())
+    return float(max(changes))
 
 
 def agreement_gaps(frame: pd.DataFrame) -> pd.Series:

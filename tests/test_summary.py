@@ -1,0 +1,103 @@
+"""Tables from records: hand-made records in, numbers that can be checked by eye out."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from nodecore import store
+from nodecore.paper import percent
+from nodecore.summary import adaption_ends, as_trained, exact_gaps, grid_search, tolerances
+
+
+def frame(rows, **common):
+    common = {"train_solver": "euler", "trained": True} | common
+    return pd.DataFrame([common | row for row in rows], columns=store.COLUMNS)
+
+
+def fixed_steps(accuracies, trained=lambda k, seed: True):
+    """Records of (own, midpoint, exact) accuracies by n_steps, a tuple for each seed."""
+    rows = []
+    for n_steps, seeds in accuracies.items():
+        for seed, (own, midpoint, exact) in enumerate(seeds):
+            base = {"n_steps": n_steps, "seed": seed, "trained": trained(n_steps, seed)}
+            tests = [
+                {"test_solver": "euler", "test_n_steps": n_steps, "accuracy": own},
+                {"test_solver": "euler", "test_n_steps": 3 * n_steps, "accuracy": 0.0},
+                {"test_solver": "midpoint", "test_n_steps": n_steps, "accuracy": midpoint},
+                {"test_solver": "dopri5", "test_rtol": 1e-6, "accuracy": exact},
+            ]
+            rows += [base | test for test in tests]
+    return frame(rows)
+
+
+GRID = {
+    1: [(0.95, 0.4, 0.3), (0.97, 0.4, 0.3)],
+    2: [(0.8, 0.95, 0.6), (0.9, 0.75, 0.6)],
+    4: [(0.8, 0.8, 0.8), (0.7, 0.7, 0.7)],
+}
+
+
+def test_grid_search_takes_the_best_of_the_ode_like_runs_only():
+    found = grid_search(fixed_steps(GRID))
+    assert (found.critical, found.coarser, found.best) == (2, 1, 2)
+    assert found.nfe == "2-3"
+    assert found.mean == pytest.approx(0.85)
+    assert found.std == pytest.approx(math.sqrt(0.005))
+
+
+def test_seeds_that_disagree_are_counted_though_their_mean_agrees():
+    assert grid_search(fixed_steps(GRID)).disagreeing == 2
+
+
+def test_no_critical_step_is_none():
+    assert grid_search(fixed_steps({1: GRID[1]})) is None
+    assert grid_search(fixed_steps(GRID, trained=lambda k, seed: False)) is None
+
+
+def test_seeds_that_did_not_train_do_not_count():
+    table = fixed_steps(GRID, trained=lambda k, seed: (k, seed) != (1, 1))
+    assert len(as_trained(table)) == 5
+    gaps = exact_gaps(table)
+    assert gaps.to_dict() == pytest.approx({1: 0.65, 2: 0.25, 4: 0.0})
+    assert exact_gaps(fixed_steps(GRID, trained=lambda k, seed: False)).isna().all()
+
+
+def test_adaption_ends_reads_each_seed_at_its_own_last_step():
+    rows = []
+    for seed, final in enumerate([8, 16]):
+        base = {"seed": seed, "final_n_steps": final, "nfe_per_iteration": 10.0 + seed}
+        base |= {"reversals": 3, "failed_checks": 2, "spread": 0.5}
+        tests = [("euler", k, 0.5 + k / 100) for k in (8, 16)]
+        tests += [("midpoint", k, 0.4 + k / 100) for k in (8, 16)]
+        rows += [base | {"test_solver": s, "test_n_steps": k, "accuracy": a} for s, k, a in tests]
+        rows.append(base | {"test_solver": "dopri5", "test_rtol": 1e-6, "accuracy": 0.3})
+    table = adaption_ends(frame(rows, controller="algorithm1"))
+    assert table["as trained"].tolist() == pytest.approx([0.58, 0.66])
+    assert table["midpoint"].tolist() == pytest.approx([0.48, 0.56])
+    assert table["exact flow"].tolist() == [0.3, 0.3]
+
+
+def test_tolerances_go_from_coarse_to_fine():
+    rows = [
+        {"rtol": rtol, "seed": seed, "test_solver": "dopri5", "test_rtol": test, "accuracy": value}
+        for rtol, exact in [(1e-4, 0.8), (1e-1, 0.5)]
+        for seed in (0, 1)
+        for test, value in [(rtol, 0.8), (1e-6, exact)]
+    ]
+    table = tolerances(frame(rows, train_solver="dopri5", nfe_per_iteration=7.0))
+    assert table.index.tolist() == [1e-1, 1e-4]
+    assert table["gap"].tolist() == pytest.approx([0.3, 0.0])
+    assert table["trained"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "text"),
+    [
+        (0.79, 0.026, "79.0 ± 2.6 %"),
+        (0.79, math.nan, "79.0 %"),
+        (math.nan, math.nan, "-"),
+    ],
+)
+def test_percent_prints_what_there_is(mean, std, text):
+    assert percent(mean, std) == text
