@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from nodecore import kernels
 from nodecore.kernels import fused
-from nodecore.solve import solve_fixed
+from nodecore.solve import prepare_fused, solve_fixed
 from nodecore.train import get_protocol, train
 from nodecore.vector_fields import Conv1dField, Conv2dField, MLPField
 
@@ -31,11 +31,12 @@ REPEATS = 7
 LEAST_MS = 20.0  # a measurement repeats what is shorter
 DIFFRAX = "diffrax jit + vmap"
 TORCHDIFFEQ = "torchdiffeq, seed by seed"
-FUSED, TORCH = "nodecore fused", "nodecore torch"
+FUSED, AUTOGRAD, TORCH = "nodecore fused", "nodecore fused, autograd", "nodecore torch"
 NOTE = """\
 ms: milliseconds per seed and iteration (a solve and the gradient of all parameters), median of the
 repeats. GFLOP/s counts useful arithmetic only: two operations per weight and output it reaches,
 taps beyond the edge left out; forward once, backward twice; nothing that is computed again.
+nodecore fused: as in `train`, set up once; with autograd: as in `solve_fixed`, each call by itself.
 Peak: torch.mm of 1024 x 1024 float32 matrices on one core, times the threads of the row."""
 
 
@@ -113,6 +114,21 @@ def nodecore_step(case: Case, backend: str) -> Step:
     def step():
         z = solve_fixed(vector_field, z0, case.solver, n_steps=case.n_steps, backend=backend).z
         return torch.autograd.grad(z, parameters, cotangent)
+
+    return step
+
+
+def prepared_step(case: Case) -> Step:
+    """The fused kernel as `train` calls it: set up once, no autograd around it."""
+    vector_field, (z0, cotangent) = case.make_field(), case.make_states()
+    layers = vector_field.block_layers()
+    tensors = [z0, *(t.detach() for layer in layers for t in (layer.weight, layer.bias))]
+    solve = prepare_fused(vector_field, z0, case.solver, n_steps=case.n_steps)
+    tape = solve.tape()
+
+    def step():
+        solve.forward(tensors, tape)
+        return solve.backward(tensors, tape, cotangent)
 
     return step
 
@@ -258,8 +274,9 @@ def make_engines(case: Case, diffrax: Diffrax | None) -> list[Engine]:
     if case.field == "conv2d":
         engines.append(torch_engine("bare conv2d", 1, bare_convolution_step(case)))
     elif kernels.status().available:
-        step = nodecore_step(case, "fused")
+        step = prepared_step(case)
         engines += [torch_engine(FUSED, threads, step) for threads in (1, 2)]
+        engines.append(torch_engine(AUTOGRAD, 1, nodecore_step(case, "fused")))
     engines.append(torch_engine(TORCH, 1, nodecore_step(case, "torch")))
     if case.field != "conv2d":
         engines.append(torch_engine("torch eager bmm", 1, eager_step(case)))
@@ -327,7 +344,7 @@ def measure_growth(repeats: int) -> list[dict]:
     rows = []
     for change, case in GROWTH.items():
         pair = [
-            torch_engine(name, 1, nodecore_step(c, "fused"))
+            torch_engine(name, 1, prepared_step(c))
             for name, c in (("before", LANDSCAPE), ("after", case))
         ]
         times = take_turns(pair, 3 * repeats)
@@ -341,15 +358,15 @@ def measure_growth(repeats: int) -> list[dict]:
 def measure_iterations(iterations: int = 300) -> list[dict]:
     """Share of a training iteration that is not the kernel: batching, classifier, loss, Adam."""
     rows = []
-    for solver, members, threads in (("euler", 5, 1), ("rk4", 5, 1), ("euler", 20, 1)):
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+    for solver, members in (("euler", 5), ("rk4", 5), ("euler", 20), ("rk4", 20)):
         protocol = replace(get_protocol("landscape"), iterations=iterations)
         with _KernelClock() as clock:
             run = train(protocol, solver, range(members), n_steps=16, device="cpu", progress=False)
         ms = run.seconds / iterations / members * 1e3
         name = f"training iteration, landscape, {solver}, K = 16, {members} members"
         outside = 1 - clock.seconds / run.seconds
-        rows.append(row(name, FUSED, threads, ms=ms, outside_kernel=outside))
+        rows.append(row(name, FUSED, 1, ms=ms, outside_kernel=outside))
     return rows
 
 

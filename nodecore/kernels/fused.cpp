@@ -4,9 +4,9 @@
 //
 // forward, and backward (the exact gradient of the discrete solve), for many members at once.
 //
-// A sample is `positions` blocks of `channels` numbers; every layer is applied at each position with
-// the same weights. W1 and W3 see one position, W2 (the `*`) sees `window` neighbouring ones, zero
-// beyond the ends. One position is the dense network, a window of 3 the 1-D convolution.
+// A sample is `positions` blocks of `channels` numbers; every layer is applied at each position
+// with the same weights. W1 and W3 see one position, W2 (the `*`) sees `window` neighbouring ones,
+// zero beyond the ends. One position is the dense network, a window of 3 the 1-D convolution.
 //
 // Order of loops, outermost first:
 //     (member, tile of samples)   independent, shared out between threads
@@ -15,8 +15,8 @@
 //     block of rows x block of units, in registers
 //
 // Arrays of a tile are [position][sample][channel]: a row is one sample at one position, and hidden
-// channels are padded with zeros to whole SIMD vectors. Gradients of the weights are summed per tile
-// and the tiles added in order, so the bits of a result do not depend on the number of threads.
+// channels are padded with zeros to whole SIMD vectors. Gradients of the weights are summed per
+// tile and the tiles added in order: the bits of a result do not depend on the number of threads.
 
 #include <algorithm>
 #include <cstdint>
@@ -27,16 +27,17 @@
 
 // What the caller hands over. Arrays are dense, members first; mirrored field by field in Python.
 extern "C" struct Problem {
-    int64_t members, batch, positions, channels, width1, width2, window, stages, threads, keep_hidden;
-    const double *a, *b;                        // (stages, stages), (stages)
-    const int64_t *n_steps;                     // (members)
-    const double *step_size, *last_step;        // (members)
-    const float *w1, *b1;                       // (members, channels, width1), (members, width1)
-    const float *w2, *b2;                       // (members, window * width1, width2), ...
-    const float *w3, *b3;                       // (members, width2, channels), ...
-    const float *z0;                            // (members, batch, positions * channels)
-    float *z1;                                  // the same
-    float *tape;                                // stage states and second hidden maps, or null
+    int64_t members, batch, positions, channels, width1, width2, window, stages, threads,
+        keep_hidden;
+    const double *a, *b;                 // (stages, stages), (stages)
+    const int64_t *n_steps;              // (members)
+    const double *step_size, *last_step; // (members)
+    const float *w1, *b1;                // (members, channels, width1), (members, width1)
+    const float *w2, *b2;                // (members, window * width1, width2), ...
+    const float *w3, *b3;                // (members, width2, channels), ...
+    const float *z0;                     // (members, batch, positions * channels)
+    float *z1;                           // the same
+    float *tape;                         // stage states and second hidden maps, or null
     const float *grad_z1;
     float *grad_z0, *grad_w1, *grad_b1, *grad_w2, *grad_b2, *grad_w3, *grad_b3;
 };
@@ -46,9 +47,9 @@ namespace {
 // ---------------------------------------------------------------------------- vectors
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS = 8, PANEL = 3;  // 32 registers: 8 x 3 sums, 3 weights, 1 broadcast
+constexpr int LANES = 16, ROWS = 8, PANEL = 3; // 32 registers: 8 x 3 sums, 3 weights, 1 broadcast
 #elif defined(__AVX__)
-constexpr int LANES = 8, ROWS = 4, PANEL = 3;   // 16 registers: 4 x 3, 3, 1
+constexpr int LANES = 8, ROWS = 4, PANEL = 3; // 16 registers: 4 x 3, 3, 1
 #elif defined(__aarch64__)
 constexpr int LANES = 4, ROWS = 8, PANEL = 3;
 #else
@@ -108,7 +109,9 @@ struct Taps {
     void add(const float *block, const float *weight) { x[count] = block, w[count++] = weight; }
 };
 
-template <int V> struct Width { static constexpr int value = V; };
+template <int V> struct Width {
+    static constexpr int value = V;
+};
 
 // Calls f(Width<v>, first column) for panels of v <= PANEL vectors that cover `columns`.
 template <class F> inline void for_panels(int64_t columns, F f) {
@@ -117,7 +120,8 @@ template <class F> inline void for_panels(int64_t columns, F f) {
         const int64_t v = (vectors - start + panels - i - 1) / (panels - i);
         if (v == 1) f(Width<1>(), start * LANES);
         if (v == 2) f(Width<2>(), start * LANES);
-        if constexpr (PANEL >= 3) if (v == 3) f(Width<3>(), start * LANES);
+        if constexpr (PANEL >= 3)
+            if (v == 3) f(Width<3>(), start * LANES);
         start += v;
     }
 }
@@ -211,7 +215,8 @@ inline void outer(const float *x, const float *g, float *out, int64_t rows, int6
         auto blocks = [&](auto n) {
             constexpr int N = decltype(n)::value;
             for (; k + N <= depth; k += N)
-                outer_block<N, V>(x + k, g + column, out + k * columns + column, rows, depth, columns);
+                outer_block<N, V>(x + k, g + column, out + k * columns + column, rows, depth,
+                                  columns);
         };
         blocks(Width<ROWS>());
         if constexpr (ROWS > 4) blocks(Width<4>());
@@ -235,7 +240,7 @@ void combine(float *out, const float *z, int64_t n, const std::vector<float> &co
 
 struct Shape {
     int64_t positions, channels, width1, width2, window, radius, ring, stages;
-    int64_t samples, tiles;         // samples of a tile (whole vectors), tiles of a member's batch
+    int64_t samples, tiles; // samples of a tile (whole vectors), tiles of a member's batch
     bool keep_hidden;
 
     explicit Shape(const Problem &p)
@@ -311,7 +316,8 @@ struct Member {
         : p(s, memory), w2t(memory + Weights::floats(s)) {
         std::memset(memory, 0, floats(s) * sizeof(float));
         const int64_t c = q.channels, n1 = q.width1, n2 = q.width2;
-        for (int64_t i = 0; i < c; ++i) std::copy_n(q.w1 + (m * c + i) * n1, n1, p.w1 + i * s.width1);
+        for (int64_t i = 0; i < c; ++i)
+            std::copy_n(q.w1 + (m * c + i) * n1, n1, p.w1 + i * s.width1);
         for (int64_t tap = 0; tap < s.window; ++tap)
             for (int64_t i = 0; i < n1; ++i) {
                 const float *row = q.w2 + ((m * s.window + tap) * n1 + i) * n2;
@@ -336,13 +342,13 @@ class Tile {
     const Shape &s_;
     const Member &w_;
     int64_t member_, first_, real_, steps_;
-    float *tape_;                                  // [step][stage][state | second hidden map]
-    float *hidden1_, *hidden2_, *gradient2_;       // rings of positions: [p % ring][sample][unit]
+    float *tape_;                            // [step][stage][state | second hidden map]
+    float *hidden1_, *hidden2_, *gradient2_; // rings of positions: [p % ring][sample][unit]
     float *gradient1_, *bias3_, *zeros_;
 
   public:
-    Tile(const Problem &q, const Shape &s, const Member &w, int64_t member, int64_t tile, float *tape,
-         Arena &arena)
+    Tile(const Problem &q, const Shape &s, const Member &w, int64_t member, int64_t tile,
+         float *tape, Arena &arena)
         : q_(q), s_(s), w_(w), member_(member), first_(tile * s.samples),
           real_(std::min(s.samples, q.batch - first_)), steps_(q.n_steps[member]), tape_(tape) {
         arena.reserve((3 * s.ring + 1) * s.samples * std::max(s.width1, s.width2) +
@@ -385,7 +391,8 @@ class Tile {
         for (int64_t step = steps_ - 1; step >= 0; --step) {
             for (int64_t i = stages - 1; i >= 0; --i) {
                 std::vector<float> column(stages, 0.f);
-                for (int64_t j = i + 1; j < stages; ++j) column[j] = float(h(step) * q_.a[j * stages + i]);
+                for (int64_t j = i + 1; j < stages; ++j)
+                    column[j] = float(h(step) * q_.a[j * stages + i]);
                 combine(g, zero, n, column, u);
                 combine(g, g, n, {float(h(step) * q_.b[i])}, lambda);
                 combine(sum_g, sum_g, n, {1.f}, g);
@@ -428,7 +435,8 @@ class Tile {
         const int64_t dim = s_.positions * s_.channels;
         for (int64_t p = 0; p < s_.positions; ++p)
             for (int64_t s = 0; s < s_.samples; ++s)
-                std::copy_n(batch + (member_ * q_.batch + first_ + std::min(s, real_ - 1)) * dim + p * s_.channels,
+                std::copy_n(batch + (member_ * q_.batch + first_ + std::min(s, real_ - 1)) * dim +
+                                p * s_.channels,
                             s_.channels, tile + (p * s_.samples + s) * s_.channels);
     }
     void scatter(const float *tile, float *batch) const {
@@ -457,8 +465,8 @@ class Tile {
     }
 
     void second_layer(int64_t p, float *out) {
-        product(window(hidden1_, s_.width1, w_.p.w2, s_.width2, p), s_.samples, s_.width1, s_.width2,
-                w_.p.b2, [&](auto &sum, int64_t offset, int64_t) {
+        product(window(hidden1_, s_.width1, w_.p.w2, s_.width2, p), s_.samples, s_.width1,
+                s_.width2, w_.p.b2, [&](auto &sum, int64_t offset, int64_t) {
                     each(sum, [&](vec &v, int r, int c) {
                         store(out + offset + r * s_.width2 + c, relu(v));
                     });
@@ -510,7 +518,8 @@ class Tile {
     }
 
     // u = f'(y)^T g, and the gradients of the parameters added to `sums`. Position q of the first
-    // map is computed `radius` ahead of the second map's gradient, and that as far ahead of the first's.
+    // map is computed `radius` ahead of the second map's gradient, that as far ahead of the first's.
+    // `next`: the second hidden maps of the evaluation that comes next, still far from the core.
     void field_gradient(const float *y, const float *hidden2, const float *next, const float *g,
                         float *u, Weights &sums) {
         for (int64_t q = 0; q < s_.positions + 2 * s_.radius; ++q) {
@@ -536,18 +545,18 @@ class Tile {
         for (int64_t tap = 0; tap < s_.window; ++tap) {
             const int64_t neighbour = p + tap - s_.radius;
             if (neighbour >= 0 && neighbour < s_.positions)
-                outer(at(hidden1_, neighbour, s_.width1), out, sums.w2 + tap * s_.width1 * s_.width2,
-                      s_.samples, s_.width1, s_.width2);
+                outer(at(hidden1_, neighbour, s_.width1), out,
+                      sums.w2 + tap * s_.width1 * s_.width2, s_.samples, s_.width1, s_.width2);
         }
     }
 
-    // `next`: the second hidden maps of the evaluation that comes next, on their way from memory.
     void first_gradient(int64_t p, const float *y, const float *next, float *u, Weights &sums) {
         if (next) next += p * s_.samples * s_.width2;
         const float *h1 = at(hidden1_, p, s_.width1);
-        product(window(gradient2_, s_.width2, w_.w2t, s_.width1, p), s_.samples, s_.width2, s_.width1,
-                zeros_, [&](auto &sum, int64_t offset, int64_t column) {
-                    finish_gradient(sum, h1 + offset, gradient1_ + offset, sums.b1 + column, s_.width1);
+        product(window(gradient2_, s_.width2, w_.w2t, s_.width1, p), s_.samples, s_.width2,
+                s_.width1, zeros_, [&](auto &sum, int64_t offset, int64_t column) {
+                    finish_gradient(sum, h1 + offset, gradient1_ + offset, sums.b1 + column,
+                                    s_.width1);
                     if (next && column == 0)
                         prefetch(next + offset / s_.width1 * s_.width2, ROWS, s_.width2, s_.width2);
                 });
@@ -563,7 +572,7 @@ class Call {
     const Problem &q_;
     Shape s_;
     Arena memory_;
-    std::vector<int64_t> before_;  // steps of the members before each one
+    std::vector<int64_t> before_; // steps of the members before each one
     std::vector<Member> members_;
     float *sums_ = nullptr;
 
@@ -571,12 +580,11 @@ class Call {
     explicit Call(const Problem &q) : q_(q), s_(q), before_(q.members + 1, 0) {
         for (int64_t m = 0; m < q.members; ++m) before_[m + 1] = before_[m] + q.n_steps[m];
     }
-    int64_t tape_floats() const {
-        return before_.back() * s_.tiles * s_.stages * s_.evaluation();
-    }
+    int64_t tape_floats() const { return before_.back() * s_.tiles * s_.stages * s_.evaluation(); }
 
     void run(bool backward) {
-        const int64_t per_member = Member::floats(s_), per_tile = (Weights::floats(s_) + 15) / 16 * 16;
+        const int64_t per_member = Member::floats(s_),
+                      per_tile = (Weights::floats(s_) + 15) / 16 * 16;
         const int64_t tasks = q_.members * s_.tiles;
         memory_.reserve(q_.members * per_member + (backward ? tasks * per_tile : 0));
         float *weights = memory_.take(q_.members * per_member);
@@ -616,20 +624,22 @@ class Call {
             for (int64_t i = 0; i < per_tile; ++i) first[i] += first[t * per_tile + i];
         const Weights g(s_, first);
         const int64_t c = q_.channels, n1 = q_.width1, n2 = q_.width2;
-        for (int64_t i = 0; i < c; ++i) std::copy_n(g.w1 + i * s_.width1, n1, q_.grad_w1 + (m * c + i) * n1);
+        for (int64_t i = 0; i < c; ++i)
+            std::copy_n(g.w1 + i * s_.width1, n1, q_.grad_w1 + (m * c + i) * n1);
         for (int64_t tap = 0; tap < s_.window; ++tap)
             for (int64_t i = 0; i < n1; ++i)
                 std::copy_n(g.w2 + (tap * s_.width1 + i) * s_.width2, n2,
                             q_.grad_w2 + ((m * s_.window + tap) * n1 + i) * n2);
         for (int64_t j = 0; j < n2; ++j)
-            for (int64_t i = 0; i < c; ++i) q_.grad_w3[(m * n2 + j) * c + i] = g.w3t[i * s_.width2 + j];
+            for (int64_t i = 0; i < c; ++i)
+                q_.grad_w3[(m * n2 + j) * c + i] = g.w3t[i * s_.width2 + j];
         std::copy_n(g.b1, n1, q_.grad_b1 + m * n1);
         std::copy_n(g.b2, n2, q_.grad_b2 + m * n2);
         std::copy_n(g.b3, c, q_.grad_b3 + m * c);
     }
 };
 
-}  // namespace
+} // namespace
 
 extern "C" {
 int64_t nodecore_tape_floats(const Problem *q) { return Call(*q).tape_floats(); }

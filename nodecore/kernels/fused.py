@@ -12,12 +12,11 @@ from torch.autograd.function import once_differentiable
 
 from nodecore.kernels.build import library
 
-# A backward pass needs every stage's state, and the second hidden map unless it is computed again.
-# Keeping it saves a third of the arithmetic; beyond this many bytes it no longer pays.
-HIDDEN_BYTES = 256 * 2**20
-PROCESS = (
-    os.getpid()
-)  # a forked child has none of its parent's OpenMP threads and would wait for them
+# A backward pass needs every stage's state, and the second hidden map unless it is computed again,
+# which costs a seventh of the time. Beyond this many bytes the memory is worth more than that.
+HIDDEN_BYTES = 512 * 2**20
+# A forked child has none of its parent's OpenMP threads and would wait for them.
+PROCESS = os.getpid()
 
 
 class BlockLayer(NamedTuple):
@@ -120,7 +119,7 @@ class FusedSolve:
 
     def tape(self) -> "_Tape":
         p = self.problem
-        evaluations = int(self.n_steps.sum()) * p.stages
+        evaluations = sum(self.n_steps.tolist()) * p.stages
         hidden_bytes = 4 * evaluations * p.batch * p.positions * p.width2
         p.keep_hidden = hidden_bytes <= HIDDEN_BYTES
         size = self.kernel.nodecore_tape_floats
@@ -151,7 +150,7 @@ class _Tape:
             self._spare[:] = [t for t in self._spare if t is not fitting[0]]
 
     def __del__(self):
-        self._spare[:] = [self.memory, *self._spare[:3]]
+        self._spare[:] = [self.memory, *self._spare[:1]]
 
 
 class _Solve(torch.autograd.Function):
@@ -199,7 +198,7 @@ def _check(z0, layers, n_steps, step_size, last_step, positions) -> None:
         raise ValueError(f"positions = {positions} does not divide dim = {dim} of z0")
     if len(layers) != 3 or layers[1].window not in (1, 3):
         raise ValueError("layers: give three, the second with a window of 1 or 3")
-    _check_tensor("z0", z0, torch.float32, tuple(z0.shape))
+    _check_tensor("z0", z0, torch.float32, z0.shape)
     channels = dim // positions
     for number, layer in enumerate(layers):
         if number != 1 and layer.window != 1:
@@ -215,16 +214,18 @@ def _check(z0, layers, n_steps, step_size, last_step, positions) -> None:
     _check_tensor("n_steps", n_steps, torch.int64, (members,))
     _check_tensor("step_size", step_size, torch.float64, (members,))
     _check_tensor("last_step", last_step, torch.float64, (members,))
-    if int(n_steps.min()) < 1:
+    if min(n_steps.tolist()) < 1:
         raise ValueError(f"n_steps = {n_steps.tolist()}: every member needs at least 1 step")
 
 
 def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    fits = tensor.dtype is dtype and tensor.shape == shape
+    if fits and tensor.device.type == "cpu" and tensor.is_contiguous():
+        return  # the usual case, every iteration of a training
     if tensor.device.type != "cpu":
         raise ValueError(f"{name} is on {tensor.device}: move it to the CPU, or use the torch path")
     if tensor.dtype != dtype:
         raise ValueError(f"{name} has dtype {tensor.dtype}: convert it with .to({dtype})")
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {shape}")
-    if not tensor.is_contiguous():
-        raise ValueError(f"{name} is not contiguous (strides {tensor.stride()}): use .contiguous()")
+    raise ValueError(f"{name} is not contiguous (strides {tensor.stride()}): use .contiguous()")

@@ -1,0 +1,96 @@
+// Runs the kernel over odd shapes for the sanitizers: arrays of exactly the sizes it may touch,
+// one thread against three, kept against recomputed hidden maps.
+
+#include "fused.cpp"
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace {
+
+// Of exactly `n` floats: one too many read or written is an error of the sanitizer.
+struct Array {
+    std::vector<float> values;
+    explicit Array(int64_t n, float scale = 0) : values(n) {
+        for (float &v : values) v = scale * (2.f * std::rand() / RAND_MAX - 1.f);
+        values.shrink_to_fit();
+    }
+    float *data() { return values.data(); }
+};
+
+struct Run {
+    Array z1, z0, w1, b1, w2, b2, w3, b3; // the result and the gradients
+    bool operator==(const Run &o) const {
+        return z1.values == o.z1.values && z0.values == o.z0.values && w1.values == o.w1.values &&
+               b1.values == o.b1.values && w2.values == o.w2.values && b2.values == o.b2.values &&
+               w3.values == o.w3.values && b3.values == o.b3.values;
+    }
+};
+
+struct Case {
+    int64_t members, batch, positions, channels, width1, width2, window;
+};
+
+const double RK4_A[] = {0, 0, 0, 0, .5, 0, 0, 0, 0, .5, 0, 0, 0, 0, 1, 0};
+const double RK4_B[] = {1 / 6., 1 / 3., 1 / 3., 1 / 6.};
+
+Run solve(const Case &c, Array *in, int64_t threads, bool keep) {
+    const int64_t state = c.members * c.batch * c.positions * c.channels;
+    std::vector<int64_t> n_steps(c.members);
+    std::vector<double> step(c.members), last(c.members);
+    for (int64_t m = 0; m < c.members; ++m)
+        n_steps[m] = 1 + m % 3, step[m] = 1 / (n_steps[m] - .3),
+        last[m] = 1 - (n_steps[m] - 1) * step[m];
+    Run r{Array(state),
+          Array(state),
+          Array(in[1].values.size()),
+          Array(in[2].values.size()),
+          Array(in[3].values.size()),
+          Array(in[4].values.size()),
+          Array(in[5].values.size()),
+          Array(in[6].values.size())};
+    Problem q{};
+    q.members = c.members, q.batch = c.batch, q.positions = c.positions, q.channels = c.channels;
+    q.width1 = c.width1, q.width2 = c.width2, q.window = c.window, q.stages = 4;
+    q.threads = threads, q.keep_hidden = keep, q.a = RK4_A, q.b = RK4_B;
+    q.n_steps = n_steps.data(), q.step_size = step.data(), q.last_step = last.data();
+    q.z0 = in[0].data(), q.w1 = in[1].data(), q.b1 = in[2].data(), q.w2 = in[3].data();
+    q.b2 = in[4].data(), q.w3 = in[5].data(), q.b3 = in[6].data(), q.grad_z1 = in[7].data();
+    q.z1 = r.z1.data(), q.grad_z0 = r.z0.data(), q.grad_w1 = r.w1.data(), q.grad_b1 = r.b1.data();
+    q.grad_w2 = r.w2.data(), q.grad_b2 = r.b2.data(), q.grad_w3 = r.w3.data();
+    q.grad_b3 = r.b3.data();
+    nodecore_forward(&q); // without a tape
+    const std::vector<float> untaped = r.z1.values;
+    q.tape =
+        static_cast<float *>(::operator new(nodecore_tape_floats(&q) * 4, std::align_val_t{64}));
+    nodecore_forward(&q);
+    nodecore_backward(&q);
+    ::operator delete(q.tape, std::align_val_t{64});
+    if (r.z1.values != untaped) std::puts("the tape changes the result"), std::exit(1);
+    return r;
+}
+
+void check(const Case &c) {
+    const int64_t state = c.members * c.batch * c.positions * c.channels, m = c.members;
+    Array in[] = {Array(state, 1),
+                  Array(m * c.channels * c.width1, 1),
+                  Array(m * c.width1, .1f),
+                  Array(m * c.window * c.width1 * c.width2, .3f),
+                  Array(m * c.width2, .1f),
+                  Array(m * c.width2 * c.channels, .3f),
+                  Array(m * c.channels, .1f),
+                  Array(state, 1)};
+    Run one = solve(c, in, 1, true);
+    if (!(one == solve(c, in, 3, true))) std::puts("threads change the result"), std::exit(1);
+    if (!(one == solve(c, in, 3, false))) std::puts("recomputing changes the result"), std::exit(1);
+}
+
+} // namespace
+
+int main() {
+    check({1, 1, 1, 1, 1, 1, 1});
+    check({3, 70, 1, 2, 48, 48, 1});
+    check({2, 129, 1, 3, 17, 65, 1});
+    check({2, 33, 2, 1, 32, 32, 3});
+    check({1, 19, 7, 2, 20, 9, 3});
+}
