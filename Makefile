@@ -9,7 +9,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab reproduce bench clean
+.PHONY: help book test lab reproduce bench overview clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,12 +29,22 @@ lab: $(READY)  ## JupyterLab; the chapters in book/ open as notebooks
 reproduce: $(READY)  ## train the evidence that is missing in book/results; stop and resume at will
 	$(BIN)/python -m nodecore study run --committed
 
-bench: $(READY)  ## measure the speed of training and solving
+bench: $(READY) .venv-bench/.ready  ## measure the speed of training and solving against peers
 	$(BIN)/python -m nodecore bench
+
+overview: $(READY)  ## draw the picture of the README anew, from the book that was built last
+	$(BIN)/python -c 'from nodecore.figures import export_figure as e; \
+	  e("_build/stage/book/02_trajectory_crossing.ipynb", "fig-crossing", "book/assets/overview.png")'
 
 clean:  ## remove what was built (what you trained, _build/results, stays)
 	rm -rf _build/html _build/stage _build/test _build/.doctrees _build/sphinx.log
 	rm -rf .pytest_cache .ruff_cache .hypothesis
+
+# diffrax, for the benchmark alone
+.venv-bench/.ready: requirements-bench.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	@touch $@
 
 # The stamp is younger than the lock: nothing to set up. A changed lock is installed on top.
 $(READY): $(LOCK) pyproject.toml

@@ -186,18 +186,28 @@ class _Ensemble:
         self.tableau = get_tableau(solver)
         self.controller, self.backend, self.device = controller, backend, device
         self.field, self.head = (m.to(device) for m in make_model(protocol, seeds))
+        # All parameters lie in one vector: the optimiser then works on one tensor, not eight.
         parameters = [*self.field.parameters(), *self.head.parameters()]
-        options = (
-            {"capturable": True} if device.type == "cuda" and protocol.optimiser == "adam" else {}
-        )
+        self.flat = torch.cat([p.detach().flatten() for p in parameters])
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.sizes, self.shapes = zip(*((p.numel(), p.shape) for p in parameters), strict=True)
+        values, gradients = self.views(self.flat), self.views(self.flat.grad)
+        for parameter, value, gradient in zip(parameters, values, gradients, strict=True):
+            parameter.data, parameter.grad = value, gradient
+        graphed_adam = device.type == "cuda" and protocol.optimiser == "adam"
+        options = {"capturable": True} if graphed_adam else {}
         make = OPTIMISERS[protocol.optimiser]
-        self.optimiser = make(parameters, lr=protocol.learning_rate, fused=True, **options)
+        self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
         self.states: list[StepState] = []
         self.step_size = None if n_steps is None else protocol.T / n_steps
         self.nfe = torch.zeros(len(seeds), dtype=torch.int64, device=device)
         self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
         self.backend_used = "torch"
+
+    def views(self, flat):
+        """A vector like `flat` as the parameters' shapes, in their order."""
+        return [part.view(s) for part, s in zip(flat.split(self.sizes), self.shapes, strict=True)]
 
     def choose_first_step(self, x):
         """Hairer's start with order 1, on the first batch, for each member by itself."""
@@ -252,22 +262,22 @@ class _Ensemble:
     def retire(self, failed):
         """Give up the members whose solve cannot go on: weights of zero solve in one step."""
         self.alive &= ~failed
-        for parameter in self.optimiser.param_groups[0]["params"]:
-            parameter[failed] = 0.0
-            for moment in self.optimiser.state[parameter].values():
-                if moment.shape == parameter.shape:
-                    moment[failed] = 0.0
+        state = self.optimiser.state[self.flat].values()
+        moments = [value for value in state if value.shape == self.flat.shape]
+        for flat in (self.flat, *moments):
+            for view in self.views(flat):
+                view[failed] = 0.0
 
     def descend(self, logits, y):
         losses = member_losses(logits, y)
         self.account(losses.detach())
-        self.optimiser.zero_grad(set_to_none=True)
+        self.flat.grad.zero_()
         losses.sum().backward()
         self.optimiser.step()
 
-    def account(self, losses):
-        """Note which members' losses are still finite."""
-        self.alive &= torch.isfinite(losses)
+    def account(self, values):
+        """Note which members' values, (members,), are still finite."""
+        self.alive &= torch.isfinite(values)
         self.finite_iterations += self.alive
 
     @torch.no_grad()
@@ -316,6 +326,7 @@ class _FusedStep:
         self.ensemble, self.n_steps, self.solve = ensemble, n_steps, None
         layers = ensemble.field.block_layers()
         self.parameters = [t for layer in layers for t in (layer.weight, layer.bias)]
+        self.gradients = [parameter.grad for parameter in self.parameters]
 
     @torch.no_grad()
     def __call__(self, x, y) -> None:
@@ -323,17 +334,15 @@ class _FusedStep:
         if self.solve is None:
             self._prepare(x)
         z = self.solve.forward([x, *self.parameters], self.tape)
-        log_p = torch.baddbmm(bias[:, None], z, weight).log_softmax(-1)
-        label = y[..., None]
-        losses = -log_p.gather(2, label).mean((1, 2))
+        logits = torch.baddbmm(bias[:, None], z, weight)
         # d loss / d logits = (softmax - one-hot) / batch
-        slope = log_p.exp_().scatter_add_(2, label, self.minus_one).div_(y.shape[1])
-        weight.grad, bias.grad = z.mT @ slope, slope.sum(1)
-        gradients = self.solve.backward([x, *self.parameters], self.tape, slope @ weight.mT)
-        for parameter, gradient in zip(self.parameters, gradients[1:], strict=True):
-            parameter.grad = gradient
+        slope = logits.softmax(-1).scatter_add_(2, y[..., None], self.minus_one).div_(y.shape[1])
+        torch.bmm(z.mT, slope, out=weight.grad)
+        torch.sum(slope, 1, out=bias.grad)
+        gradients = [self.grad_x, *self.gradients]
+        self.solve.backward([x, *self.parameters], self.tape, slope @ weight.mT, gradients)
         ensemble.nfe += self.nfe
-        ensemble.account(losses)
+        ensemble.account(logits.sum((1, 2)))  # the loss is finite where all logits are
         ensemble.optimiser.step()
 
     def _prepare(self, x):
@@ -343,6 +352,7 @@ class _FusedStep:
         )
         self.tape = self.solve.tape()
         self.nfe = self.n_steps * ensemble.tableau.n_solution_stages
+        self.grad_x = torch.empty_like(x)
         self.minus_one = x.new_full((), -1.0).expand(*x.shape[:2], 1)
         ensemble.backend_used = "fused"
 

@@ -110,8 +110,15 @@ class FusedSolve:
         self._call("nodecore_forward", tensors, z1=z1, tape=tape and tape.memory)
         return z1
 
-    def backward(self, tensors: list[Tensor], tape: "_Tape", grad: Tensor) -> list[Tensor]:
-        gradients = [torch.empty_like(t) for t in tensors]
+    def backward(
+        self,
+        tensors: list[Tensor],
+        tape: "_Tape",
+        grad: Tensor,
+        gradients: list[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Gradients of `tensors`, written into `gradients` where given (contiguous, alike)."""
+        gradients = gradients or [torch.empty_like(t) for t in tensors]
         names = ["grad_z0", *(f"grad_{name}" for name in PARAMETERS)]
         outputs = dict(zip(names, gradients, strict=True))
         self._call("nodecore_backward", tensors, grad_z1=grad, tape=tape.memory, **outputs)
