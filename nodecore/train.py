@@ -335,8 +335,9 @@ class _FusedStep:
             self._prepare(x)
         z = self.solve.forward([x, *self.parameters], self.tape)
         logits = torch.baddbmm(bias[:, None], z, weight)
-        # d loss / d logits = (softmax - one-hot) / batch
-        slope = logits.softmax(-1).scatter_add_(2, y[..., None], self.minus_one).div_(y.shape[1])
+        # d loss / d logits = (softmax - one-hot) / batch, rounded as autograd rounds it
+        slope = logits.log_softmax(-1).exp_()
+        slope.scatter_add_(2, y[..., None], self.minus_one).div_(y.shape[1])
         torch.bmm(z.mT, slope, out=weight.grad)
         torch.sum(slope, 1, out=bias.grad)
         gradients = [self.grad_x, *self.gradients]
