@@ -9,7 +9,8 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -112,18 +113,60 @@ def solve_fixed(
     if (n_steps is None) == (step_size is None):
         raise ValueError(f"n_steps = {n_steps} and step_size = {step_size}: give exactly one")
     if n_steps is not None:
-        steps = torch.tensor([check_n_steps(n_steps)])
-        sizes = torch.tensor([span / n_steps], dtype=torch.float64)
+        schedule = _equal_steps(span / check_n_steps(n_steps), n_steps, t[0], span)
     else:
-        sizes = torch.as_tensor(step_size, dtype=torch.float64, device="cpu").detach()
-        per_member = sizes.dim() > 0
-        sizes = sizes.reshape(-1)
-        _check_step_sizes(sizes, span, z0, per_member)
-        steps = count_steps(sizes, span)
-    last = span - (steps - 1) * sizes
-    if choose_backend(f, z0, path, backend) == "fused":
-        return _solve_fused(f, z0, tableau, steps, sizes, last, t[0])
-    return _walk(f, z0, tableau, steps, sizes, last, t[0], path)
+        schedule = _chosen_steps(step_size, t[0], span, z0)
+    walk = _walk_fused if choose_backend(f, z0, path, backend) == "fused" else _walk
+    z, states = walk(f, z0, tableau, schedule, path)
+    return Solution(
+        z,
+        ts=schedule.ts[:, 0].clone() if schedule.shared else schedule.ts.T,
+        nfe=_shaped(schedule.n_steps * tableau.n_solution_stages, schedule.shared),
+        n_accepted=_shaped(schedule.n_steps, schedule.shared),
+        path=torch.stack(states) if path else None,
+        backend="fused" if walk is _walk_fused else "torch",
+    )
+
+
+class _Schedule(NamedTuple):
+    """The steps of a walk, for each instance, or for one that stands for all where `shared`.
+
+    n_steps (instances,) int64; step_size, last_step (instances,) float64; hs (n, instances) every
+    step, 0 where an instance has arrived; ts (n + 1, instances) the times.
+    """
+
+    n_steps: Tensor
+    step_size: Tensor
+    last_step: Tensor
+    hs: Tensor
+    ts: Tensor
+    shared: bool
+
+
+def _schedule(n_steps, step_size, t0, span, shared):
+    last = span - (n_steps - 1) * step_size
+    k = torch.arange(int(n_steps.max()))[:, None]
+    hs = torch.where(k < n_steps - 1, step_size, torch.where(k == n_steps - 1, last, 0.0))
+    ts = t0 + torch.cat([torch.zeros_like(hs[:1]), hs.cumsum(0)])
+    return _Schedule(n_steps, step_size, last, hs, ts, shared)
+
+
+@lru_cache(maxsize=64)
+def _equal_steps(step_size: float, n_steps: int, t0: float, span: float) -> _Schedule:
+    """Every iteration of a training asks for the same one again."""
+    size = torch.tensor([step_size], dtype=torch.float64)
+    return _schedule(torch.tensor([n_steps]), size, t0, span, shared=True)
+
+
+def _chosen_steps(step_size, t0, span, z0):
+    sizes = torch.as_tensor(step_size, dtype=torch.float64, device="cpu").detach()
+    shared = sizes.dim() == 0
+    sizes = sizes.reshape(-1)
+    _check_step_sizes(sizes, span, z0, not shared)
+    n_steps = count_steps(sizes, span)
+    if shared:
+        return _equal_steps(float(sizes), int(n_steps), t0, span)
+    return _schedule(n_steps, sizes, t0, span, shared=False)
 
 
 def count_steps(step_size: Tensor, span: float) -> Tensor:
@@ -132,57 +175,32 @@ def count_steps(step_size: Tensor, span: float) -> Tensor:
     return torch.ceil(span / step_size * (1 - 1e-12)).to(torch.int64).clamp(min=1)
 
 
-def _step_times(steps, sizes, last, t0):
-    """Step sizes (n, instances), 0 where one has arrived, and the times (n + 1, instances)."""
-    ks = torch.arange(int(steps.max()))[:, None]
-    hs = torch.where(ks < steps - 1, sizes, torch.where(ks == steps - 1, last, 0.0))
-    return hs, t0 + torch.cat([torch.zeros_like(hs[:1]), hs.cumsum(0)])
-
-
-def _walk(f, z0, tableau, steps, sizes, last, t0, path):
+def _walk(f, z0, tableau, schedule, path):
     """The torch path: all members step together; one that has arrived takes steps of size 0."""
-    hs, ts = _step_times(steps, sizes, last, t0)
-    shared = len(steps) == 1
+    hs, ts = schedule.hs, schedule.ts
     # A shared step is a plain number: on a GPU nothing has to be copied for it.
-    h_rows = hs[:, 0].tolist() if shared else hs.to(z0)
-    t_rows = ts[:, 0].tolist() if shared else ts.to(z0)
+    h_rows = hs[:, 0].tolist() if schedule.shared else hs.to(z0)
+    t_rows = ts[:, 0].tolist() if schedule.shared else ts.to(z0)
     z, states = z0, [z0]
     for t, h in zip(t_rows, h_rows, strict=False):
         z = rk_step(f, _per_instance(t, z), z, _per_instance(h, z), tableau)
         if path:
             states.append(z)
-    return Solution(
-        z,
-        ts=ts[:, 0] if shared else ts.T,
-        nfe=_shaped(steps * tableau.n_solution_stages, shared),
-        n_accepted=_shaped(steps, shared),
-        path=torch.stack(states) if path else None,
-    )
+    return z, states
 
 
-def _solve_fused(f, z0, tableau, steps, sizes, last, t0):
-    members = z0.shape[0]
-    layers = f.block_layers()
-    a, b = tableau_arrays(tableau)
+def _walk_fused(f, z0, tableau, schedule, path):
+    steps = _fused_steps(schedule, z0)
+    z0 = z0.contiguous()
     z = kernels.solve_fused(
-        z0.contiguous(),
-        layers,
-        a,
-        b,
-        steps.expand(members).contiguous(),
-        sizes.expand(members).contiguous(),
-        last.expand(members).contiguous(),
-        positions=f.positions,
+        z0, f.block_layers(), *tableau_arrays(tableau), *steps, positions=f.positions
     )
-    shared = len(steps) == 1
-    _, ts = _step_times(steps, sizes, last, t0)
-    return Solution(
-        z,
-        ts=ts[:, 0] if shared else ts.T,
-        nfe=_shaped(steps * tableau.n_solution_stages, shared),
-        n_accepted=_shaped(steps, shared),
-        backend="fused",
-    )
+    return z, None
+
+
+def _fused_steps(schedule, z0):
+    """What the kernel asks for: number, size and last size of the steps, for every member."""
+    return [part.expand(z0.shape[0]).contiguous() for part in schedule[:3]]
 
 
 def prepare_fused(
@@ -197,12 +215,10 @@ def prepare_fused(
 
     What a training loop repeats without checking it anew. Raises ValueError as solve_fixed does.
     """
-    span, members = _time_span(t), z0.shape[0]
-    steps = torch.full((members,), check_n_steps(n_steps))
-    sizes = torch.full((members,), span / n_steps, dtype=torch.float64)
-    last = span - (steps - 1) * sizes
-    a, b = tableau_arrays(get_tableau(solver))
-    return kernels.FusedSolve(z0, f.block_layers(), a, b, steps, sizes, last, f.positions)
+    span = _time_span(t)
+    schedule = _equal_steps(span / check_n_steps(n_steps), n_steps, t[0], span)
+    steps, arrays = _fused_steps(schedule, z0), tableau_arrays(get_tableau(solver))
+    return kernels.FusedSolve(z0, f.block_layers(), *arrays, *steps, positions=f.positions)
 
 
 @cache
