@@ -57,8 +57,9 @@ from nodecore.datasets import (
     potential,
     resting_place,
 )
+from nodecore.protocols import get_protocol
 from nodecore.solve import solve_fixed
-from nodecore.train import get_device, get_protocol
+from nodecore.train import get_device
 
 torch.set_default_dtype(torch.float64)
 plots.use_style()

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from nodecore import kernels
 from nodecore.kernels import fused
+from nodecore.protocols import get_protocol
 from nodecore.solve import prepare_fused, solve_fixed
-from nodecore.train import get_protocol, train
+from nodecore.train import train
 from nodecore.vector_fields import Conv1dField, Conv2dField, MLPField
 
 Step = Callable[[], object]  # one solve and its gradient with respect to all parameters

@@ -30,9 +30,10 @@ from nodecore.evaluate import (
     cross_solver_settings,
     has_trained,
 )
+from nodecore.protocols import Protocol, get_protocol
 from nodecore.solve import check_embedded, check_n_steps, check_tolerance
 from nodecore.tableaus import get_tableau
-from nodecore.train import Protocol, Trained, check_seeds, get_protocol, make_model, train
+from nodecore.train import Trained, check_seeds, make_model, train
 
 SEEDS = (0, 1, 2, 3, 4)
 TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

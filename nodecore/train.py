@@ -1,10 +1,8 @@
-"""Training a whole ensemble at once: the paper's protocols as data, and one loop for all."""
+"""Training a whole ensemble at once: every seed of a run in one loop."""
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +10,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nodecore.adapt import Algorithm1, Observation, StepState
-from nodecore.datasets import Split, check_dataset, load
+from nodecore.datasets import Split
+from nodecore.protocols import Protocol
 from nodecore.seeding import make_generator
 from nodecore.solve import (
     Solution,
@@ -29,75 +28,10 @@ from nodecore.solve import (
 from nodecore.tableaus import get_tableau
 from nodecore.vector_fields import Conv1dField, LinearHead, MLPField
 
-# --- protocols ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a data set is trained on; all experiments integrate from 0 to T."""
-
-    dataset: str
-    field: str  # one of FIELDS
-    width: int
-    batch_size: int
-    optimiser: str  # one of OPTIMISERS
-    learning_rate: float
-    iterations: int
-    n_train: int = 2000
-    n_test: int = 1000
-    data_seed: int = 0
-    T: float = 1.0
-
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any value of the protocol."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def load(self) -> tuple[Split, Split]:
-        """The training and the test split."""
-        return load(self.dataset, self.n_train, self.n_test, self.data_seed)
-
+# --- models ---------------------------------------------------------------------------------------
 
 FIELDS = {"mlp": MLPField, "conv1d": Conv1dField}
 OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-
-# The paper's appendix A. Sizes of the synthetic sets are its authors' released defaults.
-_SPHERES = Protocol("spheres2", "conv1d", 32, 128, "adam", 1e-4, 10_000)
-PROTOCOLS = {
-    "spheres2": _SPHERES,
-    "spheres3": replace(_SPHERES, dataset="spheres3"),
-    "spheres10": replace(_SPHERES, dataset="spheres10"),
-    "spheres900": replace(_SPHERES, dataset="spheres900"),
-    "landscape": Protocol("landscape", "mlp", 48, 128, "adam", 5e-4, 30_000),
-}
-
-# What a profile changes. paper: nothing. laptop: what a CPU affords in minutes even without the
-# fused kernel. smoke: seconds, to see that everything runs; never evidence.
-PROFILES = {
-    "paper": {},
-    "laptop": {
-        "spheres2": {"iterations": 4000},
-        "spheres3": {"iterations": 4000},
-        "spheres10": {"iterations": 1000},
-        "spheres900": {"iterations": 200},
-        "landscape": {"iterations": 6000},
-    },
-    "smoke": {name: {"iterations": 60, "n_train": 256, "n_test": 200} for name in PROTOCOLS},
-}
-
-
-def check_profile(profile: str) -> str:
-    """ValueError that lists the profiles unless `profile` is one."""
-    if profile not in PROFILES:
-        raise ValueError(f"profile = {profile!r} is unknown; choose one of {', '.join(PROFILES)}")
-    return profile
-
-
-def get_protocol(dataset: str, profile: str = "paper") -> Protocol:
-    """The protocol of a data set at a profile. ValueError lists the names of either."""
-    changes = PROFILES[check_profile(profile)]
-    return replace(PROTOCOLS[check_dataset(dataset)], **changes.get(dataset, {}))
 
 
 def get_device(device: str = "auto") -> torch.device:
@@ -111,9 +45,6 @@ def get_device(device: str = "auto") -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {device!r}: no CUDA device is visible here; use cpu or auto")
     return chosen
-
-
-# --- models ---------------------------------------------------------------------------------------
 
 
 def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[nn.Module, LinearHead]:

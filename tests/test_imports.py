@@ -12,9 +12,9 @@ import nodecore
 
 PACKAGE = Path(next(iter(nodecore.__path__)))
 ORDER = [
-    *("seeding", "tableaus", "kernels", "solve", "adapt", "datasets", "vector_fields", "train"),
-    *("evaluate", "crossings", "fixed_points", "store", "study", "summary", "paper", "plots"),
-    *("figures", "parameters", "book", "bench_diffrax", "bench"),
+    *("seeding", "tableaus", "kernels", "solve", "adapt", "datasets", "protocols"),
+    *("vector_fields", "train", "evaluate", "crossings", "fixed_points", "store", "study"),
+    *("summary", "paper", "plots", "figures", "parameters", "book", "bench_diffrax", "bench"),
     "__main__",
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from nodecore import kernels
 from nodecore.evaluate import TestSetting, accuracy
 from nodecore.kernels import BlockLayer, build, fused, solve_fused, status
-from nodecore.train import get_protocol, train
+from nodecore.protocols import get_protocol
+from nodecore.train import train
 
 TABLEAUS = {
     "euler": ([[0]], [1]),

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from nodecore import store
 from nodecore.__main__ import app
 from nodecore.book import ROOT
+from nodecore.paper import TABLE1, percent
+from nodecore.summary import as_trained, grid_search
 
 README = (ROOT / "README.md").read_text()
 SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
@@ -56,6 +59,33 @@ def test_old_python_is_refused_with_a_remedy(tmp_path: Path):
     assert done.returncode != 0
     assert "Python 3.11 or newer is needed" in done.stderr and "Python 3.9.2" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize("dataset", ["spheres2", "landscape"])
+def test_the_table_says_what_the_records_say(dataset: str):
+    """Grid: around the critical step, and the best run from there on. Adaption: all seeds."""
+    grid = grid_search(store.records(store.COMMITTED, f"{dataset}-euler", "paper"))
+    adapted = as_trained(store.records(store.COMMITTED, f"{dataset}-adaption", "paper"))
+    adapted = adapted[adapted["controller"] == "algorithm1"]
+    paper, accuracies = TABLE1[dataset], adapted["accuracy"]
+    low, high = paper["grid NFE"]
+    rows = [
+        [
+            f"{low}–{high}",
+            grid.nfe.replace("-", "–"),
+            paper["grid accuracy"],
+            (grid.mean, grid.std),
+        ],
+        [
+            f"{paper['adaption NFE']}",
+            f"{adapted['nfe_per_iteration'].mean():.1f}",
+            paper["adaption accuracy"],
+            (accuracies.mean(), accuracies.std()),
+        ],
+    ]
+    for theirs, ours, *pairs in rows:
+        row = " | ".join([theirs, ours, *(percent(*pair) for pair in pairs)])
+        assert f"| {row} |" in README
 
 
 def test_papermill_line_runs(tmp_path: Path):

@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nodecore import store, study
-from nodecore import train as training
+from nodecore import protocols, store, study
 from nodecore.adapt import Algorithm1
 from nodecore.evaluate import TestSetting, cross_solver_settings
 from nodecore.study import GRIDS, STUDIES, Run, agreement_gaps, find, get_study, obtain
@@ -49,8 +48,8 @@ def test_a_run_is_trained_once_and_then_found(monkeypatch, root):
 
 
 def test_another_protocol_does_not_count(monkeypatch, root):
-    changed = training.PROFILES["smoke"] | {"spheres2": {"iterations": 61}}
-    monkeypatch.setitem(training.PROFILES, "smoke", changed)
+    changed = protocols.PROFILES["smoke"] | {"spheres2": {"iterations": 61}}
+    monkeypatch.setitem(protocols.PROFILES, "smoke", changed)
     assert find(RUN, root) is None
     monkeypatch.setattr(study, "train", no_training)
     with pytest.raises(AssertionError, match="trained although"):

@@ -12,15 +12,12 @@ from torch.nn import functional as F
 from nodecore import kernels
 from nodecore import train as training
 from nodecore.adapt import Algorithm1
+from nodecore.protocols import PROFILES, PROTOCOLS, Protocol, get_protocol
 from nodecore.seeding import make_generator
 from nodecore.train import (
-    PROFILES,
-    PROTOCOLS,
-    Protocol,
     batch_accuracies,
     batches,
     get_device,
-    get_protocol,
     make_model,
     member_losses,
     train,

@@ -1,0 +1,72 @@
+"""How each data set is trained on: the paper's protocols, and smaller profiles of them, as data."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+
+from nodecore.datasets import Split, check_dataset, load
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a data set is trained on; all experiments integrate from 0 to T."""
+
+    dataset: str
+    field: str  # one of train.FIELDS
+    width: int
+    batch_size: int
+    optimiser: str  # one of train.OPTIMISERS
+    learning_rate: float
+    iterations: int
+    n_train: int = 2000
+    n_test: int = 1000
+    data_seed: int = 0
+    T: float = 1.0
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with any value of the protocol."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def load(self) -> tuple[Split, Split]:
+        """The training and the test split."""
+        return load(self.dataset, self.n_train, self.n_test, self.data_seed)
+
+
+# The paper's appendix A. Sizes of the synthetic sets are its authors' released defaults.
+_SPHERES = Protocol("spheres2", "conv1d", 32, 128, "adam", 1e-4, 10_000)
+PROTOCOLS = {
+    "spheres2": _SPHERES,
+    "spheres3": replace(_SPHERES, dataset="spheres3"),
+    "spheres10": replace(_SPHERES, dataset="spheres10"),
+    "spheres900": replace(_SPHERES, dataset="spheres900"),
+    "landscape": Protocol("landscape", "mlp", 48, 128, "adam", 5e-4, 30_000),
+}
+
+# What a profile changes. paper: nothing. laptop: what a CPU affords in minutes even without the
+# fused kernel. smoke: seconds, to see that everything runs; never evidence.
+PROFILES = {
+    "paper": {},
+    "laptop": {
+        "spheres2": {"iterations": 4000},
+        "spheres3": {"iterations": 4000},
+        "spheres10": {"iterations": 1000},
+        "spheres900": {"iterations": 200},
+        "landscape": {"iterations": 6000},
+    },
+    "smoke": {name: {"iterations": 60, "n_train": 256, "n_test": 200} for name in PROTOCOLS},
+}
+
+
+def check_profile(profile: str) -> str:
+    """ValueError that lists the profiles unless `profile` is one."""
+    if profile not in PROFILES:
+        raise ValueError(f"profile = {profile!r} is unknown; choose one of {', '.join(PROFILES)}")
+    return profile
+
+
+def get_protocol(dataset: str, profile: str = "paper") -> Protocol:
+    """The protocol of a data set at a profile. ValueError lists the names of either."""
+    changes = PROFILES[check_profile(profile)]
+    return replace(PROTOCOLS[check_dataset(dataset)], **changes.get(dataset, {}))
