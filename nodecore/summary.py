@@ -37,7 +37,7 @@ def own_accuracy(frame: pd.DataFrame, by: str = "n_steps") -> pd.DataFrame:
 
 
 def exact_gaps(frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
-    """|mean accuracy as trained - under the exact flow| by n_steps or rtol; NaN if none trained."""
+    """Gap between the mean accuracies as trained and under the exact flow, by n_steps or rtol."""
     exact = under_exact_flow(frame).groupby(by)["accuracy"].mean()
     gaps = (own_accuracy(frame, by)["mean"] - exact).abs()
     return gaps.reindex(sorted(frame[by].unique())).astype(float)
