@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from nodecore.adapt import Algorithm1, Observation, StepState
 from nodecore.datasets import Split
+from nodecore.kernels import classify_fused
 from nodecore.protocols import Protocol
 from nodecore.seeding import make_generator
 from nodecore.solve import (
@@ -206,9 +207,9 @@ class _Ensemble:
         losses.sum().backward()
         self.optimiser.step()
 
-    def account(self, values):
-        """Note which members' values, (members,), are still finite."""
-        self.alive &= torch.isfinite(values)
+    def account(self, losses):
+        """Note which members' losses, (members,), are still finite."""
+        self.alive &= torch.isfinite(losses)
         self.finite_iterations += self.alive
 
     @torch.no_grad()
@@ -265,16 +266,11 @@ class _FusedStep:
         if self.solve is None:
             self._prepare(x)
         z = self.solve.forward([x, *self.parameters], self.tape)
-        logits = torch.baddbmm(bias[:, None], z, weight)
-        # d loss / d logits = (softmax - one-hot) / batch, rounded as autograd rounds it
-        slope = logits.log_softmax(-1).exp_()
-        slope.scatter_add_(2, y[..., None], self.minus_one).div_(y.shape[1])
-        torch.bmm(z.mT, slope, out=weight.grad)
-        torch.sum(slope, 1, out=bias.grad)
+        losses, slope = classify_fused(z, weight, bias, y, weight.grad, bias.grad)
         gradients = [self.grad_x, *self.gradients]
-        self.solve.backward([x, *self.parameters], self.tape, slope @ weight.mT, gradients)
+        self.solve.backward([x, *self.parameters], self.tape, slope, gradients)
         ensemble.nfe += self.nfe
-        ensemble.account(logits.sum((1, 2)))  # the loss is finite where all logits are
+        ensemble.account(losses)
         ensemble.optimiser.step()
 
     def _prepare(self, x):
@@ -285,7 +281,6 @@ class _FusedStep:
         self.tape = self.solve.tape()
         self.nfe = self.n_steps * ensemble.tableau.n_solution_stages
         self.grad_x = torch.empty_like(x)
-        self.minus_one = x.new_full((), -1.0).expand(*x.shape[:2], 1)
         ensemble.backend_used = "fused"
 
 

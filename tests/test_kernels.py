@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from nodecore import kernels
 from nodecore.evaluate import TestSetting, accuracy
@@ -411,6 +412,39 @@ def test_a_training_ends_where_the_torch_path_does():
     setting, (training, _) = TestSetting("euler", 2), protocol.load()
     a, b = (accuracy(run.field, run.head, training, setting) for run in (ours, theirs))
     assert bool(((a - b).abs() <= 0.02).all()), (a, b)
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [(1, 1, 1, 2), (3, 37, 2, 3), (2, 128, 10, 2), (2, 5, 900, 10)])
+def test_the_classifier_equals_autograd_in_float64(shape):
+    members, batch, dim, classes = shape
+    random = torch.Generator().manual_seed(sum(shape))
+    z, weight, bias = (
+        4 * torch.randn(s, generator=random)
+        for s in [(members, batch, dim), (members, dim, classes), (members, classes)]
+    )
+    y = torch.randint(classes, (members, batch), generator=random)
+    exact = [t.double().requires_grad_() for t in (z, weight, bias)]
+    logits = exact[0] @ exact[1] + exact[2][:, None]
+    losses = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+    losses = losses.view(members, batch).mean(1)
+    losses.sum().backward()
+    grad_weight, grad_bias = torch.full_like(weight, 7.0), torch.full_like(bias, 7.0)
+    ours, grad_z = kernels.classify_fused(z, weight, bias, y, grad_weight, grad_bias)
+    gradients = [ours, grad_z, grad_weight, grad_bias]
+    for mine, its in zip(gradients, [losses, *(t.grad for t in exact)], strict=True):
+        torch.testing.assert_close(mine.double(), its.detach(), rtol=1e-4, atol=1e-5)
+
+
+@needs_kernel
+def test_the_classifier_reports_nan_and_refuses_other_labels():
+    z, weight, bias = torch.ones(2, 3, 2), torch.ones(2, 2, 3), torch.zeros(2, 3)
+    y = torch.zeros(2, 3, dtype=torch.int64)
+    z[1, 2, 0] = torch.nan
+    losses, _ = kernels.classify_fused(z, weight, bias, y, weight.clone(), bias.clone())
+    assert torch.isfinite(losses).tolist() == [True, False]
+    with pytest.raises(ValueError, match="y has dtype"):
+        kernels.classify_fused(z, weight, bias, y.int(), weight.clone(), bias.clone())
 
 
 # --- building and loading -------------------------------------------------------------------------

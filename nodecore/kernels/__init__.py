@@ -4,7 +4,7 @@
 source (`fused.cpp`) is compiled on first use; `status` says whether that worked.
 """
 
-from nodecore.kernels.fused import BlockLayer, FusedSolve, solve_fused
+from nodecore.kernels.fused import BlockLayer, FusedSolve, classify_fused, solve_fused
 from nodecore.kernels.selfcheck import KernelStatus, status
 
-__all__ = ["BlockLayer", "FusedSolve", "KernelStatus", "solve_fused", "status"]
+__all__ = ["BlockLayer", "FusedSolve", "KernelStatus", "classify_fused", "solve_fused", "status"]

@@ -57,19 +57,18 @@ def solve_fused(
 NUMBERS = "members batch positions channels width1 width2 window stages threads keep_hidden"
 ARRAYS = "a b n_steps step_size last_step w1 b1 w2 b2 w3 b3 z0 z1 tape"
 GRADIENTS = "grad_z1 grad_z0 grad_w1 grad_b1 grad_w2 grad_b2 grad_w3 grad_b3"
+CLASSIFIER = "z w b y loss grad_z grad_w grad_b"
+
+
+def _fields(*groups):
+    return tuple((name, kind) for names, kind in groups for name in names.split())
 
 
 class _Problem(ctypes.Structure):
     """Field by field the struct `Problem` of fused.cpp."""
 
-    _fields_ = tuple(
-        (name, kind)
-        for names, kind in (
-            (NUMBERS, ctypes.c_int64),
-            (ARRAYS, ctypes.c_void_p),
-            (GRADIENTS, ctypes.c_void_p),
-        )
-        for name in names.split()
+    _fields_ = _fields(
+        (NUMBERS, ctypes.c_int64), (ARRAYS, ctypes.c_void_p), (GRADIENTS, ctypes.c_void_p)
     )
 
 
@@ -140,6 +139,35 @@ class FusedSolve:
         for name, tensor in arrays.items():
             setattr(p, name, None if tensor is None else tensor.data_ptr())
         getattr(self.kernel, function)(ctypes.byref(p))
+
+
+class _Classifier(ctypes.Structure):
+    """Field by field the struct `Classifier` of fused.cpp."""
+
+    _fields_ = _fields(("members batch dim classes", ctypes.c_int64), (CLASSIFIER, ctypes.c_void_p))
+
+
+def classify_fused(
+    z: Tensor, weight: Tensor, bias: Tensor, y: Tensor, grad_weight: Tensor, grad_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean cross entropy of each member, (members,), and its gradient with respect to z.
+
+    z (members, batch, dim), weight (members, dim, classes), bias (members, classes) and the
+    gradients, which are written, float32; y (members, batch) int64 labels below `classes`. All
+    contiguous, on the CPU. Raises ValueError otherwise.
+    """
+    (members, batch, dim), classes = z.shape, bias.shape[1]
+    _check_tensor("z", z, torch.float32, (members, batch, dim))
+    for name, tensor in (("weight", weight), ("grad_weight", grad_weight)):
+        _check_tensor(name, tensor, torch.float32, (members, dim, classes))
+    for name, tensor in (("bias", bias), ("grad_bias", grad_bias)):
+        _check_tensor(name, tensor, torch.float32, (members, classes))
+    _check_tensor("y", y, torch.int64, (members, batch))
+    losses, grad_z = torch.empty(members), torch.empty_like(z)
+    tensors = (z, weight, bias, y, losses, grad_z, grad_weight, grad_bias)
+    problem = _Classifier(members, batch, dim, classes, *(t.data_ptr() for t in tensors))
+    library().nodecore_classify(ctypes.byref(problem))
+    return losses, grad_z
 
 
 class _Tape:
