@@ -3,7 +3,7 @@
 import ctypes
 import functools
 import os
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -176,7 +176,7 @@ class _Tape:
     Fresh memory costs more page faults than a solve takes to fill it.
     """
 
-    _spare: list[Tensor] = []  # noqa: RUF012
+    _spare: ClassVar[list[Tensor]] = []
 
     def __init__(self, floats: int):
         fitting = [t for t in self._spare if floats <= t.numel() <= 2 * floats]
