@@ -41,13 +41,14 @@ check_parameters()
 import math
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
+import torch
 from IPython.display import Markdown
 
 from nodecore import plots, study
 from nodecore.adapt import get_controller
 from nodecore.paper import TABLE1, percent
+from nodecore.solve import count_steps
 from nodecore.summary import adaption_ends, grid_search
 
 plots.use_style()
@@ -90,7 +91,9 @@ histories = {}
 for d, evidence in found.items():
     history = evidence.history.reindex(columns=["iteration", "seed", "step_size", "train_accuracy",
                                                 "test_accuracy", "failed", "accuracy"])  # fmt: skip
-    histories[d] = history.assign(n_steps=np.ceil(1 / history["step_size"] * (1 - 1e-12)))
+    sizes = history["step_size"].dropna()
+    n_steps = pd.Series(count_steps(torch.tensor(sizes.to_numpy()), 1.0), sizes.index)
+    histories[d] = history.assign(n_steps=n_steps)
 
 # %% [markdown]
 # ## Accuracy and number of steps over the training

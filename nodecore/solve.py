@@ -351,11 +351,10 @@ def solve_adaptive(
         elif bool((accept & active).any()):
             k1 = torch.where(take, f(_per_instance(time.to(z0), z0), z), k1)
             nfe += accept & active
-        if bool(accept.any()) and path:
+        if bool(accept.any()):
             times.append(time)
-            states.append(z)
-        elif bool(accept.any()):
-            times.append(time)
+            if path:
+                states.append(z)
         factor = safety * error.clamp(min=1e-10) ** exponent
         # An accepted step is never followed by a shorter one (as in torchdiffeq).
         floor = torch.where(accept, 1.0, min_factor)

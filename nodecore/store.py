@@ -27,15 +27,8 @@ COMMITTED = PROJECT / "book" / "results"
 # Every row of a frame of records has all of these, NaN or None where one does not apply.
 COLUMNS = [
     *("study", "dataset", "profile", "train_solver", "n_steps", "rtol", "controller", "seed"),
-    *(
-        "test_solver",
-        "test_n_steps",
-        "test_rtol",
-        "accuracy",
-        "train_accuracy",
-        "trained",
-        "status",
-    ),
+    *("test_solver", "test_n_steps", "test_rtol"),
+    *("accuracy", "train_accuracy", "trained", "status"),
     *("nfe_per_iteration", "seconds", "backend", "device", "protocol_hash", "revision"),
     *("reversals", "spread", "failed_checks", "final_n_steps", "agreement_gap"),
 ]

@@ -31,7 +31,7 @@ from nodecore.evaluate import (
     has_trained,
 )
 from nodecore.protocols import Protocol, get_protocol
-from nodecore.solve import check_embedded, check_n_steps, check_tolerance
+from nodecore.solve import check_embedded, check_n_steps, check_tolerance, count_steps
 from nodecore.tableaus import get_tableau
 from nodecore.train import Trained, check_seeds, make_model, train
 
@@ -232,14 +232,12 @@ def obtain(
     return Evidence(run, stored)
 
 
-def test_settings(run: Run, step_size: float | None = None) -> list[TestSetting]:
-    """What a run is tested under; `step_size` is the last one of an adapted member."""
+def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
+    """What a run is tested under; `n_steps` are those of its training, or of its last iteration."""
     if run.rtol is not None:
         others = {"fehlberg21", "dopri5", run.train_solver}
         return [TestSetting(s, rtol=r) for s in sorted(others) for r in (*TOLERANCES, 1e-6)]
-    n_steps = run.n_steps or int(np.ceil(run.protocol.T / step_size * (1 - 1e-12)))
-    grid = GRIDS.get(run.study, ())
-    return cross_solver_settings(run.train_solver, n_steps, grid)
+    return cross_solver_settings(run.train_solver, n_steps, GRIDS.get(run.study, ()))
 
 
 test_settings.__test__ = False  # not a test case, whatever pytest makes of the name
@@ -251,29 +249,32 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
     largest_share = float(training.class_shares().max())
     rows = []
     for group, settings, own in _test_groups(run, trained):
-        train_accuracy = cross_solver_grid(trained.field, trained.head, training, [own])[0][1]
+        train_accuracy = accuracy(trained.field, trained.head, training, own)
+        common = {
+            member: {
+                **_member_values(trained, member, float(train_accuracy[member]), largest_share),
+                **_adaption_values(run, trained, member),
+            }
+            for member in group
+        }
         for setting, values in cross_solver_grid(trained.field, trained.head, test, settings):
+            tested = {
+                "test_solver": setting.solver,
+                "test_n_steps": setting.n_steps,
+                "test_rtol": setting.rtol,
+            }
             for member in group:
-                rows.append(
-                    {
-                        "seed": trained.seeds[member],
-                        "test_solver": setting.solver,
-                        "test_n_steps": setting.n_steps,
-                        "test_rtol": setting.rtol,
-                        "accuracy": float(values[member]),
-                        "train_accuracy": float(train_accuracy[member]),
-                        **_member_values(trained, member, train_accuracy, largest_share),
-                        **_adaption_values(run, trained, member),
-                    }
-                )
+                rows.append({**common[member], **tested, "accuracy": float(values[member])})
     return rows
 
 
 def _member_values(trained, member, train_accuracy, largest_share):
     diverged = int(trained.diverged_at[member]) >= 0
     return {
+        "seed": trained.seeds[member],
+        "train_accuracy": train_accuracy,
         "status": f"diverged at {int(trained.diverged_at[member])}" if diverged else "ok",
-        "trained": not diverged and has_trained(float(train_accuracy[member]), largest_share),
+        "trained": not diverged and has_trained(train_accuracy, largest_share),
         "nfe_per_iteration": float(trained.nfe_per_iteration[member]),
     }
 
@@ -284,16 +285,16 @@ def _test_groups(run, trained):
     if run.rtol is not None:
         yield members, test_settings(run), TestSetting(run.train_solver, rtol=run.rtol)
     elif run.n_steps is not None:
-        yield members, test_settings(run), TestSetting(run.train_solver, run.n_steps)
+        own = TestSetting(run.train_solver, run.n_steps)
+        yield members, test_settings(run, run.n_steps), own
     else:
         for member in members:
-            settings = test_settings(run, float(trained.step_size[member]))
             n_steps = _final_n_steps(run, trained, member)
-            yield [member], settings, TestSetting(run.train_solver, n_steps)
+            yield [member], test_settings(run, n_steps), TestSetting(run.train_solver, n_steps)
 
 
 def _final_n_steps(run, trained, member):
-    return int(np.ceil(run.protocol.T / float(trained.step_size[member]) * (1 - 1e-12)))
+    return int(count_steps(trained.step_size[member], run.protocol.T))
 
 
 def _adaption_values(run, trained, member):
@@ -351,9 +352,14 @@ def _revision():
     return result.stdout.strip() or None
 
 
+# --- a whole study --------------------------------------------------------------------------------
+
 SAME_ACCURACY = 0.005  # change of an accuracy that rounding may explain
 
-# --- a whole study --------------------------------------------------------------------------------
+
+def _runs(names, profile):
+    """The runs of the named studies, or of all, at a profile."""
+    return [replace(run, profile=profile) for name in names or STUDIES for run in get_study(name)]
 
 
 def cost(run: Run) -> int:
@@ -376,8 +382,7 @@ def run_studies(
     Each run is written as it ends, so that a stop loses one run at most. Raises ValueError for an
     unknown name, before any work.
     """
-    runs = [replace(run, profile=profile) for name in names or STUDIES for run in get_study(name)]
-    missing = [run for run in runs if find(run, root) is None]
+    missing = [run for run in _runs(names, profile) if find(run, root) is None]
     missing.sort(key=lambda run: get_protocol(run.dataset).iterations * cost(run), reverse=True)
     for run in tqdm(missing, "runs"):
         obtain(run, device=device, root=root)
@@ -387,7 +392,7 @@ def status(names: Sequence[str] = (), profile: str = "paper") -> pd.DataFrame:
     """One row for each study: its runs and how many of them are in a store."""
     rows = []
     for name in names or STUDIES:
-        runs = [replace(run, profile=profile) for run in get_study(name)]
+        runs = _runs([name], profile)
         done = sum(find(run) is not None for run in runs)
         rows.append({"study": name, "profile": profile, "runs": len(runs), "done": done})
     return pd.DataFrame(rows)
@@ -399,9 +404,8 @@ def verify(names: Sequence[str] = (), profile: str = "paper") -> pd.DataFrame:
     `agrees` allows for the few samples that another machine's rounding may move over a boundary.
     Raises ValueError for an unknown name or a damaged file.
     """
-    runs = [replace(run, profile=profile) for name in names or STUDIES for run in get_study(name)]
     rows = []
-    for run in tqdm(runs, "runs", leave=False):
+    for run in tqdm(_runs(names, profile), "runs", leave=False):
         evidence = find(run)
         if evidence is not None:
             change = _largest_change(evidence)

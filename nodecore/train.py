@@ -86,9 +86,9 @@ def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
     return (logits.argmax(-1) == y).double().mean(1)
 
 
-MOST_STEPS = 100_000  # that a first step size may ask for
-
 # --- training -------------------------------------------------------------------------------------
+
+MOST_STEPS = 100_000  # that a first step size may ask for
 
 
 @dataclass
@@ -184,11 +184,9 @@ class _Ensemble:
         nfe = solution.nfe
         self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
 
-    def step(self, x, y) -> Tensor:
-        """One iteration on a batch; returns the logits before the update."""
-        logits = self.forward(x)
-        self.descend(logits, y)
-        return logits
+    def step(self, x, y) -> None:
+        """One iteration on a batch."""
+        self.descend(self.forward(x), y)
 
     @torch.no_grad()
     def retire(self, failed):
@@ -297,7 +295,7 @@ class _GraphedStep:
         self.step, self.iterations, self.graph = step, 0, None
         self.stream = torch.cuda.Stream()
 
-    def __call__(self, x, y) -> Tensor:
+    def __call__(self, x, y) -> None:
         self.iterations += 1
         if self.iterations <= self.WARM_UP:
             return self._warm_up(x, y)
@@ -306,20 +304,18 @@ class _GraphedStep:
         self.x.copy_(x)
         self.y.copy_(y)
         self.graph.replay()
-        return self.logits
 
     def _warm_up(self, x, y):
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            logits = self.step(x, y)
+            self.step(x, y)
         torch.cuda.current_stream().wait_stream(self.stream)
-        return logits
 
     def _capture(self, x, y):
         self.x, self.y = x.clone(), y.clone()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.logits = self.step(self.x, self.y)
+            self.step(self.x, self.y)
 
 
 def train(
@@ -362,11 +358,11 @@ def train(
     for iteration, index in enumerate(bar, start=1):
         index = index.to(device)
         x, y = training.x[index], training.y[index]
-        if ensemble.controller and iteration == 1:
-            ensemble.choose_first_step(x)
         if controller is None:
             step(x, y)
             continue
+        if iteration == 1:
+            ensemble.choose_first_step(x)
         logits = ensemble.forward(x)
         if iteration % controller.every == 0:
             history += ensemble.check(iteration, x, y, logits)

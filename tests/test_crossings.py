@@ -14,14 +14,6 @@ from nodecore.datasets import POSITIONS, VELOCITIES, landscape_field
 from nodecore.solve import solve_fixed
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def as_path(*trajectories):
     """Trajectories as lists of (x, y) -> (n_points, N, 2)."""
     return np.array(trajectories, dtype=np.float64).transpose(1, 0, 2)

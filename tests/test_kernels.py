@@ -55,15 +55,6 @@ TABLEAUS = {
 TABLEAUS = {name: (np.array(a, float), np.array(b, float)) for name, (a, b) in TABLEAUS.items()}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors gain nothing from threads, and tests share the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # Only a missing compiler excuses: a kernel that does not build or pass its self-check is a failure.
 needs_kernel = pytest.mark.skipif(
     not any(map(shutil.which, build.COMPILERS)), reason="no C++ compiler on the PATH"
