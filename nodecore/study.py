@@ -113,6 +113,10 @@ def _powers(last: int) -> tuple[int, ...]:
 GRIDS = {  # training n_steps of the fixed-step studies
     "spheres2-euler": _powers(256),
     "spheres2-rk4": _powers(128),
+    "spheres3-euler": _powers(128),
+    "spheres3-rk4": _powers(32),
+    "spheres10-euler": _powers(32),
+    "spheres10-rk4": _powers(8),
     "landscape-euler": _powers(256),
     "landscape-rk4": _powers(64),
 }
