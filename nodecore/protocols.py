@@ -52,7 +52,7 @@ PROFILES = {
         "spheres2": {"iterations": 4000},
         "spheres3": {"iterations": 4000},
         "spheres10": {"iterations": 1000},
-        "spheres900": {"iterations": 200},
+        "spheres900": {"iterations": 1000},
         "landscape": {"iterations": 6000},
     },
     "smoke": {name: {"iterations": 60, "n_train": 256, "n_test": 200} for name in PROTOCOLS},

@@ -117,11 +117,21 @@ GRIDS = {  # training n_steps of the fixed-step studies
     "spheres3-rk4": _powers(32),
     "spheres10-euler": _powers(32),
     "spheres10-rk4": _powers(8),
+    "spheres900-euler": _powers(32),
+    "spheres900-rk4": _powers(4),
     "landscape-euler": _powers(256),
     "landscape-rk4": _powers(64),
 }
+SMALLER = {"spheres900": {"profile": "laptop", "seeds": (0,)}}  # full scale would take days
+
+
+def _grid_runs(name, grid):
+    dataset, solver = name.split("-")
+    return tuple(Run(dataset, solver, n_steps=k, **SMALLER.get(dataset, {})) for k in grid)
+
+
 STUDIES = {
-    **{name: tuple(Run(*name.split("-"), n_steps=k) for k in grid) for name, grid in GRIDS.items()},
+    **{name: _grid_runs(name, grid) for name, grid in GRIDS.items()},
     **{
         f"{dataset}-adaption": (Run(dataset, "euler", controller="algorithm1"),)
         for dataset in ("spheres2", "landscape")
