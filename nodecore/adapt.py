@@ -38,6 +38,7 @@ class Algorithm1:
     increase: float = 1.1
 
     name = "algorithm1"
+    State = StepState  # what it keeps of a member
 
     def __post_init__(self):
         if not (isinstance(self.every, int) and self.every >= 1):

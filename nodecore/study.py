@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from nodecore import store
 from nodecore.adapt import get_controller
+from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import check_dataset
 from nodecore.evaluate import (
     TestSetting,
@@ -90,6 +91,10 @@ class Run:
     def path(self, root: Path) -> Path:
         """Where its JSON lies below a root."""
         return root / self.study / self.profile / f"{self.name}.json"
+
+    def checkpoint(self, root: Path) -> Checkpoint:
+        """Where its training keeps its state, hidden beside its JSON."""
+        return Checkpoint(self.path(root).with_name(f".{self.name}.checkpoint"))
 
 
 def _ranges(seeds):
@@ -221,10 +226,16 @@ def obtain(
     root: Path | None = None,
     progress: bool = True,
 ) -> Evidence:
-    """The evidence of a run: found, or trained now and written to `root` (the scratch store)."""
+    """The evidence of a run: found, or trained now and written to `root` (the scratch store).
+
+    A training that was stopped goes on from its last checkpoint, at most a minute before.
+    """
     found = find(run, root)
     if found is not None:
         return found
+    path = run.path(root or store.scratch_root())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = run.checkpoint(root or store.scratch_root())
     trained = train(
         run.protocol,
         run.train_solver,
@@ -235,14 +246,15 @@ def obtain(
         device=device,
         backend=backend,
         progress=progress,
+        checkpoint=checkpoint,
     )
     trained.field.cpu(), trained.head.cpu()
-    path = run.path(root or store.scratch_root())
     weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
     weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}
     stored = store.save_run(
         path, _header(run, trained), evaluate_run(run, trained), weights, trained.history
     )
+    checkpoint.remove()
     return Evidence(run, stored)
 
 

@@ -1,8 +1,11 @@
 """Training a whole ensemble at once: every seed of a run in one loop."""
 
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Protocol as Interface
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +62,12 @@ def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[nn.Module, Lin
 
 
 def batches(
-    n: int, batch_size: int, generators: Sequence[torch.Generator], iterations: int
+    n: int, batch_size: int, generators: Sequence[torch.Generator], iterations: int, done: int = 0
 ) -> Iterator[Tensor]:
     """Indices (members, batch_size): each member shuffles every epoch by its own generator.
 
-    The last partial batch of an epoch is dropped. Raises ValueError where no full batch exists.
+    The last partial batch of an epoch is dropped. The first `done` batches are drawn and left out:
+    what follows is what followed them. Raises ValueError where no full batch exists.
     """
     if batch_size > n:
         raise ValueError(f"batch_size = {batch_size} exceeds the {n} samples; make it smaller")
@@ -72,7 +76,8 @@ def batches(
         if iteration % per_epoch == 0:
             order = torch.stack([torch.randperm(n, generator=g) for g in generators])
         start = iteration % per_epoch * batch_size
-        yield order[:, start : start + batch_size]
+        if iteration >= done:
+            yield order[:, start : start + batch_size]
 
 
 def member_losses(logits: Tensor, y: Tensor) -> Tensor:
@@ -110,8 +115,27 @@ class Trained:
     history: list[dict] = field(default_factory=list)
 
 
+class Checkpoint(Interface):
+    """Where a training leaves its state, to go on from after a stop; checkpoint.py keeps a file.
+
+    `identity` names the training, by values that JSON can hold: a state of another is not loaded.
+    """
+
+    def load(self, identity: dict) -> tuple[dict[str, Tensor], dict] | None:
+        """The tensors and values last saved, or None."""
+
+    def save(self, identity: dict, tensors: dict[str, Tensor], values: dict) -> None:
+        """Keep a state in place of the last one."""
+
+    def is_due(self) -> bool:
+        """Whether it is time to save."""
+
+
 class _Ensemble:
-    """The model in training, its solver, and what is counted on the way."""
+    """The model in training, its solver, and what is counted on the way.
+
+    Whatever an iteration changes and a later one needs is in `state`.
+    """
 
     def __init__(self, protocol, solver, seeds, n_steps, rtol, controller, device, backend):
         self.protocol, self.seeds, self.rtol = protocol, seeds, rtol
@@ -135,7 +159,36 @@ class _Ensemble:
         self.nfe = torch.zeros(len(seeds), dtype=torch.int64, device=device)
         self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
-        self.backend_used = "torch"
+        self.iteration, self.history, self.backend_used = 0, [], "torch"
+        self.seconds = 0.0  # until the last checkpoint
+
+    COUNTERS = ("nfe", "alive", "finite_iterations")
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """All that training changes, as tensors by name and values that JSON can hold."""
+        tensors = {name: getattr(self, name) for name in ("flat", *self.COUNTERS)}
+        for name, value in self.optimiser.state[self.flat].items():
+            tensors[f"optimiser.{name}"] = value
+        return tensors, {
+            "iteration": self.iteration,
+            "states": [asdict(state) for state in self.states],
+            "history": self.history,
+            **{"backend_used": self.backend_used, "seconds": self.seconds},
+        }
+
+    @torch.no_grad()
+    def restore(self, tensors, values):
+        """Become what `state` described; before the first iteration."""
+        for name, value in tensors.items():
+            place, _, entry = name.rpartition(".")
+            if place == "optimiser":
+                self.optimiser.state[self.flat][entry] = value.to(self.device)
+            else:
+                getattr(self, name).copy_(value)
+        self.iteration, self.history = values["iteration"], values["history"]
+        self.backend_used, self.seconds = values["backend_used"], values["seconds"]
+        if values["states"]:
+            self.set_steps([self.controller.State(**state) for state in values["states"]])
 
     def views(self, flat):
         """A vector like `flat` as the parameters' shapes, in their order."""
@@ -184,6 +237,19 @@ class _Ensemble:
         nfe = solution.nfe
         self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
 
+    def iterate(self, step, x, y) -> None:
+        """One iteration on a batch, through `step` where no controller is at work."""
+        self.iteration += 1
+        if self.controller is None:
+            step(x, y)
+            return
+        if self.iteration == 1:
+            self.choose_first_step(x)
+        logits = self.forward(x)
+        if self.iteration % self.controller.every == 0:
+            self.check(x, y, logits)
+        self.descend(logits, y)
+
     def step(self, x, y) -> None:
         """One iteration on a batch."""
         self.descend(self.forward(x), y)
@@ -211,19 +277,19 @@ class _Ensemble:
         self.finite_iterations += self.alive
 
     @torch.no_grad()
-    def check(self, iteration, x, y, logits) -> list[dict]:
+    def check(self, x, y, logits) -> None:
         """Compare the batch's accuracies under both solvers, and adapt each member's step size."""
         solution = self.solve(x, get_tableau(self.controller.test_solver))
         self.count(solution)
         train = batch_accuracies(logits, y).tolist()
         test = batch_accuracies(self.head(solution.z), y).tolist()
-        rows, states = [], []
+        states = []
         for seed, state, a, b in zip(self.seeds, self.states, train, test, strict=True):
             new = self.controller.update(state, Observation(a, b), self.protocol.T)
             states.append(new)
-            rows.append(
+            self.history.append(
                 {
-                    "iteration": iteration,
+                    "iteration": self.iteration,
                     "seed": seed,
                     "step_size": state.step_size,
                     "train_accuracy": a,
@@ -232,15 +298,14 @@ class _Ensemble:
                 }
             )
         self.set_steps(states)
-        return rows
 
     @torch.no_grad()
-    def look(self, iteration, test: Split) -> list[dict]:
+    def look(self, test: Split) -> None:
         """Accuracy of each member on the test split; its evaluations are not counted."""
         x = test.x.expand(len(self.seeds), *test.x.shape)
         values = batch_accuracies(self.head(self.solve(x, self.tableau).z), test.y).tolist()
-        return [
-            {"iteration": iteration, "seed": seed, "accuracy": value}
+        self.history += [
+            {"iteration": self.iteration, "seed": seed, "accuracy": value}
             for seed, value in zip(self.seeds, values, strict=True)
         ]
 
@@ -330,12 +395,15 @@ def train(
     device: str = "auto",
     backend: str = "auto",
     progress: bool = True,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train one member for each seed, all in one batch, back-propagating through the solver.
 
     Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same), or
     `controller` (fixed steps whose size it adapts for each member; the test split is looked at
     every `look_every` iterations). A member that diverges is marked and does not touch the others.
+    With a `checkpoint` it goes on where the same training was stopped, to the same bits on a CPU;
+    Ctrl-C then stops between two iterations and leaves a checkpoint.
 
     Raises ValueError for a bad argument, before any work.
     """
@@ -344,31 +412,33 @@ def train(
     device = get_device(device)
     training, test = (split.to(device) for split in protocol.load())
     ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, controller, device, backend)
-    step = _choose_step(ensemble, n_steps, training.x)
+    identity = _identity(ensemble, training.x, n_steps, look_every)
+    saved = checkpoint.load(identity) if checkpoint is not None else None
+    if saved is not None:
+        ensemble.restore(*saved)
+    step = _choose_step(ensemble, n_steps, identity["backend"])
     generators = [make_generator(seed, "batches") for seed in seeds]
-    order = batches(len(training), protocol.batch_size, generators, protocol.iterations)
-    history = []
-    start = time.perf_counter()
+    done, total = ensemble.iteration, protocol.iterations
+    order = batches(len(training), protocol.batch_size, generators, total, done)
+    start = time.perf_counter() - ensemble.seconds
     label = f"{protocol.dataset} {solver} " + (
         f"K = {n_steps}" if n_steps else f"{rtol or 'adapted'}"
     )
     bar = tqdm(
-        order, label, protocol.iterations, disable=not progress, mininterval=1.0, leave=False
+        order, label, total, initial=done, disable=not progress, mininterval=1.0, leave=False
     )
-    for iteration, index in enumerate(bar, start=1):
-        index = index.to(device)
-        x, y = training.x[index], training.y[index]
-        if controller is None:
-            step(x, y)
-            continue
-        if iteration == 1:
-            ensemble.choose_first_step(x)
-        logits = ensemble.forward(x)
-        if iteration % controller.every == 0:
-            history += ensemble.check(iteration, x, y, logits)
-        ensemble.descend(logits, y)
-        if iteration % look_every == 0:
-            history += ensemble.look(iteration, test)
+    with _HeldInterrupt(checkpoint) as interrupt:
+        for index in bar:
+            index = index.to(device)
+            ensemble.iterate(step, training.x[index], training.y[index])
+            if ensemble.iteration % look_every == 0 and controller is not None:
+                ensemble.look(test)
+            ended = interrupt.seen or ensemble.iteration == total
+            if checkpoint is not None and (ended or checkpoint.is_due()):
+                ensemble.seconds = time.perf_counter() - start
+                checkpoint.save(identity, *ensemble.state())
+            if interrupt.seen:
+                raise KeyboardInterrupt
     diverged = torch.where(ensemble.alive, -1, ensemble.finite_iterations + 1)
     return Trained(
         ensemble.field,
@@ -381,20 +451,58 @@ def train(
         backend=ensemble.backend_used,
         device=str(device),
         step_size=ensemble.step_size if controller else None,
-        history=history,
+        history=ensemble.history,
     )
 
 
-def _choose_step(ensemble, n_steps, x):
+class _HeldInterrupt:
+    """Holds a first Ctrl-C back while it is entered, so that the loop can stop between iterations,
+    where the state is whole; `seen` tells of it. A second Ctrl-C acts at once."""
+
+    def __init__(self, wanted):
+        # Only Python's own way with it is held back, and only the main thread may.
+        own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        main = threading.current_thread() is threading.main_thread()
+        self.seen, self.holds = False, wanted is not None and own and main
+
+    def __enter__(self):
+        if self.holds:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_):
+        self.seen = True
+        self.__exit__()
+
+    def __exit__(self, *_):
+        if self.holds:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _identity(ensemble, x, n_steps, look_every):
+    """What must be the same for a training to go on: all that its bits depend on."""
+    batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
+    return {
+        "protocol": asdict(ensemble.protocol),
+        "solver": ensemble.tableau.name,
+        "seeds": ensemble.seeds,
+        "n_steps": n_steps,
+        "rtol": ensemble.rtol,
+        "controller": repr(ensemble.controller),
+        "look_every": look_every,
+        "backend": choose_backend(ensemble.field, batch, backend=ensemble.backend),
+        "device": str(ensemble.device),
+        "torch": torch.__version__,
+    }
+
+
+def _choose_step(ensemble, n_steps, backend):
     """Under fixed steps every iteration is alike, which the kernel and a GPU make use of."""
     if n_steps is None:
         return ensemble.step
     if ensemble.device.type == "cuda":
         return _GraphedStep(ensemble.step)
-    batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
-    if choose_backend(ensemble.field, batch, backend=ensemble.backend) == "fused":
-        return _FusedStep(ensemble, n_steps)
-    return ensemble.step
+    return _FusedStep(ensemble, n_steps) if backend == "fused" else ensemble.step
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

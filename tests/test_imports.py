@@ -13,7 +13,8 @@ import nodecore
 PACKAGE = Path(next(iter(nodecore.__path__)))
 ORDER = [
     *("seeding", "tableaus", "kernels", "solve", "adapt", "datasets", "protocols"),
-    *("vector_fields", "train", "evaluate", "crossings", "fixed_points", "store", "study"),
+    *("vector_fields", "train", "evaluate", "crossings", "fixed_points", "store"),
+    *("checkpoint", "study"),
     *("summary", "paper", "plots", "figures", "parameters", "book", "bench_diffrax", "bench"),
     "__main__",
 ]

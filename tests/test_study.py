@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from nodecore import protocols, store, study
+from nodecore import train as training
 from nodecore.adapt import Algorithm1
+from nodecore.checkpoint import Checkpoint
 from nodecore.evaluate import TestSetting, cross_solver_settings
 from nodecore.study import GRIDS, STUDIES, Run, agreement_gaps, find, get_study, obtain
 from nodecore.train import Trained, make_model
@@ -100,6 +102,35 @@ def test_a_damaged_run_is_refused_and_can_be_made_again(tmp_path):
     aside = {"date", "seconds", "revision"}
     for key in first.stored.header.keys() - aside:  # the weights' digest among them
         assert again.stored.header[key] == first.stored.header[key], key
+
+
+@pytest.mark.parametrize("when", ["train", "evaluate_run"])
+def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(monkeypatch, root, tmp_path, when):
+    """In the middle of its training, or in the tests that follow."""
+    if when == "train":
+        monkeypatch.setattr(Checkpoint, "is_due", lambda self: True)
+    save, saves = Checkpoint.save, []
+
+    def save_then_die(self, *state):
+        save(self, *state)
+        saves.append(state)
+        if when == "evaluate_run" or len(saves) == 25:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            obtain(RUN, root=tmp_path, **QUIET)
+    assert find(RUN, tmp_path) is None
+    monkeypatch.setattr(training, "make_model", make_other_model)
+    again = obtain(RUN, root=tmp_path, **QUIET)
+    assert again.stored.records == find(RUN, root).stored.records
+    assert len(list(RUN.path(tmp_path).parent.iterdir())) == 2  # nothing hidden is left
+
+
+def make_other_model(protocol, seeds):
+    """What a training that does not go on, but begins anew, would begin with."""
+    return make_model(protocol, [seed + 7 for seed in seeds])
 
 
 # --- what is recorded -----------------------------------------------------------------------------
