@@ -3,12 +3,17 @@
 A frame here holds records of one study, columns as in store.COLUMNS.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from nodecore.evaluate import AGREEMENT, EXACT, critical_n_steps
+from nodecore.evaluate import AGREEMENT, EXACT, check_setting, critical_n_steps
 from nodecore.study import agreement_gaps
+
+RESAMPLES = 2000  # draws of seeds with replacement, for the uncertainty of a critical step
 
 
 def as_trained(frame: pd.DataFrame) -> pd.DataFrame:
@@ -43,9 +48,93 @@ def exact_gaps(frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
     return gaps.reindex(sorted(frame[by].unique())).astype(float)
 
 
-def seed_gaps(frame: pd.DataFrame) -> pd.DataFrame:
-    """The agreement gaps of each seed by itself: a column for each, n_steps as index."""
-    return pd.DataFrame({seed: agreement_gaps(rows) for seed, rows in frame.groupby("seed")})
+Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
+
+
+def seed_gaps(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.DataFrame:
+    """The gaps of each seed by itself: a column for each, n_steps as index."""
+    return pd.DataFrame({seed: gaps(rows) for seed, rows in frame.groupby("seed")})
+
+
+def seed_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.Series:
+    """The critical n_steps of each seed by itself; NaN where it agrees at none of the grid.
+
+    A run in which a seed did not train does not count for it.
+    """
+    found = {s: critical_n_steps(gap.dropna()) for s, gap in seed_gaps(frame, gaps).items()}
+    return pd.Series(found, dtype=float).rename_axis("seed")
+
+
+def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Series:
+    """How often each n_steps is the critical one of the mean if other seeds had been drawn.
+
+    Bootstrap: as many seeds as there are, drawn with replacement, always the same draws; the mean
+    is over those that trained. Shares by critical n_steps, NaN for none; empty if no seed trained.
+    """
+    gaps = _signed_gaps(frame)
+    n_seeds = gaps.shape[1]
+    if n_seeds == 0:
+        return pd.Series(dtype=float)
+    drawn = np.random.default_rng(0).integers(n_seeds, size=(resamples, n_seeds))
+    sums, counts = (
+        table.to_numpy()[:, drawn].sum(axis=2) for table in (gaps.fillna(0.0), gaps.notna())
+    )
+    means = np.abs(np.divide(sums, counts, where=counts > 0, out=np.full(sums.shape, np.nan)))
+    found = [critical_n_steps(dict(zip(gaps.index, mean, strict=True))) for mean in means.T]
+    return pd.Series(found, dtype=float).value_counts(normalize=True, dropna=False).sort_index()
+
+
+def _signed_gaps(frame):
+    """Accuracy as trained less that under the test solver: n_steps by seed, seeds that trained."""
+    solver = frame["train_solver"].iloc[0]
+    checks = [check_setting(solver, int(k)) for k in frame["n_steps"]]
+    tested = frame["test_solver"] == [check.solver for check in checks]
+    tested &= frame["test_n_steps"] == [check.n_steps for check in checks]
+    own, other = (
+        rows.pivot(index="n_steps", columns="seed", values="accuracy")
+        for rows in (as_trained(frame), frame[tested & frame["trained"].astype(bool)])
+    )
+    return (own - other).reindex(sorted(frame["n_steps"].unique()))
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How the accuracy as trained depends on log2 of the training n_steps.
+
+    slope, low, high: mean over seeds of the change of accuracy for twice the steps, and its 95 %
+    confidence interval. p_slope: of the t test that this slope is zero (a line for each seed; the
+    seeds are independent, the runs of one seed are not). rho: Spearman's rank correlation over all
+    models. p_any: Friedman's test that n_steps makes no difference at all, whatever its shape; NaN
+    below three runs or where a seed did not train.
+    """
+
+    slope: float
+    low: float
+    high: float
+    p_slope: float
+    rho: float
+    p_any: float
+
+
+def trend(frame: pd.DataFrame) -> Trend | None:
+    """The trend of the accuracy as trained; None unless two seeds trained at two n_steps each."""
+    table = as_trained(frame).pivot(index="n_steps", columns="seed", values="accuracy")
+    table = table.loc[:, table.notna().sum() > 1]
+    if table.shape[1] < 2:
+        return None
+    slopes = [_slope(column.dropna()) for _, column in table.items()]
+    test = stats.ttest_1samp(slopes, 0.0)
+    low, high = test.confidence_interval(0.95)
+    models = table.stack()
+    rho = stats.spearmanr(models.index.get_level_values("n_steps"), models).statistic
+    complete = len(table) > 2 and bool(table.notna().all(axis=None))
+    p_any = stats.friedmanchisquare(*table.to_numpy()).pvalue if complete else np.nan
+    return Trend(*map(float, (np.mean(slopes), low, high, test.pvalue, rho, p_any)))
+
+
+def _slope(accuracies):
+    """Slope of the least-squares line through accuracies by n_steps, per doubling."""
+    return stats.linregress(np.log2(accuracies.index.to_numpy(float)), accuracies).slope
 
 
 @dataclass(frozen=True)

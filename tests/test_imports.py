@@ -13,10 +13,9 @@ import nodecore
 PACKAGE = Path(next(iter(nodecore.__path__)))
 ORDER = [
     *("seeding", "tableaus", "kernels", "solve", "adapt", "datasets", "protocols"),
-    *("vector_fields", "train", "evaluate", "crossings", "fixed_points", "store"),
-    *("checkpoint", "study"),
-    *("summary", "paper", "plots", "figures", "parameters", "book", "bench_diffrax", "bench"),
-    "__main__",
+    *("vector_fields", "train", "evaluate", "margins", "crossings", "fixed_points", "lipschitz"),
+    *("store", "checkpoint", "study", "summary", "paper", "plots", "figures", "parameters"),
+    *("book", "bench_diffrax", "bench", "__main__"),
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -72,7 +71,7 @@ def test_plots_neither_solve_nor_train():
 def test_no_file_needs_what_is_for_tests_only_or_unpickles():
     for file in FILES:
         packages = {name.split(".")[0] for name in imported(file)}
-        peers = {"torchdiffeq"} if room(file) == "bench" else set()  # measured against
+        peers = {"bench": {"torchdiffeq"}, "summary": {"scipy"}}.get(room(file), set())
         forbidden = {"scipy", "torchdiffeq", "pytest", "hypothesis", "pickle", "dill"} - peers
         assert not packages & forbidden, file
         assert not re.search(r"\btorch\.load\(|allow_pickle=True|\beval\(", file.read_text()), file
@@ -82,7 +81,7 @@ def test_no_file_needs_what_is_for_tests_only_or_unpickles():
 
 CORE = [
     *("seeding", "tableaus", "kernels", "solve", "adapt", "datasets", "vector_fields"),
-    *("evaluate", "crossings", "fixed_points"),
+    *("evaluate", "margins", "crossings", "fixed_points", "lipschitz"),
 ]
 BLOCKED = ["pandas", "matplotlib", "safetensors", "tqdm", "scipy", "torchdiffeq", "IPython", "yaml"]
 

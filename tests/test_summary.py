@@ -2,12 +2,23 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from nodecore import store
 from nodecore.paper import percent
-from nodecore.summary import adaption_ends, as_trained, exact_gaps, grid_search, tolerances
+from nodecore.summary import (
+    adaption_ends,
+    as_trained,
+    critical_shares,
+    exact_gaps,
+    grid_search,
+    seed_critical,
+    tolerances,
+    trend,
+)
 
 
 def frame(rows, **common):
@@ -61,6 +72,76 @@ def test_seeds_that_did_not_train_do_not_count():
     gaps = exact_gaps(table)
     assert gaps.to_dict() == pytest.approx({1: 0.65, 2: 0.25, 4: 0.0})
     assert exact_gaps(fixed_steps(GRID, trained=lambda k, seed: False)).isna().all()
+
+
+def test_each_seed_has_its_own_critical_step():
+    table = fixed_steps(GRID)  # gaps 0.55, 0.15, 0 and 0.57, 0.15, 0
+    assert seed_critical(table).to_dict() == {0: 4, 1: 4}
+    assert seed_critical(table, exact_gaps).to_dict() == {0: 4, 1: 4}
+    assert seed_critical(fixed_steps({1: GRID[1]})).isna().all()
+
+
+def test_a_run_in_which_a_seed_did_not_train_does_not_count_for_it():
+    table = fixed_steps(GRID, trained=lambda k, seed: (k, seed) != (2, 0))
+    assert seed_critical(table).to_dict() == {0: 4, 1: 4}
+    agreeing = {1: [(0.9, 0.9, 0.9), (0.9, 0.5, 0.5)], 2: [(0.9, 0.1, 0.1), (0.9, 0.9, 0.9)]}
+    table = fixed_steps(agreeing, trained=lambda k, seed: (k, seed) != (2, 0))
+    assert seed_critical(table).to_dict() == {0: 1, 1: 2}
+
+
+def test_the_critical_step_of_drawn_seeds_follows_the_mean_and_not_each_seed():
+    """At 2 the gaps are -0.15 and 0.15: half of the draws have both seeds, and these cancel."""
+    shares = critical_shares(fixed_steps(GRID))
+    assert shares.index.tolist() == [2, 4]
+    assert shares[2] == pytest.approx(0.5, abs=0.05)
+    assert shares.sum() == pytest.approx(1.0)
+    pd.testing.assert_series_equal(shares, critical_shares(fixed_steps(GRID)))
+
+
+def test_drawn_seeds_that_did_not_train_leave_the_mean():
+    table = fixed_steps(GRID, trained=lambda k, seed: (k, seed) != (4, 1))
+    shares = critical_shares(table)  # only the second seed drawn: no gap at 4, so none is critical
+    assert shares[np.nan] == pytest.approx(0.25, abs=0.05)
+    assert critical_shares(fixed_steps(GRID, trained=lambda k, seed: False)).empty
+
+
+def random_accuracies(slope, n_seeds=5, noise=0.01):
+    rng = np.random.default_rng(0)
+    grid = [1, 2, 4, 8, 16]
+    values = {
+        k: [(0.8 + slope * np.log2(k) + noise * rng.normal(),) * 3 for _ in range(n_seeds)]
+        for k in grid
+    }
+    return values, np.array([[own for own, _, _ in values[k]] for k in grid])
+
+
+def test_a_trend_is_found_with_its_size():
+    values, table = random_accuracies(-0.02)
+    found = trend(fixed_steps(values))
+    slopes = np.polyfit(np.arange(5), table, 1)[0]  # NumPy's fit, all seeds at once
+    assert found.slope == pytest.approx(slopes.mean())
+    half = stats.t.ppf(0.975, 4) * slopes.std(ddof=1) / math.sqrt(5)
+    assert (found.low, found.high) == pytest.approx((slopes.mean() - half, slopes.mean() + half))
+    assert found.high < 0 and found.p_slope < 0.01 and found.p_any < 0.01 and found.rho < -0.8
+
+
+def test_noise_has_no_trend():
+    found = trend(fixed_steps(random_accuracies(0.0)[0]))
+    assert found.low < 0 < found.high and found.p_slope > 0.05 and found.p_any > 0.05
+
+
+def test_a_dip_is_a_dependence_without_a_trend():
+    values = {
+        k: [(0.5 + 0.4 * (k != 4) + s / 100,) * 3 for s in range(5)] for k in [1, 2, 4, 8, 16]
+    }
+    found = trend(fixed_steps(values))
+    assert found.slope == pytest.approx(0.0) and found.p_any < 0.01
+
+
+def test_a_trend_needs_two_seeds():
+    assert trend(fixed_steps({k: rows[:1] for k, rows in GRID.items()})) is None
+    assert trend(fixed_steps(GRID, trained=lambda k, seed: False)) is None
+    assert math.isnan(trend(fixed_steps(GRID, trained=lambda k, s: (k, s) != (1, 0))).p_any)
 
 
 def test_adaption_ends_reads_each_seed_at_its_own_last_step():
