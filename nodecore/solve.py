@@ -109,13 +109,7 @@ def solve_fixed(
     """
     tableau = get_tableau(solver)
     check_state(z0)
-    span = _time_span(t)
-    if (n_steps is None) == (step_size is None):
-        raise ValueError(f"n_steps = {n_steps} and step_size = {step_size}: give exactly one")
-    if n_steps is not None:
-        schedule = _equal_steps(span / check_n_steps(n_steps), n_steps, t[0], span)
-    else:
-        schedule = _chosen_steps(step_size, t[0], span, z0)
+    schedule = _plan_steps(n_steps, step_size, t, z0)
     walk = _walk_fused if choose_backend(f, z0, path, backend) == "fused" else _walk
     z, states = walk(f, z0, tableau, schedule, path)
     return Solution(
@@ -156,6 +150,15 @@ def _equal_steps(step_size: float, n_steps: int, t0: float, span: float) -> _Sch
     """Every iteration of a training asks for the same one again."""
     size = torch.tensor([step_size], dtype=torch.float64)
     return _schedule(torch.tensor([n_steps]), size, t0, span, shared=True)
+
+
+def _plan_steps(n_steps, step_size, t, z0):
+    span = _time_span(t)
+    if (n_steps is None) == (step_size is None):
+        raise ValueError(f"n_steps = {n_steps} and step_size = {step_size}: give exactly one")
+    if n_steps is not None:
+        return _equal_steps(span / check_n_steps(n_steps), n_steps, t[0], span)
+    return _chosen_steps(step_size, t[0], span, z0)
 
 
 def _chosen_steps(step_size, t0, span, z0):
@@ -208,15 +211,15 @@ def prepare_fused(
     z0: Tensor,
     solver: str | ButcherTableau,
     *,
-    n_steps: int,
+    n_steps: int | None = None,
+    step_size: float | Tensor | None = None,
     t: tuple[float, float] = (0.0, 1.0),
 ) -> kernels.FusedSolve:
     """The fused kernel set up for many solves of states like z0 (members, batch, dim).
 
-    What a training loop repeats without checking it anew. Raises ValueError as solve_fixed does.
+    What a training loop repeats without checking it anew. Steps and errors as in solve_fixed.
     """
-    span = _time_span(t)
-    schedule = _equal_steps(span / check_n_steps(n_steps), n_steps, t[0], span)
+    schedule = _plan_steps(n_steps, step_size, t, z0)
     steps, arrays = _fused_steps(schedule, z0), tableau_arrays(get_tableau(solver))
     return kernels.FusedSolve(z0, f.block_layers(), *arrays, *steps, positions=f.positions)
 
@@ -229,6 +232,29 @@ def tableau_arrays(tableau: ButcherTableau):
     for i, row in enumerate(tableau.a[:s]):
         a[i, :i] = torch.tensor(row, dtype=torch.float64)
     return a.numpy(), torch.tensor(tableau.b[:s], dtype=torch.float64).numpy()
+
+
+FINER_SOLVERS = {1: "midpoint", 2: "rk4", 3: "rk4", 4: "dopri5"}  # by the order to be exceeded
+
+
+def finer_solver(solver: str | ButcherTableau) -> str:
+    """The next solver of smaller error at the same step. ValueError where there is none."""
+    tableau = get_tableau(solver)
+    if tableau.order not in FINER_SOLVERS:
+        raise ValueError(
+            f"solver = {tableau.name!r}: no solver here is of higher order; use one of order <= 4"
+        )
+    return FINER_SOLVERS[tableau.order]
+
+
+def check_finer(solver: str | ButcherTableau, test_solver: str | ButcherTableau) -> None:
+    """ValueError unless test_solver is of higher order than solver: of smaller error."""
+    tableau, better = get_tableau(solver), get_tableau(test_solver)
+    if better.order <= tableau.order:
+        raise ValueError(
+            f"test_solver = {better.name!r} (order {better.order}) is not finer than the training "
+            f"solver {tableau.name!r} (order {tableau.order}); use {finer_solver(tableau)}"
+        )
 
 
 def resolve_backend(backend: str = "auto") -> str:

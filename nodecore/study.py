@@ -21,9 +21,11 @@ from tqdm import tqdm
 
 from nodecore import store
 from nodecore.adapt import get_controller
+from nodecore.adaption import restlessness
 from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import check_dataset
 from nodecore.evaluate import (
+    EXACT,
     TestSetting,
     accuracy,
     check_setting,
@@ -176,20 +178,24 @@ class Evidence:
         path = self.stored.path
         return str(path.relative_to(store.PROJECT) if path.is_relative_to(store.PROJECT) else path)
 
-    @cached_property
-    def _model(self):
+    def _rebuilt(self, mark=""):
         vector_field, head = make_model(self.run.protocol, self.run.seeds)
         weights = self.stored.weights()
-        for prefix, module in (("field", vector_field), ("head", head)):
-            module.load_state_dict(
-                {
-                    k.removeprefix(f"{prefix}."): v
-                    for k, v in weights.items()
-                    if k.startswith(prefix)
-                }
-            )
+        for part, module in (("field", vector_field), ("head", head)):
+            prefix = f"{mark}{part}."
+            mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            module.load_state_dict(mine)
             module.requires_grad_(False)
         return vector_field, head
+
+    @cached_property
+    def _model(self):
+        return self._rebuilt()
+
+    def marked(self, mark: str) -> tuple[nn.Module, nn.Module]:
+        """Vector field and classifier as they were at a moment, each member's own: the last one
+        that the history gives this mark. A member without one has weights of zero."""
+        return self._rebuilt(f"{mark}.")
 
     @property
     def field(self) -> nn.Module:
@@ -251,6 +257,8 @@ def obtain(
     trained.field.cpu(), trained.head.cpu()
     weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
     weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}
+    for mark, kept in trained.marks.items():
+        weights |= {f"{mark}.{k}": v for k, v in kept.items()}
     stored = store.save_run(
         path, _header(run, trained), evaluate_run(run, trained), weights, trained.history
     )
@@ -283,7 +291,13 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
             }
             for member in group
         }
-        for setting, values in cross_solver_grid(trained.field, trained.head, test, settings):
+        grid = cross_solver_grid(trained.field, trained.head, test, settings)
+        if run.controller is not None:
+            found = dict(grid)
+            for member in group:
+                gap = found[own][member] - found[EXACT][member]
+                common[member]["agreement_gap"] = abs(float(gap))
+        for setting, values in grid:
             tested = {
                 "test_solver": setting.solver,
                 "test_n_steps": setting.n_steps,
@@ -324,22 +338,12 @@ def _final_n_steps(run, trained, member):
 
 
 def _adaption_values(run, trained, member):
-    """How restless an adapted member was: turns of h, spread of log2 h, failed checks."""
+    """Where an adapted member ended, and how restless its step was on the way."""
     if run.controller is None:
         return {}
-    seed = trained.seeds[member]
-    checks = [row for row in trained.history if row["seed"] == seed and "step_size" in row]
-    sizes = np.array([row["step_size"] for row in checks])
-    late = checks[len(checks) // 2 :]
-    moves = np.sign(np.diff(sizes))
-    moves = moves[moves != 0]
-    gaps = [abs(row["train_accuracy"] - row["test_accuracy"]) for row in late]
     return {
-        "reversals": int((moves[1:] != moves[:-1]).sum()),
-        "spread": float(np.log2(sizes[len(sizes) // 2 :]).std()) if len(sizes) else None,
-        "failed_checks": sum(row["failed"] for row in checks),
+        **restlessness(trained.history, trained.seeds[member], run.protocol.iterations),
         "final_n_steps": _final_n_steps(run, trained, member),
-        "agreement_gap": float(np.mean(gaps)) if gaps else None,
     }
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Protocol as Interface
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from nodecore.adapt import Algorithm1, Observation, StepState
-from nodecore.datasets import Split
+from nodecore.adapt import Controller
+from nodecore.adaption import Adaption
 from nodecore.kernels import classify_fused
 from nodecore.protocols import Protocol
 from nodecore.seeding import make_generator
@@ -21,10 +22,11 @@ from nodecore.solve import (
     Solution,
     SolveError,
     check_embedded,
+    check_finer,
     check_n_steps,
     check_tolerance,
     choose_backend,
-    initial_step_size,
+    finer_solver,
     prepare_fused,
     solve_adaptive,
     solve_fixed,
@@ -86,21 +88,15 @@ def member_losses(logits: Tensor, y: Tensor) -> Tensor:
     return losses.view(y.shape).mean(1)
 
 
-def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
-    """Share of correct predictions of each member, (members,) float64."""
-    return (logits.argmax(-1) == y).double().mean(1)
-
-
 # --- training -------------------------------------------------------------------------------------
-
-MOST_STEPS = 100_000  # that a first step size may ask for
 
 
 @dataclass
 class Trained:
     """A trained ensemble. nfe_per_iteration, step_size: (members,) float64, the evaluations counted
     with those of the checks. diverged_at: iteration of the first non-finite loss, -1 for none.
-    history: a dict for each check or look at the test set, where a controller was at work."""
+    history: a dict for each check or look at the test set, where a controller was at work; marks:
+    weights by name at the moments that the history marks, a dict for each mark."""
 
     field: nn.Module
     head: nn.Module
@@ -113,6 +109,7 @@ class Trained:
     device: str
     step_size: Tensor | None = None
     history: list[dict] = field(default_factory=list)
+    marks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 class Checkpoint(Interface):
@@ -137,10 +134,10 @@ class _Ensemble:
     Whatever an iteration changes and a later one needs is in `state`.
     """
 
-    def __init__(self, protocol, solver, seeds, n_steps, rtol, controller, device, backend):
+    def __init__(self, protocol, solver, seeds, n_steps, rtol, device, backend):
         self.protocol, self.seeds, self.rtol = protocol, seeds, rtol
         self.tableau = get_tableau(solver)
-        self.controller, self.backend, self.device = controller, backend, device
+        self.backend, self.device = backend, device
         self.field, self.head = (m.to(device) for m in make_model(protocol, seeds))
         # All parameters lie in one vector: the optimiser then works on one tensor, not eight.
         parameters = [*self.field.parameters(), *self.head.parameters()]
@@ -154,12 +151,12 @@ class _Ensemble:
         options = {"capturable": True} if graphed_adam else {}
         make = OPTIMISERS[protocol.optimiser]
         self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
-        self.states: list[StepState] = []
+        self.adaption: Adaption | None = None  # who changes step_size, if anyone does
         self.step_size = None if n_steps is None else protocol.T / n_steps
         self.nfe = torch.zeros(len(seeds), dtype=torch.int64, device=device)
         self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
-        self.iteration, self.history, self.backend_used = 0, [], "torch"
+        self.iteration, self.backend_used = 0, "torch"
         self.seconds = 0.0  # until the last checkpoint
 
     COUNTERS = ("nfe", "alive", "finite_iterations")
@@ -169,60 +166,54 @@ class _Ensemble:
         tensors = {name: getattr(self, name) for name in ("flat", *self.COUNTERS)}
         for name, value in self.optimiser.state[self.flat].items():
             tensors[f"optimiser.{name}"] = value
-        return tensors, {
+        values = {
             "iteration": self.iteration,
-            "states": [asdict(state) for state in self.states],
-            "history": self.history,
             **{"backend_used": self.backend_used, "seconds": self.seconds},
         }
+        if self.adaption is not None:
+            more, values["adaption"] = self.adaption.state()
+            tensors |= {f"adaption.{name}": value for name, value in more.items()}
+        return tensors, values
 
     @torch.no_grad()
     def restore(self, tensors, values):
         """Become what `state` described; before the first iteration."""
+        marks = {}
         for name, value in tensors.items():
             place, _, entry = name.rpartition(".")
             if place == "optimiser":
                 self.optimiser.state[self.flat][entry] = value.to(self.device)
+            elif place == "adaption":
+                marks[entry] = value.to(self.device)
             else:
                 getattr(self, name).copy_(value)
-        self.iteration, self.history = values["iteration"], values["history"]
+        self.iteration = values["iteration"]
         self.backend_used, self.seconds = values["backend_used"], values["seconds"]
-        if values["states"]:
-            self.set_steps([self.controller.State(**state) for state in values["states"]])
+        if self.adaption is not None:
+            self.adaption.restore(marks, values["adaption"])
 
     def views(self, flat):
         """A vector like `flat` as the parameters' shapes, in their order."""
         return [part.view(s) for part, s in zip(flat.split(self.sizes), self.shapes, strict=True)]
 
-    def choose_first_step(self, x):
-        """Hairer's start with order 1, on the first batch, for each member by itself."""
+    def named(self, flat):
+        """A vector like `flat` as weights by name, such as field.first.0."""
+        modules = {"field": self.field, "head": self.head}
+        names = [f"{key}.{n}" for key, m in modules.items() for n, _ in m.named_parameters()]
+        return dict(zip(names, self.views(flat), strict=True))
 
-        def mean_norm(v):
-            return v.flatten(2).norm(dim=-1).mean(1)
-
-        h = initial_step_size(self.field, 0.0, x, 1, mean_norm).cpu()
-        self.nfe += 2
-        # A slope that is not finite is no reason to stop: the loss will mark that member.
-        shortest, T = self.protocol.T / MOST_STEPS, self.protocol.T
-        h = torch.where(h > 0, h, T).clamp(shortest, T)
-        self.set_steps([StepState(float(value)) for value in h])
-
-    def set_steps(self, states):
-        self.states = states
-        self.step_size = torch.tensor([s.step_size for s in states], dtype=torch.float64)
-
-    def solve(self, x, tableau) -> Solution:
+    def solve(self, x, tableau, step_size=None) -> Solution:
+        """A solve of x; fixed steps are those of the training, unless others are given."""
         span = (0.0, self.protocol.T)
         if self.rtol is not None:
             return solve_adaptive(
                 self.field, x, tableau, rtol=self.rtol, atol=self.rtol, t=span, instance_axes=1
             )
-        return solve_fixed(
-            self.field, x, tableau, step_size=self.step_size, t=span, backend=self.backend
-        )
+        size = self.step_size if step_size is None else step_size
+        return solve_fixed(self.field, x, tableau, step_size=size, t=span, backend=self.backend)
 
     def forward(self, x) -> Tensor:
-        """Logits under the training solver; evaluations are counted."""
+        """End states under the training solver; evaluations are counted."""
         while True:
             try:
                 solution = self.solve(x, self.tableau)
@@ -231,28 +222,29 @@ class _Ensemble:
                 continue
             self.count(solution)
             self.backend_used = solution.backend
-            return self.head(solution.z)
+            return solution.z
 
     def count(self, solution):
         nfe = solution.nfe
         self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
 
     def iterate(self, step, x, y) -> None:
-        """One iteration on a batch, through `step` where no controller is at work."""
+        """One iteration on a batch, through `step`."""
         self.iteration += 1
-        if self.controller is None:
+        if self.adaption is None:
             step(x, y)
             return
         if self.iteration == 1:
-            self.choose_first_step(x)
-        logits = self.forward(x)
-        if self.iteration % self.controller.every == 0:
-            self.check(x, y, logits)
-        self.descend(logits, y)
+            self.adaption.begin(x)
+        step(x, y, partial(self.adaption.see, x, y) if self.adaption.due() else None)
+        self.adaption.look()
 
-    def step(self, x, y) -> None:
-        """One iteration on a batch."""
-        self.descend(self.forward(x), y)
+    def step(self, x, y, see=None) -> None:
+        """One iteration on a batch; `see` is shown the end states before the update."""
+        z = self.forward(x)
+        if see is not None:
+            see(z.detach())
+        self.descend(z, y)
 
     @torch.no_grad()
     def retire(self, failed):
@@ -264,8 +256,8 @@ class _Ensemble:
             for view in self.views(flat):
                 view[failed] = 0.0
 
-    def descend(self, logits, y):
-        losses = member_losses(logits, y)
+    def descend(self, z, y):
+        losses = member_losses(self.head(z), y)
         self.account(losses.detach())
         self.flat.grad.zero_()
         losses.sum().backward()
@@ -276,39 +268,6 @@ class _Ensemble:
         self.alive &= torch.isfinite(losses)
         self.finite_iterations += self.alive
 
-    @torch.no_grad()
-    def check(self, x, y, logits) -> None:
-        """Compare the batch's accuracies under both solvers, and adapt each member's step size."""
-        solution = self.solve(x, get_tableau(self.controller.test_solver))
-        self.count(solution)
-        train = batch_accuracies(logits, y).tolist()
-        test = batch_accuracies(self.head(solution.z), y).tolist()
-        states = []
-        for seed, state, a, b in zip(self.seeds, self.states, train, test, strict=True):
-            new = self.controller.update(state, Observation(a, b), self.protocol.T)
-            states.append(new)
-            self.history.append(
-                {
-                    "iteration": self.iteration,
-                    "seed": seed,
-                    "step_size": state.step_size,
-                    "train_accuracy": a,
-                    "test_accuracy": b,
-                    "failed": new.failed,
-                }
-            )
-        self.set_steps(states)
-
-    @torch.no_grad()
-    def look(self, test: Split) -> None:
-        """Accuracy of each member on the test split; its evaluations are not counted."""
-        x = test.x.expand(len(self.seeds), *test.x.shape)
-        values = batch_accuracies(self.head(self.solve(x, self.tableau).z), test.y).tolist()
-        self.history += [
-            {"iteration": self.iteration, "seed": seed, "accuracy": value}
-            for seed, value in zip(self.seeds, values, strict=True)
-        ]
-
 
 class _FusedStep:
     """A training step of fixed steps through the fused kernel, without autograd.
@@ -317,32 +276,36 @@ class _FusedStep:
     kernel takes for the solve. Equal to `_Ensemble.step` up to rounding.
     """
 
-    def __init__(self, ensemble, n_steps):
-        self.ensemble, self.n_steps, self.solve = ensemble, n_steps, None
+    def __init__(self, ensemble):
+        self.ensemble, self.step_size, self.tape = ensemble, None, None
         layers = ensemble.field.block_layers()
         self.parameters = [t for layer in layers for t in (layer.weight, layer.bias)]
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     @torch.no_grad()
-    def __call__(self, x, y) -> None:
+    def __call__(self, x, y, see=None) -> None:
         ensemble, (weight, bias) = self.ensemble, self.ensemble.head.linear
-        if self.solve is None:
+        if self.step_size is not ensemble.step_size:
             self._prepare(x)
         z = self.solve.forward([x, *self.parameters], self.tape)
+        ensemble.nfe += self.nfe
+        if see is not None:
+            see(z)
         losses, slope = classify_fused(z, weight, bias, y, weight.grad, bias.grad)
         gradients = [self.grad_x, *self.gradients]
         self.solve.backward([x, *self.parameters], self.tape, slope, gradients)
-        ensemble.nfe += self.nfe
         ensemble.account(losses)
         ensemble.optimiser.step()
 
     def _prepare(self, x):
         ensemble, span = self.ensemble, (0.0, self.ensemble.protocol.T)
+        self.step_size = ensemble.step_size
         self.solve = prepare_fused(
-            ensemble.field, x, ensemble.tableau, n_steps=self.n_steps, t=span
+            ensemble.field, x, ensemble.tableau, step_size=self.step_size, t=span
         )
+        self.tape = None  # its memory serves the new one
         self.tape = self.solve.tape()
-        self.nfe = self.n_steps * ensemble.tableau.n_solution_stages
+        self.nfe = self.solve.n_steps * ensemble.tableau.n_solution_stages
         self.grad_x = torch.empty_like(x)
         ensemble.backend_used = "fused"
 
@@ -390,7 +353,7 @@ def train(
     *,
     n_steps: int | None = None,
     rtol: float | None = None,
-    controller: Algorithm1 | None = None,
+    controller: Controller | None = None,
     look_every: int = 500,
     device: str = "auto",
     backend: str = "auto",
@@ -411,12 +374,14 @@ def train(
     _check_training(solver, seeds, n_steps, rtol, controller)
     device = get_device(device)
     training, test = (split.to(device) for split in protocol.load())
-    ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, controller, device, backend)
-    identity = _identity(ensemble, training.x, n_steps, look_every)
+    ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, device, backend)
+    if controller is not None:
+        ensemble.adaption = Adaption(ensemble, controller, test, look_every)
+    identity = _identity(ensemble, training.x, n_steps, controller, look_every)
     saved = checkpoint.load(identity) if checkpoint is not None else None
     if saved is not None:
         ensemble.restore(*saved)
-    step = _choose_step(ensemble, n_steps, identity["backend"])
+    step = _choose_step(ensemble, identity["backend"])
     generators = [make_generator(seed, "batches") for seed in seeds]
     done, total = ensemble.iteration, protocol.iterations
     order = batches(len(training), protocol.batch_size, generators, total, done)
@@ -431,14 +396,13 @@ def train(
         for index in bar:
             index = index.to(device)
             ensemble.iterate(step, training.x[index], training.y[index])
-            if ensemble.iteration % look_every == 0 and controller is not None:
-                ensemble.look(test)
             ended = interrupt.seen or ensemble.iteration == total
             if checkpoint is not None and (ended or checkpoint.is_due()):
                 ensemble.seconds = time.perf_counter() - start
                 checkpoint.save(identity, *ensemble.state())
             if interrupt.seen:
                 raise KeyboardInterrupt
+    adaption = ensemble.adaption
     diverged = torch.where(ensemble.alive, -1, ensemble.finite_iterations + 1)
     return Trained(
         ensemble.field,
@@ -451,7 +415,8 @@ def train(
         backend=ensemble.backend_used,
         device=str(device),
         step_size=ensemble.step_size if controller else None,
-        history=ensemble.history,
+        history=adaption.history if adaption else [],
+        marks={k: ensemble.named(v) for k, v in adaption.marks.items()} if adaption else {},
     )
 
 
@@ -479,7 +444,7 @@ class _HeldInterrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _identity(ensemble, x, n_steps, look_every):
+def _identity(ensemble, x, n_steps, controller, look_every):
     """What must be the same for a training to go on: all that its bits depend on."""
     batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
     return {
@@ -488,7 +453,7 @@ def _identity(ensemble, x, n_steps, look_every):
         "seeds": ensemble.seeds,
         "n_steps": n_steps,
         "rtol": ensemble.rtol,
-        "controller": repr(ensemble.controller),
+        "controller": repr(controller),
         "look_every": look_every,
         "backend": choose_backend(ensemble.field, batch, backend=ensemble.backend),
         "device": str(ensemble.device),
@@ -496,13 +461,13 @@ def _identity(ensemble, x, n_steps, look_every):
     }
 
 
-def _choose_step(ensemble, n_steps, backend):
-    """Under fixed steps every iteration is alike, which the kernel and a GPU make use of."""
-    if n_steps is None:
+def _choose_step(ensemble, backend):
+    """Fixed steps are what the kernel, and where they stay the same a GPU, makes use of."""
+    if ensemble.rtol is not None:
         return ensemble.step
     if ensemble.device.type == "cuda":
-        return _GraphedStep(ensemble.step)
-    return _FusedStep(ensemble, n_steps) if backend == "fused" else ensemble.step
+        return ensemble.step if ensemble.adaption else _GraphedStep(ensemble.step)
+    return _FusedStep(ensemble) if backend == "fused" else ensemble.step
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -526,4 +491,4 @@ def _check_training(solver, seeds, n_steps, rtol, controller):
         check_tolerance("rtol", rtol)
         check_embedded(solver)
     if controller is not None:
-        get_tableau(controller.test_solver)
+        check_finer(solver, controller.test_solver or finer_solver(solver))

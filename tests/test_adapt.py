@@ -23,12 +23,13 @@ def test_a_difference_of_exactly_the_threshold_agrees(test_accuracy, failed):
     assert rule.update(StepState(0.2), Observation(0.5, test_accuracy)).failed is failed
 
 
-def test_the_step_never_exceeds_the_span():
+def test_the_step_never_leaves_its_bounds():
     rule = Algorithm1()
     assert rule.update(StepState(0.95), AGREE).step_size == 1.0
     assert rule.update(StepState(1.0), AGREE).step_size == 1.0
-    assert rule.update(StepState(1.95), AGREE, longest=2.0).step_size == 2.0
+    assert rule.update(StepState(1.95), AGREE, (0.0, 2.0)).step_size == 2.0
     assert rule.update(StepState(1.0), DISAGREE).step_size == 0.5
+    assert rule.update(StepState(0.15), DISAGREE, (0.1, 1.0)).step_size == 0.1
 
 
 def test_the_state_before_is_left_as_it_was():
@@ -49,7 +50,7 @@ def test_a_long_walk_follows_the_paper():
 
 def test_the_papers_constants_are_the_defaults():
     rule = get_controller("algorithm1")
-    assert rule == Algorithm1("midpoint", every=50, threshold=0.1, decrease=0.5, increase=1.1)
+    assert rule == Algorithm1(every=50, threshold=0.1, decrease=0.5, increase=1.1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import nodecore
 
 PACKAGE = Path(next(iter(nodecore.__path__)))
 ORDER = [
-    *("seeding", "tableaus", "kernels", "solve", "adapt", "datasets", "protocols"),
+    *("seeding", "tableaus", "kernels", "solve", "adapt", "datasets", "adaption", "protocols"),
     *("vector_fields", "train", "evaluate", "margins", "crossings", "fixed_points", "lipschitz"),
     *("store", "checkpoint", "study", "summary", "paper", "plots", "figures", "parameters"),
     *("book", "bench_diffrax", "bench", "__main__"),

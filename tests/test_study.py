@@ -265,33 +265,37 @@ def test_a_seed_that_did_not_learn_is_marked():
     assert {row["status"] for row in rows} == {"ok"}
 
 
-def test_an_adapted_run_records_how_it_walked(tmp_path):
+def test_an_adapted_run_records_how_it_walked():
+    """Of 60 iterations, those after the 30th count."""
     run = Run("spheres2", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
-    sizes = {0: [0.1, 0.11, 0.121, 0.0605, 0.0666, 0.0333], 1: [1.0] * 6}
-    failed = {0: [False, False, True, False, True, True], 1: [False] * 6}
+    sizes = {0: [0.1, 0.2, 0.1, 0.05, 0.055, 0.055, 0.0605, 0.03], 1: [1.0] * 8}
+    gaps = {0: [0.3, 0.3, 0.3, 0.1, -0.11, 0.2, 0.0, 0.0], 1: [0.0] * 8}
     history = [
         {
-            "iteration": 50 * (i + 1),
+            "iteration": 10 + 7 * i,
             "seed": seed,
             "step_size": sizes[seed][i],
-            "train_accuracy": 0.5 + 0.1 * i,
-            "test_accuracy": 0.5,
-            "failed": failed[seed][i],
+            "n_steps": int(np.ceil(1 / sizes[seed][i])),
+            "outside_gap": gaps[seed][i],
         }
-        for i in range(6)
+        for i in range(8)
         for seed in (0, 1)
     ]
-    history.insert(3, {"iteration": 75, "seed": 0, "accuracy": 0.7})
+    history.insert(3, {"iteration": 55, "seed": 0, "accuracy": 0.7})
     step_size = torch.tensor([0.03, 1.0], dtype=torch.float64)
     frame = pd.DataFrame(
         study.evaluate_run(run, untrained(run, history=history, step_size=step_size))
     )
     first = frame[frame.seed == 0].iloc[0]
-    assert first["reversals"] == 3  # up, up, down, up, down
-    assert first["failed_checks"] == 3
+    assert first["reversals"] == 1  # up, not at all, up, down
+    assert first["failed_checks"] == 2
     assert first["final_n_steps"] == 34
-    assert first["spread"] == pytest.approx(np.std(np.log2(sizes[0][3:])))
-    assert first["agreement_gap"] == pytest.approx(0.4)
+    assert first["spread"] == pytest.approx(np.std(np.log([20, 19, 19, 17, 34])))
+    own = frame[(frame.test_solver == "euler") & (frame.test_n_steps == frame.final_n_steps)]
+    exact = frame[frame.test_rtol == 1e-6].set_index("seed")["accuracy"]
+    gaps = (own.set_index("seed")["accuracy"] - exact).abs()
+    assert own.set_index("seed")["agreement_gap"].to_dict() == pytest.approx(gaps.to_dict())
+    assert gaps[1] > 0
     second = frame[frame.seed == 1].iloc[0]
     assert [second[c] for c in ("reversals", "failed_checks", "final_n_steps", "spread")] == [
         0

@@ -1,0 +1,223 @@
+"""A controller at work on an ensemble in training: what it sees, what it decides, what is kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nodecore.adapt import Controller, Observation, StepState
+from nodecore.datasets import Split
+from nodecore.solve import count_steps, finer_solver, initial_step_size
+from nodecore.tableaus import get_tableau
+
+MOST_STEPS = 10_000  # no step gets shorter than T / MOST_STEPS
+OUTSIDE_EVERY = 50  # iterations between two outside checks, which are the same for every controller
+OUTSIDE_GAP = 0.1  # largest difference of accuracy that an outside check lets pass
+
+
+def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
+    """Share of correct predictions of each member, (members,) float64."""
+    return (logits.argmax(-1) == y).double().mean(1)
+
+
+# --- what a controller may read: (members,) float64 -----------------------------------------------
+
+
+def flips(logits: Tensor, others: Tensor) -> Tensor:
+    """Share of samples whose predicted class differs; logits (members, batch, classes)."""
+    return (logits.argmax(-1) != others.argmax(-1)).double().mean(1)
+
+
+def closeness(head, z: Tensor, other: Tensor, logits: Tensor) -> Tensor:
+    """Mean of distance / margin, at most 1 each: end states (members, batch, dim), z's logits.
+
+    The margin is z's distance to the classifier's nearest boundary.
+    """
+    # margin = min over classes c of (logit_y - logit_c) / |w_y - w_c|, y the predicted class
+    weight = head.linear[0].transpose(1, 2)  # (members, classes, dim)
+    members = torch.arange(len(z))[:, None]
+    best, predicted = logits.max(-1)
+    normals = (weight[members, predicted][:, :, None] - weight[:, None]).norm(dim=-1)
+    margins = (best[..., None] - logits) / normals  # 0 / 0 for the predicted class itself
+    margin = margins.scatter(-1, predicted[..., None], torch.inf).amin(-1)
+    return ((z - other).flatten(2).norm(dim=-1) / margin).clamp(max=1.0).double().mean(1)
+
+
+# --- the controller at work -----------------------------------------------------------------------
+
+
+class Adaption:
+    """Steps of an ensemble in training, adapted for each member by itself.
+
+    history: a row for each member and iteration at which something was seen. marks: weights of all
+    members, a vector like the ensemble's, each at the iteration that its history gives that mark.
+    """
+
+    def __init__(self, ensemble, controller: Controller, test: Split, look_every: int):
+        self.ensemble, self.controller = ensemble, controller
+        self.test, self.look_every = test, look_every
+        self.outside = finer_solver(ensemble.tableau)
+        self.test_tableau = get_tableau(controller.test_solver or self.outside)
+        T = ensemble.protocol.T
+        self.bounds = (T / MOST_STEPS, T)
+        self.states: list[StepState] = []
+        self.history: list[dict] = []
+        self.marks: dict[str, Tensor] = {}
+        self.worst = [OUTSIDE_GAP] * len(ensemble.seeds)
+        self.violated = [False] * len(ensemble.seeds)
+
+    def begin(self, x: Tensor) -> None:
+        """Hairer's start with order 1, on the first batch, for each member by itself."""
+        ensemble, (shortest, T) = self.ensemble, self.bounds
+
+        def mean_norm(v):
+            return v.flatten(2).norm(dim=-1).mean(1)
+
+        h = initial_step_size(ensemble.field, 0.0, x, 1, mean_norm).cpu()
+        ensemble.nfe += 2
+        # A slope that is not finite is no reason to stop: the loss will mark that member.
+        h = torch.where(h > 0, h, T).clamp(shortest, T)
+        self.set_states([StepState(float(value)) for value in h])
+
+    def set_states(self, states):
+        sizes = [state.step_size for state in states]
+        if sizes != [state.step_size for state in self.states]:  # new steps are a new plan
+            self.ensemble.step_size = torch.tensor(sizes, dtype=torch.float64)
+        self.states = states
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """All that training changes here: the marks, and values that JSON can hold."""
+        values = {name: getattr(self, name) for name in ("history", "worst", "violated")}
+        return self.marks, {**values, "states": [asdict(state) for state in self.states]}
+
+    def restore(self, marks, values):
+        """Become what `state` described."""
+        self.marks, self.history = marks, values["history"]
+        self.worst, self.violated = values["worst"], values["violated"]
+        self.set_states([StepState(**state) for state in values["states"]])
+
+    def due(self) -> bool:
+        """Whether the training's end states are to be seen in this iteration."""
+        iteration = self.ensemble.iteration
+        return iteration % self.controller.every == 0 or iteration % OUTSIDE_EVERY == 0
+
+    @torch.no_grad()
+    def see(self, x: Tensor, y: Tensor, z: Tensor) -> None:
+        """Check and adapt, where due: a batch and its end states z before the update."""
+        ensemble, iteration = self.ensemble, self.ensemble.iteration
+        logits = ensemble.head(z)
+        train = batch_accuracies(logits, y)
+        sizes, T = ensemble.step_size, ensemble.protocol.T
+        rows = [
+            {"iteration": iteration, "seed": seed, "step_size": float(h), "n_steps": int(k)}
+            for seed, h, k in zip(ensemble.seeds, sizes, count_steps(sizes, T), strict=True)
+        ]
+        if iteration % OUTSIDE_EVERY == 0:
+            other = batch_accuracies(ensemble.head(ensemble.solve(x, self.outside).z), y)
+            for member, row in enumerate(rows):
+                row["outside_gap"] = float(train[member] - other[member])
+                self._mark(member, row)
+        if iteration % self.controller.every == 0:
+            for row, more in zip(rows, self._check(x, y, z, logits, train), strict=True):
+                row.update(more)
+        self.history += rows
+
+    def _mark(self, member, row):
+        """Keep a member's weights at its worst violation in the second half, and past it."""
+        gap = abs(row["outside_gap"])
+        if row["iteration"] > self.ensemble.protocol.iterations / 2 and gap > self.worst[member]:
+            self.worst[member], self.violated[member] = gap, True
+            row["mark"] = "violation"
+        elif gap <= OUTSIDE_GAP and self.violated[member]:
+            self.violated[member] = False
+            row["mark"] = "recovery"
+        if "mark" in row:
+            kept = self.marks.setdefault(row["mark"], torch.zeros_like(self.ensemble.flat))
+            views = self.ensemble.views
+            for copy, weights in zip(views(kept), views(self.ensemble.flat), strict=True):
+                copy[member] = weights[member]
+
+    def _check(self, x, y, z, logits, train):
+        ensemble, controller = self.ensemble, self.controller
+        sizes = [controller.test_step(state.step_size) for state in self.states]
+        solution = ensemble.solve(x, self.test_tableau, torch.tensor(sizes, dtype=torch.float64))
+        ensemble.count(solution)
+        others = ensemble.head(solution.z)
+        test = batch_accuracies(others, y)
+        read = {}
+        if "flips" in controller.reads:
+            read["flips"] = flips(logits, others)
+        if "closeness" in controller.reads:
+            read["closeness"] = closeness(ensemble.head, z, solution.z, logits)
+        seen = [
+            Observation(*values, **{k: float(v[m]) for k, v in read.items()})
+            for m, values in enumerate(zip(train.tolist(), test.tolist(), strict=True))
+        ]
+        states = [
+            controller.update(s, o, self.bounds) for s, o in zip(self.states, seen, strict=True)
+        ]
+        if controller.tries_increases:
+            states = self._try(x, y, seen, states)
+        self.set_states(states)
+        return [
+            {
+                "train_accuracy": o.train_accuracy,
+                "test_accuracy": o.test_accuracy,
+                "failed": s.failed,
+                **{k: getattr(o, k) for k in read},
+            }
+            for o, s in zip(seen, states, strict=True)
+        ]
+
+    def _try(self, x, y, seen, states):
+        """What the controller makes of the longer steps once the training solver has taken them."""
+        ensemble = self.ensemble
+        longer = torch.tensor(
+            [n.step_size > s.step_size for n, s in zip(states, self.states, strict=True)]
+        )
+        sizes = torch.tensor([s.step_size for s in states], dtype=torch.float64)
+        solution = ensemble.solve(x, ensemble.tableau, sizes)
+        ensemble.nfe += torch.where(longer, solution.nfe, 0)
+        tried = batch_accuracies(ensemble.head(solution.z), y).tolist()
+        return [
+            self.controller.confirm(old, new, Observation(a, o.test_accuracy)) if tries else new
+            for old, new, a, o, tries in zip(self.states, states, tried, seen, longer, strict=True)
+        ]
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Where due, the accuracy of each member on the test split; not counted as evaluations."""
+        ensemble, test, iteration = self.ensemble, self.test, self.ensemble.iteration
+        if iteration % self.look_every:
+            return
+        x = test.x.expand(len(ensemble.seeds), *test.x.shape)
+        z = ensemble.solve(x, ensemble.tableau).z
+        for seed, value in zip(
+            ensemble.seeds, batch_accuracies(ensemble.head(z), test.y).tolist(), strict=True
+        ):
+            self.history.append({"iteration": iteration, "seed": seed, "accuracy": value})
+
+
+# --- how restless a walk was ----------------------------------------------------------------------
+
+
+def restlessness(history: Sequence[Mapping], seed: int, iterations: int) -> dict:
+    """How a seed's step went in the second half of a training of so many iterations.
+
+    reversals: changes of sign between successive changes of log h that are not zero. spread:
+    standard deviation of log K. failed_checks: outside checks whose gap exceeds OUTSIDE_GAP.
+    """
+    late = [
+        row
+        for row in history
+        if row["seed"] == seed and "step_size" in row and row["iteration"] > iterations / 2
+    ]
+    moves = np.sign(np.diff([row["step_size"] for row in late]))
+    moves = moves[moves != 0]
+    return {
+        "reversals": int((moves[1:] != moves[:-1]).sum()),
+        "spread": float(np.log([row["n_steps"] for row in late]).std()) if late else None,
+        "failed_checks": sum(abs(row.get("outside_gap", 0.0)) > OUTSIDE_GAP for row in late),
+    }
