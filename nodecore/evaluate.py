@@ -70,6 +70,7 @@ def solve_setting(field: nn.Module, x: Tensor, setting: TestSetting, T: float = 
                 atol=setting.rtol,
                 t=(0.0, T),
                 instance_axes=1,
+                backend="torch",
             )
         except SolveError as error:
             if bool((failed & error.failed).any()):

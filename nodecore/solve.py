@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,9 @@ from nodecore.tableaus import ButcherTableau, get_tableau
 
 VectorField = Callable[[Tensor, Tensor], Tensor]
 BACKENDS = ("auto", "fused", "torch")
+# Of an adaptive step on the one before: safety * error^(-1/(q+1)), and the least and the most.
+SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
+MAX_STEPS = 10_000  # tried in an adaptive solve
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,11 @@ def solve_fixed(
 class _Schedule(NamedTuple):
     """The steps of a walk, for each instance, or for one that stands for all where `shared`.
 
-    n_steps (instances,) int64; step_size, last_step (instances,) float64; hs (n, instances) every
-    step, 0 where an instance has arrived; ts (n + 1, instances) the times.
+    n_steps (instances,) int64; hs (n, instances) float64 every step, 0 where an instance has
+    arrived; ts (n + 1, instances) the times.
     """
 
     n_steps: Tensor
-    step_size: Tensor
-    last_step: Tensor
     hs: Tensor
     ts: Tensor
     shared: bool
@@ -142,7 +144,7 @@ def _schedule(n_steps, step_size, t0, span, shared):
     k = torch.arange(int(n_steps.max()))[:, None]
     hs = torch.where(k < n_steps - 1, step_size, torch.where(k == n_steps - 1, last, 0.0))
     ts = t0 + torch.cat([torch.zeros_like(hs[:1]), hs.cumsum(0)])
-    return _Schedule(n_steps, step_size, last, hs, ts, shared)
+    return _Schedule(n_steps, hs, ts, shared)
 
 
 @lru_cache(maxsize=64)
@@ -202,8 +204,10 @@ def _walk_fused(f, z0, tableau, schedule, path):
 
 
 def _fused_steps(schedule, z0):
-    """What the kernel asks for: number, size and last size of the steps, for every member."""
-    return [part.expand(z0.shape[0]).contiguous() for part in schedule[:3]]
+    """What the kernel asks for: number and sizes of the steps, for every member."""
+    members = z0.shape[0]
+    sizes = schedule.hs.T.expand(members, -1)
+    return schedule.n_steps.expand(members).contiguous(), sizes.contiguous()
 
 
 def prepare_fused(
@@ -213,15 +217,22 @@ def prepare_fused(
     *,
     n_steps: int | None = None,
     step_size: float | Tensor | None = None,
+    rtol: float | None = None,
     t: tuple[float, float] = (0.0, 1.0),
 ) -> kernels.FusedSolve:
     """The fused kernel set up for many solves of states like z0 (members, batch, dim).
 
-    What a training loop repeats without checking it anew. Steps and errors as in solve_fixed.
+    What a training loop repeats without checking it anew. Give `n_steps`, `step_size`, or `rtol`
+    (atol is the same). Steps and errors as in solve_fixed and solve_adaptive.
     """
-    schedule = _plan_steps(n_steps, step_size, t, z0)
-    steps, arrays = _fused_steps(schedule, z0), tableau_arrays(get_tableau(solver))
-    return kernels.FusedSolve(z0, f.block_layers(), *arrays, *steps, positions=f.positions)
+    tableau = get_tableau(solver)
+    layers, arrays = f.block_layers(), tableau_arrays(tableau)
+    if rtol is not None:
+        _check_adaptive(tableau, rtol, rtol, z0, 1, None, MAX_STEPS)
+        control = _step_control(tableau, rtol, rtol, t)
+        return kernels.FusedAdaptive(z0, layers, *arrays, control, positions=f.positions)
+    steps = _fused_steps(_plan_steps(n_steps, step_size, t, z0), z0)
+    return kernels.FusedSolve(z0, layers, *arrays, *steps, positions=f.positions)
 
 
 @cache
@@ -308,54 +319,75 @@ def solve_adaptive(
     t: tuple[float, float] = (0.0, 1.0),
     instance_axes: int = 0,
     first_step: float | None = None,
-    safety: float = 0.9,
-    min_factor: float = 0.2,
-    max_factor: float = 10.0,
-    max_steps: int = 10_000,
+    max_steps: int = MAX_STEPS,
     path: bool = False,
+    backend: str = "auto",
 ) -> Solution:
     """Walk from t[0] to t[1] with steps that keep the embedded error within the tolerances.
 
     The error of a step is the root mean square of error / (atol + rtol max(abs z, abs z_new)); a
-    step is accepted where it is <= 1, and the next one is safety * error^(-1/(q+1)) times as long,
-    within the two factors, q the order of the embedded method (Hairer, Norsett, Wanner 1993,
-    p. 168).
+    step is accepted where it is <= 1, and the next one is 0.9 error^(-1/(q+1)) times as long, but
+    0.2 to 10 times, q the order of the embedded method (Hairer, Norsett, Wanner 1993, p. 168).
 
     instance_axes: how many leading axes index instances that step by themselves. 0: one step for
     the whole tensor, as torchdiffeq does; 1 on (members, batch, dim): one for each member's batch;
     2: one for each sample. Times, counts and errors then have the shape of these axes.
+
+    backend: as for `solve_fixed`; the fused kernel serves instance_axes = 1.
 
     Raises ValueError for a bad argument, SolveError when a step underflows, the state is not finite
     or max_steps are not enough.
     """
     tableau = get_tableau(solver)
     check_state(z0)
-    span = _time_span(t)
     _check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps)
-    t1 = t[0] + span
-    exponent = -1.0 / (tableau.embedded_order + 1)
+    control = _step_control(tableau, rtol, atol, t, first_step, max_steps)
+    if choose_adaptive_backend(f, z0, tableau, instance_axes, path, backend) == "fused":
+        return _adapt_fused(f, z0, tableau, control)
+    return _adapt(f, z0, tableau, control, instance_axes, path)
+
+
+def _step_control(tableau, rtol, atol, t, first_step=None, max_steps=MAX_STEPS):
+    return kernels.StepControl(
+        b_error=np.array(tableau.b_error),
+        same_as_last=tableau.first_same_as_last,
+        exponent=-1.0 / (tableau.embedded_order + 1),
+        rtol=rtol,
+        atol=atol,
+        t0=float(t[0]),
+        t1=t[0] + _time_span(t),
+        first_step=first_step or 0.0,
+        safety=SAFETY,
+        min_factor=MIN_FACTOR,
+        max_factor=MAX_FACTOR,
+        max_steps=max_steps,
+    )
+
+
+def _adapt(f, z0, tableau, control, instance_axes, path):
+    """The torch path: all instances try steps together, and each accepts or rejects its own."""
+    rtol, atol, t0, t1 = control.rtol, control.atol, control.t0, control.t1
     axes = z0.shape[:instance_axes]
 
     def error_norm(error, scale):
         return _rms(error / scale, instance_axes)
 
-    time = torch.full(axes, t[0], dtype=torch.float64, device=z0.device)
+    time = torch.full(axes, t0, dtype=torch.float64, device=z0.device)
     z, k1 = z0, f(_per_instance(time.to(z0), z0), z0)
     nfe = torch.ones(axes, dtype=torch.int64, device=z0.device)
     accepted, rejected = torch.zeros_like(nfe), torch.zeros_like(nfe)
-    if first_step is None:
-        scale = atol + rtol * z0.detach().abs()
-        h = initial_step_size(
-            f, t[0], z0, tableau.embedded_order, lambda v: error_norm(v, scale), k1
-        )
-        nfe += 1
+    if control.first_step:
+        h = torch.full(axes, control.first_step, dtype=torch.float64, device=z0.device)
     else:
-        h = torch.full(axes, float(first_step), dtype=torch.float64, device=z0.device)
+        scale = atol + rtol * z0.detach().abs()
+        order = tableau.embedded_order
+        h = initial_step_size(f, t0, z0, order, lambda v: error_norm(v, scale), k1)
+        nfe += 1
     times, states = [time], [z0]
     active = time < t1
     while bool(active.any()):
         h = torch.where(active, torch.minimum(h, t1 - time), 0.0)
-        _check_progress(time, h, active, accepted + rejected, max_steps)
+        _check_progress(time, h, active, accepted + rejected, control.max_steps)
         hz = _per_instance(h.to(z0), z0)
         stages = rk_stages(f, _per_instance(time.to(z0), z0), z, hz, tableau, k1)
         z_new = z + hz * _weighted_sum(tableau.b, stages)
@@ -381,10 +413,10 @@ def solve_adaptive(
             times.append(time)
             if path:
                 states.append(z)
-        factor = safety * error.clamp(min=1e-10) ** exponent
+        factor = control.safety * error.clamp(min=1e-10) ** control.exponent
         # An accepted step is never followed by a shorter one (as in torchdiffeq).
-        floor = torch.where(accept, 1.0, min_factor)
-        h = torch.where(active, h * torch.maximum(factor, floor).clamp(max=max_factor), h)
+        floor = torch.where(accept, 1.0, control.min_factor)
+        h = torch.where(active, h * torch.maximum(factor, floor).clamp(max=control.max_factor), h)
     single = instance_axes == 0
     return Solution(
         z,
@@ -394,6 +426,66 @@ def solve_adaptive(
         n_rejected=_shaped(rejected, single),
         path=torch.stack(states) if path else None,
     )
+
+
+def choose_adaptive_backend(
+    f: VectorField,
+    z0: Tensor,
+    tableau: ButcherTableau,
+    instance_axes: int = 1,
+    path: bool = False,
+    backend: str = "auto",
+) -> str:
+    """ "fused" or "torch": which one an adaptive solve of z0 takes; ValueError as there."""
+    backend = resolve_backend(backend)
+    if backend == "torch":
+        return "torch"
+    if instance_axes != 1 or not _kernel_estimates(tableau):
+        if backend == "fused":
+            raise ValueError(
+                f"backend = 'fused' serves steps of each member's own (instance_axes = 1; got "
+                f"{instance_axes}) and methods whose error estimate needs no stage of its own; "
+                "use backend='torch'"
+            )
+        return "torch"
+    return choose_backend(f, z0, path, backend)
+
+
+def _kernel_estimates(tableau):
+    """Whether the error estimate needs the stages of the solution alone, or the next first one."""
+    return len(tableau.b) == tableau.n_solution_stages + tableau.first_same_as_last
+
+
+def _adapt_fused(f, z0, tableau, control):
+    layers, arrays = f.block_layers(), tableau_arrays(tableau)
+    z, walk = kernels.solve_fused_adaptive(
+        z0.contiguous(), layers, *arrays, control, positions=f.positions
+    )
+    check_walk(walk)
+    n_steps = walk.n_steps
+    most = int(n_steps.max())
+    hs = torch.cat([torch.full((len(z), 1), control.t0), walk.step_sizes[:, :most]], 1)
+    arrived = torch.arange(most + 1) >= n_steps[:, None]
+    return Solution(
+        z,
+        ts=torch.where(arrived, control.t1, hs.cumsum(1)),
+        nfe=walk.nfe,
+        n_accepted=n_steps,
+        n_rejected=walk.rejected,
+        backend="fused",
+    )
+
+
+def check_walk(walk: kernels.FusedAdaptive) -> None:
+    """SolveError where the kernel could not carry a member to the end of its time."""
+    if not bool(walk.state.any()):
+        return
+    failed = walk.state > 0
+    end = int(walk.state[failed][0])  # the others may have failed otherwise
+    at_fault = walk.state == end
+    max_steps = walk.step_sizes.shape[1]
+    message = _why_it_ended(kernels.ENDS[end], walk.time[at_fault], walk.step[at_fault], max_steps)
+    raise SolveError(message, failed)
 
 
 @torch.no_grad()
@@ -505,27 +597,27 @@ def _check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_step
 
 
 def _check_progress(time, h, active, attempts, max_steps):
-    stuck = active & (time + h <= time)
-    if bool(stuck.any()):
-        raise SolveError(
-            f"the step size underflowed to {h[stuck].min().item():.3g} at t = "
-            f"{time[stuck].min().item():.6g}; loosen rtol and atol, or use float64",
-            stuck,
-        )
-    spent = active & (attempts >= max_steps)
-    if bool(spent.any()):
-        raise SolveError(
-            f"{max_steps} steps reached only t = {time[spent].min().item():.6g}; "
-            "raise max_steps, or loosen rtol and atol",
-            spent,
-        )
+    ends = {"underflow": time + h <= time, "spent": attempts >= max_steps}
+    for end, at_fault in ends.items():
+        failed = active & at_fault
+        if bool(failed.any()):
+            raise SolveError(_why_it_ended(end, time[failed], h[failed], max_steps), failed)
 
 
 def _check_finite(error, active, time, h):
     bad = active & ~torch.isfinite(error)
     if bool(bad.any()):
-        raise SolveError(
-            f"the state is not finite after a step of {h[bad].max().item():.3g} from t = "
-            f"{time[bad].min().item():.6g}; check the field's weights or give a smaller first_step",
-            bad,
-        )
+        raise SolveError(_why_it_ended("not finite", time[bad], h[bad]), bad)
+
+
+def _why_it_ended(end, time, h, max_steps=MAX_STEPS):
+    """What happened, one of kernels.ENDS, to instances at times `time` with steps h; the remedy."""
+    earliest = f"t = {time.min().item():.6g}"
+    return {
+        "underflow": f"the step size underflowed to {h.min().item():.3g} at {earliest}; "
+        "loosen rtol and atol, or use float64",
+        "spent": f"{max_steps} steps reached only {earliest}; "
+        "raise max_steps, or loosen rtol and atol",
+        "not finite": f"the state is not finite after a step of {h.max().item():.3g} from "
+        f"{earliest}; check the field's weights or give a smaller first_step",
+    }[end]

@@ -25,6 +25,8 @@ from nodecore.solve import (
     check_finer,
     check_n_steps,
     check_tolerance,
+    check_walk,
+    choose_adaptive_backend,
     choose_backend,
     finer_solver,
     prepare_fused,
@@ -202,12 +204,24 @@ class _Ensemble:
         names = [f"{key}.{n}" for key, m in modules.items() for n, _ in m.named_parameters()]
         return dict(zip(names, self.views(flat), strict=True))
 
+    @property
+    def steps(self):
+        """What decides on the steps: their size, or the tolerance."""
+        return self.step_size if self.rtol is None else self.rtol
+
     def solve(self, x, tableau, step_size=None) -> Solution:
         """A solve of x; fixed steps are those of the training, unless others are given."""
         span = (0.0, self.protocol.T)
         if self.rtol is not None:
             return solve_adaptive(
-                self.field, x, tableau, rtol=self.rtol, atol=self.rtol, t=span, instance_axes=1
+                self.field,
+                x,
+                tableau,
+                rtol=self.rtol,
+                atol=self.rtol,
+                t=span,
+                instance_axes=1,
+                backend=self.backend,
             )
         size = self.step_size if step_size is None else step_size
         return solve_fixed(self.field, x, tableau, step_size=size, t=span, backend=self.backend)
@@ -270,14 +284,14 @@ class _Ensemble:
 
 
 class _FusedStep:
-    """A training step of fixed steps through the fused kernel, without autograd.
+    """A training step through the fused kernel, without autograd.
 
     The few small operations of classifier, loss and optimiser would take autograd as long as the
     kernel takes for the solve. Equal to `_Ensemble.step` up to rounding.
     """
 
     def __init__(self, ensemble):
-        self.ensemble, self.step_size, self.tape = ensemble, None, None
+        self.ensemble, self.steps, self.tape = ensemble, None, None
         layers = ensemble.field.block_layers()
         self.parameters = [t for layer in layers for t in (layer.weight, layer.bias)]
         self.gradients = [parameter.grad for parameter in self.parameters]
@@ -285,10 +299,9 @@ class _FusedStep:
     @torch.no_grad()
     def __call__(self, x, y, see=None) -> None:
         ensemble, (weight, bias) = self.ensemble, self.ensemble.head.linear
-        if self.step_size is not ensemble.step_size:
+        if self.steps is not ensemble.steps:
             self._prepare(x)
-        z = self.solve.forward([x, *self.parameters], self.tape)
-        ensemble.nfe += self.nfe
+        z = self._forward([x, *self.parameters])
         if see is not None:
             see(z)
         losses, slope = classify_fused(z, weight, bias, y, weight.grad, bias.grad)
@@ -297,12 +310,26 @@ class _FusedStep:
         ensemble.account(losses)
         ensemble.optimiser.step()
 
+    def _forward(self, tensors):
+        """z(T); evaluations are counted."""
+        ensemble = self.ensemble
+        z = self.solve.forward(tensors, self.tape)
+        if ensemble.rtol is None:
+            ensemble.nfe += self.nfe
+            return z
+        try:
+            check_walk(self.solve)
+        except SolveError as error:
+            ensemble.retire(error.failed)
+            return self._forward(tensors)
+        ensemble.nfe += self.solve.nfe
+        return z
+
     def _prepare(self, x):
         ensemble, span = self.ensemble, (0.0, self.ensemble.protocol.T)
-        self.step_size = ensemble.step_size
-        self.solve = prepare_fused(
-            ensemble.field, x, ensemble.tableau, step_size=self.step_size, t=span
-        )
+        self.steps = ensemble.steps
+        how = {"step_size" if ensemble.rtol is None else "rtol": self.steps}
+        self.solve = prepare_fused(ensemble.field, x, ensemble.tableau, t=span, **how)
         self.tape = None  # its memory serves the new one
         self.tape = self.solve.tape()
         self.nfe = self.solve.n_steps * ensemble.tableau.n_solution_stages
@@ -447,6 +474,12 @@ class _HeldInterrupt:
 def _identity(ensemble, x, n_steps, controller, look_every):
     """What must be the same for a training to go on: all that its bits depend on."""
     batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
+    if ensemble.rtol is None:
+        backend = choose_backend(ensemble.field, batch, backend=ensemble.backend)
+    else:
+        backend = choose_adaptive_backend(
+            ensemble.field, batch, ensemble.tableau, backend=ensemble.backend
+        )
     return {
         "protocol": asdict(ensemble.protocol),
         "solver": ensemble.tableau.name,
@@ -455,18 +488,17 @@ def _identity(ensemble, x, n_steps, controller, look_every):
         "rtol": ensemble.rtol,
         "controller": repr(controller),
         "look_every": look_every,
-        "backend": choose_backend(ensemble.field, batch, backend=ensemble.backend),
+        "backend": backend,
         "device": str(ensemble.device),
         "torch": torch.__version__,
     }
 
 
 def _choose_step(ensemble, backend):
-    """Fixed steps are what the kernel, and where they stay the same a GPU, makes use of."""
-    if ensemble.rtol is not None:
-        return ensemble.step
+    """The kernel has a way of its own, and a GPU has one where the steps stay the same."""
     if ensemble.device.type == "cuda":
-        return ensemble.step if ensemble.adaption else _GraphedStep(ensemble.step)
+        stays = ensemble.rtol is None and ensemble.adaption is None
+        return _GraphedStep(ensemble.step) if stays else ensemble.step
     return _FusedStep(ensemble) if backend == "fused" else ensemble.step
 
 

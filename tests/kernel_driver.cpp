@@ -1,5 +1,5 @@
 // Runs the kernel over odd shapes for the sanitizers: arrays of exactly the sizes it may touch,
-// one thread against three, kept against recomputed hidden maps.
+// one thread against three, kept against recomputed hidden maps; given steps and adaptive ones.
 
 #include "fused.cpp"
 
@@ -34,13 +34,39 @@ struct Case {
 const double RK4_A[] = {0, 0, 0, 0, .5, 0, 0, 0, 0, .5, 0, 0, 0, 0, 1, 0};
 const double RK4_B[] = {1 / 6., 1 / 3., 1 / 3., 1 / 6.};
 
-Run solve(const Case &c, Array *in, int64_t threads, bool keep) {
+// Fehlberg's method, and one of two stages whose estimate takes the next step's first one.
+const double FEHLBERG_A[] = {0, 0, 0, .5, 0, 0, 1 / 256., 255 / 256., 0};
+const double FEHLBERG_B[] = {1 / 512., 255 / 256., 1 / 512.};
+const double FEHLBERG_ERROR[] = {-1 / 512., 0, 1 / 512.};
+const double HEUN_A[] = {0, 0, 1, 0}, HEUN_B[] = {.5, .5}, HEUN_ERROR[] = {-.5, 1, -.5};
+
+enum Steps { GIVEN, FEHLBERG, HEUN };
+
+// A pass forward; the number of steps where that is the solver's choice.
+void forward(Problem &q, Steps steps) {
+    if (steps == GIVEN) return nodecore_forward(&q);
+    std::vector<int64_t> counts(3 * q.members);
+    std::vector<double> ends(2 * q.members);
+    Adaptive c{};
+    c.same_as_last = steps == HEUN, c.t1 = 1, c.rtol = c.atol = 1e-3, c.exponent = -.5;
+    c.safety = .9, c.min_factor = .2, c.max_factor = 10;
+    c.b_error = steps == HEUN ? HEUN_ERROR : FEHLBERG_ERROR;
+    c.nfe = counts.data(), c.rejected = c.nfe + q.members, c.state = c.rejected + q.members;
+    c.time = ends.data(), c.step = c.time + q.members;
+    nodecore_adaptive(&q, &c);
+    for (int64_t m = 0; m < q.members; ++m)
+        if (c.state[m] != ARRIVED || c.time[m] != 1) std::puts("did not arrive"), std::exit(1);
+}
+
+Run solve(const Case &c, Array *in, int64_t threads, bool keep, Steps steps) {
     const int64_t state = c.members * c.batch * c.positions * c.channels;
+    const int64_t most = steps == GIVEN ? 3 : 1000;
     std::vector<int64_t> n_steps(c.members);
-    std::vector<double> step(c.members), last(c.members);
-    for (int64_t m = 0; m < c.members; ++m)
-        n_steps[m] = 1 + m % 3, step[m] = 1 / (n_steps[m] - .3),
-        last[m] = 1 - (n_steps[m] - 1) * step[m];
+    std::vector<double> sizes(c.members * most);
+    for (int64_t m = 0; m < c.members && steps == GIVEN; ++m) {
+        n_steps[m] = 1 + m % 3;
+        for (int64_t i = 0; i < n_steps[m]; ++i) sizes[m * most + i] = 1. / n_steps[m];
+    }
     Run r{Array(state),
           Array(state),
           Array(in[1].values.size()),
@@ -51,22 +77,29 @@ Run solve(const Case &c, Array *in, int64_t threads, bool keep) {
           Array(in[6].values.size())};
     Problem q{};
     q.members = c.members, q.batch = c.batch, q.positions = c.positions, q.channels = c.channels;
-    q.width1 = c.width1, q.width2 = c.width2, q.window = c.window, q.stages = 4;
-    q.threads = threads, q.keep_hidden = keep, q.a = RK4_A, q.b = RK4_B;
-    q.n_steps = n_steps.data(), q.step_size = step.data(), q.last_step = last.data();
+    q.width1 = c.width1, q.width2 = c.width2, q.window = c.window, q.threads = threads;
+    q.stages = steps == GIVEN ? 4 : steps == HEUN ? 2 : 3;
+    q.a = steps == GIVEN ? RK4_A : steps == HEUN ? HEUN_A : FEHLBERG_A;
+    q.b = steps == GIVEN ? RK4_B : steps == HEUN ? HEUN_B : FEHLBERG_B;
+    q.n_steps = n_steps.data(), q.step_sizes = sizes.data(), q.most_steps = most;
     q.z0 = in[0].data(), q.w1 = in[1].data(), q.b1 = in[2].data(), q.w2 = in[3].data();
     q.b2 = in[4].data(), q.w3 = in[5].data(), q.b3 = in[6].data(), q.grad_z1 = in[7].data();
     q.z1 = r.z1.data(), q.grad_z0 = r.z0.data(), q.grad_w1 = r.w1.data(), q.grad_b1 = r.b1.data();
     q.grad_w2 = r.w2.data(), q.grad_b2 = r.b2.data(), q.grad_w3 = r.w3.data();
     q.grad_b3 = r.b3.data();
-    nodecore_forward(&q); // without a tape
+    forward(q, steps); // without a tape
     const std::vector<float> untaped = r.z1.values;
-    q.tape =
-        static_cast<float *>(::operator new(nodecore_tape_floats(&q) * 4, std::align_val_t{64}));
-    nodecore_forward(&q);
-    nodecore_backward(&q);
-    ::operator delete(q.tape, std::align_val_t{64});
-    if (r.z1.values != untaped) std::puts("the tape changes the result"), std::exit(1);
+    const int64_t taken = *std::max_element(n_steps.begin(), n_steps.end());
+    for (int64_t room : {taken - 1, taken}) { // the first tape is too short for a step
+        if (room == 0 || (steps == GIVEN && room < taken)) continue;
+        q.tape_steps = room, q.keep_hidden = keep;
+        q.tape = static_cast<float *>(
+            ::operator new(nodecore_tape_floats(&q) * 4, std::align_val_t{64}));
+        forward(q, steps);
+        if (room == taken) nodecore_backward(&q);
+        ::operator delete(q.tape, std::align_val_t{64});
+        if (r.z1.values != untaped) std::puts("the tape changes the result"), std::exit(1);
+    }
     return r;
 }
 
@@ -80,9 +113,13 @@ void check(const Case &c) {
                   Array(m * c.width2 * c.channels, .3f),
                   Array(m * c.channels, .1f),
                   Array(state, 1)};
-    Run one = solve(c, in, 1, true);
-    if (!(one == solve(c, in, 3, true))) std::puts("threads change the result"), std::exit(1);
-    if (!(one == solve(c, in, 3, false))) std::puts("recomputing changes the result"), std::exit(1);
+    for (Steps steps : {GIVEN, FEHLBERG, HEUN}) {
+        Run one = solve(c, in, 1, true, steps);
+        if (!(one == solve(c, in, 3, true, steps)))
+            std::puts("threads change the result"), std::exit(1);
+        if (!(one == solve(c, in, 3, false, steps)))
+            std::puts("recomputing changes the result"), std::exit(1);
+    }
 }
 
 } // namespace

@@ -20,7 +20,15 @@ from torch.nn import functional
 
 from nodecore import kernels
 from nodecore.evaluate import TestSetting, accuracy
-from nodecore.kernels import BlockLayer, build, fused, solve_fused, status
+from nodecore.kernels import (
+    BlockLayer,
+    StepControl,
+    build,
+    fused,
+    solve_fused,
+    solve_fused_adaptive,
+    status,
+)
 from nodecore.protocols import get_protocol
 from nodecore.train import train
 
@@ -52,6 +60,10 @@ TABLEAUS = {
         [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0],
     ),
 }
+ERROR_WEIGHTS = {  # by the number of stages
+    3: [-1 / 512, 0, 1 / 512],
+    7: [71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40],
+}
 TABLEAUS = {name: (np.array(a, float), np.array(b, float)) for name, (a, b) in TABLEAUS.items()}
 
 
@@ -80,9 +92,12 @@ class Problem:
         window=1,
         n_steps=(4,),
         tableau="rk4",
+        tolerance=1e-3,
+        steepness=1.0,
     ):
         g = torch.Generator().manual_seed(seed)
         self.positions, self.window, self.tableau = positions, window, TABLEAUS[tableau]
+        self.tolerance = tolerance
 
         def normal(*shape, scale=1.0):
             return scale * torch.randn(shape, generator=g)
@@ -97,14 +112,15 @@ class Problem:
             normal(members, w1, scale=0.1),
             weight(window, w1, w2),
             normal(members, w2, scale=0.1),
-            weight(1, w2, channels),
+            steepness * weight(1, w2, channels),
             normal(members, channels, scale=0.1),
         ]
         self.cotangent = normal(*self.z0.shape)
         self.n_steps = torch.tensor([n_steps[m % len(n_steps)] for m in range(members)])
-        # the last step is shorter unless the member takes only one
-        self.step_size = 1 / (self.n_steps.double() - 0.3)
-        self.last_step = 1 - (self.n_steps - 1) * self.step_size
+        # steps of many sizes, and none where a member has arrived
+        sizes = 0.3 + torch.rand(members, max(self.n_steps), generator=g, dtype=torch.float64)
+        sizes[torch.arange(sizes.shape[1]) >= self.n_steps[:, None]] = 0.0
+        self.step_sizes = sizes / sizes.sum(1, keepdim=True)
 
     def inputs(self, dtype=torch.float32):
         return [t.detach().clone().to(dtype).requires_grad_() for t in (self.z0, *self.parameters)]
@@ -115,9 +131,38 @@ class Problem:
             BlockLayer(p[2], p[3], self.window),
             BlockLayer(p[4], p[5]),
         )
-        return solve_fused(
-            z0, layers, *self.tableau, self.n_steps, self.step_size, self.last_step, self.positions
+        return solve_fused(z0, layers, *self.tableau, self.n_steps, self.step_sizes, self.positions)
+
+    def adaptive(self, z0, *p):
+        """In steps of each member's own, which then are those of the other solves."""
+        layers = (
+            BlockLayer(p[0], p[1]),
+            BlockLayer(p[2], p[3], self.window),
+            BlockLayer(p[4], p[5]),
         )
+        a, b = self.tableau
+        same_as_last = bool(b[-1] == 0)
+        stages = len(b) - same_as_last
+        control = StepControl(
+            b_error=ERROR_WEIGHTS[len(b)],
+            same_as_last=same_as_last,
+            exponent={3: -1 / 2, 7: -1 / 5}[len(b)],
+            rtol=self.tolerance,
+            atol=self.tolerance,
+            t0=0.0,
+            t1=1.0,
+            first_step=0.7,
+            safety=0.9,
+            min_factor=0.2,
+            max_factor=10.0,
+            max_steps=200,
+        )
+        a, b = a[:stages, :stages], b[:stages]
+        z, self.walk = solve_fused_adaptive(z0, layers, a, b, control, self.positions)
+        self.n_steps = self.walk.n_steps.clamp(min=1)
+        self.step_sizes = self.walk.step_sizes[:, : max(self.n_steps)].clone()
+        self.step_sizes[torch.arange(max(self.n_steps)) >= self.walk.n_steps[:, None]] = 0.0
+        return z
 
     def reference(self, z0, *p, slope_from=0.0):
         """The same solve in plain torch, all members at once; a finished member steps by 0."""
@@ -138,8 +183,7 @@ class Problem:
 
         z = z0
         for step in range(int(self.n_steps.max())):
-            h = torch.where(step == self.n_steps - 1, self.last_step, self.step_size)
-            h = torch.where(step < self.n_steps, h, 0.0).to(z.dtype)[:, None, None]
+            h = self.step_sizes[:, step].to(z.dtype)[:, None, None]
             k = []
             for i in range(len(b)):
                 k.append(field(z + h * sum((a[i, j] * k[j] for j in range(i) if a[i, j]), 0 * z)))
@@ -152,10 +196,10 @@ class Problem:
         z = solve(*inputs)
         return [z.detach(), *torch.autograd.grad(z, inputs, self.cotangent.to(dtype))]
 
-    def assert_as_good_as_torch(self, factor=4):
+    def assert_as_good_as_torch(self, factor=4, solve=None):
+        fused = self.results(solve or self.fused)
         exact = self.results(self.reference, torch.float64)
         plain = self.results(self.reference)
-        fused = self.results(self.fused)
         # A unit within rounding of zero may count as on or off: what that choice can change.
         on, off = (
             self.results(lambda *t, tau=tau: self.reference(*t, slope_from=tau), torch.float64)
@@ -330,6 +374,74 @@ def test_slope_of_relu_at_zero_is_zero():
         assert_close(f, e, rtol=1e-5, atol=1e-5)
 
 
+ADAPTIVE = [
+    {"tableau": "fehlberg21", "members": 3, "batch": 150, "steepness": 3},
+    {"tableau": "fehlberg21", "positions": 3, "channels": 1, "window": 3, "widths": (17, 20)},
+    {"tableau": "dopri5", "members": 3, "batch": 150, "widths": (40, 56), "steepness": 9},
+    {"tableau": "dopri5", "positions": 2, "channels": 2, "window": 3, "batch": 5, "steepness": 9},
+]
+
+
+@needs_kernel
+@pytest.mark.parametrize("sizes", ADAPTIVE, ids=str)
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-5])
+def test_adaptive_steps_are_as_good_as_torchs_through_the_same_steps(sizes, tolerance):
+    problem = Problem(tolerance=tolerance, **sizes)
+    problem.assert_as_good_as_torch(solve=problem.adaptive)
+    assert problem.walk.state.tolist() == [0] * len(problem.z0)
+    torch.testing.assert_close(problem.step_sizes.sum(1), torch.ones(len(problem.z0)).double())
+    assert tolerance > 1e-5 or bool((problem.walk.rejected > 0).all())
+
+
+@needs_kernel
+@pytest.mark.parametrize("sizes", ADAPTIVE[::2], ids=str)
+def test_the_bits_of_adaptive_steps_depend_on_nothing_else(monkeypatch, sizes):
+    def run():
+        problem = Problem(tolerance=1e-5, **sizes)
+        results = problem.results(problem.adaptive)
+        return [*results, problem.step_sizes, problem.walk.nfe, problem.walk.rejected]
+
+    runs = []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        runs.append(run())
+    assert max(runs[0][-3].shape) > 4
+    monkeypatch.setattr(fused.FusedAdaptive, "FIRST_STEPS", 1)  # the tape has to grow
+    runs.append(run())
+    monkeypatch.setattr(fused, "HIDDEN_BYTES", 0)
+    runs.append(run())
+    for other in runs[1:]:
+        assert_identical(runs[0], other)
+    problem = Problem(tolerance=1e-5, **sizes)
+    with torch.no_grad():
+        assert_identical(runs[0][:1], [problem.adaptive(*problem.inputs())])
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("bad", "end"), [(float("nan"), "not finite"), (float("inf"), "not finite"), (100.0, "spent")]
+)
+def test_an_adaptive_member_that_fails_leaves_the_others_alone(bad, end):
+    sizes = {"members": 3, "batch": 50, "tableau": "fehlberg21", "tolerance": 1e-4}
+    clean, poisoned = Problem(**sizes), Problem(**sizes)
+    poisoned.parameters[4][1] *= bad
+    results = [p.results(p.adaptive) for p in (clean, poisoned)]
+    assert [fused.ENDS[i] for i in poisoned.walk.state] == ["arrived", end, "arrived"]
+    for before, after in zip(*results, strict=True):
+        assert_identical([before[0], before[2]], [after[0], after[2]])
+    for name in ("nfe", "n_steps", "rejected", "time"):
+        ours, its = (getattr(p.walk, name)[[0, 2]] for p in (clean, poisoned))
+        assert torch.equal(ours, its), name
+
+
+@needs_kernel
+def test_a_wrong_error_estimate_is_refused(monkeypatch):
+    problem = Problem(tableau="dopri5")
+    monkeypatch.setitem(ERROR_WEIGHTS, 7, ERROR_WEIGHTS[7][:-1])
+    with pytest.raises(ValueError, match=r"b_error has 6 entries for 6 stages; .* same_as_last"):
+        problem.adaptive(*problem.inputs())
+
+
 BAD_INPUT = {
     "dtype of z0": (
         {"z0": lambda z: z.double()},
@@ -349,7 +461,14 @@ BAD_INPUT = {
     "window": ({"window": lambda _: 2}, "second with a window of 1 or 3"),
     "no steps": ({"n_steps": lambda n: n * 0}, r"n_steps = \[0, 0\]: every member needs"),
     "dtype of n_steps": ({"n_steps": lambda n: n.int()}, "n_steps has dtype torch.int32"),
-    "step sizes": ({"step_size": lambda h: h[:1]}, r"step_size has shape \(1,\): expected \(2,\)"),
+    "rows of step sizes": (
+        {"step_sizes": lambda h: h[:1]},
+        r"step_sizes has shape \(1, 4\): expected \(2, 4\)",
+    ),
+    "too few step sizes": (
+        {"step_sizes": lambda h: h[:, 1:]},
+        r"step_sizes has shape \(2, 3\): expected \(2, 4\)",
+    ),
     "implicit tableau": ({"a": lambda a: a.T}, "not strictly lower triangular"),
     "tableau shapes": ({"b": lambda b: b[:2]}, r"tableau_a has shape \(4, 4\), tableau_b \(2,\)"),
 }
@@ -362,7 +481,7 @@ def test_bad_input_is_named(case):
     names = ["z0", "w1", "b1", "w2", "b2", "w3", "b3"]
     values = dict(zip(names, [problem.z0, *problem.parameters], strict=True))
     values |= {"a": problem.tableau[0], "b": problem.tableau[1], "positions": 1, "window": 1}
-    values |= {name: getattr(problem, name) for name in ("n_steps", "step_size", "last_step")}
+    values |= {name: getattr(problem, name) for name in ("n_steps", "step_sizes")}
     values |= {name: change(values[name]) for name, change in changes.items()}
     v = values
     layers = (
@@ -377,8 +496,7 @@ def test_bad_input_is_named(case):
             v["a"],
             v["b"],
             v["n_steps"],
-            v["step_size"],
-            v["last_step"],
+            v["step_sizes"],
             v["positions"],
         )
 

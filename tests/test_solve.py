@@ -22,7 +22,7 @@ from nodecore.solve import (
     solve_adaptive,
     solve_fixed,
 )
-from nodecore.tableaus import DOPRI5, MIDPOINT, RK4, TABLEAUS, get_tableau
+from nodecore.tableaus import DOPRI5, MIDPOINT, RK4, TABLEAUS, ButcherTableau, get_tableau
 from nodecore.vector_fields import MLPField
 
 EVALUATIONS = {  # for a fixed step; a last stage that the solution does not need is left out
@@ -325,7 +325,7 @@ def test_gradients_through_adaptive_steps(solver, first_step):
         torch.testing.assert_close(ours, frozen, rtol=1e-12, atol=1e-12)
 
 
-# --- the fused kernel behind solve_fixed ----------------------------------------------------------
+# --- the fused kernel behind both solves ----------------------------------------------------------
 
 
 def ensemble_field(members=2):
@@ -342,6 +342,91 @@ def test_the_fused_kernel_gives_what_torch_gives(how):
     torch.testing.assert_close(fused.z, plain.z, rtol=1e-4, atol=1e-5)
     for ours, theirs in ((fused.nfe, plain.nfe), (fused.n_accepted, plain.n_accepted)):
         assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+
+
+@needs_kernel
+@pytest.mark.parametrize("solver", EMBEDDED)
+@pytest.mark.parametrize("tolerance", [10.0, 1e-2, 1e-4])
+@pytest.mark.parametrize("first_step", [None, 1.5])
+def test_the_fused_kernel_takes_the_steps_that_torch_takes(solver, tolerance, first_step):
+    f, z0 = ensemble_field(4), states(4, 70).float() * torch.tensor([0.1, 1, 3, 9])[:, None, None]
+    parameters = [z0.requires_grad_(), *f.parameters()]
+    options = {"rtol": tolerance, "atol": tolerance, "t": (0.5, 2.0), "instance_axes": 1}
+    fused, plain = (
+        solve_adaptive(f, z0, solver, first_step=first_step, backend=b, **options)
+        for b in ("fused", "torch")
+    )
+    assert (fused.backend, plain.backend) == ("fused", "torch")
+    assert first_step is None or tolerance > 1e-4 or bool((fused.n_rejected > 0).any())
+    for name in ("nfe", "n_accepted", "n_rejected"):
+        assert torch.equal(getattr(fused, name), getattr(plain, name)), name
+    for ours, theirs in zip(fused.ts, plain.ts, strict=True):
+        ours, theirs = (torch.unique_consecutive(times) for times in (ours, theirs))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert ours[-1] == 2.0
+    torch.testing.assert_close(fused.z, plain.z, rtol=1e-4, atol=1e-4)
+    cotangent = states(4, 70, seed=1).float()
+    gradients = [torch.autograd.grad(s.z, parameters, cotangent) for s in (fused, plain)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
+
+
+@needs_kernel
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+def test_the_fused_dopri5_takes_the_steps_of_torchdiffeq(tolerance):
+    f, z0, first_step = ensemble_field(), 3 * states(2, 40).float(), 0.05
+    options = {"rtol": tolerance, "atol": tolerance, "first_step": first_step}
+    ours = solve_adaptive(f, z0, "dopri5", instance_axes=1, backend="fused", **options)
+    for m in range(2):
+        g = Counting(lambda t, z, m=m: f(t, z.expand(2, 40, 2))[m])
+        # the factor: as above; step_t: its last step lands on the end, as ours does
+        end = odeint(
+            g,
+            z0[m],
+            torch.tensor([0.0, 1.0]),
+            method="dopri5",
+            rtol=tolerance / 1.5,
+            atol=tolerance / 1.5,
+            options={"first_step": torch.tensor(first_step), "step_t": torch.tensor([1.0])},
+        )[-1]
+        assert int(ours.nfe[m]) == g.calls
+        torch.testing.assert_close(ours.z[m], end, rtol=1e-4, atol=5e-4)
+
+
+@needs_kernel
+def test_the_fused_kernel_reaches_the_solution_of_dop853():
+    f, z0 = ensemble_field(), states(2, 7).float()
+    with torch.no_grad():
+        ours = solve_adaptive(f, z0, "dopri5", rtol=1e-6, atol=1e-6, instance_axes=1)
+        assert ours.backend == "fused"
+        exact = ensemble_field().double()
+        for m in range(2):
+            whole = torch.zeros(2, 7, 2, dtype=torch.float64)
+
+            def slope(t, y, m=m, whole=whole):
+                whole[m] = torch.from_numpy(y).view(7, 2)
+                return exact(t, whole)[m].numpy().ravel()
+
+            start = z0[m].double().numpy().ravel()
+            end = solve_ivp(slope, (0, 1), start, "DOP853", rtol=1e-10, atol=1e-10).y[:, -1]
+            np.testing.assert_allclose(ours.z[m].numpy().ravel(), end, rtol=0, atol=3e-4)
+
+
+@needs_kernel
+def test_the_fused_kernel_serves_adaptive_steps_of_members_only():
+    f, z0 = ensemble_field(), states(2, 6).float()
+    options = {"rtol": 1e-2, "atol": 1e-2}
+    for axes in (0, 2):
+        assert solve_adaptive(f, z0, "bosh3", instance_axes=axes, **options).backend == "torch"
+        with pytest.raises(ValueError, match=f"instance_axes = 1; got {axes}.*backend='torch'"):
+            solve_adaptive(f, z0, "bosh3", instance_axes=axes, backend="fused", **options)
+    assert solve_adaptive(f, z0, "bosh3", instance_axes=1, path=True, **options).backend == "torch"
+    # An estimate from a stage of its own: more than the kernel computes.
+    heun = ButcherTableau(
+        "heun21", a=((), (1.0,), (0.5, 0.0)), b=(0.5, 0.5, 0.0), c=(0.0, 1.0, 0.5), order=2,
+        b_embedded=(0.0, 0.0, 1.0), embedded_order=1,
+    )  # fmt: skip
+    assert solve_adaptive(f, z0, heun, instance_axes=1, **options).backend == "torch"
 
 
 @needs_kernel
@@ -445,6 +530,27 @@ def test_a_solve_that_cannot_go_on_says_why_and_what_to_do(f, options, message):
     z0 = torch.ones(1, 2, dtype=torch.float64)
     with pytest.raises(SolveError, match=message):
         solve_adaptive(f, z0, "dopri5", rtol=1e-10, atol=1e-10, **options)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("factor", "options", "message"),
+    [
+        (1e12, {"t": (1e6, 1e6 + 1)}, "step size underflowed to .* at t = 1e\\+06; loosen rtol"),
+        (1e3, {"max_steps": 3}, "3 steps reached only t = .*; raise max_steps, or loosen rtol"),
+        (math.nan, {}, "not finite after a step of .* from t = 0; check the field's weights"),
+    ],
+    ids=["underflow", "steps", "finite"],
+)
+def test_the_fused_kernel_says_why_a_solve_cannot_go_on(factor, options, message):
+    f, z0 = ensemble_field(3), states(3, 40).float()
+    with torch.no_grad():
+        f.third[0][1] *= factor
+    options = {"rtol": 1e-1, "atol": 1e-1, "instance_axes": 1, **options}
+    for backend in ("fused", "torch"):
+        with pytest.raises(SolveError, match=message) as caught:
+            solve_adaptive(f, z0, "fehlberg21", backend=backend, **options)
+        assert caught.value.failed.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -238,13 +238,14 @@ def test_algorithm_1_does_what_the_paper_prints():
     assert 0 < failures < 15  # both branches were seen
 
 
-def test_adaptive_training_counts_each_members_own_evaluations():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_adaptive_training_counts_each_members_own_evaluations(backend):
     protocol = replace(TINY_MLP, iterations=4, learning_rate=1e-3)
-    together = train(protocol, "dopri5", [0, 1, 2], rtol=1e-3, **QUIET)
+    together = train(protocol, "dopri5", [0, 1, 2], rtol=1e-3, backend=backend, **QUIET)
     for m in range(3):
-        alone = train(protocol, "dopri5", [m], rtol=1e-3, **QUIET)
+        alone = train(protocol, "dopri5", [m], rtol=1e-3, backend=backend, **QUIET)
         assert together.nfe_per_iteration[m] == alone.nfe_per_iteration[0] > 7
-    assert together.backend == "torch"
+    assert together.backend == backend
 
 
 # --- divergence -----------------------------------------------------------------------------------
@@ -268,10 +269,11 @@ def poison(monkeypatch, value, member=1):
     [
         {"solver": "euler", "n_steps": 4, "backend": "torch"},
         {"solver": "euler", "n_steps": 4},
+        {"solver": "dopri5", "rtol": 1e-2, "backend": "torch"},
         {"solver": "dopri5", "rtol": 1e-2},
         {"solver": "euler", "controller": Algorithm1(every=3)},
     ],
-    ids=["fixed", "fused", "adaptive", "adapted"],
+    ids=["fixed", "fixed fused", "adaptive", "adaptive fused", "adapted"],
 )
 def test_a_member_that_diverges_is_marked_and_leaves_the_others_alone(monkeypatch, how, value):
     protocol = replace(TINY_MLP, iterations=8)
@@ -303,16 +305,28 @@ def test_the_iteration_of_a_late_divergence_is_recorded(monkeypatch, how):
 
 
 @needs_kernel
-@pytest.mark.parametrize("solver", ["euler", "rk4"])
-@pytest.mark.parametrize("how", [{"n_steps": 3}, {"controller": Algorithm1(every=2)}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"solver": "euler", "n_steps": 3},
+        {"solver": "rk4", "n_steps": 3},
+        {"solver": "euler", "controller": Algorithm1(every=2)},
+        {"solver": "rk4", "controller": Algorithm1(every=2)},
+        {"solver": "fehlberg21", "rtol": 1e-3},
+        {"solver": "dopri5", "rtol": 1e-3},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("protocol", [TINY_MLP, TINY], ids=["mlp", "conv1d"])
-def test_the_step_without_autograd_equals_the_one_with_it(monkeypatch, protocol, solver, how):
+def test_the_step_without_autograd_equals_the_one_with_it(monkeypatch, protocol, how):
     # SGD: Adam would blow rounding up to whole steps where a gradient is zero.
     protocol = replace(protocol, optimiser="sgd", learning_rate=0.1, iterations=5)
-    by_hand = train(protocol, solver, [0, 1], **how, **QUIET)
+    by_hand = train(protocol, seeds=[0, 1], **how, **QUIET)
     assert by_hand.backend == "fused"
     monkeypatch.setattr(training, "_choose_step", lambda ensemble, *_: ensemble.step)
-    by_autograd = train(protocol, solver, [0, 1], **how, **QUIET)
+    # torch's own path where the solver chooses steps: they must be the same ones
+    backend = "torch" if "rtol" in how else "fused"
+    by_autograd = train(protocol, seeds=[0, 1], backend=backend, **how, **QUIET)
     for ours, its in zip(parameters(by_hand), parameters(by_autograd), strict=True):
         torch.testing.assert_close(ours, its, rtol=1e-5, atol=1e-6)
     assert torch.equal(by_hand.nfe_per_iteration, by_autograd.nfe_per_iteration)

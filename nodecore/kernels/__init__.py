@@ -1,10 +1,31 @@
 """The fused CPU kernel: whole Runge-Kutta solves of many members, forward and backward.
 
-`solve_fused` equals a plain torch solve to float32 rounding and is several times faster. The C++
+`solve_fused`, in given steps, and `solve_fused_adaptive`, in steps that follow an error estimate,
+equal plain torch solves to float32 rounding and are several times faster. The C++
 source (`fused.cpp`) is compiled on first use; `status` says whether that worked.
 """
 
-from nodecore.kernels.fused import BlockLayer, FusedSolve, classify_fused, solve_fused
+from nodecore.kernels.fused import (
+    ENDS,
+    BlockLayer,
+    FusedAdaptive,
+    FusedSolve,
+    StepControl,
+    classify_fused,
+    solve_fused,
+    solve_fused_adaptive,
+)
 from nodecore.kernels.selfcheck import KernelStatus, status
 
-__all__ = ["BlockLayer", "FusedSolve", "KernelStatus", "classify_fused", "solve_fused", "status"]
+__all__ = [
+    "ENDS",
+    "BlockLayer",
+    "FusedAdaptive",
+    "FusedSolve",
+    "KernelStatus",
+    "StepControl",
+    "classify_fused",
+    "solve_fused",
+    "solve_fused_adaptive",
+    "status",
+]

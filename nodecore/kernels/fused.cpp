@@ -1,8 +1,9 @@
-// Fixed-step explicit Runge-Kutta solves of a batch under a two-hidden-layer ReLU vector field,
+// Explicit Runge-Kutta solves of a batch under a two-hidden-layer ReLU vector field,
 //
 //     f(y) = relu(relu(y W1 + b1) * W2 + b2) W3 + b3,
 //
-// forward, and backward (the exact gradient of the discrete solve), for many members at once.
+// forward, and backward (the exact gradient of the discrete solve), for many members at once, in
+// steps that are given or in steps that follow an error estimate.
 //
 // A sample is `positions` blocks of `channels` numbers; every layer is applied at each position
 // with the same weights. W1 and W3 see one position, W2 (the `*`) sees `window` neighbouring ones,
@@ -13,6 +14,9 @@
 //     step, stage                 the state of the tile stays in the caches through the whole solve
 //     position                    hidden maps exist for a few neighbouring positions only
 //     block of rows x block of units, in registers
+//
+// An error estimate is one norm over the whole batch of a member: there the loop over steps lies
+// outside that over the tiles, and members alone are shared out between threads.
 //
 // Arrays of a tile are [position][sample][channel]: a row is one sample at one position, and hidden
 // channels are padded with zeros to whole SIMD vectors. Gradients of the weights are summed per
@@ -28,19 +32,28 @@
 
 // What the caller hands over. Arrays are dense, members first; mirrored field by field in Python.
 extern "C" struct Problem {
-    int64_t members, batch, positions, channels, width1, width2, window, stages, threads,
-        keep_hidden;
-    const double *a, *b;                 // (stages, stages), (stages)
-    const int64_t *n_steps;              // (members)
-    const double *step_size, *last_step; // (members)
-    const float *w1, *b1;                // (members, channels, width1), (members, width1)
-    const float *w2, *b2;                // (members, window * width1, width2), ...
-    const float *w3, *b3;                // (members, width2, channels), ...
-    const float *z0;                     // (members, batch, positions * channels)
-    float *z1;                           // the same
-    float *tape;                         // stage states and second hidden maps, or null
+    int64_t members, batch, positions, channels, width1, width2, window, stages, most_steps,
+        threads, tape_steps, keep_hidden;
+    const double *a, *b;      // (stages, stages), (stages)
+    int64_t *n_steps;         // (members), at most most_steps each
+    double *step_sizes;       // (members, most_steps)
+    const float *w1, *b1;     // (members, channels, width1), (members, width1)
+    const float *w2, *b2;     // (members, window * width1, width2), ...
+    const float *w3, *b3;     // (members, width2, channels), ...
+    const float *z0;          // (members, batch, positions * channels)
+    float *z1;                // the same
+    float *tape;              // tape_steps stage states and second hidden maps a member, or null
     const float *grad_z1;
     float *grad_z0, *grad_w1, *grad_b1, *grad_w2, *grad_b2, *grad_w3, *grad_b3;
+};
+
+// What an adaptive solve needs besides, and what it reports. It writes n_steps and step_sizes too.
+extern "C" struct Adaptive {
+    int64_t same_as_last; // whether a stage after the others is the first one of the next step
+    double t0, t1, first_step, rtol, atol, exponent, safety, min_factor, max_factor;
+    const double *b_error;           // (stages + same_as_last)
+    int64_t *nfe, *rejected, *state; // (members), `state` one of End
+    double *time, *step;             // (members), where and with which step it ended
 };
 
 namespace {
@@ -242,12 +255,13 @@ void combine(float *out, const float *z, int64_t n, const std::vector<float> &co
 struct Shape {
     int64_t positions, channels, width1, width2, window, radius, ring, stages;
     int64_t samples, tiles; // samples of a tile (whole vectors), tiles of a member's batch
+    int64_t tape_steps;
     bool keep_hidden;
 
     explicit Shape(const Problem &p)
         : positions(p.positions), channels(p.channels), width1(padded(p.width1)),
           width2(padded(p.width2)), window(p.window), radius(p.window / 2), ring(2 * radius + 1),
-          stages(p.stages), keep_hidden(p.keep_hidden) {
+          stages(p.stages), tape_steps(p.tape_steps), keep_hidden(p.keep_hidden) {
         const int64_t most = std::max<int64_t>(LANES, padded(4096 / std::max(width1, width2)));
         const int64_t wanted = std::min<int64_t>(64, most);
         const int64_t count = (p.batch + wanted - 1) / wanted;
@@ -257,6 +271,7 @@ struct Shape {
     int64_t state() const { return positions * samples * channels; }
     int64_t hidden() const { return keep_hidden ? positions * samples * width2 : 0; }
     int64_t evaluation() const { return state() + hidden(); }
+    int64_t tape() const { return tape_steps * stages * evaluation(); } // of a tile
 };
 
 // One aligned allocation, dealt out piece by piece.
@@ -337,46 +352,102 @@ struct Member {
 
 // ---------------------------------------------------------------------------- one tile
 
-// Solves one tile of one member. Scratch comes from the thread's arena.
+// Where a thread works on the tiles of one member, one after another.
+struct Scratch {
+    float *hidden1, *hidden2, *gradient2; // rings of positions: [p % ring][sample][unit]
+    float *gradient1, *bias3, *zeros, *stage;
+    static int64_t zeros_floats(const Shape &s) {
+        return s.samples * std::max(s.channels, std::max(s.width1, s.width2));
+    }
+    static int64_t floats(const Shape &s) {
+        return s.ring * s.samples * (s.width1 + 2 * s.width2) + s.samples * s.width1 +
+               s.samples * s.channels + zeros_floats(s) + s.state() + 7 * 16;
+    }
+    Scratch(const Shape &s, const Member &w, Arena &arena)
+        : hidden1(arena.take(s.ring * s.samples * s.width1)),
+          hidden2(arena.take(s.ring * s.samples * s.width2)),
+          gradient2(arena.take(s.ring * s.samples * s.width2)),
+          gradient1(arena.take(s.samples * s.width1)), bias3(arena.take(s.samples * s.channels)),
+          zeros(arena.take_zeros(zeros_floats(s))), stage(arena.take(s.state())) {
+        for (int64_t i = 0; i < s.samples * s.channels; ++i) bias3[i] = w.p.b3[i % s.channels];
+    }
+};
+
+// One tile of one member.
 class Tile {
     const Problem &q_;
     const Shape &s_;
     const Member &w_;
-    int64_t member_, first_, real_, steps_;
-    float *tape_;                            // [step][stage][state | second hidden map]
-    float *hidden1_, *hidden2_, *gradient2_; // rings of positions: [p % ring][sample][unit]
-    float *gradient1_, *bias3_, *zeros_;
+    const Scratch &x_;
+    int64_t member_, first_, real_;
+    float *tape_;                    // [step][stage][state | second hidden map]
+    float *z_, *z_new_, *k_, *zero_; // of a walk: states and slopes
 
   public:
-    Tile(const Problem &q, const Shape &s, const Member &w, int64_t member, int64_t tile,
-         float *tape, Arena &arena)
-        : q_(q), s_(s), w_(w), member_(member), first_(tile * s.samples),
-          real_(std::min(s.samples, q.batch - first_)), steps_(q.n_steps[member]), tape_(tape) {
-        arena.reserve((3 * s.ring + 1) * s.samples * std::max(s.width1, s.width2) +
-                      2 * s.samples * std::max(s.channels, std::max(s.width1, s.width2)) +
-                      (s.stages + 5) * (s.state() + 16) + 256);
-        hidden1_ = arena.take(s.ring * s.samples * s.width1);
-        hidden2_ = arena.take(s.ring * s.samples * s.width2);
-        gradient2_ = arena.take(s.ring * s.samples * s.width2);
-        gradient1_ = arena.take(s.samples * s.width1);
-        bias3_ = arena.take(s.samples * s.channels);
-        zeros_ = arena.take_zeros(s.samples * std::max(s.channels, std::max(s.width1, s.width2)));
-        for (int64_t i = 0; i < s.samples * s.channels; ++i) bias3_[i] = w.p.b3[i % s.channels];
+    Tile(const Problem &q, const Shape &s, const Member &w, const Scratch &x, int64_t member,
+         int64_t tile)
+        : q_(q), s_(s), w_(w), x_(x), member_(member), first_(tile * s.samples),
+          real_(std::min(s.samples, q.batch - first_)),
+          tape_(q.tape ? q.tape + (member * s.tiles + tile) * s.tape() : nullptr) {}
+
+    // Scratch that a walk or the backward pass takes from the arena for itself.
+    static int64_t floats(const Shape &s) { return (s.stages + 5) * (s.state() + 16); }
+
+    // The first state of a walk.
+    void start(Arena &arena) {
+        const int64_t n = s_.state();
+        z_ = arena.take(n), z_new_ = arena.take(n), zero_ = arena.take_zeros(n);
+        k_ = arena.take((s_.stages + 1) * n);
+        gather(q_.z0, z_);
+    }
+    void finish() const { scatter(z_, q_.z1); }
+
+    // The walk in given steps.
+    void forward(Arena &arena) {
+        start(arena);
+        for (int64_t step = 0; step < q_.n_steps[member_]; ++step) {
+            for (int64_t i = 0; i < s_.stages; ++i) stage(step, h(step), i);
+            combine(z_, z_, s_.state(), row_of_b(h(step)), k_);
+        }
+        finish();
     }
 
-    void forward(Arena &arena) {
+    // Stage i of a step of size h from z.
+    void stage(int64_t step, double h, int64_t i) {
+        evaluate(step, i, z_, row_of_a(h, i), k_ + i * s_.state());
+    }
+
+    // A step of size h whose first slope is known; returns the sum of squares of its scaled error.
+    double attempt(int64_t step, double h, const Adaptive &c) {
         const int64_t n = s_.state();
-        float *z = arena.take(n), *scratch = arena.take(n), *k = arena.take(s_.stages * n);
-        gather(q_.z0, z);
-        for (int64_t step = 0; step < steps_; ++step) {
-            for (int64_t i = 0; i < s_.stages; ++i) {
-                float *y = tape_ ? evaluation(step, i) : scratch;
-                combine(y, z, n, row_of_a(step, i), k);
-                field(y, k + i * n, tape_ && s_.keep_hidden ? y + n : nullptr);
-            }
-            combine(z, z, n, row_of_b(step), k);
-        }
-        scatter(z, q_.z1);
+        for (int64_t i = 1; i < s_.stages; ++i) stage(step, h, i);
+        combine(z_new_, z_, n, row_of_b(h), k_);
+        if (c.same_as_last) evaluate(step + 1, 0, z_new_, {}, k_ + s_.stages * n);
+        float *error = x_.stage;
+        combine(error, zero_, n, scaled(h, c.b_error, s_.stages + c.same_as_last), k_);
+        return sum_of_squares([&](int64_t i) {
+            return error[i] / scale(c, std::max(std::abs(z_[i]), std::abs(z_new_[i])));
+        });
+    }
+    void accept(const Adaptive &c) {
+        std::swap(z_, z_new_);
+        if (c.same_as_last) std::copy_n(k_ + s_.stages * s_.state(), s_.state(), k_);
+    }
+
+    // For the first step size: sums of squares of the scaled state, slope, and change of slope over
+    // an Euler step of size h.
+    double size_of_state(const Adaptive &c) const {
+        return sum_of_squares([&](int64_t i) { return z_[i] / scale(c, std::abs(z_[i])); });
+    }
+    double size_of_slope(const Adaptive &c) const {
+        return sum_of_squares([&](int64_t i) { return k_[i] / scale(c, std::abs(z_[i])); });
+    }
+    double change_of_slope(double h, const Adaptive &c) {
+        float *change = k_ + s_.state();
+        combine(x_.stage, z_, s_.state(), {float(h)}, k_);
+        field(x_.stage, change, nullptr);
+        return sum_of_squares(
+            [&](int64_t i) { return (change[i] - k_[i]) / scale(c, std::abs(z_[i])); });
     }
 
     // The adjoint of `forward`, stage by stage. With u_j the gradient of stage j's argument:
@@ -389,7 +460,7 @@ class Tile {
         drop_padding(lambda);
         std::vector<float> ones(stages, 1.f);
         std::memset(u, 0, stages * n * sizeof(float));
-        for (int64_t step = steps_ - 1; step >= 0; --step) {
+        for (int64_t step = q_.n_steps[member_] - 1; step >= 0; --step) {
             for (int64_t i = stages - 1; i >= 0; --i) {
                 std::vector<float> column(stages, 0.f);
                 for (int64_t j = i + 1; j < stages; ++j)
@@ -410,21 +481,41 @@ class Tile {
     }
 
   private:
-    double h(int64_t step) const {
-        return step == steps_ - 1 ? q_.last_step[member_] : q_.step_size[member_];
-    }
+    double h(int64_t step) const { return q_.step_sizes[member_ * q_.most_steps + step]; }
+    bool taped(int64_t step) const { return tape_ && step < q_.tape_steps; }
     float *evaluation(int64_t step, int64_t stage) const {
         return tape_ + (step * s_.stages + stage) * s_.evaluation();
     }
-    std::vector<float> row_of_a(int64_t step, int64_t i) const {
-        std::vector<float> row(i);
-        for (int64_t j = 0; j < i; ++j) row[j] = float(h(step) * q_.a[i * s_.stages + j]);
+    // k = f(z + sum of coefficients times slopes), on the tape while that has room.
+    void evaluate(int64_t step, int64_t i, const float *z, const std::vector<float> &coefficients,
+                  float *k) {
+        float *y = taped(step) ? evaluation(step, i) : x_.stage;
+        combine(y, z, s_.state(), coefficients, k_);
+        field(y, k, taped(step) && s_.keep_hidden ? y + s_.state() : nullptr);
+    }
+    static std::vector<float> scaled(double h, const double *coefficients, int64_t count) {
+        std::vector<float> row(count);
+        for (int64_t j = 0; j < count; ++j) row[j] = float(h * coefficients[j]);
         return row;
     }
-    std::vector<float> row_of_b(int64_t step) const {
-        std::vector<float> row(s_.stages);
-        for (int64_t j = 0; j < s_.stages; ++j) row[j] = float(h(step) * q_.b[j]);
-        return row;
+    std::vector<float> row_of_a(double h, int64_t i) const {
+        return scaled(h, q_.a + i * s_.stages, i);
+    }
+    std::vector<float> row_of_b(double h) const { return scaled(h, q_.b, s_.stages); }
+
+    static float scale(const Adaptive &c, float size) {
+        return float(c.atol) + float(c.rtol) * size;
+    }
+    // Over the samples that are there; v(i) is a number of the tile's array of states.
+    template <class F> double sum_of_squares(F v) const {
+        double sum = 0;
+        for (int64_t p = 0; p < s_.positions; ++p)
+            for (int64_t i = p * s_.samples * s_.channels, end = i + real_ * s_.channels; i < end;
+                 ++i) {
+                const float value = v(i);
+                sum += value * value;
+            }
+        return sum;
     }
     float *at(float *ring, int64_t position, int64_t width) const {
         return ring + position % s_.ring * s_.samples * width;
@@ -454,7 +545,7 @@ class Tile {
     }
 
     void first_layer(const float *y, int64_t p) {
-        float *out = at(hidden1_, p, s_.width1);
+        float *out = at(x_.hidden1, p, s_.width1);
         Taps taps;
         taps.add(y + p * s_.samples * s_.channels, w_.p.w1);
         product(taps, s_.samples, s_.channels, s_.width1, w_.p.b1,
@@ -466,7 +557,7 @@ class Tile {
     }
 
     void second_layer(int64_t p, float *out) {
-        product(window(hidden1_, s_.width1, w_.p.w2, s_.width2, p), s_.samples, s_.width1,
+        product(window(x_.hidden1, s_.width1, w_.p.w2, s_.width2, p), s_.samples, s_.width1,
                 s_.width2, w_.p.b2, [&](auto &sum, int64_t offset, int64_t) {
                     each(sum, [&](vec &v, int r, int c) {
                         store(out + offset + r * s_.width2 + c, relu(v));
@@ -512,9 +603,9 @@ class Tile {
             if (q < s_.positions) first_layer(y, q);
             const int64_t p = q - s_.radius;
             if (p < 0) continue;
-            float *h2 = hidden2 ? hidden2 + p * s_.samples * s_.width2 : hidden2_;
+            float *h2 = hidden2 ? hidden2 + p * s_.samples * s_.width2 : x_.hidden2;
             second_layer(p, h2);
-            narrow(h2, w_.p.w3t, bias3_, out + p * block, s_.samples, s_.width2, s_.channels);
+            narrow(h2, w_.p.w3t, x_.bias3, out + p * block, s_.samples, s_.width2, s_.channels);
         }
     }
 
@@ -533,37 +624,114 @@ class Tile {
 
     void second_gradient(int64_t p, const float *kept, const float *g, Weights &sums) {
         const float *h2 = kept + p * s_.samples * s_.width2;
-        if (!kept) h2 = hidden2_, second_layer(p, hidden2_);
+        if (!kept) h2 = x_.hidden2, second_layer(p, x_.hidden2);
         g += p * s_.samples * s_.channels;
         outer(g, h2, sums.w3t, s_.samples, s_.channels, s_.width2);
-        float *out = at(gradient2_, p, s_.width2);
+        float *out = at(x_.gradient2, p, s_.width2);
         Taps taps;
         taps.add(g, w_.p.w3t);
-        product(taps, s_.samples, s_.channels, s_.width2, zeros_,
+        product(taps, s_.samples, s_.channels, s_.width2, x_.zeros,
                 [&](auto &sum, int64_t offset, int64_t column) {
                     finish_gradient(sum, h2 + offset, out + offset, sums.b2 + column, s_.width2);
                 });
         for (int64_t tap = 0; tap < s_.window; ++tap) {
             const int64_t neighbour = p + tap - s_.radius;
             if (neighbour >= 0 && neighbour < s_.positions)
-                outer(at(hidden1_, neighbour, s_.width1), out,
+                outer(at(x_.hidden1, neighbour, s_.width1), out,
                       sums.w2 + tap * s_.width1 * s_.width2, s_.samples, s_.width1, s_.width2);
         }
     }
 
     void first_gradient(int64_t p, const float *y, const float *next, float *u, Weights &sums) {
         if (next) next += p * s_.samples * s_.width2;
-        const float *h1 = at(hidden1_, p, s_.width1);
-        product(window(gradient2_, s_.width2, w_.w2t, s_.width1, p), s_.samples, s_.width2,
-                s_.width1, zeros_, [&](auto &sum, int64_t offset, int64_t column) {
-                    finish_gradient(sum, h1 + offset, gradient1_ + offset, sums.b1 + column,
+        const float *h1 = at(x_.hidden1, p, s_.width1);
+        product(window(x_.gradient2, s_.width2, w_.w2t, s_.width1, p), s_.samples, s_.width2,
+                s_.width1, x_.zeros, [&](auto &sum, int64_t offset, int64_t column) {
+                    finish_gradient(sum, h1 + offset, x_.gradient1 + offset, sums.b1 + column,
                                     s_.width1);
                     if (next && column == 0)
                         prefetch(next + offset / s_.width1 * s_.width2, ROWS, s_.width2, s_.width2);
                 });
         const int64_t block = p * s_.samples * s_.channels;
-        outer(y + block, gradient1_, sums.w1, s_.samples, s_.channels, s_.width1);
-        narrow(gradient1_, w_.p.w1, zeros_, u + block, s_.samples, s_.width1, s_.channels);
+        outer(y + block, x_.gradient1, sums.w1, s_.samples, s_.channels, s_.width1);
+        narrow(x_.gradient1, w_.p.w1, x_.zeros, u + block, s_.samples, s_.width1, s_.channels);
+    }
+};
+
+// ---------------------------------------------------------------------------- adaptive steps
+
+enum End : int64_t { ARRIVED, UNDERFLOWN, NOT_FINITE, SPENT };
+
+// The adaptive solve of one member. The rule is that of solve_adaptive, line by line.
+class Walk {
+    const Problem &q_;
+    const Adaptive &c_;
+    const int64_t member_;
+    std::vector<Tile> tiles_;
+
+  public:
+    Walk(const Problem &q, const Adaptive &c, const Shape &s, const Member &w, const Scratch &x,
+         int64_t member)
+        : q_(q), c_(c), member_(member) {
+        for (int64_t t = 0; t < s.tiles; ++t) tiles_.emplace_back(q, s, w, x, member, t);
+    }
+
+    void run(Arena &arena) {
+        for (Tile &tile : tiles_) tile.start(arena), tile.stage(0, 0, 0);
+        int64_t nfe = 1, accepted = 0, rejected = 0, end = ARRIVED;
+        double time = c_.t0, h = c_.first_step;
+        if (h == 0) h = first_step(), ++nfe;
+        while (time < c_.t1) {
+            h = std::min(h, c_.t1 - time);
+            if (time + h <= time) end = UNDERFLOWN;
+            else if (accepted + rejected >= q_.most_steps) end = SPENT;
+            if (end) break;
+            const double error = norm([&](Tile &tile) { return tile.attempt(accepted, h, c_); });
+            nfe += q_.stages - 1 + c_.same_as_last;
+            if (!std::isfinite(error)) {
+                end = NOT_FINITE;
+                break;
+            }
+            const bool accept = error <= 1;
+            if (accept) {
+                // The last step lands on t1 exactly, whatever the rounding of the sum.
+                time = h >= c_.t1 - time ? c_.t1 : time + h;
+                q_.step_sizes[member_ * q_.most_steps + accepted++] = h;
+                for (Tile &tile : tiles_) tile.accept(c_);
+                if (!c_.same_as_last && time < c_.t1) {
+                    for (Tile &tile : tiles_) tile.stage(accepted, 0, 0);
+                    ++nfe;
+                }
+            } else {
+                ++rejected;
+            }
+            const double factor = c_.safety * std::pow(std::max(error, 1e-10), c_.exponent);
+            // An accepted step is never followed by a shorter one.
+            h *= std::min(std::max(factor, accept ? 1.0 : c_.min_factor), c_.max_factor);
+        }
+        for (const Tile &tile : tiles_) tile.finish();
+        q_.n_steps[member_] = accepted, c_.rejected[member_] = rejected, c_.nfe[member_] = nfe;
+        c_.state[member_] = end, c_.time[member_] = time, c_.step[member_] = h;
+    }
+
+  private:
+    // The root mean square over the member's batch; tiles are added in order.
+    template <class F> double norm(F sum_of_squares) {
+        double sum = 0;
+        for (Tile &tile : tiles_) sum += sum_of_squares(tile);
+        return std::sqrt(sum / double(q_.batch * q_.positions * q_.channels));
+    }
+
+    // Hairer, Norsett, Wanner (1993), p. 169, as in initial_step_size.
+    double first_step() {
+        const double d0 = norm([&](Tile &tile) { return tile.size_of_state(c_); });
+        const double d1 = norm([&](Tile &tile) { return tile.size_of_slope(c_); });
+        const double h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
+        const double d2 = norm([&](Tile &tile) { return tile.change_of_slope(h0, c_); }) / h0;
+        const double largest = d1 >= d2 ? d1 : d2; // NaN passes through, here and below
+        const double h1 = largest <= 1e-15 ? std::max(1e-6, h0 * 1e-3)
+                                           : std::pow(0.01 / largest, -c_.exponent);
+        return std::min(h1, 100 * h0);
     }
 };
 
@@ -573,43 +741,66 @@ class Call {
     const Problem &q_;
     Shape s_;
     Arena memory_;
-    std::vector<int64_t> before_; // steps of the members before each one
     std::vector<Member> members_;
-    float *sums_ = nullptr;
 
   public:
-    explicit Call(const Problem &q) : q_(q), s_(q), before_(q.members + 1, 0) {
-        for (int64_t m = 0; m < q.members; ++m) before_[m + 1] = before_[m] + q.n_steps[m];
-    }
-    int64_t tape_floats() const { return before_.back() * s_.tiles * s_.stages * s_.evaluation(); }
+    explicit Call(const Problem &q) : q_(q), s_(q) {}
+    int64_t tape_floats() const { return q_.members * s_.tiles * s_.tape(); }
 
-    void run(bool backward) {
-        const int64_t per_member = Member::floats(s_),
-                      per_tile = (Weights::floats(s_) + 15) / 16 * 16;
-        const int64_t tasks = q_.members * s_.tiles;
-        memory_.reserve(q_.members * per_member + (backward ? tasks * per_tile : 0));
-        float *weights = memory_.take(q_.members * per_member);
-        if (backward) sums_ = memory_.take(tasks * per_tile);
-        members_.resize(q_.members);
+    void forward() {
+        prepare(false, 0);
+        in_parallel(q_.members * s_.tiles, [&](int64_t i) {
+            Arena &arena = reserved(1);
+            const int64_t m = i / s_.tiles;
+            const Scratch scratch(s_, members_[m], arena);
+            Tile(q_, s_, members_[m], scratch, m, i % s_.tiles).forward(arena);
+        });
+    }
+
+    void forward(const Adaptive &c) {
+        prepare(false, 0);
         in_parallel(q_.members, [&](int64_t m) {
-            members_[m] = Member(q_, s_, m, weights + m * per_member, backward);
+            Arena &arena = reserved(s_.tiles);
+            const Scratch scratch(s_, members_[m], arena);
+            Walk(q_, c, s_, members_[m], scratch, m).run(arena);
         });
-        in_parallel(tasks, [&](int64_t i) {
-            static thread_local Arena arena;
-            const int64_t m = i / s_.tiles, t = i % s_.tiles;
-            float *tape = q_.tape ? q_.tape + (before_[m] * s_.tiles + t * q_.n_steps[m]) *
-                                                  s_.stages * s_.evaluation()
-                                  : nullptr;
-            Tile tile(q_, s_, members_[m], m, t, tape, arena);
-            if (!backward) return tile.forward(arena);
-            float *sum = sums_ + i * per_tile;
+    }
+
+    void backward() {
+        const int64_t per_tile = (Weights::floats(s_) + 15) / 16 * 16;
+        float *sums = prepare(true, q_.members * s_.tiles * per_tile);
+        in_parallel(q_.members * s_.tiles, [&](int64_t i) {
+            Arena &arena = reserved(1);
+            const int64_t m = i / s_.tiles;
+            const Scratch scratch(s_, members_[m], arena);
+            float *sum = sums + i * per_tile;
             std::memset(sum, 0, per_tile * sizeof(float));
-            tile.backward(arena, Weights(s_, sum));
+            Tile(q_, s_, members_[m], scratch, m, i % s_.tiles).backward(arena, Weights(s_, sum));
         });
-        if (backward) in_parallel(q_.members, [&](int64_t m) { reduce(m, per_tile); });
+        in_parallel(q_.members,
+                    [&](int64_t m) { reduce(m, sums + m * s_.tiles * per_tile, per_tile); });
     }
 
   private:
+    // The members' weights in padded form; returns room for `more` floats.
+    float *prepare(bool transposed, int64_t more) {
+        const int64_t per_member = Member::floats(s_);
+        memory_.reserve(q_.members * per_member + more);
+        float *weights = memory_.take(q_.members * per_member);
+        members_.resize(q_.members);
+        in_parallel(q_.members, [&](int64_t m) {
+            members_[m] = Member(q_, s_, m, weights + m * per_member, transposed);
+        });
+        return memory_.take(more);
+    }
+
+    // This thread's memory, with room for as many tiles.
+    Arena &reserved(int64_t tiles) const {
+        static thread_local Arena arena;
+        arena.reserve(Scratch::floats(s_) + tiles * Tile::floats(s_));
+        return arena;
+    }
+
     // OpenMP's threads are torch's own: a second pool would fight with the first for the cores.
     template <class Task> void in_parallel(int64_t count, Task task) const {
         const int threads = int(std::min(q_.threads, count));
@@ -619,8 +810,7 @@ class Call {
     }
 
     // Adds the tiles of a member in order and strips the padding.
-    void reduce(int64_t m, int64_t per_tile) {
-        float *first = sums_ + m * s_.tiles * per_tile;
+    void reduce(int64_t m, float *first, int64_t per_tile) {
         for (int64_t t = 1; t < s_.tiles; ++t)
             for (int64_t i = 0; i < per_tile; ++i) first[i] += first[t * per_tile + i];
         const Weights g(s_, first);
@@ -644,8 +834,9 @@ class Call {
 
 extern "C" {
 int64_t nodecore_tape_floats(const Problem *q) { return Call(*q).tape_floats(); }
-void nodecore_forward(const Problem *q) { Call(*q).run(false); }
-void nodecore_backward(const Problem *q) { Call(*q).run(true); }
+void nodecore_forward(const Problem *q) { Call(*q).forward(); }
+void nodecore_adaptive(const Problem *q, const Adaptive *c) { Call(*q).forward(*c); }
+void nodecore_backward(const Problem *q) { Call(*q).backward(); }
 
 // The linear classifier behind a solve: mean cross entropy of each member and its gradients. Torch
 // does the same in ten small operations, which together cost an eighth of a short solve.

@@ -37,25 +37,48 @@ def solve_fused(
     tableau_a: np.ndarray,
     tableau_b: np.ndarray,
     n_steps: Tensor,
-    step_size: Tensor,
-    last_step: Tensor,
+    step_sizes: Tensor,
     positions: int = 1,
 ) -> Tensor:
     """z(T) of all members under an explicit Runge-Kutta method, (members, batch, dim).
 
     z0 (members, batch, dim) float32; dim = positions * channels of the first layer. Member m takes
-    n_steps[m] - 1 steps of step_size[m] and one of last_step[m]. Differentiable in z0, weights and
+    n_steps[m] steps of the sizes step_sizes[m, :n_steps[m]]. Differentiable in z0, weights and
     biases. Raises ValueError for shapes, dtypes, devices or strides that the kernel cannot take.
     """
-    plan = FusedSolve(z0, layers, tableau_a, tableau_b, n_steps, step_size, last_step, positions)
+    plan = FusedSolve(z0, layers, tableau_a, tableau_b, n_steps, step_sizes, positions)
+    return _apply(plan, z0, layers)
+
+
+def solve_fused_adaptive(
+    z0: Tensor,
+    layers: tuple[BlockLayer, BlockLayer, BlockLayer],
+    tableau_a: np.ndarray,
+    tableau_b: np.ndarray,
+    control: "StepControl",
+    positions: int = 1,
+) -> tuple[Tensor, "FusedAdaptive"]:
+    """z(T) of all members in steps of their own that keep the error within the tolerances.
+
+    Arguments and errors as for `solve_fused`; the second result says how each member went.
+    Differentiable likewise, with the step sizes as constants.
+    """
+    plan = FusedAdaptive(z0, layers, tableau_a, tableau_b, control, positions)
+    return _apply(plan, z0, layers), plan
+
+
+def _apply(plan, z0, layers):
     tensors = [z0, *(t for layer in layers for t in (layer.weight, layer.bias))]
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return _Solve.apply(plan, *tensors)
     return plan.forward(tensors, tape=None)
 
 
-NUMBERS = "members batch positions channels width1 width2 window stages threads keep_hidden"
-ARRAYS = "a b n_steps step_size last_step w1 b1 w2 b2 w3 b3 z0 z1 tape"
+NUMBERS = (
+    "members batch positions channels width1 width2 window stages most_steps "
+    "threads tape_steps keep_hidden"
+)
+ARRAYS = "a b n_steps step_sizes w1 b1 w2 b2 w3 b3 z0 z1 tape"
 GRADIENTS = "grad_z1 grad_z0 grad_w1 grad_b1 grad_w2 grad_b2 grad_w3 grad_b3"
 CLASSIFIER = "z w b y loss grad_z grad_w grad_b"
 
@@ -72,6 +95,44 @@ class _Problem(ctypes.Structure):
     )
 
 
+class StepControl(NamedTuple):
+    """How an adaptive solve chooses its steps; meanings and defaults as in `solve_adaptive`.
+
+    b_error: weights of the error estimate over the stages, and over one more, evaluated where the
+    step ends, where same_as_last says that it is the first stage of the next step. exponent: of
+    the error in the factor between two steps. first_step: 0 for Hairer's.
+    """
+
+    b_error: np.ndarray
+    same_as_last: bool
+    exponent: float
+    rtol: float
+    atol: float
+    t0: float
+    t1: float
+    first_step: float
+    safety: float
+    min_factor: float
+    max_factor: float
+    max_steps: int
+
+
+CONTROL = "t0 t1 first_step rtol atol exponent safety min_factor max_factor"
+REPORT = "nfe rejected state time step"
+ENDS = ("arrived", "underflow", "not finite", "spent")  # what `state` numbers
+
+
+class _Adaptive(ctypes.Structure):
+    """Field by field the struct `Adaptive` of fused.cpp."""
+
+    _fields_ = _fields(
+        ("same_as_last", ctypes.c_int64),
+        (CONTROL, ctypes.c_double),
+        ("b_error", ctypes.c_void_p),
+        (REPORT, ctypes.c_void_p),
+    )
+
+
 PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3")
 
 
@@ -82,10 +143,14 @@ class FusedSolve:
     each layer; `tape` carries what the backward pass needs from the forward pass.
     """
 
-    def __init__(self, z0, layers, a, b, n_steps, step_size, last_step, positions):
-        _check(z0, layers, n_steps, step_size, last_step, positions)
-        self.a, self.b = _tableau(a, b)
-        self.n_steps, self.step_size, self.last_step = n_steps, step_size, last_step
+    def __init__(self, z0, layers, a, b, n_steps, step_sizes, positions):
+        _check(z0, layers, positions)
+        _check_steps(n_steps, step_sizes, z0.shape[0])
+        self.a, self.b = _live_stages(*(array.tobytes() for array in _tableau(a, b)))
+        self._set_up(z0, layers, n_steps, step_sizes, positions)
+
+    def _set_up(self, z0, layers, n_steps, step_sizes, positions):
+        self.n_steps, self.step_sizes = n_steps, step_sizes
         first, second, third = layers
         self.problem = _Problem(
             members=z0.shape[0],
@@ -96,17 +161,17 @@ class FusedSolve:
             width2=second.weight.shape[2],
             window=second.window,
             stages=len(self.b),
+            most_steps=step_sizes.shape[1],
             a=self.a.ctypes.data,
             b=self.b.ctypes.data,
             n_steps=n_steps.data_ptr(),
-            step_size=step_size.data_ptr(),
-            last_step=last_step.data_ptr(),
+            step_sizes=step_sizes.data_ptr(),
         )
         self.kernel = library()
 
     def forward(self, tensors: list[Tensor], tape: "_Tape | None") -> Tensor:
         z1 = torch.empty_like(tensors[0])
-        self._call("nodecore_forward", tensors, z1=z1, tape=tape and tape.memory)
+        self._call("nodecore_forward", tensors, tape, z1=z1)
         return z1
 
     def backward(
@@ -120,25 +185,74 @@ class FusedSolve:
         gradients = gradients or [torch.empty_like(t) for t in tensors]
         names = ["grad_z0", *(f"grad_{name}" for name in PARAMETERS)]
         outputs = dict(zip(names, gradients, strict=True))
-        self._call("nodecore_backward", tensors, grad_z1=grad, tape=tape.memory, **outputs)
+        self._call("nodecore_backward", tensors, tape, grad_z1=grad, **outputs)
         return gradients
 
     def tape(self) -> "_Tape":
-        p = self.problem
-        evaluations = sum(self.n_steps.tolist()) * p.stages
-        hidden_bytes = 4 * evaluations * p.batch * p.positions * p.width2
-        p.keep_hidden = hidden_bytes <= HIDDEN_BYTES
-        size = self.kernel.nodecore_tape_floats
-        size.restype = ctypes.c_int64
-        return _Tape(size(ctypes.byref(p)))
+        return _Tape(self, max(self.n_steps.tolist()))
 
-    def _call(self, function: str, tensors: list[Tensor], **more: Tensor | None) -> None:
+    def _call(
+        self, function: str, tensors: list[Tensor], tape: "_Tape | None", *structs, **more: Tensor
+    ) -> None:
         p = self.problem
         p.threads = torch.get_num_threads() if os.getpid() == PROCESS else 1
-        arrays = dict(zip(("z0", *PARAMETERS), tensors, strict=True), **more)
-        for name, tensor in arrays.items():
-            setattr(p, name, None if tensor is None else tensor.data_ptr())
-        getattr(self.kernel, function)(ctypes.byref(p))
+        p.tape = None
+        if tape is not None:
+            p.tape, p.tape_steps = tape.memory.data_ptr(), tape.steps
+            p.keep_hidden = tape.keep_hidden
+        for name, tensor in (*zip(("z0", *PARAMETERS), tensors, strict=True), *more.items()):
+            setattr(p, name, tensor.data_ptr())
+        getattr(self.kernel, function)(ctypes.byref(p), *map(ctypes.byref, structs))
+
+
+class FusedAdaptive(FusedSolve):
+    """An adaptive solve, for passes as often as its shapes and tolerances stay.
+
+    After a pass forward, one entry for each member: n_steps accepted and `rejected` steps, `nfe`,
+    `state` (an index of ENDS), and the time and the step where it ended; step_sizes holds the
+    accepted steps, (members, max_steps), of which n_steps count.
+    """
+
+    FIRST_STEPS = 16  # that a new tape has room for
+
+    def __init__(self, z0, layers, a, b, control: StepControl, positions):
+        _check(z0, layers, positions)
+        self.a, self.b = _tableau(a, b)
+        _check_explicit(self.a)
+        self.b_error = np.ascontiguousarray(control.b_error, np.float64)
+        if self.b_error.shape != (len(self.b) + control.same_as_last,):
+            raise ValueError(
+                f"b_error has {len(self.b_error)} entries for {len(self.b)} stages; "
+                "give one for each, and one more with same_as_last"
+            )
+        members = z0.shape[0]
+        sizes = torch.empty(members, control.max_steps, dtype=torch.float64)
+        self._set_up(z0, layers, torch.zeros(members, dtype=torch.int64), sizes, positions)
+        self.nfe, self.rejected, self.state = torch.zeros(3, members, dtype=torch.int64)
+        self.time, self.step = torch.zeros(2, members, dtype=torch.float64)
+        self.adaptive = _Adaptive(
+            same_as_last=control.same_as_last,
+            b_error=self.b_error.ctypes.data,
+            **{name: getattr(control, name) for name in CONTROL.split()},
+            **{name: getattr(self, name).data_ptr() for name in REPORT.split()},
+        )
+
+    def forward(self, tensors: list[Tensor], tape: "_Tape | None") -> Tensor:
+        z1 = self._walk(tensors, tape)
+        most = max(self.n_steps.tolist())
+        if tape is not None and most > tape.steps:
+            # Only now is it known how long the tape has to be; the second walk is the first again.
+            tape.resize(self, 2 * most)
+            z1 = self._walk(tensors, tape)
+        return z1
+
+    def _walk(self, tensors, tape):
+        z1 = torch.empty_like(tensors[0])
+        self._call("nodecore_adaptive", tensors, tape, self.adaptive, z1=z1)
+        return z1
+
+    def tape(self) -> "_Tape":
+        return _Tape(self, self.FIRST_STEPS)
 
 
 class _Classifier(ctypes.Structure):
@@ -171,14 +285,26 @@ def classify_fused(
 
 
 class _Tape:
-    """Memory for what a backward pass needs; handed on when no graph refers to it any more.
+    """Memory for what a backward pass needs, with room for `steps` steps of each member; handed on
+    when no graph refers to it any more.
 
     Fresh memory costs more page faults than a solve takes to fill it.
     """
 
     _spare: ClassVar[list[Tensor]] = []
 
-    def __init__(self, floats: int):
+    def __init__(self, plan: FusedSolve, steps: int):
+        self.resize(plan, steps)
+
+    def resize(self, plan: FusedSolve, steps: int) -> None:
+        """Other memory, whose contents are lost."""
+        p = plan.problem
+        hidden_bytes = 4 * p.members * steps * p.stages * p.batch * p.positions * p.width2
+        self.steps, self.keep_hidden = steps, hidden_bytes <= HIDDEN_BYTES
+        p.tape_steps, p.keep_hidden = self.steps, self.keep_hidden
+        size = plan.kernel.nodecore_tape_floats
+        size.restype = ctypes.c_int64
+        floats = size(ctypes.byref(p))
         fitting = [t for t in self._spare if floats <= t.numel() <= 2 * floats]
         self.memory = fitting[0] if fitting else torch.empty(floats)
         if fitting:
@@ -203,29 +329,34 @@ class _Solve(torch.autograd.Function):
 
 
 def _tableau(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The coefficients as dense float64 arrays, without stages that nothing depends on."""
+    """The coefficients as dense float64 arrays."""
     a, b = np.ascontiguousarray(a, np.float64), np.ascontiguousarray(b, np.float64)
     if b.ndim != 1 or a.shape != (len(b), len(b)):
         raise ValueError(
             f"tableau_a has shape {a.shape}, tableau_b {b.shape}: "
             "give (stages, stages) and (stages,)"
         )
-    return _live_stages(a.tobytes(), b.tobytes())
+    return a, b
+
+
+def _check_explicit(a: np.ndarray) -> None:
+    if np.triu(a).any():
+        raise ValueError("tableau_a is not strictly lower triangular: give an explicit method")
 
 
 @functools.lru_cache(maxsize=64)
 def _live_stages(a_bytes: bytes, b_bytes: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The coefficients without stages that nothing depends on."""
     b = np.frombuffer(b_bytes)
     a = np.frombuffer(a_bytes).reshape(len(b), len(b))
-    if np.triu(a).any():
-        raise ValueError("tableau_a is not strictly lower triangular: give an explicit method")
+    _check_explicit(a)
     live = b != 0
     for stage in reversed(range(len(b))):
         live[stage] |= (a[live, stage] != 0).any()
     return np.ascontiguousarray(a[np.ix_(live, live)]), np.ascontiguousarray(b[live])
 
 
-def _check(z0, layers, n_steps, step_size, last_step, positions) -> None:
+def _check(z0, layers, positions) -> None:
     if z0.dim() != 3 or 0 in z0.shape:
         raise ValueError(f"z0 has shape {tuple(z0.shape)}: give (members, batch, dim), none zero")
     members, _, dim = z0.shape
@@ -246,11 +377,14 @@ def _check(z0, layers, n_steps, step_size, last_step, positions) -> None:
         _check_tensor(f"layers[{number}].weight", layer.weight, torch.float32, shape)
         _check_tensor(f"layers[{number}].bias", layer.bias, torch.float32, (members, out))
         channels = out
+
+
+def _check_steps(n_steps, step_sizes, members) -> None:
     _check_tensor("n_steps", n_steps, torch.int64, (members,))
-    _check_tensor("step_size", step_size, torch.float64, (members,))
-    _check_tensor("last_step", last_step, torch.float64, (members,))
     if min(n_steps.tolist()) < 1:
         raise ValueError(f"n_steps = {n_steps.tolist()}: every member needs at least 1 step")
+    most = max(*n_steps.tolist(), step_sizes.shape[-1])
+    _check_tensor("step_sizes", step_sizes, torch.float64, (members, most))
 
 
 def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:

@@ -9,9 +9,24 @@ import torch
 from torch import Tensor
 
 from nodecore.kernels.build import Unavailable
-from nodecore.kernels.fused import BlockLayer, solve_fused
+from nodecore.kernels.fused import BlockLayer, StepControl, solve_fused, solve_fused_adaptive
 
 TOLERANCE = 1e-4
+# Euler's method estimates the error of the midpoint rule.
+CONTROL = StepControl(
+    b_error=np.array([-1.0, 1.0]),
+    same_as_last=False,
+    exponent=-1 / 2,
+    rtol=0.05,
+    atol=0.05,
+    t0=0.0,
+    t1=1.0,
+    first_step=0.0,
+    safety=0.9,
+    min_factor=0.2,
+    max_factor=10.0,
+    max_steps=100,
+)
 
 
 @dataclass(frozen=True)
@@ -41,13 +56,17 @@ def status() -> KernelStatus:
 def _check() -> None:
     """Raises Unavailable if the kernel cannot be built or disagrees with torch."""
     for positions, window in ((1, 1), (3, 3)):
-        worst = _difference(positions, window)
-        if not worst <= TOLERANCE:
-            raise Unavailable(f"its self-check differs from torch by {worst:.1e}")
+        for adaptive in (False, True):
+            worst = _difference(positions, window, adaptive)
+            if not worst <= TOLERANCE:
+                raise Unavailable(f"its self-check differs from torch by {worst:.1e}")
 
 
-def _difference(positions: int, window: int) -> float:
-    """The largest relative difference of z(T) and of all gradients, two members, midpoint rule."""
+def _difference(positions: int, window: int, adaptive: bool) -> float:
+    """The largest relative difference of z(T) and of all gradients, two members, midpoint rule.
+
+    Adaptive steps are walked again in torch, and must fill the time from 0 to 1.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -57,19 +76,23 @@ def _difference(positions: int, window: int) -> float:
     parameters = [normal(2, 2, 7), normal(2, 7), normal(2, window * 7, 9), normal(2, 9)]
     parameters += [normal(2, 9, 2), normal(2, 2)]
     a, b = np.array([[0.0, 0.0], [0.5, 0.0]]), np.array([0.0, 1.0])
-    n_steps, step_size = torch.tensor([2, 3]), torch.tensor([0.5, 0.4], dtype=torch.float64)
-    last_step = torch.tensor([0.5, 0.2], dtype=torch.float64)
+    n_steps = torch.tensor([2, 3])
+    step_sizes = torch.tensor([[0.5, 0.5, 0.0], [0.4, 0.4, 0.2]], dtype=torch.float64)
 
     def fused(z: Tensor, *p: Tensor) -> Tensor:
+        nonlocal n_steps, step_sizes
         layers = (BlockLayer(p[0], p[1]), BlockLayer(p[2], p[3], window), BlockLayer(p[4], p[5]))
-        return solve_fused(z, layers, a, b, n_steps, step_size, last_step, positions)
+        if not adaptive:
+            return solve_fused(z, layers, a, b, n_steps, step_sizes, positions)
+        z, walk = solve_fused_adaptive(z, layers, a, b, CONTROL, positions)
+        n_steps, step_sizes = walk.n_steps, walk.step_sizes
+        return z
 
     def plain(z: Tensor, *p: Tensor) -> Tensor:
         rows = []
         for m in range(2):
             y = z[m]
-            for step in range(n_steps[m]):
-                h = last_step[m] if step == n_steps[m] - 1 else step_size[m]
+            for h in step_sizes[m, : n_steps[m]]:
                 half = y + h / 2 * _field(y, [q[m] for q in p], positions, window)
                 y = y + h * _field(half, [q[m] for q in p], positions, window)
             rows.append(y)
@@ -81,7 +104,8 @@ def _difference(positions: int, window: int) -> float:
         with torch.enable_grad():
             z = solve(*inputs)
             results.append([z.detach(), *torch.autograd.grad(z.square().sum(), inputs)])
-    pairs = zip(*results, strict=True)
+    times = [step_sizes[m, : n_steps[m]].sum() for m in range(2)]
+    pairs = [*zip(*results, strict=True), (torch.stack(times), torch.ones(2))]
     return max(float((x - y).abs().max() / (1 + y.abs().max())) for x, y in pairs)
 
 
