@@ -6,6 +6,7 @@ code beside it did not make; what takes long was trained before and is loaded as
 
 from __future__ import annotations
 
+import base64
 import multiprocessing
 import os
 import re
@@ -29,6 +30,10 @@ from traitlets.config import Config
 from nodecore.parameters import refuse_unknown
 
 ROOT = Path(__file__).resolve().parent.parent
+# A link that carries its file, as figures.download_links makes it.
+DOWNLOAD = re.compile(
+    r'<a download="(?P<file>[\w.-]+)" href="data:[\w/+]+;base64,(?P<content>[^"]*)"'
+)
 
 
 class BookError(RuntimeError):
@@ -68,6 +73,8 @@ def build_book(
     chapters = stage(root, work / "stage")
     given = assign(chapters, parameters or {})
     execute_all(chapters, given, cwd=root, workers=workers)
+    for chapter in chapters:
+        write_downloads(chapter.staged)
     return build_pages(work / "stage", work)
 
 
@@ -232,6 +239,26 @@ def fault_in(notebook: nbformat.NotebookNode) -> str | None:
             name = figure.get("name", "without a name")
             return f"figure {name} has {len(shown)} outputs, not one: end its cell with plt.show()"
     return None
+
+
+def write_downloads(notebook: Path) -> None:
+    """Put the files that a notebook's links carry beside the pages, so that the pages stay small.
+
+    They go where Sphinx takes static files from, and the links follow them.
+    """
+    folder = notebook.parent / "assets" / "downloads"
+
+    def put(link):
+        folder.mkdir(exist_ok=True)
+        (folder / link["file"]).write_bytes(base64.b64decode(link["content"]))
+        return f'<a download="{link["file"]}" href="../_static/downloads/{link["file"]}"'
+
+    content = nbformat.read(notebook, 4)
+    for cell in content.cells:
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                output.data["text/html"] = DOWNLOAD.sub(put, output.data["text/html"])
+    nbformat.write(content, notebook)
 
 
 def _kernel_sockets(folder: str) -> Config:

@@ -1,11 +1,38 @@
-"""A figure taken out of an executed chapter, for use outside the book."""
+"""Figures for use outside the book: downloads with their data, and a picture of a chapter."""
 
 import base64
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
+import pandas as pd
+from IPython.display import HTML
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from nodecore.store import write_atomically
+
+
+def download_links(fig: Figure, name: str, table: pd.DataFrame) -> HTML:
+    """A line that offers figure `name` as SVG and the numbers in it, `table`, as CSV.
+
+    It carries both files itself and so works in any notebook. End the cell after the figure's with
+    it: a figure has to be the only output of its cell. In the book, `nodecore.book` puts the files
+    beside the pages.
+    """
+    picture = BytesIO()
+    fig.set_layout_engine("none")  # it was laid out when it was drawn
+    with rc_context({"svg.hashsalt": name}):
+        fig.savefig(picture, format="svg", bbox_inches="tight", metadata={"Date": None})
+    csv = table.to_csv(index=False, float_format="%.6g").encode()
+    data = _link(f"{name}.csv", "text/csv", csv)
+    vectors = _link(f"{name}.svg", "image/svg+xml", picture.getvalue())
+    return HTML(f'<p class="downloads">Download: {data} (data), {vectors} (picture)</p>')
+
+
+def _link(file, mime, content):
+    address = f"data:{mime};base64,{base64.b64encode(content).decode()}"
+    return f'<a download="{file}" href="{address}">{file}</a>'
 
 
 def export_figure(notebook: Path | str, name: str, target: Path | str) -> None:

@@ -217,6 +217,11 @@ def stamp_profile(fig, profile: str) -> None:
         )
 
 
+def stamp_panel(ax: Axes, text: str) -> None:
+    """Say in one panel what sets its runs apart from the paper's scale."""
+    ax.text(0.02, 0.04, text, transform=ax.transAxes, fontsize=9, color=CROSSING_COLOUR)
+
+
 def labelled_points(ax: Axes, points, labels, size=8) -> None:
     """Points (N, 2) with colour and marker of their class `labels` (N,).
 
@@ -321,7 +326,7 @@ def cross_solver(ax: Axes, table, colours, test_steps) -> None:
     the test n_steps to show. The large dark symbol is the training solver at its own step.
     """
     if table.empty:
-        ax.text(0.5, 0.5, "no seed trained", transform=ax.transAxes, ha="center")
+        ax.text(0.5, 0.5, "no records", transform=ax.transAxes, ha="center", color=GREY)
     for n_steps, colour in colours.items():
         rows = table[
             (table["n_steps"] == n_steps) & table["test_n_steps"].isin(test_steps[n_steps])
@@ -368,7 +373,8 @@ def accuracy_of_seeds(ax: Axes, table, colour) -> None:
         )
         own = rows[(rows["train_solver"] == solver) & (rows["test_n_steps"] == rows["n_steps"])]
         outline = {"markeredgecolor": "black", "markersize": 7, "linewidth": 0, "zorder": 4}
-        ax.plot(own["test_n_steps"], own["accuracy"], **style, **outline)
+        if len(own):
+            ax.plot(own["test_n_steps"], own["accuracy"], **style, **outline)
     _accuracy_axes(ax)
     _steps_axis(ax, "number of test steps $K$")
 
@@ -421,6 +427,47 @@ def agreement_handles(solvers) -> list[Line2D]:
     exact = Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (1, 1)))
     exact.set_label("against the exact flow")
     return [*handles, exact]
+
+
+def seeds_over_steps(ax: Axes, table, style) -> None:
+    """Each seed (pale) and the mean against training n_steps; table: n_steps by seed."""
+    pale = {"marker": style["marker"], "color": style["color"], "linestyle": "none"}
+    for seed in table:
+        ax.plot(table[seed], **pale, markersize=3, alpha=0.35)
+    ax.plot(table.mean(axis=1), linewidth=1.5, markersize=6, **style)
+    _steps_axis(ax, "training steps $K$")
+    ax.grid(axis="y")
+
+
+def bounds_over_steps(ax: Axes, low, high, style) -> None:
+    """A quantity that lies between two bounds against training n_steps; tables: n_steps by seed.
+
+    Line: mean of the lower bounds; band: up to the mean of the upper ones; dashed: one.
+    """
+    seeds_over_steps(ax, low, style)
+    mean = low.mean(axis=1)
+    ax.fill_between(mean.index, mean, high.mean(axis=1), color=style["color"], alpha=0.15)
+    ax.axhline(1, color="black", linewidth=0.8, linestyle="--")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+SHARE_STYLES = (
+    {"color": "#14327d"},
+    {"color": "#b9c4e4", "hatch": "//"},
+    {"color": "#cc4a0c", "hatch": ".."},
+)
+
+
+def stacked_shares(ax: Axes, table) -> None:
+    """Shares that add up to one, a column each (three at most), by training n_steps (index)."""
+    bottom = np.zeros(len(table))
+    for name, style in zip(table, SHARE_STYLES, strict=False):
+        bar = {"width": 0.8, "label": name, "edgecolor": "white", "linewidth": 0.5}
+        ax.bar(range(len(table)), table[name], bottom=bottom, **bar, **style)
+        bottom += table[name].to_numpy()
+    ax.set_xticks(range(len(table)), [f"{k:g}" for k in table.index])
+    ax.set(xlabel="training steps $K$", ylabel="share of test samples", ylim=(0, 1))
 
 
 def threshold_line(ax: Axes, value: float) -> None:

@@ -48,6 +48,15 @@ def exact_gaps(frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
     return gaps.reindex(sorted(frame[by].unique())).astype(float)
 
 
+def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each training and test setting: mean, std (n - 1) and number of the seeds that
+    trained."""
+    settings = ["dataset", "profile", "train_solver", "n_steps"]
+    settings += ["test_solver", "test_n_steps", "test_rtol"]
+    rows = frame[frame["trained"].astype(bool)].groupby(settings, dropna=False)["accuracy"]
+    return rows.agg(["mean", "std", "count"]).rename(columns={"count": "seeds"}).reset_index()
+
+
 Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import jupytext
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from nodecore import store
 from nodecore.book import ROOT, pages
 
 PAGES = pages(ROOT / "_toc.yml")
@@ -150,6 +152,21 @@ def test_the_launch_hint_folds_out(visit, name: str):
     hint.locator(".admonition-title").click()
     line.wait_for(state="visible")
     assert f"{name}.py" in line.text_content() and "papermill - out.ipynb -p" in line.text_content()
+
+
+def test_a_figure_is_downloaded_with_the_numbers_of_its_records(visit, scratch_results: Path):
+    page = visit("book/03_cross_solver_grids.html")
+    with page.expect_download() as download:
+        page.locator("a[download='fig-seeds-1.csv']").click()
+    columns = ["dataset", "n_steps", "seed", "test_n_steps", "accuracy"]
+    shown = pd.read_csv(download.value.path())[columns].sort_values(columns[:4])
+    studies = [store.records(scratch_results, f"{d}-rk4") for d in ("spheres2", "landscape")]
+    wanted = pd.concat(studies)
+    wanted = wanted[wanted["test_n_steps"].notna()][columns].sort_values(columns[:4])
+    pd.testing.assert_frame_equal(
+        shown.reset_index(drop=True), wanted.reset_index(drop=True), check_dtype=False
+    )
+    assert page.complaints == []
 
 
 # --- in the files ----------------------------------------------------------------------------
