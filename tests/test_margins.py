@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from nodecore import study
 from nodecore.evaluate import TestSetting, predict
 from nodecore.margins import class_margins, robustness
 from nodecore.seeding import make_generator
@@ -81,3 +82,12 @@ def test_states_that_are_not_finite_are_never_inside():
         field, shaken_head(2, 3), torch.ones(3, 2), TestSetting("euler", 1), TestSetting("euler", 2)
     )
     assert not found.inside[1].any()
+
+
+def test_the_promise_holds_on_the_evidence():
+    evidence = study.find(study.Run("landscape", "euler", n_steps=16))
+    _, test = evidence.run.protocol.load()
+    settings = TestSetting("euler", 16), TestSetting("midpoint", 16)
+    found = robustness(evidence.field, evidence.head, test.x, *settings)
+    assert 0.2 < found.inside.double().mean() < 0.6
+    assert found.flipped.any() and not (found.inside & found.flipped).any()

@@ -1,5 +1,6 @@
 """Tables from records: hand-made records in, numbers that can be checked by eye out."""
 
+import json
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from nodecore.summary import (
     critical_shares,
     exact_gaps,
     grid_search,
+    mean_accuracies,
     seed_critical,
     tolerances,
     trend,
@@ -81,6 +83,28 @@ def test_each_seed_has_its_own_critical_step():
     assert seed_critical(fixed_steps({1: GRID[1]})).isna().all()
 
 
+@pytest.mark.parametrize("study", ["spheres2-euler", "landscape-euler", "landscape-rk4"])
+def test_critical_steps_of_the_evidence_are_those_counted_by_hand(study):
+    """Straight from the files, with loops: the last failure of each seed decides."""
+    failures, grid = {}, []
+    for path in (store.COMMITTED / study / "paper").glob("*.json"):
+        document = json.loads(path.read_text())
+        k, seeds = document["header"]["n_steps"], document["header"]["seeds"]
+        grid.append(k)
+        other = ("midpoint", k) if study.endswith("euler") else ("rk4", 2 * k)
+        table = {
+            (r["seed"], r["test_solver"], r["test_n_steps"]): r["accuracy"]
+            for r in document["records"]
+        }
+        for seed in seeds:
+            own = table[seed, document["header"]["train_solver"], k]
+            if abs(own - table[(seed, *other)]) > 0.1:
+                failures.setdefault(seed, []).append(k)
+    expected = {seed: min(k for k in grid if k > max(failed)) for seed, failed in failures.items()}
+    found = seed_critical(store.records(store.COMMITTED, study, "paper"))
+    assert found.to_dict() == expected and len(expected) == 5
+
+
 def test_a_run_in_which_a_seed_did_not_train_does_not_count_for_it():
     table = fixed_steps(GRID, trained=lambda k, seed: (k, seed) != (2, 0))
     assert seed_critical(table).to_dict() == {0: 4, 1: 4}
@@ -113,6 +137,14 @@ def random_accuracies(slope, n_seeds=5, noise=0.01):
         for k in grid
     }
     return values, np.array([[own for own, _, _ in values[k]] for k in grid])
+
+
+def test_means_count_the_seeds_that_trained():
+    table = fixed_steps(GRID, trained=lambda k, seed: (k, seed) != (1, 1))
+    means = mean_accuracies(table).set_index(["n_steps", "test_solver", "test_n_steps"])
+    assert means["seeds"].tolist() == [1] * 4 + [2] * 8
+    row = means.loc[(2, "midpoint", 2)]
+    assert row["mean"] == pytest.approx(0.85) and row["std"] == pytest.approx(math.sqrt(0.02))
 
 
 def test_a_trend_is_found_with_its_size():
