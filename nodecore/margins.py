@@ -19,7 +19,8 @@ def class_margins(head: LinearHead, z: Tensor) -> Tensor:
     """Distance (members, n) float64 of states z (members, n, ...) to the nearest other class.
 
     Exact for a linear classifier: the states that it would rather put into class c than into y are
-    the half-space beyond (logit_y - logit_c) / |w_y - w_c|, and the nearest of these counts.
+    a half-space, at the distance of logit_y - logit_c over the norm of the difference of the two
+    classes' weights, and the nearest of these counts.
     """
     head = copy.deepcopy(head).double()
     logits = head(z.double())

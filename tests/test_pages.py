@@ -166,7 +166,8 @@ def test_a_figure_is_downloaded_with_the_numbers_of_its_records(visit, scratch_r
     pd.testing.assert_frame_equal(
         shown.reset_index(drop=True), wanted.reset_index(drop=True), check_dtype=False
     )
-    assert page.complaints == []
+    # Chromium turns the visit to the file into a download, and says that the visit failed.
+    assert [told for told in page.complaints if "fig-seeds-1.csv" not in told] == []
 
 
 # --- in the files ----------------------------------------------------------------------------
