@@ -14,30 +14,40 @@ class Observation:
     """One check of one member: the same batch and weights under the training and the test solver.
 
     Accuracies in [0, 1]. The other numbers are there where the controller `reads` them.
-    flips: share of samples whose predicted class differs, never below the accuracies' difference.
+    lost: share of samples that the training solver has right and the test solver wrong. flips:
+    share whose predicted class differs. Neither can cancel: gap <= lost <= flips.
     closeness: how near the end states' difference comes to the classifier's boundary: mean over
-    the samples of distance / margin, at most 1 each. stretch: rate of the strongest change of the
-    field along the trajectories, L in h L.
+    the samples of distance / margin, at most 1 each. bend: h L along the trajectories to first
+    order, twice the end states' difference over the distance travelled.
     """
 
     train_accuracy: float
     test_accuracy: float
+    lost: float | None = None
     flips: float | None = None
     closeness: float | None = None
-    stretch: float | None = None
+    bend: float | None = None
 
     @property
     def gap(self) -> float:
         """By how much the training solver's accuracy is the higher one."""
         return self.train_accuracy - self.test_accuracy
 
+    @property
+    def discord(self) -> float:
+        """The gap, or a quarter of the flips: they tell of trouble before it costs accuracy."""
+        return max(self.gap, self.flips / 4)
+
+
+SIGNALS = ("gap", "discord", "lost", "flips", "closeness", "bend")  # what may be held low
+
 
 @dataclass(frozen=True)
 class StepState:
     """The step h in use, whether the last check failed, and what a controller remembers.
 
-    wish: the step it would choose if it could change it at no cost. checks: how many it has seen.
-    bad: the shortest step at which a check failed.
+    wish: the step it would take if changes were free. checks, mean: how many it has seen since it
+    last began anew, and the signal's mean. bad: the shortest step that was too long.
     """
 
     step_size: float
@@ -82,6 +92,23 @@ def _within(step, bounds):
     return min(max(step, bounds[0]), bounds[1])
 
 
+def _check_factors(decrease, increase):
+    if not 0 < decrease < 1 < increase:
+        raise ValueError(
+            f"decrease = {decrease!r}, increase = {increase!r}: give 0 < decrease < 1 < increase"
+        )
+
+
+def _check_at_least(name, value, least, what="number"):
+    if not (isinstance(value, int | float) and value >= least):
+        raise ValueError(f"{name} = {value!r}: give a {what} >= {least}")
+
+
+def _check_above(name, value, bound):
+    if not (isinstance(value, int | float) and value > bound):
+        raise ValueError(f"{name} = {value!r}: give a number > {bound}")
+
+
 @dataclass(frozen=True)
 class Algorithm1(Controller):
     """The paper's Algorithm 1: halve h where a better solver disagrees, else lengthen it a little.
@@ -94,11 +121,7 @@ class Algorithm1(Controller):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.decrease < 1 < self.increase:
-            raise ValueError(
-                f"decrease = {self.decrease!r}, increase = {self.increase!r}: "
-                "give 0 < decrease < 1 < increase"
-            )
+        _check_factors(self.decrease, self.increase)
 
     def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
         """The state after a check; h stays within `bounds`."""
@@ -119,6 +142,10 @@ class ConfirmedIncrease(Algorithm1):
 
     tries_increases: ClassVar[bool] = True
 
+    def __post_init__(self):
+        super().__post_init__()
+        _check_at_least("resolution", self.resolution, 1, "number of steps")
+
     def test_step(self, step_size: float) -> float:
         return min(step_size, math.sqrt(step_size / self.resolution))
 
@@ -128,70 +155,135 @@ class ConfirmedIncrease(Algorithm1):
 
 
 @dataclass(frozen=True)
-class Settling(Controller):
-    """Integral control of a signal with a gain that falls, and a dead band around the step in use.
+class Calm(Controller):
+    """What the controllers of our own share: the signal they keep low, one of SIGNALS."""
 
-    The wish moves by error x gain each check, the gain falling as settle / checks; the step follows
-    when the wish has left it by more than the factor `band`.
-    """
+    signal: str = "lost"
 
-    signal: str = "flips"
-    target: float = 0.05
-    gain: float = 0.2
-    settle: float = 20.0
-    band: float = 1.1
-    most: float = 2.0  # of the error
+    def __post_init__(self):
+        super().__post_init__()
+        if self.signal not in SIGNALS:
+            raise ValueError(
+                f"signal = {self.signal!r} is unknown; choose one of {', '.join(SIGNALS)}"
+            )
 
     @property
-    def reads(self):
-        return () if self.signal == "gap" else (self.signal,)
-
-    def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
-        checks = state.checks + 1
-        error = min(getattr(seen, self.signal) / self.target - 1.0, self.most)
-        gain = self.gain * min(1.0, self.settle / checks)
-        wish = _within((state.wish or state.step_size) * math.exp(-gain * error), bounds)
-        far = abs(math.log(wish / state.step_size)) > math.log(self.band)
-        step = wish if far else state.step_size
-        return StepState(step, self.disagrees(seen), wish, checks)
+    def reads(self) -> tuple[str, ...]:
+        return {"gap": (), "discord": ("flips",)}.get(self.signal, (self.signal,))
 
 
 @dataclass(frozen=True)
-class Remembering(Controller):
-    """Hysteresis: averages the gap since its last change, and never returns to a step that failed.
+class Settling(Calm):
+    """Holds the signal at its target by integral control with a falling gain.
 
-    The step shrinks where one gap exceeds the threshold or the mean of at least `patience` gaps
-    exceeds `alarm`; it grows where that mean is below `calm`, up to `keep` times the bad step.
+    A wish moves against the relative error, at most `most`, of each check. The gain falls as
+    settle / checks, and begins anew where the signal's running mean over `window` checks exceeds
+    `restart` targets. The step follows once the wish has left it by more than the factor `band`.
     """
 
-    decrease: float = 0.8
+    target: float = 0.04
+    gain: float = 0.2
+    settle: float = 8.0
+    most: float = 2.0
+    window: float = 10.0
+    restart: float = 2.0
+    band: float = 1.05
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("target", "gain", "settle", "most"):
+            _check_above(name, getattr(self, name), 0)
+        for name in ("restart", "band"):
+            _check_above(name, getattr(self, name), 1)
+        _check_at_least("window", self.window, 1, "number of checks")
+
+    def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
+        value = getattr(seen, self.signal) / self.target
+        mean = state.mean + (value - state.mean) / self.window
+        checks = 0 if mean > self.restart else state.checks + 1
+        # log wish <- log wish - gain min(1, settle / checks) (signal / target - 1)
+        gain = self.gain * min(1.0, self.settle / max(checks, 1))
+        factor = math.exp(-gain * min(value - 1.0, self.most))
+        wish = _within(factor * (state.wish or state.step_size), bounds)
+        far = abs(math.log(wish / state.step_size)) > math.log(self.band)
+        step = wish if far else state.step_size
+        return StepState(step, self.disagrees(seen), wish, checks, mean)
+
+
+@dataclass(frozen=True)
+class Remembering(Calm):
+    """Hysteresis: averages the signal since its last change, and remembers what was too long.
+
+    The step shrinks where a check fails, or where the mean of at least `patience` checks exceeds
+    `alarm`. It grows where that mean is below `calm`, but never beyond `keep` times the shortest
+    step that had to shrink.
+    """
+
+    decrease: float = 0.85
     increase: float = 1.1
-    patience: int = 4
+    patience: int = 8
     calm: float = 0.02
-    alarm: float = 0.05
+    alarm: float = 0.045
     keep: float = 0.9
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_factors(self.decrease, self.increase)
+        _check_at_least("patience", self.patience, 1, "number of checks")
+        if not 0 <= self.calm < self.alarm:
+            raise ValueError(
+                f"calm = {self.calm!r}, alarm = {self.alarm!r}: give 0 <= calm < alarm"
+            )
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep = {self.keep!r}: give a share in (0, 1]")
 
     def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
         checks, h, bad = state.checks + 1, state.step_size, state.bad
-        mean = (state.mean * state.checks + seen.gap) / checks
+        mean = state.mean + (getattr(seen, self.signal) - state.mean) / checks
         sure, failed = checks >= self.patience, self.disagrees(seen)
         if failed or (sure and mean > self.alarm):
             bad, h = min(bad, h), self.decrease * h
         elif sure and mean < self.calm:
             h = max(h, min(self.increase * h, self.keep * bad))
         h = _within(h, bounds)
-        if h != state.step_size:
+        if h != state.step_size:  # what was seen belongs to the step before
             checks, mean = 0, 0.0
         return StepState(h, failed, checks=checks, mean=mean, bad=bad)
 
 
-CONTROLLERS = {"algorithm1": Algorithm1()}
+CONTROLLERS = {
+    "algorithm1": Algorithm1(),
+    "confirmed-increase": ConfirmedIncrease(),
+    "settling-lost": Settling(signal="lost"),
+    "remembering-lost": Remembering(signal="lost"),
+    "settling-gap": Settling(signal="gap", target=0.03),
+    "settling-closeness": Settling(signal="closeness", target=0.6),
+    "settling-bend": Settling(signal="bend", target=0.4),
+}
+VARIATIONS = {  # of the paper's constants, one at a time
+    f"algorithm1-{name}-{value:g}": Algorithm1(**{name: value})
+    for name, values in {
+        "every": (25, 100),
+        "threshold": (0.05, 0.2),
+        "decrease": (0.25, 0.7),
+        "increase": (1.05, 1.2),
+    }.items()
+    for value in values
+}
+AUTO = "settling-lost"  # what "auto" means
+
+
+def controller_name(name: str) -> str:
+    """The name of a controller; "auto" is the one that did best. ValueError lists the names."""
+    name = AUTO if name == "auto" else name
+    if name not in CONTROLLERS | VARIATIONS:
+        raise ValueError(
+            f"controller = {name!r} is unknown; choose one of auto, {', '.join(CONTROLLERS)}, "
+            f"or a variation: {', '.join(VARIATIONS)}"
+        )
+    return name
 
 
 def get_controller(name: str) -> Controller:
-    """The controller of that name. ValueError lists the names."""
-    if name not in CONTROLLERS:
-        raise ValueError(
-            f"controller = {name!r} is unknown; choose one of {', '.join(CONTROLLERS)}"
-        )
-    return CONTROLLERS[name]
+    """The controller of that name, or of "auto". ValueError lists the names."""
+    return (CONTROLLERS | VARIATIONS)[controller_name(name)]

@@ -30,6 +30,11 @@ def flips(logits: Tensor, others: Tensor) -> Tensor:
     return (logits.argmax(-1) != others.argmax(-1)).double().mean(1)
 
 
+def lost(logits: Tensor, others: Tensor, y: Tensor) -> Tensor:
+    """Share of samples that `logits` have right and `others` wrong; y (members, batch)."""
+    return ((logits.argmax(-1) == y) & (others.argmax(-1) != y)).double().mean(1)
+
+
 def closeness(head, z: Tensor, other: Tensor, logits: Tensor) -> Tensor:
     """Mean of distance / margin, at most 1 each: end states (members, batch, dim), z's logits.
 
@@ -43,6 +48,13 @@ def closeness(head, z: Tensor, other: Tensor, logits: Tensor) -> Tensor:
     margins = (best[..., None] - logits) / normals  # 0 / 0 for the predicted class itself
     margin = margins.scatter(-1, predicted[..., None], torch.inf).amin(-1)
     return ((z - other).flatten(2).norm(dim=-1) / margin).clamp(max=1.0).double().mean(1)
+
+
+def bend(start: Tensor, z: Tensor, other: Tensor) -> Tensor:
+    """h L along the trajectories: twice the end states' difference over the distance travelled."""
+    # Euler's error of a step is h^2 / 2 |J f|, its length h |f|: their ratio is h L / 2.
+    error, length = ((v - z).flatten(2).norm(dim=-1).double().mean(1) for v in (other, start))
+    return 2 * error / length
 
 
 # --- the controller at work -----------------------------------------------------------------------
@@ -147,10 +159,14 @@ class Adaption:
         others = ensemble.head(solution.z)
         test = batch_accuracies(others, y)
         read = {}
+        if "lost" in controller.reads:
+            read["lost"] = lost(logits, others, y)
         if "flips" in controller.reads:
             read["flips"] = flips(logits, others)
         if "closeness" in controller.reads:
             read["closeness"] = closeness(ensemble.head, z, solution.z, logits)
+        if "bend" in controller.reads:
+            read["bend"] = bend(x, z, solution.z)
         seen = [
             Observation(*values, **{k: float(v[m]) for k, v in read.items()})
             for m, values in enumerate(zip(train.tolist(), test.tolist(), strict=True))
@@ -166,6 +182,7 @@ class Adaption:
                 "train_accuracy": o.train_accuracy,
                 "test_accuracy": o.test_accuracy,
                 "failed": s.failed,
+                "at_shortest": s.step_size <= self.bounds[0],
                 **{k: getattr(o, k) for k in read},
             }
             for o, s in zip(seen, states, strict=True)

@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from nodecore import store
-from nodecore.adapt import get_controller
+from nodecore.adapt import CONTROLLERS, VARIATIONS, controller_name
 from nodecore.adaption import restlessness
 from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import check_dataset
@@ -37,6 +37,7 @@ from nodecore.protocols import Protocol, get_protocol
 from nodecore.solve import check_embedded, check_n_steps, check_tolerance, count_steps
 from nodecore.tableaus import get_tableau
 from nodecore.train import Trained, check_seeds, make_model, train
+from nodecore.vector_fields import take_members
 
 SEEDS = (0, 1, 2, 3, 4)
 TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -68,7 +69,7 @@ class Run:
             check_tolerance("rtol", self.rtol)
             check_embedded(self.train_solver)
         if self.controller is not None:
-            get_controller(self.controller)
+            object.__setattr__(self, "controller", controller_name(self.controller))
 
     @property
     def study(self) -> str:
@@ -137,12 +138,20 @@ def _grid_runs(name, grid):
     return tuple(Run(dataset, solver, n_steps=k, **SMALLER.get(dataset, {})) for k in grid)
 
 
+# Step adaption: every controller, and more seeds where the paper's are few to see the spread.
+MORE_SEEDS = {"landscape": tuple(range(5, 15))}
+SEEN_MORE = ("algorithm1", "confirmed-increase", "auto")
+
+
+def _adaption_runs(dataset):
+    few = [Run(dataset, "euler", controller=name) for name in (*CONTROLLERS, *VARIATIONS)]
+    more = MORE_SEEDS.get(dataset)
+    return (*few, *(Run(dataset, "euler", controller=n, seeds=more) for n in SEEN_MORE if more))
+
+
 STUDIES = {
     **{name: _grid_runs(name, grid) for name, grid in GRIDS.items()},
-    **{
-        f"{dataset}-adaption": (Run(dataset, "euler", controller="algorithm1"),)
-        for dataset in ("spheres2", "landscape")
-    },
+    **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
 }
 
 
@@ -248,7 +257,7 @@ def obtain(
         run.seeds,
         n_steps=run.n_steps,
         rtol=run.rtol,
-        controller=get_controller(run.controller) if run.controller else None,
+        controller=run.controller,
         device=device,
         backend=backend,
         progress=progress,
@@ -283,28 +292,26 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
     largest_share = float(training.class_shares().max())
     rows = []
     for group, settings, own in _test_groups(run, trained):
-        train_accuracy = accuracy(trained.field, trained.head, training, own)
-        common = {
-            member: {
-                **_member_values(trained, member, float(train_accuracy[member]), largest_share),
+        field, head = (take_members(module, group) for module in (trained.field, trained.head))
+        train_accuracy = accuracy(field, head, training, own)
+        grid = dict(cross_solver_grid(field, head, test, settings))
+        common = [
+            {
+                **_member_values(trained, member, float(train_accuracy[i]), largest_share),
                 **_adaption_values(run, trained, member),
             }
-            for member in group
-        }
-        grid = cross_solver_grid(trained.field, trained.head, test, settings)
+            for i, member in enumerate(group)
+        ]
         if run.controller is not None:
-            found = dict(grid)
-            for member in group:
-                gap = found[own][member] - found[EXACT][member]
-                common[member]["agreement_gap"] = abs(float(gap))
-        for setting, values in grid:
+            common[0]["agreement_gap"] = abs(float(grid[own] - grid[EXACT]))
+        for setting, values in grid.items():
             tested = {
                 "test_solver": setting.solver,
                 "test_n_steps": setting.n_steps,
                 "test_rtol": setting.rtol,
             }
-            for member in group:
-                rows.append({**common[member], **tested, "accuracy": float(values[member])})
+            for member, value in zip(common, values.tolist(), strict=True):
+                rows.append({**member, **tested, "accuracy": value})
     return rows
 
 

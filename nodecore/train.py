@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from nodecore.adapt import Controller
+from nodecore.adapt import Controller, get_controller
 from nodecore.adaption import Adaption
 from nodecore.kernels import classify_fused
 from nodecore.protocols import Protocol
@@ -380,7 +380,7 @@ def train(
     *,
     n_steps: int | None = None,
     rtol: float | None = None,
-    controller: Controller | None = None,
+    controller: str | Controller | None = None,
     look_every: int = 500,
     device: str = "auto",
     backend: str = "auto",
@@ -390,14 +390,16 @@ def train(
     """Train one member for each seed, all in one batch, back-propagating through the solver.
 
     Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same), or
-    `controller` (fixed steps whose size it adapts for each member; the test split is looked at
-    every `look_every` iterations). A member that diverges is marked and does not touch the others.
+    `controller` (fixed steps whose size it adapts for each member: one of adapt.py, or its name,
+    such as "auto" or "algorithm1"; the test split is looked at every `look_every` iterations). A
+    member that diverges is marked and does not touch the others.
     With a `checkpoint` it goes on where the same training was stopped, to the same bits on a CPU;
     Ctrl-C then stops between two iterations and leaves a checkpoint.
 
     Raises ValueError for a bad argument, before any work.
     """
     seeds = list(seeds)
+    controller = get_controller(controller) if isinstance(controller, str) else controller
     _check_training(solver, seeds, n_steps, rtol, controller)
     device = get_device(device)
     training, test = (split.to(device) for split in protocol.load())

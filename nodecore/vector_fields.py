@@ -4,6 +4,7 @@ Every parameter has a leading *members* axis: one entry a seed, in one batched p
 is drawn from its own generator, so that it does not depend on which others stand beside it.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -115,6 +116,14 @@ class LinearHead(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return _apply(self.linear, z.flatten(2))
+
+
+def take_members(module: nn.Module, members: Sequence[int]) -> nn.Module:
+    """A copy of a vector field or classifier with these members only."""
+    taken = copy.deepcopy(module)
+    for parameter in taken.parameters():
+        parameter.data = parameter.data[list(members)]
+    return taken
 
 
 def _apply(layer, x):
