@@ -14,8 +14,7 @@ class Observation:
     """One check of one member: the same batch and weights under the training and the test solver.
 
     Accuracies in [0, 1]. The other numbers are there where the controller `reads` them.
-    lost: share of samples that the training solver has right and the test solver wrong. flips:
-    share whose predicted class differs. Neither can cancel: gap <= lost <= flips.
+    flips: share of samples whose predicted class differs; unlike accuracies they cannot cancel.
     closeness: how near the end states' difference comes to the classifier's boundary: mean over
     the samples of distance / margin, at most 1 each. bend: h L along the trajectories to first
     order, twice the end states' difference over the distance travelled.
@@ -23,7 +22,6 @@ class Observation:
 
     train_accuracy: float
     test_accuracy: float
-    lost: float | None = None
     flips: float | None = None
     closeness: float | None = None
     bend: float | None = None
@@ -39,7 +37,7 @@ class Observation:
         return max(self.gap, self.flips / 4)
 
 
-SIGNALS = ("gap", "discord", "lost", "flips", "closeness", "bend")  # what may be held low
+SIGNALS = ("gap", "discord", "closeness", "bend")  # what may be held low
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ class ConfirmedIncrease(Algorithm1):
 class Calm(Controller):
     """What the controllers of our own share: the signal they keep low, one of SIGNALS."""
 
-    signal: str = "lost"
+    signal: str = "discord"
 
     def __post_init__(self):
         super().__post_init__()
@@ -181,7 +179,7 @@ class Settling(Calm):
     `restart` targets. The step follows once the wish has left it by more than the factor `band`.
     """
 
-    target: float = 0.04
+    target: float = 0.035
     gain: float = 0.2
     settle: float = 8.0
     most: float = 2.0
@@ -254,11 +252,11 @@ class Remembering(Calm):
 CONTROLLERS = {
     "algorithm1": Algorithm1(),
     "confirmed-increase": ConfirmedIncrease(),
-    "settling-lost": Settling(signal="lost"),
-    "remembering-lost": Remembering(signal="lost"),
-    "settling-gap": Settling(signal="gap", target=0.03),
-    "settling-closeness": Settling(signal="closeness", target=0.6),
-    "settling-bend": Settling(signal="bend", target=0.4),
+    "settling-discord": Settling(signal="discord"),
+    "remembering-discord": Remembering(signal="discord"),
+    "settling-gap": Settling(signal="gap"),
+    "settling-closeness": Settling(signal="closeness", target=0.55),
+    "settling-bend": Settling(signal="bend", target=0.45),
 }
 VARIATIONS = {  # of the paper's constants, one at a time
     f"algorithm1-{name}-{value:g}": Algorithm1(**{name: value})
@@ -270,7 +268,7 @@ VARIATIONS = {  # of the paper's constants, one at a time
     }.items()
     for value in values
 }
-AUTO = "settling-lost"  # what "auto" means
+AUTO = "settling-discord"  # what "auto" means
 
 
 def controller_name(name: str) -> str:

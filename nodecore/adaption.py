@@ -30,11 +30,6 @@ def flips(logits: Tensor, others: Tensor) -> Tensor:
     return (logits.argmax(-1) != others.argmax(-1)).double().mean(1)
 
 
-def lost(logits: Tensor, others: Tensor, y: Tensor) -> Tensor:
-    """Share of samples that `logits` have right and `others` wrong; y (members, batch)."""
-    return ((logits.argmax(-1) == y) & (others.argmax(-1) != y)).double().mean(1)
-
-
 def closeness(head, z: Tensor, other: Tensor, logits: Tensor) -> Tensor:
     """Mean of distance / margin, at most 1 each: end states (members, batch, dim), z's logits.
 
@@ -159,8 +154,6 @@ class Adaption:
         others = ensemble.head(solution.z)
         test = batch_accuracies(others, y)
         read = {}
-        if "lost" in controller.reads:
-            read["lost"] = lost(logits, others, y)
         if "flips" in controller.reads:
             read["flips"] = flips(logits, others)
         if "closeness" in controller.reads:

@@ -134,7 +134,7 @@ def test_settling_starts_anew_where_the_signal_stays_far_off():
     assert state.checks == 0
 
 
-@pytest.mark.parametrize("signal", ["discord", "lost", "flips", "closeness", "bend"])
+@pytest.mark.parametrize("signal", ["discord", "closeness", "bend"])
 def test_settling_reads_the_signal_it_is_given(signal):
     rule = Settling(signal=signal, target=0.1)
     [read] = rule.reads
@@ -148,7 +148,7 @@ def test_settling_reads_the_signal_it_is_given(signal):
 
 shares = st.floats(0, 1)
 observations = st.builds(
-    Observation, shares, shares, lost=shares, flips=shares, closeness=shares, bend=st.floats(0, 100)
+    Observation, shares, shares, flips=shares, closeness=shares, bend=st.floats(0, 100)
 )
 
 
@@ -171,8 +171,8 @@ def test_no_step_leaves_its_bounds_and_no_state_is_changed(name, seen, first):
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_steady_disagreement_shortens_and_steady_agreement_lengthens_the_step(name):
     rule = get_controller(name)
-    bad = Observation(0.9, 0.4, lost=0.5, flips=0.5, closeness=1.0, bend=10.0)
-    good = Observation(0.9, 0.9, lost=0.0, flips=0.0, closeness=0.0, bend=0.0)
+    bad = Observation(0.9, 0.4, flips=0.5, closeness=1.0, bend=10.0)
+    good = Observation(0.9, 0.9, flips=0.0, closeness=0.0, bend=0.0)
     assert walk(rule, StepState(0.1), [bad] * 20)[-1] < 0.05
     assert walk(rule, StepState(0.1), [good] * 20)[-1] > 0.11
 
