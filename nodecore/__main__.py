@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,10 @@ studies = typer.Typer(no_args_is_help=True, help="Sweeps of trainings and their 
 app.add_typer(studies, name="study")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Studies; all where none is named.")]
-Profile = Annotated[str, typer.Option(help="Size of every run: paper, laptop or smoke.")]
+Profile = Annotated[
+    str | None,
+    typer.Option(help="Size of every run: paper, laptop or smoke; default: each study's own."),
+]
 
 
 @app.command()
@@ -59,34 +63,71 @@ def book(
 @studies.command()
 def run(
     names: Names = None,
-    profile: Profile = "paper",
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Runs by name: 'euler-K8-*', 'spheres*/*-K8-*'."),
+    ] = None,
+    profile: Profile = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Train on the workers of this dask scheduler."),
+    ] = None,
     committed: Annotated[
         bool, typer.Option("--committed", help="Write to book/results, not _build/results.")
     ] = False,
 ) -> None:
-    """Train the runs that are in no store; stop at any moment, and run again to go on."""
-    from nodecore import store, study
+    """Train the runs that are in no store; stop at any moment, and run again to go on.
+
+    With --committed, those that are not in book/results.
+    """
+    from nodecore import cluster, store, sweep
 
     root = store.COMMITTED if committed else None
-    _or_exit(study.run_studies, names or (), profile=profile, root=root, device=device)
+    client = cluster.connect(scheduler) if scheduler else nullcontext()
+    options = {"only": only, "profile": profile, "root": root, "device": device}
+    try:
+        with client as connected:
+            sweep.run_studies(names or (), **options, client=connected)
+    except (ValueError, store.StoreError, cluster.ClusterError) as error:
+        _end(f"error: {error}")
+    except KeyboardInterrupt:
+        _end("stopped; what is finished is kept, and the same command goes on from here", 130)
 
 
 @studies.command()
-def status(names: Names = None, profile: Profile = "paper") -> None:
+def status(names: Names = None, profile: Profile = None) -> None:
     """Print how many runs of each study are in a store."""
-    from nodecore import study
+    from nodecore import sweep
 
-    typer.echo(_or_exit(study.status, names or (), profile).to_string(index=False))
+    table = _or_exit(sweep.status, names or (), profile)
+    typer.echo(table.drop(columns="damaged").to_string(index=False))
+    for study, files in zip(table["study"], table["damaged"], strict=True):
+        if files:
+            typer.echo(f"damaged in {study}: {files}")
 
 
 @studies.command()
-def verify(names: Names = None, profile: Profile = "paper") -> None:
-    """Test the stored weights again and compare with the stored accuracies."""
-    from nodecore import study
+def verify(
+    names: Names = None,
+    profile: Profile = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only N of the runs, drawn by --seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+) -> None:
+    """Test the stored weights again and compare with the stored accuracies.
 
-    table = _or_exit(study.verify, names or (), profile)
-    typer.echo(table.to_string(index=False))
+    change: the largest, in test samples; allowed: none on the machine and with the versions of the
+    training, else a few. Ends with 1 where a run does not agree.
+    """
+    from nodecore import sweep
+
+    table = _or_exit(sweep.verify, names or (), profile, sample=sample, seed=seed)
+    typer.echo(table.drop(columns="problem").to_string(index=False))
+    for row in table[~table["agrees"]].itertuples():
+        why = row.problem or f"{row.run}: {row.change} test samples differ, {row.allowed} may"
+        typer.echo(f"error: {why}", err=True)
     if not table["agrees"].all():
         raise typer.Exit(1)
 
@@ -108,8 +149,12 @@ def _or_exit(call, *arguments, **options):
     try:
         return call(*arguments, **options)
     except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        _end(f"error: {error}")
+
+
+def _end(message, code=1):
+    typer.echo(message, err=True)
+    raise typer.Exit(code) from None
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:

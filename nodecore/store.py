@@ -5,17 +5,20 @@
     <root>/<study>/<profile>/<run>.history.csv  what was followed over the iterations, where it was
 
 Nothing read here is executed. A file that was cut short, edited or put there by something else is
-refused by name.
+refused by name. Hidden beside a run lie its lock and, while it is trained, its checkpoint.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -34,8 +37,25 @@ COLUMNS = [
 ]
 
 
+ROOM = 16 * 2**20  # bytes that must be free before a run is trained; most runs need far less
+
+
 class RecordError(ValueError):
     """A file of the store that is not what was written there; the message names it."""
+
+    def __init__(self, path: Path, why: str):
+        super().__init__(f"{path}: {why}; delete it and its companions, and run the study again")
+        self.path = path
+
+
+class StoreError(OSError):
+    """A place that cannot be written to; the message names it and what to do."""
+
+    def __init__(self, path: Path, why: str | None):
+        super().__init__(
+            f"{path} cannot be written: {why}. Make room or make it writable, or have results "
+            "written elsewhere (NODECORE_RESULTS), and run the study again; what is finished stays"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,12 @@ class StoredRun:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise _refusal(path, f"it is no safetensors file ({error})") from error
+            raise RecordError(path, f"it is no safetensors file ({error})") from error
+
+
+def shown(path: Path) -> str:
+    """A path as text, from the project's root where it lies in the project."""
+    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 
 def scratch_root() -> Path:
@@ -102,14 +127,16 @@ def load_run(path: Path) -> StoredRun:
     try:
         document = json.loads(_read(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _refusal(path, f"it is truncated or no JSON ({error})") from error
+        raise RecordError(path, f"it is truncated or no JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("header"), dict):
-        raise _refusal(path, "it is no record of a run")
+        raise RecordError(path, "it is no record of a run")
     if document["header"].get("format") != FORMAT:
-        raise _refusal(path, f"its format is {document['header'].get('format')!r}, not {FORMAT!r}")
+        raise RecordError(
+            path, f"its format is {document['header'].get('format')!r}, not {FORMAT!r}"
+        )
     stated = document.pop("sha256", None)
     if stated != _digest(document):
-        raise _refusal(path, "its contents do not match its checksum: it was edited")
+        raise RecordError(path, "its contents do not match its checksum: it was edited")
     header = document["header"]
     history = None
     if "history_sha256" in header:
@@ -126,15 +153,58 @@ def records(root: Path, study: str, profile: str | None = None) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
+@contextmanager
+def reserve(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Keep other processes from training the run at `path`; yields whether that is possible.
+
+    Where another one is at it, waits for its end, or yields False at once where `wait` is False.
+    The lock is the operating system's: a process that is killed lets go of it. Raises StoreError
+    where a run could not be written in the end: its folder is read-only or full.
+    """
+    _check_writable(path.parent)
+    lock = FileLock(hidden(path, "lock"), fallback_to_soft=False)
+    try:
+        held = lock.acquire(timeout=-1 if wait else 0, poll_interval=0.5)
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        raise StoreError(path.parent, error.strerror) from error
+    with held:
+        for left_by_a_kill in path.parent.glob(f".{path.stem}.*.tmp"):
+            left_by_a_kill.unlink()
+        yield True
+
+
+def hidden(path: Path, what: str) -> Path:
+    """A file beside the run at `path` that is no part of its evidence, such as its lock."""
+    return path.with_name(f".{path.stem}.{what}")
+
+
+def _check_writable(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StoreError(folder, error.strerror) from error
+    if free < ROOM:
+        raise StoreError(folder, f"{free / 2**20:.1f} MiB are free, {ROOM / 2**20:.0f} are needed")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part.
+
+    Raises StoreError where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(path, error.strerror) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -147,12 +217,12 @@ def _read(path):
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _refusal(path, f"it cannot be read ({error.strerror})") from error
+        raise RecordError(path, f"it cannot be read ({error.strerror})") from error
 
 
 def _check_digest(path, data, expected):
     if hashlib.sha256(data).hexdigest() != expected:
-        raise _refusal(path, "its contents do not match the checksum in its record")
+        raise RecordError(path, "its contents do not match the checksum in its record")
 
 
 def _digest(document):
@@ -165,7 +235,3 @@ def _dump(document):
     rows = ",\n".join(json.dumps(record, sort_keys=True) for record in document["records"])
     digest = json.dumps(document["sha256"])
     return f'{{"header": {head},\n"records": [\n{rows}\n],\n"sha256": {digest}}}'
-
-
-def _refusal(path, why):
-    return RecordError(f"{path}: {why}; delete it and its companions, and run the study again")

@@ -1,4 +1,4 @@
-"""Sweeps: which runs there are, which are done, and training the rest.
+"""Runs and studies: which there are, and the evidence of each, found or trained.
 
 A run is a data set, a training solver and a step size, tolerance or controller, with all its seeds
 as one ensemble. Its evidence is looked for in the committed store, then in the scratch store;
@@ -7,17 +7,14 @@ what is in neither is trained and written to the scratch store.
 
 import platform
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import nn
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from nodecore import store
 from nodecore.adapt import CONTROLLERS, VARIATIONS, controller_name
@@ -36,7 +33,7 @@ from nodecore.evaluate import (
 from nodecore.protocols import Protocol, get_protocol
 from nodecore.solve import check_embedded, check_n_steps, check_tolerance, count_steps
 from nodecore.tableaus import get_tableau
-from nodecore.train import Trained, check_seeds, make_model, train
+from nodecore.train import Progress, Trained, check_seeds, make_model, train
 from nodecore.vector_fields import take_members
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -94,10 +91,6 @@ class Run:
     def path(self, root: Path) -> Path:
         """Where its JSON lies below a root."""
         return root / self.study / self.profile / f"{self.name}.json"
-
-    def checkpoint(self, root: Path) -> Checkpoint:
-        """Where its training keeps its state, hidden beside its JSON."""
-        return Checkpoint(self.path(root).with_name(f".{self.name}.checkpoint"))
 
 
 def _ranges(seeds):
@@ -184,8 +177,7 @@ class Evidence:
     @property
     def path(self) -> str:
         """Its JSON file, as a path in the project where it lies there."""
-        path = self.stored.path
-        return str(path.relative_to(store.PROJECT) if path.is_relative_to(store.PROJECT) else path)
+        return store.shown(self.stored.path)
 
     def _rebuilt(self, mark=""):
         vector_field, head = make_model(self.run.protocol, self.run.seeds)
@@ -239,18 +231,46 @@ def obtain(
     device: str = "auto",
     backend: str = "auto",
     root: Path | None = None,
-    progress: bool = True,
-) -> Evidence:
+    progress: Progress = True,
+    wait: bool = True,
+) -> Evidence | None:
     """The evidence of a run: found, or trained now and written to `root` (the scratch store).
 
-    A training that was stopped goes on from its last checkpoint, at most a minute before.
+    A training that was stopped goes on from its last checkpoint, at most a minute before. Where
+    another process is at it, waits for that one, or gives None where `wait` is False. Raises
+    store.StoreError where nothing can be written.
     """
     found = find(run, root)
     if found is not None:
         return found
     path = run.path(root or store.scratch_root())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = run.checkpoint(root or store.scratch_root())
+    with store.reserve(path, wait=wait) as reserved:
+        if not reserved:
+            return None
+        found = find(run, root)  # by now another process may have written it
+        if found is not None:
+            return found
+        checkpoint = Checkpoint(store.hidden(path, "checkpoint"))
+        result = train_run(
+            run, device=device, backend=backend, progress=progress, checkpoint=checkpoint
+        )
+        evidence = keep(run, result, root)
+        checkpoint.remove()
+        return evidence
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training leaves, as plain data; see store.save_run."""
+
+    header: dict
+    records: list[dict]
+    weights: dict[str, Tensor]
+    history: list[dict]
+
+
+def train_run(run: Run, **options) -> Result:
+    """Train a run and test it, on this machine; writes to no store. `options`: those of train."""
     trained = train(
         run.protocol,
         run.train_solver,
@@ -258,20 +278,20 @@ def obtain(
         n_steps=run.n_steps,
         rtol=run.rtol,
         controller=run.controller,
-        device=device,
-        backend=backend,
-        progress=progress,
-        checkpoint=checkpoint,
+        **options,
     )
     trained.field.cpu(), trained.head.cpu()
     weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
     weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}
     for mark, kept in trained.marks.items():
         weights |= {f"{mark}.{k}": v for k, v in kept.items()}
-    stored = store.save_run(
-        path, _header(run, trained), evaluate_run(run, trained), weights, trained.history
-    )
-    checkpoint.remove()
+    return Result(_header(run, trained), evaluate_run(run, trained), weights, trained.history)
+
+
+def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
+    """Write what was trained to `root` (the scratch store)."""
+    path = run.path(root or store.scratch_root())
+    stored = store.save_run(path, result.header, result.records, result.weights, result.history)
     return Evidence(run, stored)
 
 
@@ -368,7 +388,7 @@ def _header(run, trained):
         "protocol_hash": run.protocol.digest,
         "seconds": round(trained.seconds, 2),
         "backend": trained.backend,
-        "device": _device_name(trained.device),
+        "device": device_name(trained.device),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "revision": _revision(),
@@ -376,10 +396,20 @@ def _header(run, trained):
     }
 
 
-def _device_name(device):
+def device_name(device: str) -> str:
+    """The model of a device; of the CPU also the threads."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return f"cpu ({_cpu_model()}, {torch.get_num_threads()} threads)"
+
+
+def _cpu_model():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
 
 
 def _revision():
@@ -389,79 +419,7 @@ def _revision():
     return result.stdout.strip() or None
 
 
-# --- a whole study --------------------------------------------------------------------------------
-
-SAME_ACCURACY = 0.005  # change of an accuracy that rounding may explain
-
-
-def _runs(names, profile):
-    """The runs of the named studies, or of all, at a profile."""
-    return [replace(run, profile=profile) for name in names or STUDIES for run in get_study(name)]
-
-
-def cost(run: Run) -> int:
-    """Evaluations of the field in one iteration: a measure to put the longest runs first.
-
-    An adaptive or adapting run counts as one of medium length, for want of knowledge.
-    """
-    return (run.n_steps or 32) * get_tableau(run.train_solver).n_solution_stages
-
-
-def run_studies(
-    names: Sequence[str] = (),
-    *,
-    profile: str = "paper",
-    root: Path | None = None,
-    device: str = "auto",
-) -> None:
-    """Train what is missing of the studies (all, where none is named), the longest runs first.
-
-    Each run is written as it ends, so that a stop loses one run at most. Raises ValueError for an
-    unknown name, before any work.
-    """
-    missing = [run for run in _runs(names, profile) if find(run, root) is None]
-    missing.sort(key=lambda run: get_protocol(run.dataset).iterations * cost(run), reverse=True)
-    for run in tqdm(missing, "runs"):
-        obtain(run, device=device, root=root)
-
-
-def status(names: Sequence[str] = (), profile: str = "paper") -> pd.DataFrame:
-    """One row for each study: its runs and how many of them are in a store."""
-    rows = []
-    for name in names or STUDIES:
-        runs = _runs([name], profile)
-        done = sum(find(run) is not None for run in runs)
-        rows.append({"study": name, "profile": profile, "runs": len(runs), "done": done})
-    return pd.DataFrame(rows)
-
-
-def verify(names: Sequence[str] = (), profile: str = "paper") -> pd.DataFrame:
-    """Test stored weights again: one row for each run, with the largest change of an accuracy.
-
-    `agrees` allows for the few samples that another machine's rounding may move over a boundary.
-    Raises ValueError for an unknown name or a damaged file.
-    """
-    rows = []
-    for run in tqdm(_runs(names, profile), "runs", leave=False):
-        evidence = find(run)
-        if evidence is not None:
-            change = _largest_change(evidence)
-            rows.append({"run": evidence.path, "change": change, "agrees": change <= SAME_ACCURACY})
-    return pd.DataFrame(rows, columns=["run", "change", "agrees"])
-
-
-def _largest_change(evidence):
-    """Largest difference between a stored accuracy and that of the stored weights today."""
-    _, test = evidence.run.protocol.load()
-    keys = ["test_solver", "test_n_steps", "test_rtol"]
-    changes = []
-    for (solver, n_steps, rtol), rows in evidence.records.groupby(keys, dropna=False):
-        fixed = pd.notna(n_steps)
-        setting = TestSetting(solver, int(n_steps) if fixed else None, None if fixed else rtol)
-        values = accuracy(evidence.field, evidence.head, test, setting)
-        members = [evidence.run.seeds.index(seed) for seed in rows["seed"]]
-        changes.append(np.abs(values[members].numpy() - rows["accuracy"].to_numpy()).max())
-    return float(max(changes))
+# --- what a study shows ---------------------------------------------------------------------------
 
 
 def agreement_gaps(frame: pd.DataFrame) -> pd.Series:

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Protocol as Interface
@@ -91,6 +91,8 @@ def member_losses(logits: Tensor, y: Tensor) -> Tensor:
 
 
 # --- training -------------------------------------------------------------------------------------
+
+Progress = bool | Callable[[int], None]
 
 
 @dataclass
@@ -384,7 +386,7 @@ def train(
     look_every: int = 500,
     device: str = "auto",
     backend: str = "auto",
-    progress: bool = True,
+    progress: Progress = True,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train one member for each seed, all in one batch, back-propagating through the solver.
@@ -392,7 +394,8 @@ def train(
     Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same), or
     `controller` (fixed steps whose size it adapts for each member: one of adapt.py, or its name,
     such as "auto" or "algorithm1"; the test split is looked at every `look_every` iterations). A
-    member that diverges is marked and does not touch the others.
+    member that diverges is marked and does not touch the others. `progress`: show a bar, or call
+    this with the iterations done so far.
     With a `checkpoint` it goes on where the same training was stopped, to the same bits on a CPU;
     Ctrl-C then stops between two iterations and leaves a checkpoint.
 
@@ -419,8 +422,16 @@ def train(
         f"K = {n_steps}" if n_steps else f"{rtol or 'adapted'}"
     )
     bar = tqdm(
-        order, label, total, initial=done, disable=not progress, mininterval=1.0, leave=False
+        order,
+        label,
+        total,
+        initial=done,
+        disable=progress is not True,
+        mininterval=1.0,
+        leave=False,
     )
+    tell = progress if callable(progress) else lambda iteration: None
+    tell(done)
     with _HeldInterrupt(checkpoint) as interrupt:
         for index in bar:
             index = index.to(device)
@@ -429,6 +440,7 @@ def train(
             if checkpoint is not None and (ended or checkpoint.is_due()):
                 ensemble.seconds = time.perf_counter() - start
                 checkpoint.save(identity, *ensemble.state())
+            tell(ensemble.iteration)
             if interrupt.seen:
                 raise KeyboardInterrupt
     adaption = ensemble.adaption

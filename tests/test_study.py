@@ -125,7 +125,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(monkeypatch, root, t
     monkeypatch.setattr(training, "make_model", make_other_model)
     again = obtain(RUN, root=tmp_path, **QUIET)
     assert again.stored.records == find(RUN, root).stored.records
-    assert len(list(RUN.path(tmp_path).parent.iterdir())) == 2  # nothing hidden is left
+    assert not list(RUN.path(tmp_path).parent.glob(".*.checkpoint"))
 
 
 def make_other_model(protocol, seeds):
@@ -401,30 +401,7 @@ def test_an_unknown_study_lists_the_known_ones():
         get_study("moons")
 
 
-# --- a whole study --------------------------------------------------------------------------------
-
-
-def test_only_what_is_missing_is_trained_the_longest_first(monkeypatch, root):
-    trained = []
-    monkeypatch.setattr(study, "obtain", lambda run, **options: trained.append(run))
-    runs = tuple(replace(RUN, n_steps=k, profile="paper") for k in (1, 2, 4, 8))
-    monkeypatch.setitem(STUDIES, "spheres2-euler", runs)
-    study.run_studies(["spheres2-euler"], profile="smoke", root=root)
-    assert [run.n_steps for run in trained] == [8, 4, 1]
-    assert {run.profile for run in trained} == {"smoke"}
-    with pytest.raises(ValueError, match="'moons' is unknown"):
-        study.run_studies(["spheres2-euler", "moons"], profile="smoke", root=root)
-    assert len(trained) == 3
-
-
-def test_status_counts_what_is_there(monkeypatch, root, tmp_path):
-    monkeypatch.setattr(store, "COMMITTED", tmp_path)
-    monkeypatch.setenv("NODECORE_RESULTS", str(root))
-    monkeypatch.setitem(STUDIES, "spheres2-euler", (RUN, replace(RUN, n_steps=4)))
-    table = study.status(["spheres2-euler", "landscape-rk4"], profile="smoke")
-    assert table["study"].tolist() == ["spheres2-euler", "landscape-rk4"]
-    assert table["runs"].tolist() == [2, 7]
-    assert table["done"].tolist() == [1, 0]
+# --- what a study shows ---------------------------------------------------------------------------
 
 
 def rows(n_steps, own, other, trained=(True, True), solver="euler"):

@@ -1,0 +1,290 @@
+"""Whole studies: training what is missing, here or on a cluster; what is there, and is it so."""
+
+import random
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from nodecore import kernels, store
+from nodecore.cluster import train_with
+from nodecore.evaluate import TestSetting, accuracy
+from nodecore.solve import resolve_backend
+from nodecore.study import (
+    STUDIES,
+    Evidence,
+    Run,
+    device_name,
+    find,
+    get_study,
+    keep,
+    obtain,
+)
+from nodecore.tableaus import get_tableau
+from nodecore.train import get_device, make_model
+
+POLL = 2.0  # seconds between two looks at the runs that another process trains
+
+
+# --- which runs -----------------------------------------------------------------------------------
+
+
+def select(
+    names: Sequence[str] = (), only: str | None = None, profile: str | None = None
+) -> list[Run]:
+    """The runs of the named studies (all, where none is named), at `profile` or each at its own.
+
+    only: a pattern for names of runs such as `euler-K8-*`, or of study and run, `spheres*/*-K8-*`.
+    Raises ValueError for an unknown study, and one that lists the runs where `only` fits none.
+    """
+    runs = [run for name in names or STUDIES for run in get_study(name)]
+    if profile is not None:
+        runs = [replace(run, profile=profile) for run in runs]
+    if only is None:
+        return runs
+    chosen = [run for run in runs if any(fnmatchcase(n, only) for n in (run.name, _title(run)))]
+    if not chosen:
+        known = ", ".join(_title(run) for run in runs)
+        raise ValueError(f"only = {only!r} fits none of the runs: {known}")
+    return chosen
+
+
+def _title(run):
+    return f"{run.study}/{run.name}"
+
+
+def cost(run: Run) -> int:
+    """Multiplications in a training, about: how long it takes beside others.
+
+    An adaptive or adapting run counts as one of medium length, for want of knowledge.
+    """
+    evaluations = (run.n_steps or 32) * get_tableau(run.train_solver).n_solution_stages
+    samples = len(run.seeds) * run.protocol.batch_size
+    return run.protocol.iterations * samples * evaluations * _multiplications(run.protocol)
+
+
+@cache
+def _multiplications(protocol):
+    """Of the field, for one sample: those of its middle layer, which has by far the most."""
+    field = make_model(protocol, [0])[0]
+    return field.second[0].numel() * field.positions
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def run_studies(
+    names: Sequence[str] = (),
+    *,
+    only: str | None = None,
+    profile: str | None = None,
+    root: Path | None = None,
+    device: str = "auto",
+    client=None,
+) -> None:
+    """Train what is missing of the studies (all, where none is named), the longest runs first.
+
+    Each run is written as it ends, and one that is stopped leaves a checkpoint. Other processes on
+    the same store meanwhile train other runs. With a `client` of dask.distributed its workers
+    train, and this process writes. names, only, profile: see select. root: the store (the scratch
+    store). Raises ValueError for bad input and store.StoreError where nothing can be written,
+    before any work.
+    """
+    runs = select(names, only, profile)
+    if client is None:
+        get_device(device)
+    missing = [run for run in runs if find(run, root) is None]
+    missing.sort(key=cost, reverse=True)
+    with _Bar(missing) as bar:
+        while missing:
+            if client is None:
+                left = _train_here(missing, root, device, bar)
+            else:
+                left = _train_there(missing, root, device, client, bar)
+            if len(left) == len(missing):
+                bar.show("waiting for another process")
+                time.sleep(POLL)
+            missing = left
+
+
+def _train_here(runs, root, device, bar):
+    """Those that another process trains."""
+    left = []
+    for run in runs:
+        if obtain(run, root=root, device=device, progress=bar.follow(run), wait=False) is None:
+            left.append(run)
+        else:
+            bar.end(run)
+    return left
+
+
+def _train_there(runs, root, device, client, bar):
+    """Those that another process trains. All others stay reserved until the last one is done."""
+    mine, left = [], []
+    with ExitStack() as reserved:
+        for run in runs:
+            path = run.path(root or store.scratch_root())
+            if not reserved.enter_context(store.reserve(path, wait=False)):
+                left.append(run)
+            elif find(run, root) is None:
+                mine.append(run)
+            else:
+                bar.end(run)
+        bar.show(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers")
+        for run, result in train_with(client, mine, device):
+            keep(run, result, root)
+            bar.end(run)
+    return left
+
+
+class _Bar:
+    """One bar over many runs by their cost, with the time left at the pace so far."""
+
+    FORMAT = "{percentage:3.0f}% |{bar:20}| {desc}[{elapsed} so far, {remaining} left]"
+
+    def __init__(self, runs):
+        self.runs, self.ended, self.reached = len(runs), 0, {}
+        # smoothing = 0: the pace is the mean over all that was done, not that of the last run.
+        total = sum(map(cost, runs))
+        self.bar = tqdm(total=total, bar_format=self.FORMAT, smoothing=0, mininterval=1.0)
+        self.show("")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def show(self, what):
+        self.bar.set_description_str(f"{self.ended} of {self.runs} runs done, {what} ")
+
+    def follow(self, run):
+        """What train() calls with the iterations done, those before a stop first."""
+
+        def tell(iteration):
+            part = cost(run) * iteration / run.protocol.iterations
+            if run not in self.reached:
+                self.show(_title(run))
+                self.bar.initial += part  # which took no time of this process
+            self._reach(run, part)
+
+        return tell
+
+    def end(self, run):
+        self.ended += 1
+        self._reach(run, cost(run))
+
+    def _reach(self, run, part):
+        self.bar.update(part - self.reached.get(run, 0.0))
+        self.reached[run] = part
+
+
+# --- what there is, and whether it holds ----------------------------------------------------------
+
+ROUNDING = 2  # test samples that another machine may place on the other side of a boundary
+
+
+def status(
+    names: Sequence[str] = (), profile: str | None = None, root: Path | None = None
+) -> pd.DataFrame:
+    """One row for each study: its runs and how many of them are in a store; damaged files by name.
+
+    ValueError for an unknown study or profile.
+    """
+    rows = []
+    for name in names or STUDIES:
+        runs = select([name], profile=profile)
+        found = [_find_or_error(run, root) for run in runs]
+        damaged = [store.shown(f.path) for f in found if isinstance(f, store.RecordError)]
+        rows.append(
+            {
+                "study": name,
+                "profile": _common(run.profile for run in runs),
+                "seeds": _common(len(run.seeds) for run in runs),
+                "runs": len(runs),
+                "done": sum(isinstance(f, Evidence) for f in found),
+                "damaged": ", ".join(damaged),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _find_or_error(run, root):
+    try:
+        return find(run, root)
+    except store.RecordError as error:
+        return error
+
+
+def _common(values):
+    """The one value, or all of them."""
+    return "/".join(str(value) for value in dict.fromkeys(values))
+
+
+def verify(
+    names: Sequence[str] = (),
+    profile: str | None = None,
+    *,
+    sample: int | None = None,
+    seed: int = 0,
+    root: Path | None = None,
+) -> pd.DataFrame:
+    """Test stored weights again: a row for each run that is there, or for `sample` of them.
+
+    change: the largest of an accuracy, in test samples. allowed: 0 on the machine and with the
+    versions that it was trained with, else ROUNDING. problem: what is wrong with a damaged file.
+    seed: of the choice of the sample. ValueError for an unknown study or profile.
+    """
+    found = [_find_or_error(run, root) for run in select(names, profile=profile)]
+    found = [evidence for evidence in found if evidence is not None]
+    if sample is not None and sample < len(found):
+        found = random.Random(seed).sample(found, sample)
+    columns = ["run", "change", "allowed", "agrees", "problem"]
+    rows = [_verified(evidence) for evidence in tqdm(found, "runs", leave=False)]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.astype({"change": "Int64", "allowed": "Int64", "agrees": bool})
+
+
+def _verified(evidence):
+    try:
+        if isinstance(evidence, store.RecordError):
+            raise evidence
+        change, allowed = _largest_change(evidence), _allowed(evidence.stored.header)
+        return {
+            **{"run": evidence.path, "change": change, "allowed": allowed},
+            **{"agrees": change <= allowed, "problem": ""},
+        }
+    except store.RecordError as error:
+        return {"run": store.shown(error.path), "agrees": False, "problem": str(error)}
+
+
+def _allowed(header):
+    here = ("torch", torch.__version__), ("device", device_name("cpu")), ("backend", _backend())
+    return 0 if all(header[key] == value for key, value in here) else ROUNDING
+
+
+def _backend():
+    fused = resolve_backend() != "torch" and kernels.status().available
+    return "fused" if fused else "torch"
+
+
+def _largest_change(evidence):
+    """Between a stored accuracy and that of the stored weights today, in samples of the test."""
+    _, test = evidence.run.protocol.load()
+    keys = ["test_solver", "test_n_steps", "test_rtol"]
+    changes = []
+    for (solver, n_steps, rtol), rows in evidence.records.groupby(keys, dropna=False):
+        fixed = pd.notna(n_steps)
+        setting = TestSetting(solver, int(n_steps) if fixed else None, None if fixed else rtol)
+        values = accuracy(evidence.field, evidence.head, test, setting)
+        members = [evidence.run.seeds.index(seed) for seed in rows["seed"]]
+        changes.append(np.abs(values[members].numpy() - rows["accuracy"].to_numpy()).max())
+    return round(max(changes) * len(test))

@@ -1,0 +1,330 @@
+"""Whole studies: what is chosen, in which order, and what a second process or damage does to it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from nodecore import store, study, sweep
+from nodecore.__main__ import app
+from nodecore.study import STUDIES, Run, find, get_study, obtain
+from nodecore.sweep import cost, run_studies, select, status, verify
+
+RUN = Run("spheres2", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
+SMALL = tuple(replace(RUN, n_steps=k) for k in (1, 2, 4))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A store with the runs of SMALL."""
+    root = tmp_path_factory.mktemp("store")
+    for run in SMALL:
+        obtain(run, root=root, device="cpu", progress=False)
+    return root
+
+
+@pytest.fixture
+def root(filled, tmp_path):
+    """A copy to be damaged."""
+    for file in filled.rglob("*.*"):
+        copy = tmp_path / file.relative_to(filled)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def small_study(monkeypatch):
+    monkeypatch.setitem(STUDIES, "spheres2-euler", SMALL)
+
+
+def no_training(*arguments, **options):
+    raise AssertionError("trained although the run is in the store")
+
+
+# --- which runs, and in which order ---------------------------------------------------------------
+
+
+def test_each_study_has_its_own_profile_unless_one_is_named():
+    own = {run.study: run.profile for run in select()}
+    assert own["spheres2-euler"] == "smoke"
+    assert own["spheres900-rk4"] == "laptop"
+    assert own["landscape-rk4"] == "paper"
+    assert {run.profile for run in select(profile="laptop")} == {"laptop"}
+    assert len(select()) == sum(map(len, STUDIES.values()))
+
+
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        ("euler-K2-*", ["euler-K2-seeds0,3"]),
+        ("euler-K[24]-*", ["euler-K2-seeds0,3", "euler-K4-seeds0,3"]),
+        ("spheres2-*/*K1-*", ["euler-K1-seeds0,3"]),
+    ],
+)
+def test_only_chooses_runs_by_name(only, names):
+    assert [run.name for run in select(["spheres2-euler"], only)] == names
+
+
+def test_a_pattern_that_fits_nothing_lists_the_runs():
+    with pytest.raises(
+        ValueError, match=r"only = 'K8' fits none of the runs: spheres2-euler/euler-K1-seeds0,3, "
+    ):
+        select(["spheres2-euler"], "K8")
+    with pytest.raises(ValueError, match="study = 'moons' is unknown"):
+        select(["moons"])
+
+
+def test_cost_is_evaluations_times_what_one_costs():
+    def ratio(run, other):
+        return cost(Run(*run[:2], n_steps=run[2])) / cost(Run(*other[:2], n_steps=other[2]))
+
+    assert ratio(("spheres2", "euler", 64), ("spheres2", "euler", 16)) == 4
+    assert ratio(("spheres2", "rk4", 16), ("spheres2", "euler", 16)) == 4
+    assert ratio(("spheres10", "euler", 16), ("spheres2", "euler", 16)) == 5  # positions
+    # 30,000 and 10,000 iterations, 48 x 48 weights against twice 3 x 32 x 32
+    expected = 3 * 48**2 / (2 * 3 * 32**2)
+    assert ratio(("landscape", "euler", 16), ("spheres2", "euler", 16)) == pytest.approx(expected)
+    alone = Run("spheres2", "euler", n_steps=1, profile="laptop", seeds=(0,))
+    assert cost(alone) == 4000 * 128 * 2 * 3 * 32**2
+
+
+def test_only_what_is_missing_is_trained_the_longest_first(monkeypatch, filled):
+    trained = []
+    monkeypatch.setattr(sweep, "obtain", lambda run, **options: trained.append(run) or run)
+    wide = Run("spheres10", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
+    monkeypatch.setitem(
+        STUDIES, "spheres2-euler", (*SMALL, replace(RUN, n_steps=8), replace(RUN, n_steps=16))
+    )
+    monkeypatch.setitem(STUDIES, "spheres10-euler", (wide,))
+    names = ["spheres2-euler", "spheres10-euler"]
+    run_studies(names, root=filled)
+    assert [(run.dataset, run.n_steps) for run in trained] == [
+        ("spheres2", 16),
+        ("spheres10", 2),
+        ("spheres2", 8),
+    ]
+    with pytest.raises(ValueError, match="'moons' is unknown"):
+        run_studies([*names, "moons"], root=filled)
+    with pytest.raises(ValueError, match="device = 'tpu9'"):
+        run_studies(names, root=filled, device="tpu9")
+    assert len(trained) == 3
+
+
+# --- training them --------------------------------------------------------------------------------
+
+
+def test_a_study_is_trained_and_then_there(monkeypatch, filled, tmp_path, capsys):
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+    for run in SMALL:
+        assert find(run, tmp_path).stored.records == find(run, filled).stored.records
+    bar = capsys.readouterr().err
+    assert "0 of 3 runs done, spheres2-euler/euler-K4-seeds0,3" in bar
+    assert "100%" in bar and re.search(r"\d left\]", bar)
+    monkeypatch.setattr(study, "train", no_training)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+
+
+def test_the_bar_counts_costs_and_not_what_was_done_before_a_stop():
+    with sweep._Bar(SMALL) as bar:
+        tell = bar.follow(SMALL[2])  # K = 4, of 7 in all
+        tell(30)
+        assert bar.bar.n == bar.bar.initial == pytest.approx(bar.bar.total * 2 / 7)
+        tell(31)
+        assert bar.bar.n - bar.bar.initial == pytest.approx(cost(SMALL[2]) / 60)
+        bar.end(SMALL[2])
+        bar.end(SMALL[0])  # found: another process trained it
+        assert bar.bar.n == pytest.approx(bar.bar.total * 5 / 7)
+        bar.end(SMALL[1])
+        assert bar.bar.n == pytest.approx(bar.bar.total)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from nodecore import store
+with store.reserve(Path(sys.argv[1])) as reserved:
+    print(reserved, flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A process that has reserved the run K = 4 in tmp_path."""
+    command = [sys.executable, "-c", HOLDER, SMALL[2].path(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "True\n"
+        yield process
+        process.kill()
+
+
+def test_a_run_that_another_process_trains_is_left_to_it_until_the_end(
+    monkeypatch, filled, tmp_path, held
+):
+    def kill_it(seconds):
+        assert find(SMALL[0], tmp_path) and find(SMALL[1], tmp_path)  # the others went first
+        assert find(SMALL[2], tmp_path) is None
+        held.kill()
+        held.wait()
+
+    monkeypatch.setattr(sweep.time, "sleep", kill_it)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+    assert find(SMALL[2], tmp_path).stored.records == find(SMALL[2], filled).stored.records
+
+
+def test_what_another_process_has_finished_is_not_trained_again(
+    monkeypatch, filled, tmp_path, held
+):
+    for run in SMALL[:2]:
+        obtain(run, root=tmp_path, device="cpu", progress=False)
+    monkeypatch.setattr(study, "train", no_training)
+
+    def it_finishes(seconds):
+        for suffix in (".safetensors", ".json"):
+            source = SMALL[2].path(filled).with_suffix(suffix)
+            SMALL[2].path(tmp_path).with_suffix(suffix).write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(sweep.time, "sleep", it_finishes)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+
+
+def test_ctrl_c_says_how_to_go_on_and_leaves_a_checkpoint(tmp_path):
+    """The protocol's run at K = 256 takes minutes; it is stopped as soon as it trains."""
+    options = ["spheres2-euler", "--only", "euler-K256-*", "--profile", "laptop", "--device", "cpu"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "nodecore", "study", "run", *options],
+        env=study.store.os.environ | {"NODECORE_RESULTS": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        seen = ""
+        while "euler-K256-seeds0-4 [" not in seen and process.poll() is None:
+            seen += process.stderr.read(1)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert errors.rstrip().endswith(
+        "stopped; what is finished is kept, and the same command goes on from here"
+    )
+    assert "Traceback" not in errors
+    assert {file.suffix for file in tmp_path.rglob(".*")} == {".lock", ".checkpoint"}
+
+
+# --- what is there --------------------------------------------------------------------------------
+
+
+def test_status_counts_what_is_there_and_names_what_is_damaged(root):
+    damaged = SMALL[1].path(root)
+    damaged.write_text(damaged.read_text().replace('"accuracy": 0', '"accuracy": 1', 1))
+    SMALL[2].path(root).unlink()
+    table = status(["spheres2-euler", "spheres900-euler"], root=root)
+    first, second = table.to_dict("records")
+    assert (first["profile"], first["seeds"], first["runs"], first["done"]) == ("smoke", "2", 3, 1)
+    assert first["damaged"] == str(damaged)
+    assert (second["profile"], second["seeds"], second["done"]) == ("laptop", "1", 0)
+    assert second["damaged"] == ""
+    assert status(["spheres900-euler"], "paper", root)["profile"].tolist() == ["paper"]
+
+
+def test_the_command_prints_a_row_for_each_study(monkeypatch, root):
+    monkeypatch.setenv("NODECORE_RESULTS", str(root))
+    SMALL[1].path(root).write_text("{")
+    result = CliRunner().invoke(app, ["study", "status"])
+    assert result.exit_code == 0
+    assert re.search(r"spheres2-euler +smoke +2 +3 +2\n", result.output)
+    assert len(result.output.splitlines()) == 1 + len(STUDIES) + 1
+    assert f"damaged in spheres2-euler: {SMALL[1].path(root)}" in result.output
+
+
+# --- whether it is so -----------------------------------------------------------------------------
+
+
+def test_stored_weights_give_the_stored_accuracies_exactly(filled):
+    table = verify(["spheres2-euler"], root=filled)
+    assert table["run"].tolist() == [str(run.path(filled)) for run in SMALL]
+    assert table["change"].tolist() == table["allowed"].tolist() == [0, 0, 0]
+    assert table["agrees"].all()
+
+
+def forge(path, change):
+    """Change a record by `change` and set its checksum right, as no accident would."""
+    document = json.loads(path.read_text())
+    change(document)
+    document.pop("sha256")
+    document["sha256"] = store._digest(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("device", "cpu (another model)"), ("torch", "1.0"), ("backend", "other")]
+)
+def test_another_machine_may_differ_by_two_samples_and_no_more(root, key, value):
+    def differ_by(samples, where):
+        def change(document):
+            document["header"][key] = value if where == "elsewhere" else document["header"][key]
+            document["records"][0]["accuracy"] += samples / 200
+
+        return change
+
+    forge(SMALL[0].path(root), differ_by(1, "here"))
+    forge(SMALL[1].path(root), differ_by(2, "elsewhere"))
+    forge(SMALL[2].path(root), differ_by(3, "elsewhere"))
+    table = verify(["spheres2-euler"], root=root)
+    assert table["change"].tolist() == [1, 2, 3]
+    assert table["allowed"].tolist() == [0, 2, 2]
+    assert table["agrees"].tolist() == [False, True, False]
+
+
+def test_an_edited_record_and_a_flipped_bit_are_named_and_the_others_verified(monkeypatch, root):
+    edited, flipped = SMALL[0].path(root), SMALL[1].path(root).with_suffix(".safetensors")
+    edited.write_text(edited.read_text().replace('"accuracy": 0', '"accuracy": 1', 1))
+    data = bytearray(flipped.read_bytes())
+    data[-100] ^= 1
+    flipped.write_bytes(data)
+    monkeypatch.setenv("NODECORE_RESULTS", str(root))
+    result = CliRunner().invoke(app, ["study", "verify", "spheres2-euler"])
+    assert result.exit_code == 1
+    for file, why in ((edited, "it was edited"), (flipped, "do not match the checksum")):
+        assert re.search(rf"error: {re.escape(str(file))}: .*{why}", result.output)
+    assert re.search(rf"{re.escape(str(SMALL[2].path(root)))} +0 +0 +True", result.output)
+
+
+def test_weights_that_do_not_belong_to_their_record_are_found(root):
+    """Both files whole and with their checksums right, but the accuracies are those of others."""
+    path = SMALL[2].path(root)
+    weights = load_file(path.with_suffix(".safetensors"))
+    weights = {name: -value for name, value in weights.items()}
+    save_file(weights, path.with_suffix(".safetensors"))
+    digest = store.hashlib.sha256(path.with_suffix(".safetensors").read_bytes()).hexdigest()
+    forge(path, lambda document: document["header"].update(weights_sha256=digest))
+    table = verify(["spheres2-euler"], root=root)
+    assert table["agrees"].tolist() == [True, True, False]
+    assert table["change"].iloc[2] > 2
+
+
+def test_a_sample_is_drawn_by_its_seed(monkeypatch, filled):
+    monkeypatch.setattr(sweep, "_largest_change", lambda evidence: 0)
+
+    def drawn(**options):
+        return verify(["spheres2-euler"], root=filled, **options)["run"].tolist()
+
+    samples = [drawn(sample=2, seed=seed) for seed in range(10)]
+    assert samples == [drawn(sample=2, seed=seed) for seed in range(10)]
+    assert all(len(set(sample)) == 2 for sample in samples)
+    assert len(set(np.ravel(samples))) == 3
+    assert sorted(drawn(sample=99)) == sorted(drawn())
+
+
+def test_all_runs_of_all_studies_can_be_asked_for():
+    for name in STUDIES:
+        assert get_study(name)
