@@ -22,6 +22,7 @@ from nodecore.tableaus import get_tableau
 TEST_FACTORS = (0.5, 0.75, 1, 1.5, 2, 4)  # of the training n_steps; the paper's and 4
 AGREEMENT = 0.1  # largest difference of accuracy between two solvers that counts as agreement
 EXACT_RTOL = 1e-6  # dopri5 at this tolerance stands for the exact flow
+FLOAT32_RTOL = 1e-5  # below it the error estimate would drown in float32
 
 
 @dataclass(frozen=True)
@@ -52,25 +53,25 @@ EXACT = TestSetting("dopri5", rtol=EXACT_RTOL)
 def solve_setting(field: nn.Module, x: Tensor, setting: TestSetting, T: float = 1.0) -> Solution:
     """The states x (members, batch, ...) carried from 0 to T under a test setting.
 
-    Adaptive solves run in float64 (the error estimate of a tight tolerance would drown in float32)
-    with steps of each member's own; the result has x's dtype. A member that such a solve cannot
-    carry to T ends as NaN.
+    Adaptive solves take steps of each member's own, as in training; below FLOAT32_RTOL they run in
+    float64, and the result has x's dtype. A member that such a solve cannot carry to T ends as NaN.
     """
     if setting.n_steps is not None:
         return solve_fixed(field, x, setting.solver, n_steps=setting.n_steps, t=(0.0, T))
-    field = copy.deepcopy(field).double()
+    dtype = torch.float64 if setting.rtol < FLOAT32_RTOL else x.dtype
+    field, start = copy.deepcopy(field).to(dtype), x.to(dtype).contiguous()
     failed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     while True:
         try:
             solution = solve_adaptive(
                 field,
-                x.double(),
+                start,
                 setting.solver,
                 rtol=setting.rtol,
                 atol=setting.rtol,
                 t=(0.0, T),
                 instance_axes=1,
-                backend="torch",
+                backend="auto" if dtype == torch.float32 else "torch",
             )
         except SolveError as error:
             if bool((failed & error.failed).any()):

@@ -299,7 +299,8 @@ def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
     """What a run is tested under; `n_steps` are those of its training, or of its last iteration."""
     if run.rtol is not None:
         others = {"fehlberg21", "dopri5", run.train_solver}
-        return [TestSetting(s, rtol=r) for s in sorted(others) for r in (*TOLERANCES, 1e-6)]
+        settings = [TestSetting(s, rtol=r) for s in sorted(others) for r in TOLERANCES]
+        return [*settings, EXACT]
     return cross_solver_settings(run.train_solver, n_steps, GRIDS.get(run.study, ()))
 
 
