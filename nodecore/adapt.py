@@ -174,22 +174,24 @@ class Calm(Controller):
 class Settling(Calm):
     """Holds the signal at its target by integral control with a falling gain.
 
-    A wish moves against the relative error, at most `most`, of each check. The gain falls as
-    settle / checks, and begins anew where the signal's running mean over `window` checks exceeds
-    `restart` targets. The step follows once the wish has left it by more than the factor `band`.
+    A wish moves against the relative error, at most `most`, of each check; longer steps come with
+    the part `hesitation` of the gain. The gain falls as settle / checks, and begins anew where the
+    signal's running mean over `window` checks exceeds `restart` targets. The step follows once the
+    wish has left it by more than the factor `band`.
     """
 
     target: float = 0.035
     gain: float = 0.2
     settle: float = 8.0
     most: float = 2.0
+    hesitation: float = 0.5
     window: float = 10.0
     restart: float = 2.0
     band: float = 1.05
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("target", "gain", "settle", "most"):
+        for name in ("target", "gain", "settle", "most", "hesitation"):
             _check_above(name, getattr(self, name), 0)
         for name in ("restart", "band"):
             _check_above(name, getattr(self, name), 1)
@@ -199,9 +201,11 @@ class Settling(Calm):
         value = getattr(seen, self.signal) / self.target
         mean = state.mean + (value - state.mean) / self.window
         checks = 0 if mean > self.restart else state.checks + 1
-        # log wish <- log wish - gain min(1, settle / checks) (signal / target - 1)
+        error = min(value - 1.0, self.most)
+        # log wish <- log wish - gain min(1, settle / checks) error, error = signal / target - 1
         gain = self.gain * min(1.0, self.settle / max(checks, 1))
-        factor = math.exp(-gain * min(value - 1.0, self.most))
+        gain *= self.hesitation if error < 0 else 1.0
+        factor = math.exp(-gain * error)
         wish = _within(factor * (state.wish or state.step_size), bounds)
         far = abs(math.log(wish / state.step_size)) > math.log(self.band)
         step = wish if far else state.step_size

@@ -108,8 +108,8 @@ def test_settling_holds_where_the_signal_is_on_target():
 
 def test_settling_moves_against_the_error_by_a_falling_gain():
     rule = Settling(signal="gap", target=0.04, gain=0.2, settle=2.0, band=1.0001, window=10)
-    # errors 0.5, 0.5, 0.5, -0.5: gains 0.2, 0.2, 0.4 / 3, 0.4 / 4
-    moves = [0.1, 0.1, 0.2 / 3, -0.05]
+    # errors 0.5, 0.5, 0.5, -0.5: gains 0.2, 0.2, 0.4 / 3, and half of 0.4 / 4
+    moves = [0.1, 0.1, 0.2 / 3, -0.025]
     expected = [0.1 * math.exp(-sum(moves[: n + 1])) for n in range(4)]
     assert walk(rule, StepState(0.1), gaps(0.06, 0.06, 0.06, 0.02)) == pytest.approx(expected)
 
