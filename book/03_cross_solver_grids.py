@@ -125,7 +125,11 @@ frames = {key: records_of(found) for key, found in models.items()}
 runs_higher = {(d, s): study.STUDIES[f"{d}-{s}"] for d in higher for s in SOLVERS}
 found_higher = {key: [*filter(None, map(study.find, runs))] for key, runs in runs_higher.items()}
 frames_higher = {key: records_of(found) for key, found in found_higher.items()}
-complete = {key: len(found_higher[key]) == len(runs) for key, runs in runs_higher.items()}
+# Without a gap from K = 1 on, so that a critical step can be told.
+whole = {
+    key: len(found) > 1 and [model.run for model in found] == list(runs_higher[key][: len(found)])
+    for key, found in found_higher.items()
+}
 
 # %% [markdown]
 # **Which seeds count.** The paper leaves out seeds that did not train and gives no rule for it.
@@ -274,7 +278,7 @@ download_links(fig, "fig-seeds-1", single_seeds("rk4"))
 # $$ (eq-critical)
 
 # %%
-judged = frames | {key: frame for key, frame in frames_higher.items() if complete[key]}
+judged = frames | {key: frame for key, frame in frames_higher.items() if whole[key]}
 gaps = {key: study.agreement_gaps(frame) for key, frame in judged.items()}
 found = {key: grid_search(frame) for key, frame in judged.items()}
 
@@ -282,7 +286,7 @@ found = {key: grid_search(frame) for key, frame in judged.items()}
 # How sure is it? The table gives the critical $K$ of the mean, against the test solver and against
 # the exact flow; that of each seed by itself; and how often each $K$ would have been the critical
 # one if other seeds had been drawn (bootstrap: as many seeds as there are, with replacement, 2,000
-# times). A set is judged when all runs of its grid are there.
+# times). The higher dimensions are judged on the runs that are there, up to the largest $K$.
 
 # %% tags=["hide-input"]
 each = {key: seed_critical(frame) for key, frame in judged.items()}
@@ -383,7 +387,9 @@ for d in datasets:
         if model.run.n_steps in around:
             one_batch[d, model.run.n_steps] = batch_failures(model)
 columns = [*(f"seed {seed}" for seed in seeds), "any seed", "mean of the seeds"]
-table = pd.DataFrame(one_batch.values(), columns=columns).map(lambda share: f"{100 * share:.0f} %")
+table = pd.DataFrame(one_batch.values(), columns=columns).map(
+    lambda share: f"{100 * share:.0f}\u00a0%"
+)
 table.index = pd.Index([f"{name_of(d)}, K = {k}" for d, k in one_batch], name="batches that fail")
 table
 
@@ -499,7 +505,7 @@ for (d, s), table in margins.items():
     gap = seed_gaps(frames[d, s]).stack().dropna()
     inside = table.set_index(["n_steps", "seed"])["inside"].reindex(gap.index)
     agrees = inside.groupby(gap <= AGREEMENT)
-    ranges = {key: f"{100 * v.min():.0f} to {100 * v.max():.0f} %" for key, v in agrees}
+    ranges = {key: f"{100 * v.min():.0f} to {100 * v.max():.0f}\u00a0%" for key, v in agrees}
     stays = 1 - table["flipped"]
     broken = table["inside, flipped"].sum()
     rows.append([name_of(d), name_of(s), f"{broken:.0f}", f"{100 * stays.mean():.1f} %"])
@@ -667,7 +673,6 @@ def batch_result(low, high, fails, agrees, seen):
     )
 
 
-# %% tags=["hide-input"]
 def trend_result():
     limit = 0.05 / max(1, len(trends))
     sloped = [key for key, t in trends.items() if t.p_slope < limit]
@@ -716,7 +721,6 @@ def margin_at(d):
     )
 
 
-# %% tags=["hide-input"]
 def sign_result(d):
     sign, table = first[d], signs[d].groupby("n_steps")[["crossing", "low"]].mean()
     ordered = sorted((k, name) for name, k in sign.items() if k is not None)[::-1]
@@ -731,14 +735,17 @@ def sign_result(d):
 
 
 def dimension_result(d):
-    there = [s for s in SOLVERS if complete[d, s]]
+    there = [s for s in SOLVERS if whole[d, s]]
     if not there:
-        return f"- **{name_of(d)}.** The records are not complete yet."
-    steps = {s: number(found[d, s] and found[d, s].critical) for s in there}
-    told = " and ".join(f"{k} for {name_of(s)}" for s, k in steps.items())
-    scale = judged[d, there[0]]["profile"].iloc[0]
-    note = "" if scale == "paper" else f" (profile {scale}, seeds: {len(each[d, there[0]])})"
-    return f"- **{name_of(d)}.** Critical $K$ on its grid{note}: {told}."
+        return f"- **{name_of(d)}.** Not enough records yet."
+    scale, n = judged[d, there[0]]["profile"].iloc[0], len(each[d, there[0]])
+    told = " and ".join(
+        f"{number(found[d, s] and found[d, s].critical)} for {name_of(s)} (largest $K$: "
+        f"{gaps[d, s].index[-1]}, {100 * gaps[d, s].iloc[-1]:.1f} points of loss there)"
+        for s in there
+    )
+    note = "" if scale == "paper" else f", at profile {scale}, {n} seed{'s' * (n > 1)}"
+    return f"- **{name_of(d)}{note}.** Critical $K$: {told}."
 
 
 lines = [grid_result(d, s) for d in datasets for s in SOLVERS]
