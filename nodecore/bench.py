@@ -9,11 +9,13 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +24,8 @@ from tqdm import tqdm
 from nodecore import kernels
 from nodecore.kernels import fused
 from nodecore.protocols import get_protocol
-from nodecore.solve import prepare_fused, solve_fixed
+from nodecore.solve import Solution, prepare_fused, solve_adaptive, solve_fixed
+from nodecore.tableaus import get_tableau
 from nodecore.train import train
 from nodecore.vector_fields import Conv1dField, Conv2dField, MLPField
 
@@ -38,19 +41,23 @@ ms: milliseconds per seed and iteration (a solve and the gradient of all paramet
 repeats. GFLOP/s counts useful arithmetic only: two operations per weight and output it reaches,
 taps beyond the edge left out; forward once, backward twice; nothing that is computed again.
 nodecore fused: as in `train`, set up once; with autograd: as in `solve_fixed`, each call by itself.
+All engines solve the same problems; NFE: evaluations of an adaptive solve, mean over the seeds.
+torchdiffeq's dopri5 estimates 2/3 of the error: it is given 2/3 of the tolerance, for equal steps;
+its fehlberg2 takes the last stage of a step for the first of the next, one evaluation less a step.
 Peak: torch.mm of 1024 x 1024 float32 matrices on one core, times the threads of the row."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is solved: a field (mlp, conv1d, conv2d), a fixed-step solver, an ensemble."""
+    """What is solved: a field (mlp, conv1d, conv2d), an ensemble, a solver with n_steps or rtol."""
 
     name: str
     field: str
     dim: int
     width: int
     solver: str
-    n_steps: int
+    n_steps: int | None
+    rtol: float | None = None
     members: int = 5
     batch: int = 128
     channels: int = 1
@@ -63,8 +70,15 @@ class Case:
             "conv1d": 2 * self.dim * w + edge * w * w,
             "conv2d": 2 * self.channels * self.dim**2 * w + edge**2 * w * w,
         }[self.field]
-        stages = {"euler": 1, "rk4": 4}[self.solver]
-        return 3 * 2 * weights * self.batch * self.n_steps * stages
+        stages = get_tableau(self.solver).n_solution_stages
+        if self.rtol is None:
+            forward = backward = self.n_steps * stages
+        else:
+            solved = self.solve(self.make_field())
+            forward, backward = (
+                n.double().mean() for n in (solved.nfe, solved.n_accepted * stages)
+            )
+        return round(float(forward + 2 * backward) * 2 * weights * self.batch)
 
     def make_field(self) -> nn.Module:
         generators = [torch.Generator().manual_seed(m) for m in range(self.members)]
@@ -73,6 +87,15 @@ class Case:
         if self.field == "conv1d":
             return Conv1dField(self.dim, self.width, generators=generators)
         return Conv2dField(self.channels, self.width, generators=generators)
+
+    def solve(self, vector_field: nn.Module, backend: str = "auto") -> Solution:
+        z0, _ = self.make_states()
+        if self.rtol is None:
+            return solve_fixed(vector_field, z0, self.solver, n_steps=self.n_steps, backend=backend)
+        tolerances = {"rtol": self.rtol, "atol": self.rtol}
+        return solve_adaptive(
+            vector_field, z0, self.solver, **tolerances, instance_axes=1, backend=backend
+        )
 
     def make_states(self) -> tuple[Tensor, Tensor]:
         """z0 and a cotangent of z(T), (members, batch, ...)."""
@@ -96,6 +119,14 @@ CASES = [
     replace(SPHERES, name="spheres 10-D, euler, K = 16", dim=10),
     replace(SPHERES, name="spheres 900-D, euler, K = 1, 1 seed", dim=900, n_steps=1, members=1),
     replace(IMAGES, name="MNIST field, euler, K = 1, batch 256, 1 seed"),
+    *(
+        replace(
+            case, name=f"{name}, {solver}, rtol {rtol:g}", solver=solver, n_steps=None, rtol=rtol
+        )
+        for name, case in (("landscape", LANDSCAPE), ("spheres 2-D", SPHERES))
+        for solver in ("fehlberg21", "dopri5")
+        for rtol in (1e-2, 1e-4)
+    ),
 ]
 GROWTH = {
     "K 16 -> 32": replace(LANDSCAPE, n_steps=32),
@@ -109,12 +140,11 @@ GROWTH = {
 
 
 def nodecore_step(case: Case, backend: str) -> Step:
-    vector_field, (z0, cotangent) = case.make_field(), case.make_states()
+    vector_field, (_, cotangent) = case.make_field(), case.make_states()
     parameters = list(vector_field.parameters())
 
     def step():
-        z = solve_fixed(vector_field, z0, case.solver, n_steps=case.n_steps, backend=backend).z
-        return torch.autograd.grad(z, parameters, cotangent)
+        return torch.autograd.grad(case.solve(vector_field, backend).z, parameters, cotangent)
 
     return step
 
@@ -124,7 +154,7 @@ def prepared_step(case: Case) -> Step:
     vector_field, (z0, cotangent) = case.make_field(), case.make_states()
     layers = vector_field.block_layers()
     tensors = [z0, *(t.detach() for layer in layers for t in (layer.weight, layer.bias))]
-    solve = prepare_fused(vector_field, z0, case.solver, n_steps=case.n_steps)
+    solve = prepare_fused(vector_field, z0, case.solver, n_steps=case.n_steps, rtol=case.rtol)
     tape = solve.tape()
 
     def step():
@@ -159,37 +189,66 @@ def eager_step(case: Case) -> Step:
 
 
 class OneSeed(nn.Module):
-    """The field as one would write it for torchdiffeq."""
+    """The field of one member as one would write it for torchdiffeq."""
 
-    def __init__(self, case: Case):
+    def __init__(self, case: Case, weights: list[Tensor]):
         super().__init__()
-        w, c = case.width, case.channels
+        w1, b1, w2, b2, w3, b3 = weights
+        w, n, c = case.width, case.dim, case.channels
         self.column = case.field == "conv1d"
         if case.field == "mlp":
-            layers = [nn.Linear(case.dim, w), nn.Linear(w, w), nn.Linear(w, case.dim)]
+            layers = [nn.Linear(n, w), nn.Linear(w, w), nn.Linear(w, n)]
+            w1, w2, w3 = w1.T, w2.T, w3.T
         else:
             conv = nn.Conv1d if self.column else nn.Conv2d
             layers = [conv(c, w, 1), conv(w, w, 3, padding=1), conv(w, c, 1)]
+        if self.column:  # rows by tap, then channel
+            w1, w2, w3 = w1.T[:, :, None], w2.view(3, w, w).permute(2, 1, 0), w3.T[:, :, None]
         self.layers = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+        with torch.no_grad():
+            values = (w1, b1, w2, b2, w3, b3)
+            for parameter, value in zip(self.layers.parameters(), values, strict=True):
+                parameter.copy_(value)
+        self.nfe = 0
 
     def forward(self, t, z):
+        self.nfe += 1
         return self.layers(z[:, None])[:, 0] if self.column else self.layers(z)
 
 
-def torchdiffeq_step(case: Case) -> Step:
+def torchdiffeq_solves(case: Case) -> list[tuple[OneSeed, Callable[[], Tensor]]]:
+    """Each member's field and its solve."""
     from torchdiffeq import odeint
 
-    fields = [OneSeed(case) for _ in range(case.members)]
-    z0, cotangent = case.make_states()
-    options = {"step_size": 1 / case.n_steps}
-    span = torch.tensor([0.0, 1.0])
+    span, (z0, _) = torch.tensor([0.0, 1.0]), case.make_states()
+    if case.rtol is None:
+        how = {"method": case.solver, "options": {"step_size": 1 / case.n_steps}}
+    else:
+        method, share = {"dopri5": ("dopri5", 1.5), "fehlberg21": ("fehlberg2", 1.0)}[case.solver]
+        how = {"method": method, "rtol": case.rtol / share, "atol": case.rtol / share}
+    members = zip(*case.make_field().parameters(), strict=True)
+    fields = [OneSeed(case, list(weights)) for weights in members]
+    return [
+        (f, lambda f=f, start=start: odeint(f, start, span, **how)[-1])
+        for f, start in zip(fields, z0, strict=True)
+    ]
+
+
+def torchdiffeq_step(case: Case) -> Step:
+    solves, (_, cotangent) = torchdiffeq_solves(case), case.make_states()
 
     def step():
-        for m, vector_field in enumerate(fields):
-            z = odeint(vector_field, z0[m], span, method=case.solver, options=options)[-1]
-            torch.autograd.grad(z, list(vector_field.parameters()), cotangent[m])
+        for (vector_field, solve), gradient in zip(solves, cotangent, strict=True):
+            torch.autograd.grad(solve(), list(vector_field.parameters()), gradient)
 
     return step
+
+
+def torchdiffeq_nfe(case: Case) -> float:
+    solves = torchdiffeq_solves(case)
+    for _, solve in solves:
+        solve()
+    return sum(vector_field.nfe for vector_field, _ in solves) / len(solves)
 
 
 def bare_convolution_step(case: Case) -> Step:
@@ -225,6 +284,14 @@ class Diffrax:
             [self.PYTHON, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
+    def prepare(self, case: Case) -> dict:
+        """Compile a case, on its own weights and states."""
+        arrays = [*case.make_field().parameters(), *case.make_states()]
+        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+            np.savez(file, *(a.detach().numpy() for a in arrays))
+            file.flush()
+            return self.ask(**asdict(case), arrays=file.name)
+
     def ask(self, **request) -> dict:
         print(json.dumps(request), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
@@ -242,11 +309,15 @@ class Diffrax:
 
 @dataclass
 class Engine:
-    """Something that can be timed: `measure(calls)` gives milliseconds per call."""
+    """Something that can be timed: `measure(calls)` gives milliseconds per call.
+
+    nfe: evaluations of an adaptive solve, mean over the members.
+    """
 
     name: str
     threads: int
     measure: Callable[[int], float]
+    nfe: float | None = None
     calls: int = 1
 
     def warm_up(self):
@@ -254,7 +325,7 @@ class Engine:
         self.calls = max(1, min(200, int(LEAST_MS / self.measure(1))))
 
 
-def torch_engine(name: str, threads: int, step: Step) -> Engine:
+def torch_engine(name: str, threads: int, step: Step, nfe: float | None = None) -> Engine:
     def measure(calls):
         torch.set_num_threads(threads)
         start = time.perf_counter()
@@ -262,7 +333,7 @@ def torch_engine(name: str, threads: int, step: Step) -> Engine:
             step()
         return (time.perf_counter() - start) / calls * 1e3
 
-    return Engine(name, threads, measure)
+    return Engine(name, threads, measure, nfe)
 
 
 def peak_engine() -> Engine:
@@ -271,20 +342,27 @@ def peak_engine() -> Engine:
 
 
 def make_engines(case: Case, diffrax: Diffrax | None) -> list[Engine]:
-    engines = [peak_engine()]
+    engines, fixed = [peak_engine()], case.rtol is None
+
+    def nfe(backend):
+        return None if fixed else case.solve(case.make_field(), backend).nfe.double().mean().item()
+
     if case.field == "conv2d":
         engines.append(torch_engine("bare conv2d", 1, bare_convolution_step(case)))
     elif kernels.status().available:
         step = prepared_step(case)
-        engines += [torch_engine(FUSED, threads, step) for threads in (1, 2)]
-        engines.append(torch_engine(AUTOGRAD, 1, nodecore_step(case, "fused")))
-    engines.append(torch_engine(TORCH, 1, nodecore_step(case, "torch")))
+        engines += [torch_engine(FUSED, threads, step, nfe("fused")) for threads in (1, 2)]
+        engines.append(torch_engine(AUTOGRAD, 1, nodecore_step(case, "fused"), nfe("fused")))
+    engines.append(torch_engine(TORCH, 1, nodecore_step(case, "torch"), nfe("torch")))
     if case.field != "conv2d":
-        engines.append(torch_engine("torch eager bmm", 1, eager_step(case)))
+        if fixed:
+            engines.append(torch_engine("torch eager bmm", 1, eager_step(case)))
         if diffrax:
-            diffrax.ask(**asdict(case))
-            engines.append(Engine(DIFFRAX, 1, lambda calls: diffrax.ask(calls=calls)["ms"]))
-    engines.append(torch_engine(TORCHDIFFEQ, 1, torchdiffeq_step(case)))
+            answer = diffrax.prepare(case)
+            measure = lambda calls: diffrax.ask(calls=calls)["ms"]  # noqa: E731
+            engines.append(Engine(DIFFRAX, 1, measure, answer.get("nfe")))
+    count = None if fixed else torchdiffeq_nfe(case)
+    engines.append(torch_engine(TORCHDIFFEQ, 1, torchdiffeq_step(case), count))
     return engines
 
 
@@ -300,12 +378,14 @@ def take_turns(engines: list[Engine], repeats: int) -> dict[tuple[str, int], lis
 
 
 def measure_case(case: Case, repeats: int, diffrax: Diffrax | None) -> list[dict]:
-    times = take_turns(make_engines(case, diffrax), repeats)
+    engines, flop = make_engines(case, diffrax), case.flop()
+    times = take_turns(engines, repeats)
+    nfe = {(engine.name, engine.threads): engine.nfe for engine in engines}
     peak = 2 * 1024**3 / statistics.median(times.pop(("peak", 1))) / 1e6
     rows = []
     for (engine, threads), values in times.items():
         ms = statistics.median(values) / case.members
-        gflops = case.flop() / ms / 1e6
+        gflops = flop / ms / 1e6
         rows.append(
             row(
                 case.name,
@@ -316,6 +396,7 @@ def measure_case(case: Case, repeats: int, diffrax: Diffrax | None) -> list[dict
                 ms_max=max(values) / case.members,
                 gflops=gflops,
                 peak_gflops=peak,
+                nfe=nfe[engine, threads],
                 share_of_peak=gflops / (peak * threads),
                 x_torchdiffeq=_paired_ratio(times.get((TORCHDIFFEQ, 1)), values),
                 x_diffrax=_paired_ratio(times.get((DIFFRAX, 1)), values),
@@ -326,7 +407,7 @@ def measure_case(case: Case, repeats: int, diffrax: Diffrax | None) -> list[dict
 
 def row(case: str, engine: str, threads: int, **values) -> dict:
     """A row of the JSON file: the same columns always, None where one does not apply."""
-    names = "ms ms_min ms_max gflops peak_gflops share_of_peak x_torchdiffeq x_diffrax"
+    names = "ms ms_min ms_max nfe gflops peak_gflops share_of_peak x_torchdiffeq x_diffrax"
     return {"case": case, "engine": engine, "threads": threads} | {
         **dict.fromkeys([*names.split(), "ratio", "outside_kernel", "peak_memory_mb"]),
         **values,
@@ -456,7 +537,7 @@ def main(out: str | os.PathLike = "_build/bench.json", repeats: int = REPEATS) -
 
 
 HEADER = (
-    f"{'case':58} {'engine':26} {'threads':>7} {'ms (min - max)':>24} {'GFLOP/s':>8} "
+    f"{'case':58} {'engine':26} {'threads':>7} {'ms (min - max)':>24} {'NFE':>6} {'GFLOP/s':>8} "
     f"{'of peak':>7} {'x torchdiffeq':>13} {'x diffrax':>9}"
 )
 
@@ -466,6 +547,7 @@ def _line(row: dict) -> str:
     if row["ms_min"] is not None:
         spread += f" ({row['ms_min']:.3f} - {row['ms_max']:.3f})"
     cells = f"{row['case']:58} {row['engine']:26} {row['threads']:7} {spread:>24} "
+    cells += f"{_or_dash(row['nfe']):>6} "
     if row["ratio"] is not None:
         return cells + f"{row['ratio']:.2f} times as long"
     if row["outside_kernel"] is not None:

@@ -1,6 +1,7 @@
 """The diffrax side of `nodecore.bench`: a process of its own, with JAX and without torch.
 
-Reads one JSON object a line: a case to compile, answered by {}, then {"calls": n}, answered by
+Reads one JSON object a line: a case to compile with the path of its arrays, answered by {}, or by
+{"nfe": evaluations, mean over the members} where it has a tolerance; then {"calls": n}, answered by
 {"ms": milliseconds per call} of a jitted gradient, one member vmapped beside the other.
 """
 
@@ -34,7 +35,27 @@ class RK4(diffrax.AbstractERK):
         return 4
 
 
-SOLVERS = {"euler": diffrax.Euler, "rk4": RK4}
+class Fehlberg21(diffrax.AbstractERK):
+    """Fehlberg's method of order 2(1), which diffrax leaves to its users too."""
+
+    tableau = diffrax.ButcherTableau(
+        c=np.array([0.5, 1.0]),
+        b_sol=np.array([1 / 512, 255 / 256, 1 / 512]),
+        b_error=np.array([-1 / 512, 0.0, 1 / 512]),
+        a_lower=(np.array([0.5]), np.array([1 / 256, 255 / 256])),
+    )
+    interpolation_cls = diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
+
+    def order(self, terms):
+        return 2
+
+
+SOLVERS = {
+    "euler": diffrax.Euler,
+    "rk4": RK4,
+    "dopri5": diffrax.Dopri5,
+    "fehlberg21": Fehlberg21,
+}
 
 
 def mlp(t, z, p):
@@ -54,41 +75,57 @@ def conv1d(t, z, p):
 FIELDS = {"mlp": mlp, "conv1d": conv1d}
 
 
-def random_arrays(case):
+def load_arrays(case):
     """Parameters, z0 and a cotangent of z(T), members first."""
-    rng = np.random.default_rng(0)
-    members, dim, width = case["members"], case["dim"], case["width"]
-    n, taps = (1, 3) if case["field"] == "conv1d" else (dim, 1)
-    shapes = [(n, width), (width,), (taps * width, width), (width,), (width, n), (n,)]
-    parameters = [
-        np.zeros((members, *s)) if len(s) == 1 else rng.normal(0, s[0] ** -0.5, (members, *s))
-        for s in shapes
-    ]
-    states = [rng.normal(size=(members, case["batch"], dim)) for _ in range(2)]
-    return [jnp.asarray(a, jnp.float32) for a in parameters], *map(jnp.float32, states)
+    with np.load(case["arrays"]) as stored:
+        arrays = [jnp.asarray(stored[name]) for name in stored.files]
+    return arrays[:-2], *arrays[-2:]
 
 
-def make_step(case, adjoint):
-    """A jitted call: the gradient of <z(T), cotangent> for all members."""
-    term, n_steps = diffrax.ODETerm(FIELDS[case["field"]]), case["n_steps"]
+def make_solve(case, adjoint, max_steps):
+    """The solve of one member as a function of its parameters and z0."""
+    term, solver = diffrax.ODETerm(FIELDS[case["field"]]), SOLVERS[case["solver"]]()
+    if case["rtol"] is None:
+        first_step, controller = 1.0 / case["n_steps"], diffrax.ConstantStepSize()
+    else:
+        first_step, controller = None, diffrax.PIDController(case["rtol"], case["rtol"])
 
-    def final_state(parameters, z0):
+    def solve(parameters, z0):
         return diffrax.diffeqsolve(
             term,
-            SOLVERS[case["solver"]](),
+            solver,
             0.0,
             1.0,
-            1.0 / n_steps,
+            first_step,
             z0,
             parameters,
+            stepsize_controller=controller,
             adjoint=adjoint,
-            max_steps=n_steps,
-        ).ys[0]
+            max_steps=max_steps,
+        )
 
-    parameters, z0, cotangent = random_arrays(case)
+    return solve
+
+
+def count(case):
+    """Steps tried, most of a member, and evaluations, mean over the members."""
+    solve = make_solve(case, diffrax.RecursiveCheckpointAdjoint(), 4096)
+    parameters, z0, _ = load_arrays(case)
+    stats = jax.jit(jax.vmap(lambda p, z: solve(p, z).stats))(parameters, z0)
+    # The first step size costs two. Dopri5 takes its last stage on into the next step, after one
+    # for the first; diffrax lets Fehlberg's method compute all three stages whenever it tries.
+    tried = stats["num_steps"]
+    more = 1 + 6 * tried if case["solver"] == "dopri5" else 3 * tried
+    return int(tried.max()), float((2 + more).mean())
+
+
+def make_step(case, adjoint, max_steps):
+    """A jitted call: the gradient of <z(T), cotangent> for all members."""
+    solve = make_solve(case, adjoint, max_steps)
+    parameters, z0, cotangent = load_arrays(case)
 
     def loss(parameters):
-        return (jax.vmap(final_state)(parameters, z0) * cotangent).sum()
+        return (jax.vmap(lambda p, z: solve(p, z).ys[0])(parameters, z0) * cotangent).sum()
 
     gradient = jax.jit(jax.grad(loss))
     return lambda: jax.block_until_ready(gradient(parameters))
@@ -101,10 +138,10 @@ def time_calls(step, calls):
     return (time.perf_counter() - start) / calls * 1e3
 
 
-def faster_step(case):
+def faster_step(case, n_steps):
     """diffrax offers two adjoints that differentiate the steps themselves: the faster one here."""
-    adjoints = diffrax.RecursiveCheckpointAdjoint(case["n_steps"]), diffrax.DirectAdjoint()
-    steps = [make_step(case, adjoint) for adjoint in adjoints]
+    adjoints = diffrax.RecursiveCheckpointAdjoint(n_steps), diffrax.DirectAdjoint()
+    steps = [make_step(case, adjoint, n_steps) for adjoint in adjoints]
     for step in steps:
         step()
     return min(steps, key=lambda step: min(time_calls(step, 1) for _ in range(3)))
@@ -118,7 +155,10 @@ def main():
         if "calls" in request:
             answer["ms"] = time_calls(step, request["calls"])
         else:
-            step = faster_step(request)
+            n_steps = request["n_steps"]
+            if request["rtol"] is not None:
+                n_steps, answer["nfe"] = count(request)
+            step = faster_step(request, n_steps)
         print(json.dumps(answer), flush=True)
 
 
