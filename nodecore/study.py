@@ -5,9 +5,10 @@ as one ensemble. Its evidence is looked for in the committed store, then in the 
 what is in neither is trained and written to the scratch store.
 """
 
+import math
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +43,10 @@ TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 @dataclass(frozen=True)
 class Run:
-    """One ensemble to train. Give one of n_steps, rtol or controller. Raises ValueError."""
+    """One ensemble to train. Give one of n_steps, rtol or controller. Raises ValueError.
+
+    T: the time to integrate over, 1 in the paper; n_steps fill it.
+    """
 
     dataset: str
     train_solver: str
@@ -51,6 +55,7 @@ class Run:
     controller: str | None = None
     seeds: tuple[int, ...] = SEEDS
     profile: str = "paper"
+    T: float = 1.0
 
     def __post_init__(self):
         check_seeds(self.seeds)
@@ -58,6 +63,8 @@ class Run:
         check_dataset(self.dataset)
         get_tableau(self.train_solver)
         get_protocol(self.dataset, self.profile)
+        if not 0 < self.T < math.inf:
+            raise ValueError(f"T = {self.T!r}: give a time > 0")
         if [self.n_steps, self.rtol, self.controller].count(None) != 2:
             raise ValueError(f"{self}: give exactly one of n_steps, rtol and controller")
         if self.n_steps is not None:
@@ -70,7 +77,9 @@ class Run:
 
     @property
     def study(self) -> str:
-        """The study it belongs to, `<dataset>-<train solver>` or `<dataset>-adaption`."""
+        """The study it belongs to: `<dataset>-<train solver>`, `-adaption`, or `-growing-T`."""
+        if self.T != 1.0:
+            return f"{self.dataset}-growing-T"
         return f"{self.dataset}-{'adaption' if self.controller else self.train_solver}"
 
     @property
@@ -82,11 +91,12 @@ class Run:
             what = f"{self.train_solver}-tol{float(self.rtol)!r}".removesuffix(".0")
         else:
             what = f"{self.train_solver}-{self.controller}"
-        return f"{what}-seeds{_ranges(self.seeds)}"
+        time = "" if self.T == 1.0 else f"-T{self.T:g}"
+        return f"{what}{time}-seeds{_ranges(self.seeds)}"
 
     @property
     def protocol(self) -> Protocol:
-        return get_protocol(self.dataset, self.profile)
+        return replace(get_protocol(self.dataset, self.profile), T=self.T)
 
     def path(self, root: Path) -> Path:
         """Where its JSON lies below a root."""
@@ -142,8 +152,29 @@ def _adaption_runs(dataset):
     return (*few, *(Run(dataset, "euler", controller=n, seeds=more) for n in SEEN_MORE if more))
 
 
+GROWING_T = (1, 2, 4, 8, 16)
+GROWING_T_STEP = 1 / 8  # far too long for a training at T = 1
+
+
+def growing_runs(dataset: str, profile: str = "paper", seeds: tuple = SEEDS) -> tuple[Run, ...]:
+    """Euler at one step size over longer and longer times; T = 1 belongs to `<dataset>-euler`."""
+    steps = [(float(T), round(T / GROWING_T_STEP)) for T in GROWING_T]
+    return tuple(Run(dataset, "euler", k, seeds=seeds, profile=profile, T=T) for T, k in steps)
+
+
+def _tolerance_runs(dataset, solver):
+    """At a reduced scale: fine tolerances take hundreds of evaluations."""
+    return tuple(Run(dataset, solver, rtol=r, profile="laptop") for r in TOLERANCES)
+
+
 STUDIES = {
     **{name: _grid_runs(name, grid) for name, grid in GRIDS.items()},
+    **{
+        f"{dataset}-{solver}": _tolerance_runs(dataset, solver)
+        for dataset in ("spheres2", "landscape")
+        for solver in ("fehlberg21", "dopri5")
+    },
+    "spheres2-growing-T": growing_runs("spheres2")[1:],
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
 }
 
@@ -314,8 +345,8 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
     rows = []
     for group, settings, own in _test_groups(run, trained):
         field, head = (take_members(module, group) for module in (trained.field, trained.head))
-        train_accuracy = accuracy(field, head, training, own)
-        grid = dict(cross_solver_grid(field, head, test, settings))
+        train_accuracy = accuracy(field, head, training, own, run.T)
+        grid = dict(cross_solver_grid(field, head, test, settings, run.T))
         common = [
             {
                 **_member_values(trained, member, float(train_accuracy[i]), largest_share),

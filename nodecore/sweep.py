@@ -284,7 +284,7 @@ def _largest_change(evidence):
     for (solver, n_steps, rtol), rows in evidence.records.groupby(keys, dropna=False):
         fixed = pd.notna(n_steps)
         setting = TestSetting(solver, int(n_steps) if fixed else None, None if fixed else rtol)
-        values = accuracy(evidence.field, evidence.head, test, setting)
+        values = accuracy(evidence.field, evidence.head, test, setting, evidence.run.T)
         members = [evidence.run.seeds.index(seed) for seed in rows["seed"]]
         changes.append(np.abs(values[members].numpy() - rows["accuracy"].to_numpy()).max())
     return round(max(changes) * len(test))

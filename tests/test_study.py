@@ -15,6 +15,7 @@ from nodecore import train as training
 from nodecore.adapt import Algorithm1
 from nodecore.checkpoint import Checkpoint
 from nodecore.evaluate import TestSetting, cross_solver_settings
+from nodecore.solve import solve_fixed
 from nodecore.study import GRIDS, STUDIES, Run, agreement_gaps, find, get_study, obtain
 from nodecore.train import Trained, make_model
 
@@ -326,6 +327,22 @@ def test_an_adaptive_run_is_tested_over_the_tolerances(tmp_path):
     own = frame[(frame.test_solver == "fehlberg21") & (frame.test_rtol == 0.1)]
     assert len(own) == 1
     assert frame["nfe_per_iteration"].iloc[0] > 2
+
+
+def test_a_longer_time_is_trained_and_tested_over(tmp_path):
+    run = Run("spheres2", "euler", n_steps=4, T=2.0, seeds=(0,), profile="smoke")
+    assert run.path(tmp_path).parts[-3:] == (
+        *("spheres2-growing-T", "smoke"),
+        "euler-K4-T2-seeds0.json",
+    )
+    assert run.protocol.digest != replace(run, T=1.0).protocol.digest
+    evidence = obtain(run, root=tmp_path, **QUIET)
+    frame, test = evidence.records, run.protocol.load()[1]
+    for solver, n_steps in (("euler", 4), ("midpoint", 2)):
+        z = solve_fixed(evidence.field, test.x[None], solver, n_steps=n_steps, t=(0.0, 2.0)).z
+        expected = float((evidence.head(z)[0].argmax(-1) == test.y).double().mean())
+        rows = frame[(frame.test_solver == solver) & (frame.test_n_steps == n_steps)]
+        assert rows["accuracy"].tolist() == [expected]
 
 
 # --- names ----------------------------------------------------------------------------------------
