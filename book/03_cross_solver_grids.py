@@ -674,7 +674,9 @@ def batch_result(low, high, fails, agrees, seen):
 
 
 def trend_result():
-    limit = 0.05 / max(1, len(trends))
+    if not trends:
+        return ""
+    limit = 0.05 / len(trends)
     sloped = [key for key, t in trends.items() if t.p_slope < limit]
     level = [abs(100 * t.slope) for key, t in trends.items() if key not in sloped]
     text = (
