@@ -41,6 +41,7 @@ check_parameters()
 
 # %% tags=["hide-input"]
 import copy
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -52,6 +53,7 @@ from nodecore import plots, study
 from nodecore.crossings import find_crossings, separated_starts
 from nodecore.datasets import landscape_field
 from nodecore.evaluate import AGREEMENT, TestSetting, cross_solver_grid, predict
+from nodecore.explorers import TrajectoryExplorer
 from nodecore.fixed_points import find_fixed_points, value_and_jacobian, winding_number
 from nodecore.solve import solve_fixed
 
@@ -180,6 +182,27 @@ for column, (name, run) in enumerate(runs.items()):
 below.legend(loc="lower right", ncols=2)
 fig.legend(handles=plots.trajectory_handles(CLASSES), loc="outside lower center", ncols=4)
 plots.stamp_profile(fig, profile)
+
+# %% [markdown]
+# ## Move the step yourself
+#
+# Every model that was trained for this chapter, with its weights. Take the slider: solved as it was
+# trained, the accuracy is at the ring; at other steps and under other solvers a coarsely trained
+# model loses it, and its trajectories cross in other places. A click in the plane starts a
+# trajectory of your own.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under the solver and the number of steps that you choose, coloured by the true class, with a ring at every crossing; the tint shows the class that the model gives to a start there. Below the slider: accuracy over the whole test set against the number of steps, ringed at the training step. Everything is computed in the page from the weights behind the records: energy landscape and, where they are stored, spheres in 2-D; scale, seeds and records: table above (as published: paper scale, 5 seeds, `book/results/landscape-euler` and `spheres2-euler`).", "name": "fig-trajectory-explorer"}}
+stored = [
+    study.find(replace(run, profile=profile))
+    for name in ("landscape-euler", "spheres2-euler")
+    for run in study.get_study(name)
+]
+explorer = TrajectoryExplorer.from_evidence(
+    [models["coarse"], models["fine"], *filter(None, stored)],
+    classes={"landscape": CLASSES, "spheres2": ["inner and outer shell", "middle shell"]},
+    seed=shown_seed,
+)
+explorer
 
 # %% [markdown]
 # ## Do the crossings vanish when the step is halved?

@@ -219,6 +219,8 @@ def execute(notebook: Path, parameters: dict[str, Any], cwd: Path) -> tuple[floa
                 progress_bar=False,
                 request_save_on_cell_execute=False,
                 config=_kernel_sockets(sockets),
+                # A page holds an explorer's state once, in its HTML.
+                store_widget_state=False,
                 extra_arguments=["--IPKernelApp.log_level=50"],
             )
     except PapermillExecutionError as error:

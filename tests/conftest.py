@@ -2,11 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from browsing import FLAGS
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from nodecore.book import ROOT, build_book
 
@@ -53,6 +56,14 @@ def browser_path() -> str:
     if BROWSER is None:
         pytest.skip(NO_BROWSER)
     return BROWSER
+
+
+@pytest.fixture(scope="session")
+def browser(browser_path: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -14,19 +14,8 @@ PACKAGE = Path(next(iter(nodecore.__path__)))
 ORDER = [
     *("seeding", "tableaus", "kernels", "solve", "adapt", "datasets", "adaption", "protocols"),
     *("vector_fields", "train", "evaluate", "margins", "crossings", "fixed_points", "lipschitz"),
-    *(
-        "store",
-        "checkpoint",
-        "study",
-        "cluster",
-        "sweep",
-        "summary",
-        "paper",
-        "plots",
-        "figures",
-        "parameters",
-    ),
-    *("book", "bench_diffrax", "bench", "__main__"),
+    *("store", "checkpoint", "study", "cluster", "sweep", "summary", "paper", "plots", "figures"),
+    *("explorers", "parameters", "book", "bench_diffrax", "bench", "__main__"),
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

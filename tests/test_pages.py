@@ -8,27 +8,15 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import jupytext
 import pandas as pd
 import pytest
+from browsing import listen
 from bs4 import BeautifulSoup
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from nodecore import store
 from nodecore.book import ROOT, pages
 
 PAGES = pages(ROOT / "_toc.yml")
 CHAPTERS = [page for page in PAGES if page[5:7].isdigit()]
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-LOCAL = ("file:", "data:", "blob:")
-
-
-@pytest.fixture(scope="session")
-def browser(browser_path: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -50,30 +38,12 @@ def visit(browser: Browser, html: Path) -> Iterator:
         page.wait_for_function(
             "!window.MathJax?.startup || MathJax.startup.promise.then(() => true)"
         )
+        page.wait_for_function("!document.querySelector('.nodecore-explorer:not([data-ready])')")
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-
-
-def listen(page: Page) -> list[str]:
-    """Whatever goes wrong on a page from now on: requests, scripts, console."""
-    complaints: list[str] = []
-
-    def on_request(request) -> None:
-        if not request.url.startswith(LOCAL):
-            complaints.append(f"asks the network for {request.url}")
-
-    def on_console(message) -> None:
-        if message.type == "error":
-            complaints.append(f"console: {message.text}")
-
-    page.on("request", on_request)
-    page.on("console", on_console)
-    page.on("pageerror", lambda error: complaints.append(f"script: {error}"))
-    page.on("requestfailed", lambda request: complaints.append(f"missing: {request.url}"))
-    return complaints
 
 
 # --- in the browser --------------------------------------------------------------------------

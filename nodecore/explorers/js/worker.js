@@ -1,0 +1,83 @@
+// What takes longer than a frame, off the page's thread: accuracy over all points, the class of
+// every start in the view, accuracy against the number of steps.
+//
+// Messages in: {model, x, y}, then {id, setting, view, curve}; a newer one ends what is under way
+// after its accuracy. Messages out: {id, accuracy}, {id, regions, size}, {id, nSteps, accuracy}.
+
+import { classify } from "./layers.js";
+import { makeModel } from "./models.js";
+import { solveSetting } from "./solver.js";
+
+const SLICE = 64; // points between two looks at the messages
+const REGION_SIZES = [40, 120]; // points along each axis of the view, coarse and fine
+const FINE_STEPS = 300; // beyond so many evaluations a start, the coarse picture has to do
+
+let data = null;
+let newest = 0;
+
+self.onmessage = async ({ data: message }) => {
+  if (message.model) {
+    data = { ...message, ...makeModel(message.model) };
+    return;
+  }
+  const { id, setting, view, curve } = message;
+  newest = id;
+  self.postMessage({ id, accuracy: accuracy(setting) });
+  if (view) await sendRegions(id, setting, view);
+  for (const nSteps of curve) {
+    const value = await accuracyInSlices(id, { ...setting, nSteps });
+    if (value === null) return;
+    self.postMessage({ id, nSteps, value });
+  }
+};
+
+function accuracy(setting) {
+  return countRight(setting, 0, data.y.length) / data.y.length;
+}
+
+async function accuracyInSlices(id, setting) {
+  let right = 0;
+  for (let first = 0; first < data.y.length; first += SLICE) {
+    if (await overtaken(id)) return null;
+    right += countRight(setting, first, Math.min(first + SLICE, data.y.length));
+  }
+  return right / data.y.length;
+}
+
+function countRight(setting, first, last) {
+  const classes = predict(setting, data.x.subarray(2 * first, 2 * last));
+  return classes.reduce((n, label, i) => n + (label === data.y[first + i]), 0);
+}
+
+function predict(setting, points) {
+  return classify(data.head, solveSetting(data.field, setting, points));
+}
+
+/** The class of each start on a grid over the view [x0, x1, y0, y1], row by row from the top. */
+async function sendRegions(id, setting, [x0, x1, y0, y1]) {
+  for (const size of REGION_SIZES) {
+    if (size > REGION_SIZES[0] && setting.nSteps * setting.tableau.b.length > FINE_STEPS) return;
+    const regions = new Uint8Array(size * size);
+    for (let row = 0; row < size; row++) {
+      if (await overtaken(id)) return;
+      const points = new Float64Array(2 * size);
+      for (let column = 0; column < size; column++) {
+        points[2 * column] = x0 + ((column + 0.5) / size) * (x1 - x0);
+        points[2 * column + 1] = y1 - ((row + 0.5) / size) * (y1 - y0);
+      }
+      regions.set(predict(setting, points), row * size);
+    }
+    self.postMessage({ id, regions, size });
+  }
+}
+
+let breath = 0;
+
+/** Whether a newer message has come; lets one in every few milliseconds. */
+async function overtaken(id) {
+  if (performance.now() - breath > 12) {
+    await new Promise((resolve) => setTimeout(resolve));
+    breath = performance.now();
+  }
+  return id !== newest;
+}
