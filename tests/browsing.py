@@ -1,5 +1,7 @@
 """What tests in a real browser share."""
 
+import re
+
 from playwright.sync_api import Page
 
 FLAGS = [
@@ -26,3 +28,27 @@ def listen(page: Page, allowed: tuple[str, ...] = LOCAL) -> list[str]:
     page.on("pageerror", lambda error: complaints.append(f"script: {error}"))
     page.on("requestfailed", lambda request: complaints.append(f"missing: {request.url}"))
     return complaints
+
+
+def as_html(explorer) -> str:
+    """What a page gets of an explorer."""
+    return explorer if isinstance(explorer, str) else explorer._repr_mimebundle_()[0]["text/html"]
+
+
+class ExplorerReader:
+    """What a reader does with one explorer of a page, and sees there."""
+
+    def __init__(self, page: Page, number: int = 0):
+        self.page, self.root = page, page.locator(".nodecore-explorer").nth(number)
+
+    def choose(self, label: str, text: str) -> None:
+        self.root.get_by_label(label, exact=True).select_option(label=text)
+
+    def number(self, name: str) -> float:
+        text = self.root.locator(f"[data-number={name}]").text_content()
+        return float(re.sub(r"[,\s%]", "", text))
+
+    def settle(self) -> None:
+        """Wait until what is shown is computed for what is asked."""
+        self.page.evaluate("() => new Promise(r => requestAnimationFrame(() => setTimeout(r)))")
+        self.root.locator("dl:not([aria-busy=true])").wait_for()

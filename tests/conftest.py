@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browsing import FLAGS
+from browsing import FLAGS, as_html, listen
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
@@ -18,6 +18,10 @@ settings.load_profile("repeatable")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+EXPLORER_PAGE = (
+    "<!doctype html><html data-theme='light'><meta charset='utf-8'>"
+    "<meta name='viewport' content='width=device-width'><body>{}"
+)
 NO_BROWSER = "no browser found, the built pages are NOT checked: apt-get install chromium"
 
 
@@ -64,6 +68,27 @@ def browser(browser_path: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def visit_explorers(browser: Browser, tmp_path: Path) -> Iterator:
+    """Open a page of explorers (or their HTML) from the disk; what goes wrong in `.complaints`."""
+    contexts = []
+
+    def open_page(*shown, **options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000)
+        page.complaints = listen(page)
+        file = tmp_path / f"{len(contexts)}.html"
+        file.write_text(EXPLORER_PAGE.format("\n".join(map(as_html, shown))))
+        page.goto(file.as_uri())
+        page.wait_for_function("!document.querySelector('.nodecore-explorer:not([data-ready])')")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from browsing import listen
+from browsing import ExplorerReader, as_html
 from torch import nn
 
 from nodecore import plots, store, study
@@ -175,50 +175,12 @@ def test_the_colours_are_the_books():
 # --- in the browser -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def visit(browser, tmp_path):
-    """Open a page of explorers (or their HTML) from the disk; what goes wrong in `.complaints`."""
-    contexts = []
+class Reader(ExplorerReader):
+    """A reader with a trajectory explorer."""
 
-    def open_page(*shown, **options):
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(20_000)
-        page.complaints = listen(page)
-        file = tmp_path / f"{len(contexts)}.html"
-        file.write_text(PAGE.format("\n".join(map(as_html, shown))))
-        page.goto(file.as_uri())
-        page.wait_for_function("!document.querySelector('.nodecore-explorer:not([data-ready])')")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-PAGE = (
-    "<!doctype html><html data-theme='light'><meta charset='utf-8'>"
-    "<meta name='viewport' content='width=device-width'><body>{}"
-)
-
-
-def as_html(shown):
-    return shown if isinstance(shown, str) else shown._repr_mimebundle_()[0]["text/html"]
-
-
-class Reader:
-    """What a reader does with one explorer of a page, and sees there."""
-
-    def __init__(self, page, number=0):
-        self.page, self.root = page, page.locator(".nodecore-explorer").nth(number)
-        self.slider = self.root.get_by_label("number of test steps K")
-
-    def choose(self, label, text):
-        self.root.get_by_label(label, exact=True).select_option(label=text)
-
-    def number(self, name):
-        text = self.root.locator(f"[data-number={name}]").text_content()
-        return float(re.sub(r"[,\s%]", "", text))
+    @property
+    def slider(self):
+        return self.root.get_by_label("number of test steps K")
 
     def steps_by_keyboard(self, n_steps):
         """From 1, double and add one: a key press for each binary digit, and one for each 1."""
@@ -237,11 +199,6 @@ class Reader:
         self.page.mouse.down()
         self.page.mouse.move(x[1], y, steps=8)
         self.page.mouse.up()
-
-    def settle(self):
-        """Wait until what is shown is computed for what is asked."""
-        self.page.evaluate("() => new Promise(r => requestAnimationFrame(() => setTimeout(r)))")
-        self.root.locator("dl[aria-busy=false]").wait_for()
 
     def numbers(self):
         self.settle()
@@ -266,8 +223,8 @@ BY_KEYBOARD = [  # training step, seed, solver, test steps
 ]
 
 
-def test_the_numbers_by_keyboard_are_those_of_nodecore(visit, html, explorer):
-    reader = Reader(visit(html))
+def test_the_numbers_by_keyboard_are_those_of_nodecore(visit_explorers, html, explorer):
+    reader = Reader(visit_explorers(html))
     counted = 0
     for trained, seed, solver, n_steps in BY_KEYBOARD:
         reader.choose("trained with", f"h = 1/{trained}")
@@ -288,8 +245,8 @@ def test_the_numbers_by_keyboard_are_those_of_nodecore(visit, html, explorer):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.35, 0.5, 0.8])
-def test_the_numbers_by_mouse_are_those_of_nodecore(visit, html, explorer, share):
-    reader = Reader(visit(html))
+def test_the_numbers_by_mouse_are_those_of_nodecore(visit_explorers, html, explorer, share):
+    reader = Reader(visit_explorers(html))
     reader.choose("data set", "mine")
     reader.choose("seed", "5 (did not train)")
     reader.steps_by_mouse(share)
@@ -300,8 +257,8 @@ def test_the_numbers_by_mouse_are_those_of_nodecore(visit, html, explorer, share
     assert reader.page.complaints == []
 
 
-def test_what_is_said_aloud_are_the_numbers(visit, html):
-    reader = Reader(visit(html))
+def test_what_is_said_aloud_are_the_numbers(visit_explorers, html):
+    reader = Reader(visit_explorers(html))
     reader.steps_by_keyboard(3)
     found = reader.numbers()
     said = reader.root.locator("[aria-live=polite]")
@@ -312,9 +269,9 @@ def test_what_is_said_aloud_are_the_numbers(visit, html):
     assert reader.slider.get_attribute("aria-valuetext") == "K = 3, h = 1/3"
 
 
-def test_two_explorers_do_not_disturb_each_other(visit, html):
+def test_two_explorers_do_not_disturb_each_other(visit_explorers, html):
     own = TrajectoryExplorer(*own_model(), *points(), n_steps=5)
-    page = visit(html, own)
+    page = visit_explorers(html, own)
     first, second = Reader(page, 0), Reader(page, 1)
     before = second.numbers()
     first.steps_by_keyboard(7)
@@ -326,8 +283,8 @@ def test_two_explorers_do_not_disturb_each_other(visit, html):
     assert page.complaints == []
 
 
-def test_every_control_has_a_name(visit, html):
-    page = visit(html)
+def test_every_control_has_a_name(visit_explorers, html):
+    page = visit_explorers(html)
     root = page.locator(".nodecore-explorer")
     controls = root.locator("select, input, button, canvas[tabindex]")
     assert controls.count() >= 10
@@ -339,8 +296,8 @@ def test_every_control_has_a_name(visit, html):
         assert name, control.evaluate("c => c.outerHTML")
 
 
-def test_a_click_and_the_keyboard_start_trajectories(visit, html):
-    page = visit(html)
+def test_a_click_and_the_keyboard_start_trajectories(visit_explorers, html):
+    page = visit_explorers(html)
     Reader(page).choose("background", "nothing")
     settle(page)
     canvas = page.locator("canvas[tabindex]")
@@ -369,8 +326,8 @@ def settle(page):
 
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
-def test_play_runs_through_time_and_pauses(visit, html, motion):
-    page = visit(html, reduced_motion=motion)
+def test_play_runs_through_time_and_pauses(visit_explorers, html, motion):
+    page = visit_explorers(html, reduced_motion=motion)
     slider = page.get_by_label("time t")
     page.evaluate(
         "() => { window.seen = new Set(); const s = document.querySelector('.nodecore-explorer')"
@@ -391,8 +348,8 @@ def test_play_runs_through_time_and_pauses(visit, html, motion):
     assert page.complaints == []
 
 
-def test_it_follows_the_theme_of_the_page(visit, html):
-    page = visit(html)
+def test_it_follows_the_theme_of_the_page(visit_explorers, html):
+    page = visit_explorers(html)
     section = "document.querySelector('.nodecore-explorer').shadowRoot.querySelector('section')"
     ink = f"getComputedStyle({section}).color"
     light = page.evaluate(ink)
@@ -403,8 +360,8 @@ def test_it_follows_the_theme_of_the_page(visit, html):
 
 
 @pytest.mark.parametrize("width", [360, 1200])
-def test_it_fits_any_width_and_is_sharp(visit, html, width):
-    page = visit(html, viewport={"width": width, "height": 900}, device_scale_factor=2)
+def test_it_fits_any_width_and_is_sharp(visit_explorers, html, width):
+    page = visit_explorers(html, viewport={"width": width, "height": 900}, device_scale_factor=2)
     settle(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     canvas = page.locator("canvas[tabindex]")
@@ -454,8 +411,8 @@ def lose_models(state):
         (lambda state: state.update(seed=99), "seed = 99"),
     ],
 )
-def test_damaged_state_is_named_in_the_widget(visit, html, damage, told):
-    page = visit(damaged(html, damage))
+def test_damaged_state_is_named_in_the_widget(visit_explorers, html, damage, told):
+    page = visit_explorers(damaged(html, damage))
     alert = page.get_by_role("alert")
     alert.wait_for()
     assert told in alert.text_content()
@@ -465,14 +422,14 @@ def test_damaged_state_is_named_in_the_widget(visit, html, damage, told):
 # --- how fast -----------------------------------------------------------------------------------
 
 
-def test_how_fast_it_is(visit, html, capsys):
+def test_how_fast_it_is(visit_explorers, html, capsys):
     """First paint, a drag's redraw, the accuracy that follows: measured and printed."""
     field, head = ensemble()
     x, y = points(1000)
     landscape = TrajectoryExplorer(field, head, x, y, n_steps=32)  # the landscape's network
     told = []
     for name, shown in (("dense field", landscape), ("convolution", html)):
-        page = visit(shown)
+        page = visit_explorers(shown)
         reader = Reader(page)
         reader.settle()
         paint = page.evaluate("performance.getEntriesByName('explorer-redraw')[0]")

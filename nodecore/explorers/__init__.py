@@ -5,7 +5,8 @@ shows it as a widget with two-way traits; a built page holds the same module bes
 neither runs, a picture remains.
 """
 
+from nodecore.explorers.grid import GridExplorer
 from nodecore.explorers.packing import Model
 from nodecore.explorers.trajectory import TrajectoryExplorer
 
-__all__ = ["Model", "TrajectoryExplorer"]
+__all__ = ["GridExplorer", "Model", "TrajectoryExplorer"]

@@ -2,7 +2,7 @@
 
 import base64
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,6 +168,11 @@ def _plain_layers(name, module):
                 "by nn.ReLU, nn.Tanh or none: give these in nn.Sequential, or a field of nodecore"
             )
     return found
+
+
+def pack_points(models: Mapping[str, Model], starts: Mapping[str, Tensor]) -> list[dict]:
+    """The points of each data set, taken from one of its models; drawn from the `starts`."""
+    return [model.dataset_data(starts[name]) for name, model in models.items()]
 
 
 def pack_tableau(tableau: ButcherTableau) -> dict:

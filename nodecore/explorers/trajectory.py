@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from nodecore import plots
-from nodecore.crossings import Crossings, find_crossings, refined_path, separated_starts
+from nodecore.crossings import Crossings, separated_starts
 from nodecore.explorers.bundle import bundle
 from nodecore.explorers.host import Explorer
-from nodecore.explorers.packing import Model, pack_tableau
+from nodecore.explorers.packing import Model, pack_points, pack_tableau
+from nodecore.explorers.runs import CHORDS, draw_run
 from nodecore.solve import solve_fixed
 from nodecore.study import Evidence
 from nodecore.tableaus import ButcherTableau, get_tableau
 
 MAX_STEPS = 512
-CHORDS = 64  # that a trajectory of a solver of higher order than 1 is drawn with, at least
 
 
 class TrajectoryExplorer(Explorer):
@@ -27,8 +27,9 @@ class TrajectoryExplorer(Explorer):
     field, head, x, y: as for Model; `others`: further models to choose from. solvers: names of
     test solvers, or tableaus. n_starts: how many trajectories are drawn, from starts far apart.
     Every trait can be set and read, here and with the mouse: dataset, train_n_steps, seed, solver,
-    n_steps, time (0 to 1), regions ("starts", "ends", "none"), show_field, and launched, the
-    starts [x, y] of trajectories of one's own. `accuracy` and `crossings` follow them.
+    n_steps, time (0 to 1), regions ("starts", "ends", "none"), view ("states", "starts"),
+    show_field, and launched, the starts [x, y] of trajectories of one's own. `accuracy` and
+    `crossings` follow.
 
     Raises ValueError for a model that cannot be shown, TraitError for a state that is not there.
     """
@@ -42,6 +43,7 @@ class TrajectoryExplorer(Explorer):
     n_steps = traitlets.Int(8).tag(sync=True)
     time = traitlets.Float(1.0, min=0.0, max=1.0).tag(sync=True)
     regions = traitlets.Enum(["starts", "ends", "none"], "starts").tag(sync=True)
+    view = traitlets.Enum(["states", "starts"], "states").tag(sync=True)
     show_field = traitlets.Bool(False).tag(sync=True)
     launched = traitlets.List(
         traitlets.List(traitlets.Float(), minlen=2, maxlen=2), default_value=[]
@@ -102,9 +104,7 @@ class TrajectoryExplorer(Explorer):
         order = list(self._points)
         models = sorted(self._models, key=lambda m: (order.index(m.dataset), m.train_n_steps or 0))
         return {
-            "datasets": [
-                model.dataset_data(self._starts[name]) for name, model in self._points.items()
-            ],
+            "datasets": pack_points(self._points, self._starts),
             "models": [model.model_data() for model in models],
             "solvers": [pack_tableau(tableau) for tableau in self._tableaus.values()],
             "max_steps": MAX_STEPS,
@@ -162,32 +162,12 @@ class TrajectoryExplorer(Explorer):
 
     @property
     def crossings(self) -> Crossings:
-        """Crossings of the trajectories drawn, of those that stay finite.
+        """Crossings of the trajectories drawn, of those that stay finite."""
+        return self._run().crossings
 
-        A step of a solver of higher order is a curve, cut into chords as it is drawn.
-        """
-        path = self._path()
-        finite = path.isfinite().all(0).all(1)
-        return find_crossings(path[:, finite], substeps=self._n_chords)
-
-    @property
-    def _n_chords(self):
-        if self._tableaus[self.solver].order == 1:
-            return 1
-        return max(1, min(8, CHORDS // self.n_steps))
-
-    def _path(self):
-        """The trajectories drawn, (n_points, n_starts, 2) float64."""
-        field, _ = self.model.member(self.seed)
-        z0 = self.model.x[self._starts[self.dataset]].double()[None]
-        path = refined_path(
-            field,
-            z0,
-            self._tableaus[self.solver],
-            n_steps=self.n_steps,
-            substeps=self._n_chords,
-        )
-        return path[:, 0]
+    def _run(self):
+        starts = self._starts[self.dataset]
+        return draw_run(self.model, self.seed, starts, self._tableaus[self.solver], self.n_steps)
 
     # --- the picture ----------------------------------------------------------------------------
 
@@ -202,16 +182,11 @@ class TrajectoryExplorer(Explorer):
         )
 
     def draw(self) -> Figure:
-        path, starts = self._path(), self._starts[self.dataset]
+        run, labels = self._run(), self.model.y[self._starts[self.dataset]]
         figure, ax = plt.subplots(figsize=(6, 4.6))
-        plots.trajectories(
-            ax,
-            path,
-            self.model.y[starts],
-            self.crossings.points,
-            mark_steps=self.n_steps <= 16,
-        )
-        plots.zoom(ax, path[:, path.isfinite().all(0).all(1)])
+        steps = self.n_steps <= 16
+        plots.trajectories(ax, run.path, labels, run.crossings.points, mark_steps=steps)
+        plots.zoom(ax, run.path[:, run.path.isfinite().all(0).all(1)])
         ax.set_title("\n".join(self.describe().split(": ")), fontsize=9)
         return figure
 

@@ -246,15 +246,18 @@ function drawArrow(context, [x, y], [u, v], length) {
   context.lineTo(headX - barb * (u - 0.6 * v), headY - barb * (v + 0.6 * u));
 }
 
-/** The part of the plane that holds all starts and the central 90 % of the states on each axis. */
-export function viewOf(path, nPoints) {
+/**
+ * The part of the plane that holds all starts and the central 90 % of the states on each axis, and
+ * around them a margin, as a share of its size.
+ */
+export function viewOf(path, nPoints, share = 0.05) {
   const view = [];
   for (let d = 0; d < 2; d++) {
     const values = path.filter((_, i) => i % 2 === d).sort();
     const starts = path.filter((_, i) => i % (2 * nPoints) === d);
     const low = Math.min(values[Math.floor(0.05 * (values.length - 1))], ...starts);
     const high = Math.max(values[Math.ceil(0.95 * (values.length - 1))], ...starts);
-    const margin = 0.05 * (high - low) || 1;
+    const margin = share * (high - low) || 1;
     view.push(low - margin, high + margin);
   }
   return view;

@@ -1,6 +1,5 @@
 // The trajectory explorer: a trained model, its trajectories under a solver and step of one's own.
 
-import { findCrossings, finiteTrajectories } from "./crossings.js";
 import { classify, evaluateAt } from "./layers.js";
 import { makeModel, readData, selectMember } from "./models.js";
 import {
@@ -17,6 +16,7 @@ import {
   stateAt,
   viewOf,
 } from "./plane.js";
+import { countChords, demand, viewOfStates, pick, solveRun } from "./runs.js";
 import { solveFixed } from "./solver.js";
 import { makeStepChart } from "./stepchart.js";
 import {
@@ -40,11 +40,15 @@ import WORKER from "./worker.js" with { type: "text" };
 
 const LABEL = "Trajectory explorer";
 const TRAITS = [
-  ...["dataset", "train_n_steps", "seed", "solver", "n_steps", "time", "regions", "show_field"],
-  "launched",
+  ...["dataset", "train_n_steps", "seed", "solver", "n_steps", "time", "regions", "view"],
+  ...["show_field", "launched"],
 ];
 const SECONDS = 4; // that playing from t = 0 to 1 takes
 const MARKED_STEPS = 16; // up to so many steps, each state gets a dot
+const VIEWS = [
+  ["states", "90 % of the states"],
+  ["starts", "around the starts"],
+];
 const REGIONS = [
   ["starts", "class of a start"],
   ["ends", "class at t = 1"],
@@ -108,6 +112,7 @@ function start(model, shell) {
   const seedChoice = choice("seed", (seed) => put({ seed }));
   const solverChoice = choice("test solver", (solver) => put({ solver }));
   const regionChoice = choice("background", (regions) => put({ regions }));
+  const viewChoice = choice("view", (view) => put({ view }));
   const fieldBox = checkbox("vector field", (value) => put({ show_field: value }));
   const steps = stepSlider("number of test steps K", maxSteps, (n) => put({ n_steps: n }));
   const ownStep = button("training step", () => put({ n_steps: present().trained.nSteps }));
@@ -214,7 +219,7 @@ function start(model, shell) {
         answers.accuracy = { key: sent.key, value: data.accuracy };
         curveOf(sent.curve).set(sent.nSteps, data.accuracy);
       }
-      if (data.regions) answers.regions = { ...data, model: sent.model };
+      if (data.regions) answers.regions = { ...data, key: sent.place };
       if (data.nSteps) curveOf(sent.curve).set(data.nSteps, data.value);
     }
     ask();
@@ -228,7 +233,7 @@ function start(model, shell) {
   /** Have the worker compute what the present state needs and does not have; one at a time. */
   function consult(state, keys, member, view) {
     const regions = model.get("regions") === "starts";
-    const key = `${keys.run} ${regions}`;
+    const key = `${keys.run} ${keys.place} ${regions}`;
     if (sent.busy || sent.asked === key) return;
     if (sent.model !== keys.model) {
       worker.postMessage({ model: member, x: state.dataset.x, y: state.dataset.y });
@@ -237,6 +242,7 @@ function start(model, shell) {
     const curve = powersOfTwo(maxSteps).filter((n) => !done.has(n));
     sent = {
       ...{ id: sent.id + 1, asked: key, key: keys.run, model: keys.model, curve: keys.curve },
+      place: keys.place,
       ...{ busy: true, at: performance.now(), nSteps: state.nSteps },
     };
     const setting = { tableau: state.tableau, nSteps: state.nSteps };
@@ -251,15 +257,23 @@ function start(model, shell) {
     const { dataset, trained, seed, tableau, nSteps } = state;
     const modelKey = `${dataset.name} ${trained.nSteps} ${seed}`;
     const runKey = `${modelKey} ${tableau.name} ${nSteps}`;
-    const keys = { model: modelKey, run: runKey, curve: `${modelKey} ${tableau.name}` };
+    const near = model.get("view") === "starts";
+    const keys = {
+      model: modelKey,
+      run: runKey,
+      curve: `${modelKey} ${tableau.name}`,
+      place: `${modelKey} ${near}`,
+    };
     const member = once("member", modelKey, () => selectMember(trained, seed));
     const net = once("net", modelKey, () => makeModel(member));
     const starts = once("starts", dataset.name, () => pick(dataset.x, dataset.starts));
     const labels = once("labels", dataset.name, () => dataset.starts.map((i) => dataset.y[i]));
-    const view = once("view", modelKey, () => fixedView(net.field, starts, trained.nSteps));
+    const view = once("view", keys.place, () =>
+      near ? viewOf(starts, 1, 0.2) : viewOfStates(net.field, starts, trained.nSteps),
+    );
     const substeps = countChords(tableau, nSteps, chords);
     const solved = cache.run?.key !== runKey;
-    const run = once("run", runKey, () => solve(net.field, tableau, starts, nSteps, substeps));
+    const run = once("run", runKey, () => solveRun(net.field, tableau, starts, nSteps, substeps));
     const launched = model.get("launched");
     const own = once("own", `${runKey} ${launched}`, () => {
       const path = solveFixed(net.field, tableau, Float64Array.from(launched.flat()), nSteps, {
@@ -291,6 +305,7 @@ function start(model, shell) {
       tableau.name,
     );
     regionChoice.show(REGIONS, model.get("regions"));
+    viewChoice.show(VIEWS, model.get("view"));
     fieldBox.show(model.get("show_field"));
     steps.show(nSteps, `K = ${nSteps}, h = 1/${nSteps}`);
     ownStep.element.hidden = !trained.nSteps;
@@ -327,7 +342,7 @@ function start(model, shell) {
     const colour = readColours(root);
     const context = plane.begin(view);
     clipped(plane, context, () => {
-      drawBackground(context, colour, net.head, keys.model);
+      drawBackground(context, colour, net.head, keys.place);
       if (model.get("show_field")) {
         drawField(plane, context, colour, (points) => evaluateAt(net.field, points));
       }
@@ -362,15 +377,15 @@ function start(model, shell) {
     });
   }
 
-  function drawBackground(context, colour, head, modelKey) {
+  function drawBackground(context, colour, head, placeKey) {
     const kind = model.get("regions");
     if (kind === "ends") {
       const size = 96;
-      const { regions } = once("ends", modelKey, () => ({
+      const { regions } = once("ends", placeKey, () => ({
         regions: classify(head, viewGrid(plane.view, size)),
       }));
       drawRegions(plane, context, colour, regions, size);
-    } else if (kind === "starts" && answers.regions?.model === modelKey) {
+    } else if (kind === "starts" && answers.regions?.key === placeKey) {
       drawRegions(plane, context, colour, answers.regions.regions, answers.regions.size);
     }
   }
@@ -463,7 +478,14 @@ function start(model, shell) {
     steps.element,
     chart.element,
     h("div", { class: "row" }, play.element, timeSlider.element, h("span", {}, "time t")),
-    h("div", { class: "row" }, regionChoice.element, fieldBox.element, clear.element),
+    h(
+      "div",
+      { class: "row" },
+      regionChoice.element,
+      viewChoice.element,
+      fieldBox.element,
+      clear.element,
+    ),
     shell.summary,
   );
   const unfollow = followTheme(root, ask);
@@ -485,42 +507,8 @@ function start(model, shell) {
 
 // --- helpers ------------------------------------------------------------------------------------
 
-function demand(list, key, value, what) {
-  const found = list.find((each) => each[key] === value);
-  if (!found) throw new Error(`${what} ${value} is not among those it holds`);
-  return found;
-}
-
 function isHeld(element) {
   return element.matches(":active");
-}
-
-/** Points by their index, one after the other. */
-function pick(points, indices) {
-  return Float64Array.from(indices.flatMap((i) => [points[2 * i], points[2 * i + 1]]));
-}
-
-/** Into how many chords a step is cut: Euler's is straight, others are curves. */
-function countChords(tableau, nSteps, chords) {
-  if (tableau.order === 1) return 1;
-  return Math.max(1, Math.min(8, Math.floor(chords / nSteps)));
-}
-
-function solve(field, tableau, starts, nSteps, substeps) {
-  const path = solveFixed(field, tableau, starts, nSteps, { substeps });
-  const nPoints = nSteps * substeps + 1;
-  const finite = finiteTrajectories(path, nPoints);
-  const crossings = findCrossings(finite.path, nPoints);
-  const nTrajectories = starts.length / 2 - finite.leftOut;
-  return { path, nPoints, crossings, leftOut: finite.leftOut, nTrajectories };
-}
-
-/** The view of a model: what its own training step visits, so that it rests while K changes. */
-function fixedView(field, starts, nSteps) {
-  const n = nSteps ?? 32;
-  const euler = { a: [[]], b: [1], c: [0] };
-  const { path } = finiteTrajectories(solveFixed(field, euler, starts, n), n + 1);
-  return viewOf(path.length ? path : starts, path.length ? n + 1 : 1);
 }
 
 /** The last state of each trajectory. */
