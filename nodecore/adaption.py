@@ -1,7 +1,7 @@
 """A controller at work on an ensemble in training: what it sees, what it decides, what is kept."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nodecore.adapt import Controller, Observation, StepState
 from nodecore.datasets import Split
-from nodecore.solve import count_steps, finer_solver, initial_step_size
+from nodecore.solve import Solution, count_steps, finer_solver, initial_step_size
 from nodecore.tableaus import get_tableau
 
 MOST_STEPS = 10_000  # no step gets shorter than T / MOST_STEPS
@@ -56,7 +56,7 @@ def bend(start: Tensor, z: Tensor, other: Tensor) -> Tensor:
 
 
 class Adaption:
-    """Steps of an ensemble in training, adapted for each member by itself.
+    """Fixed steps of an ensemble in training, their size adapted for each member by itself.
 
     history: a row for each member and iteration at which something was seen. marks: weights of all
     members, a vector like the ensemble's, each at the iteration that its history gives that mark.
@@ -65,15 +65,19 @@ class Adaption:
     def __init__(self, ensemble, controller: Controller, test: Split, look_every: int):
         self.ensemble, self.controller = ensemble, controller
         self.test, self.look_every = test, look_every
-        self.outside = finer_solver(ensemble.tableau)
-        self.test_tableau = get_tableau(controller.test_solver or self.outside)
-        T = ensemble.protocol.T
-        self.bounds = (T / MOST_STEPS, T)
         self.states: list[StepState] = []
         self.history: list[dict] = []
         self.marks: dict[str, Tensor] = {}
         self.worst = [OUTSIDE_GAP] * len(ensemble.seeds)
         self.violated = [False] * len(ensemble.seeds)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """What there is to know before the first batch."""
+        T = self.ensemble.protocol.T
+        self.bounds = (T / MOST_STEPS, T)
+        self.outside = finer_solver(self.ensemble.tableau)
+        self.test_tableau = get_tableau(self.controller.test_solver or self.outside)
 
     def begin(self, x: Tensor) -> None:
         """Hairer's start with order 1, on the first batch, for each member by itself."""
@@ -91,8 +95,26 @@ class Adaption:
     def set_states(self, states):
         sizes = [state.step_size for state in states]
         if sizes != [state.step_size for state in self.states]:  # new steps are a new plan
-            self.ensemble.step_size = torch.tensor(sizes, dtype=torch.float64)
+            self.use(torch.tensor(sizes, dtype=torch.float64))
         self.states = states
+
+    def use(self, sizes: Tensor) -> None:
+        """Let the training take these, (members,) float64."""
+        self.ensemble.step_size = sizes
+
+    def taken(self) -> Tensor:
+        """Steps of the training solver, (members,)."""
+        return count_steps(self.ensemble.step_size, self.ensemble.protocol.T)
+
+    def solve_outside(self, x: Tensor) -> Solution:
+        """The solve of the outside check, the same for every controller."""
+        return self.ensemble.solve(x, self.outside)
+
+    def solve_test(self, x: Tensor) -> Solution:
+        """The better solve that the controller compares with."""
+        sizes = [self.controller.test_step(state.step_size) for state in self.states]
+        sizes = torch.tensor(sizes, dtype=torch.float64)
+        return self.ensemble.solve(x, self.test_tableau, sizes)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """All that training changes here: the marks, and values that JSON can hold."""
@@ -116,13 +138,12 @@ class Adaption:
         ensemble, iteration = self.ensemble, self.ensemble.iteration
         logits = ensemble.head(z)
         train = batch_accuracies(logits, y)
-        sizes, T = ensemble.step_size, ensemble.protocol.T
         rows = [
             {"iteration": iteration, "seed": seed, "step_size": float(h), "n_steps": int(k)}
-            for seed, h, k in zip(ensemble.seeds, sizes, count_steps(sizes, T), strict=True)
+            for seed, h, k in zip(ensemble.seeds, ensemble.steps, self.taken(), strict=True)
         ]
         if iteration % OUTSIDE_EVERY == 0:
-            other = batch_accuracies(ensemble.head(ensemble.solve(x, self.outside).z), y)
+            other = batch_accuracies(ensemble.head(self.solve_outside(x).z), y)
             for member, row in enumerate(rows):
                 row["outside_gap"] = float(train[member] - other[member])
                 self._mark(member, row)
@@ -148,8 +169,7 @@ class Adaption:
 
     def _check(self, x, y, z, logits, train):
         ensemble, controller = self.ensemble, self.controller
-        sizes = [controller.test_step(state.step_size) for state in self.states]
-        solution = ensemble.solve(x, self.test_tableau, torch.tensor(sizes, dtype=torch.float64))
+        solution = self.solve_test(x)
         ensemble.count(solution)
         others = ensemble.head(solution.z)
         test = batch_accuracies(others, y)
@@ -208,6 +228,47 @@ class Adaption:
             ensemble.seeds, batch_accuracies(ensemble.head(z), test.y).tolist(), strict=True
         ):
             self.history.append({"iteration": iteration, "seed": seed, "accuracy": value})
+
+
+class ToleranceAdaption(Adaption):
+    """Tolerances of an adaptive solver, rtol = atol, adapted for each member by itself.
+
+    What the controller calls a step is the tolerance. The test is the paper's later version's:
+    dopri5 at the tolerance / 5, or / 10 where dopri5 trains, and finer still until it takes more
+    steps than the training solver, but no finer than an estimate in float32 can serve.
+    """
+
+    FIRST, BOUNDS, FINEST_TEST = 1e-2, (1e-5, 10.0), 1e-6
+
+    def set_up(self):
+        self.bounds = self.BOUNDS
+        self.test_tableau = get_tableau("dopri5")
+        self.finer = 10.0 if self.ensemble.tableau.name == "dopri5" else 5.0
+        self.set_states([StepState(self.FIRST)] * len(self.ensemble.seeds))
+
+    def begin(self, x):
+        """The tolerance needs no batch to begin with."""
+
+    def use(self, sizes):
+        self.ensemble.rtol = sizes
+
+    def taken(self):
+        return self.ensemble.n_accepted
+
+    def solve_test(self, x):
+        ensemble = self.ensemble
+        tolerance, nfe = ensemble.rtol, torch.zeros_like(ensemble.nfe)
+        coarse = torch.ones_like(ensemble.alive)
+        while bool(coarse.any()):
+            finer = (tolerance / self.finer).clamp(min=self.FINEST_TEST)
+            tolerance = torch.where(coarse, finer, tolerance)
+            solution = ensemble.solve_or_retire(x, self.test_tableau, tolerance)
+            nfe += torch.where(coarse, solution.nfe, 0)  # the others have their answer
+            coarse &= (solution.n_accepted <= ensemble.n_accepted) & (tolerance > self.FINEST_TEST)
+        return replace(solution, nfe=nfe)
+
+    def solve_outside(self, x):
+        return self.solve_test(x)
 
 
 # --- how restless a walk was ----------------------------------------------------------------------

@@ -217,7 +217,7 @@ def prepare_fused(
     *,
     n_steps: int | None = None,
     step_size: float | Tensor | None = None,
-    rtol: float | None = None,
+    rtol: float | Tensor | None = None,
     t: tuple[float, float] = (0.0, 1.0),
 ) -> kernels.FusedSolve:
     """The fused kernel set up for many solves of states like z0 (members, batch, dim).
@@ -314,8 +314,8 @@ def solve_adaptive(
     z0: Tensor,
     solver: str | ButcherTableau,
     *,
-    rtol: float,
-    atol: float,
+    rtol: float | Tensor,
+    atol: float | Tensor,
     t: tuple[float, float] = (0.0, 1.0),
     instance_axes: int = 0,
     first_step: float | None = None,
@@ -331,7 +331,8 @@ def solve_adaptive(
 
     instance_axes: how many leading axes index instances that step by themselves. 0: one step for
     the whole tensor, as torchdiffeq does; 1 on (members, batch, dim): one for each member's batch;
-    2: one for each sample. Times, counts and errors then have the shape of these axes.
+    2: one for each sample. Times, counts and errors then have the shape of these axes. rtol and
+    atol may then be tensors (members,), a tolerance for each entry of z0's first axis.
 
     backend: as for `solve_fixed`; the fused kernel serves instance_axes = 1.
 
@@ -366,7 +367,11 @@ def _step_control(tableau, rtol, atol, t, first_step=None, max_steps=MAX_STEPS):
 
 def _adapt(f, z0, tableau, control, instance_axes, path):
     """The torch path: all instances try steps together, and each accepts or rejects its own."""
-    rtol, atol, t0, t1 = control.rtol, control.atol, control.t0, control.t1
+    rtol, atol = (
+        _per_instance(v.to(z0) if isinstance(v, Tensor) else v, z0)
+        for v in (control.rtol, control.atol)
+    )
+    t0, t1 = control.t0, control.t1
     axes = z0.shape[:instance_axes]
 
     def error_norm(error, scale):
@@ -583,10 +588,23 @@ def _check_step_sizes(sizes, span, z0, per_member):
         raise ValueError(f"step_size = {sizes.tolist()}: give sizes in (0, T] with T = {span}")
 
 
+def _check_tolerances(name, value, z0, instance_axes):
+    if not isinstance(value, Tensor):
+        check_tolerance(name, value)
+        return
+    if instance_axes < 1 or value.shape != z0.shape[:1]:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}: give one tolerance for each of z0's "
+            f"{z0.shape[0]} members, with instance_axes >= 1; got {instance_axes}"
+        )
+    for entry in value.tolist():
+        check_tolerance(name, entry)
+
+
 def _check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps):
     check_embedded(tableau)
-    check_tolerance("rtol", rtol)
-    check_tolerance("atol", atol)
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        _check_tolerances(name, value, z0, instance_axes)
     check_n_steps(max_steps)
     if first_step is not None and not 0 < first_step < math.inf:
         raise ValueError(f"first_step = {first_step!r}: give a step size > 0")

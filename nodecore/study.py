@@ -77,10 +77,19 @@ class Run:
 
     @property
     def study(self) -> str:
-        """The study it belongs to: `<dataset>-<train solver>`, `-adaption`, or `-growing-T`."""
+        """The study it belongs to: `<dataset>-<train solver>`, `-adaption` (of steps), `-tolerance`
+        (its adaption), or `-growing-T`."""
         if self.T != 1.0:
             return f"{self.dataset}-growing-T"
-        return f"{self.dataset}-{'adaption' if self.controller else self.train_solver}"
+        if self.controller is None:
+            return f"{self.dataset}-{self.train_solver}"
+        return f"{self.dataset}-{'tolerance' if self.adapts_tolerance else 'adaption'}"
+
+    @property
+    def adapts_tolerance(self) -> bool:
+        """Whether a controller is at work on the tolerance of an embedded method."""
+        embedded = get_tableau(self.train_solver).b_embedded is not None
+        return self.controller is not None and embedded
 
     @property
     def name(self) -> str:
@@ -174,6 +183,11 @@ STUDIES = {
         for dataset in ("spheres2", "landscape")
         for solver in ("fehlberg21", "dopri5")
     },
+    "spheres2-tolerance": tuple(
+        Run("spheres2", solver, controller=name, profile="laptop")
+        for solver in ("fehlberg21", "dopri5")
+        for name in ("algorithm1", "auto")
+    ),
     "spheres2-growing-T": growing_runs("spheres2")[1:],
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
 }
@@ -328,7 +342,7 @@ def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
 
 def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
     """What a run is tested under; `n_steps` are those of its training, or of its last iteration."""
-    if run.rtol is not None:
+    if run.rtol is not None or run.adapts_tolerance:
         others = {"fehlberg21", "dopri5", run.train_solver}
         settings = [TestSetting(s, rtol=r) for s in sorted(others) for r in TOLERANCES]
         return [*settings, EXACT]
@@ -388,6 +402,10 @@ def _test_groups(run, trained):
         yield members, test_settings(run, run.n_steps), own
     else:
         for member in members:
+            if run.adapts_tolerance:
+                own = TestSetting(run.train_solver, rtol=float(trained.step_size[member]))
+                yield [member], [own, *test_settings(run)], own
+                continue
             n_steps = _final_n_steps(run, trained, member)
             yield [member], test_settings(run, n_steps), TestSetting(run.train_solver, n_steps)
 
@@ -402,8 +420,14 @@ def _adaption_values(run, trained, member):
         return {}
     return {
         **restlessness(trained.history, trained.seeds[member], run.protocol.iterations),
-        "final_n_steps": _final_n_steps(run, trained, member),
+        **_ended_with(run, trained, member),
     }
+
+
+def _ended_with(run, trained, member):
+    if run.adapts_tolerance:
+        return {"final_rtol": float(trained.step_size[member])}
+    return {"final_n_steps": _final_n_steps(run, trained, member)}
 
 
 def _header(run, trained):

@@ -25,6 +25,7 @@ def as_trained(frame: pd.DataFrame) -> pd.DataFrame:
         (frame["test_n_steps"] == frame["n_steps"])
         | (frame["test_n_steps"] == frame["final_n_steps"])
         | (frame["test_rtol"] == frame["rtol"])
+        | (frame["test_rtol"] == frame["final_rtol"])
     )
     own_solver = frame["test_solver"] == frame["train_solver"]
     return frame[frame["trained"].astype(bool) & own_solver & own_setting]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nodecore.adapt import Controller, get_controller
-from nodecore.adaption import Adaption
+from nodecore.adaption import Adaption, ToleranceAdaption
 from nodecore.kernels import classify_fused
 from nodecore.protocols import Protocol
 from nodecore.seeding import make_generator
@@ -98,7 +98,8 @@ Progress = bool | Callable[[int], None]
 @dataclass
 class Trained:
     """A trained ensemble. nfe_per_iteration, step_size: (members,) float64, the evaluations counted
-    with those of the checks. diverged_at: iteration of the first non-finite loss, -1 for none.
+    with those of the checks, and the step, or tolerance, that a controller ended with. diverged_at:
+    iteration of the first non-finite loss, -1 for none.
     history: a dict for each check or look at the test set, where a controller was at work; marks:
     weights by name at the moments that the history marks, a dict for each mark."""
 
@@ -161,6 +162,7 @@ class _Ensemble:
         self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
         self.iteration, self.backend_used = 0, "torch"
+        self.n_accepted = None  # steps of the last training solve, where the solver chose them
         self.seconds = 0.0  # until the last checkpoint
 
     COUNTERS = ("nfe", "alive", "finite_iterations")
@@ -211,34 +213,32 @@ class _Ensemble:
         """What decides on the steps: their size, or the tolerance."""
         return self.step_size if self.rtol is None else self.rtol
 
-    def solve(self, x, tableau, step_size=None) -> Solution:
-        """A solve of x; fixed steps are those of the training, unless others are given."""
-        span = (0.0, self.protocol.T)
-        if self.rtol is not None:
-            return solve_adaptive(
-                self.field,
-                x,
-                tableau,
-                rtol=self.rtol,
-                atol=self.rtol,
-                t=span,
-                instance_axes=1,
-                backend=self.backend,
+    def solve(self, x, tableau, steps=None) -> Solution:
+        """A solve of x; step sizes or tolerances are those of the training, or else `steps`."""
+        span, steps = (0.0, self.protocol.T), self.steps if steps is None else steps
+        if self.rtol is None:
+            return solve_fixed(
+                self.field, x, tableau, step_size=steps, t=span, backend=self.backend
             )
-        size = self.step_size if step_size is None else step_size
-        return solve_fixed(self.field, x, tableau, step_size=size, t=span, backend=self.backend)
+        tolerances = {"rtol": steps, "atol": steps}
+        return solve_adaptive(
+            self.field, x, tableau, **tolerances, t=span, instance_axes=1, backend=self.backend
+        )
+
+    def solve_or_retire(self, x, tableau, steps=None) -> Solution:
+        """The same; members that cannot be solved are given up."""
+        while True:
+            try:
+                return self.solve(x, tableau, steps)
+            except SolveError as error:
+                self.retire(error.failed)
 
     def forward(self, x) -> Tensor:
         """End states under the training solver; evaluations are counted."""
-        while True:
-            try:
-                solution = self.solve(x, self.tableau)
-            except SolveError as error:
-                self.retire(error.failed)
-                continue
-            self.count(solution)
-            self.backend_used = solution.backend
-            return solution.z
+        solution = self.solve_or_retire(x, self.tableau)
+        self.count(solution)
+        self.n_accepted, self.backend_used = solution.n_accepted, solution.backend
+        return solution.z
 
     def count(self, solution):
         nfe = solution.nfe
@@ -325,6 +325,7 @@ class _FusedStep:
             ensemble.retire(error.failed)
             return self._forward(tensors)
         ensemble.nfe += self.solve.nfe
+        ensemble.n_accepted = self.solve.n_steps
         return z
 
     def _prepare(self, x):
@@ -392,10 +393,10 @@ def train(
     """Train one member for each seed, all in one batch, back-propagating through the solver.
 
     Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same), or
-    `controller` (fixed steps whose size it adapts for each member: one of adapt.py, or its name,
-    such as "auto" or "algorithm1"; the test split is looked at every `look_every` iterations). A
-    member that diverges is marked and does not touch the others. `progress`: show a bar, or call
-    this with the iterations done so far.
+    `controller` (it adapts for each member the size of fixed steps, or the tolerance of an embedded
+    method: one of adapt.py, or its name, such as "auto" or "algorithm1"; the test split is looked
+    at every `look_every` iterations). A member that diverges is marked and does not touch the
+    others. `progress`: show a bar, or call this with the iterations done so far.
     With a `checkpoint` it goes on where the same training was stopped, to the same bits on a CPU;
     Ctrl-C then stops between two iterations and leaves a checkpoint.
 
@@ -408,8 +409,9 @@ def train(
     training, test = (split.to(device) for split in protocol.load())
     ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, device, backend)
     if controller is not None:
-        ensemble.adaption = Adaption(ensemble, controller, test, look_every)
-    identity = _identity(ensemble, training.x, n_steps, controller, look_every)
+        adaption = Adaption if ensemble.tableau.b_embedded is None else ToleranceAdaption
+        ensemble.adaption = adaption(ensemble, controller, test, look_every)
+    identity = _identity(ensemble, training.x, n_steps, rtol, controller, look_every)
     saved = checkpoint.load(identity) if checkpoint is not None else None
     if saved is not None:
         ensemble.restore(*saved)
@@ -455,7 +457,7 @@ def train(
         seconds=time.perf_counter() - start,
         backend=ensemble.backend_used,
         device=str(device),
-        step_size=ensemble.step_size if controller else None,
+        step_size=ensemble.steps if controller else None,
         history=adaption.history if adaption else [],
         marks={k: ensemble.named(v) for k, v in adaption.marks.items()} if adaption else {},
     )
@@ -485,7 +487,7 @@ class _HeldInterrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _identity(ensemble, x, n_steps, controller, look_every):
+def _identity(ensemble, x, n_steps, rtol, controller, look_every):
     """What must be the same for a training to go on: all that its bits depend on."""
     batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
     if ensemble.rtol is None:
@@ -499,7 +501,7 @@ def _identity(ensemble, x, n_steps, controller, look_every):
         "solver": ensemble.tableau.name,
         "seeds": ensemble.seeds,
         "n_steps": n_steps,
-        "rtol": ensemble.rtol,
+        "rtol": rtol,
         "controller": repr(controller),
         "look_every": look_every,
         "backend": backend,
@@ -536,5 +538,5 @@ def _check_training(solver, seeds, n_steps, rtol, controller):
     if rtol is not None:
         check_tolerance("rtol", rtol)
         check_embedded(solver)
-    if controller is not None:
+    if controller is not None and get_tableau(solver).b_embedded is None:
         check_finer(solver, controller.test_solver or finer_solver(solver))

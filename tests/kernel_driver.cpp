@@ -48,7 +48,9 @@ void forward(Problem &q, Steps steps) {
     std::vector<int64_t> counts(3 * q.members);
     std::vector<double> ends(2 * q.members);
     Adaptive c{};
-    c.same_as_last = steps == HEUN, c.t1 = 1, c.rtol = c.atol = 1e-3, c.exponent = -.5;
+    const std::vector<double> tolerance(q.members, 1e-3);
+    c.same_as_last = steps == HEUN, c.t1 = 1, c.exponent = -.5;
+    c.rtol = c.atol = tolerance.data();
     c.safety = .9, c.min_factor = .2, c.max_factor = 10;
     c.b_error = steps == HEUN ? HEUN_ERROR : FEHLBERG_ERROR;
     c.nfe = counts.data(), c.rejected = c.nfe + q.members, c.state = c.rejected + q.members;

@@ -371,6 +371,19 @@ def test_the_fused_kernel_takes_the_steps_that_torch_takes(solver, tolerance, fi
         assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
 
 
+@pytest.mark.parametrize("backend", ["torch", pytest.param("fused", marks=needs_kernel)])
+def test_each_member_may_have_a_tolerance_of_its_own(backend):
+    f, z0 = ensemble_field(3), 3 * states(3, 20).float()
+    rtol, atol = torch.tensor([[1e-1, 1e-3, 1e-4], [1e-2, 1e-4, 1e-3]], dtype=torch.float64)
+    options = {"instance_axes": 1, "backend": backend}
+    together = solve_adaptive(f, z0, "bosh3", rtol=rtol, atol=atol, **options)
+    for m, (r, a) in enumerate(zip(rtol.tolist(), atol.tolist(), strict=True)):
+        alone = solve_adaptive(f, z0, "bosh3", rtol=r, atol=a, **options)
+        assert together.nfe[m] == alone.nfe[m]
+        torch.testing.assert_close(together.z[m], alone.z[m], rtol=1e-6, atol=1e-6)
+    assert len(together.nfe.unique()) > 1
+
+
 @needs_kernel
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
 def test_the_fused_dopri5_takes_the_steps_of_torchdiffeq(tolerance):
@@ -473,6 +486,12 @@ NOT_ADAPTIVE = [
     ({"atol": -1.0}, "atol = -1.0: give a tolerance > 0"),
     ({"atol": math.inf}, "atol = inf"),
     ({"rtol": math.nan}, "rtol = nan"),
+    (
+        {"rtol": torch.ones(2), "instance_axes": 1},
+        r"rtol has shape \(2,\): give one tolerance for each of z0's 3 members",
+    ),
+    ({"atol": torch.ones(3)}, "with instance_axes >= 1; got 0"),
+    ({"atol": torch.tensor([1, 0, 1.0]), "instance_axes": 1}, "atol = 0.0: give a tolerance > 0"),
     ({"max_steps": 0}, "0: give a whole number of steps >= 1"),
     ({"first_step": 0.0}, "first_step = 0.0"),
     ({"first_step": -0.1}, "first_step = -0.1"),

@@ -17,6 +17,7 @@ from nodecore.checkpoint import Checkpoint
 from nodecore.evaluate import TestSetting, cross_solver_settings
 from nodecore.solve import solve_fixed
 from nodecore.study import GRIDS, STUDIES, Run, agreement_gaps, find, get_study, obtain
+from nodecore.summary import as_trained
 from nodecore.train import Trained, make_model
 
 RUN = Run("spheres2", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
@@ -327,6 +328,17 @@ def test_an_adaptive_run_is_tested_over_the_tolerances(tmp_path):
     own = frame[(frame.test_solver == "fehlberg21") & (frame.test_rtol == 0.1)]
     assert len(own) == 1
     assert frame["nfe_per_iteration"].iloc[0] > 2
+
+
+def test_an_adapted_tolerance_is_where_its_own_test_is(tmp_path):
+    run = Run("spheres2", "fehlberg21", controller="algorithm1", seeds=(0, 1), profile="smoke")
+    assert run.study == "spheres2-tolerance"
+    frame = obtain(run, root=tmp_path, **QUIET).records
+    assert frame["final_rtol"].unique().tolist() == [1.1 * 1e-2]  # one check, which agreed
+    own = as_trained(frame.assign(trained=True))
+    assert own["test_rtol"].tolist() == [1.1 * 1e-2] * 2
+    assert frame[["reversals", "spread", "failed_checks", "agreement_gap"]].notna().all().all()
+    assert frame["final_n_steps"].isna().all()
 
 
 def test_a_longer_time_is_trained_and_tested_over(tmp_path):

@@ -15,6 +15,7 @@ from nodecore.adapt import Algorithm1
 from nodecore.adaption import batch_accuracies
 from nodecore.protocols import PROFILES, PROTOCOLS, Protocol, get_protocol
 from nodecore.seeding import make_generator
+from nodecore.solve import solve_adaptive
 from nodecore.train import (
     batches,
     get_device,
@@ -236,6 +237,48 @@ def test_algorithm_1_does_what_the_paper_prints():
         assert float(trained.step_size[m]) == pytest.approx(h, rel=1e-4)
         assert float(trained.nfe_per_iteration[m]) == pytest.approx(nfe / 20)
     assert 0 < failures < 15  # both branches were seen
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("solver", "finer"), [("fehlberg21", 5), ("dopri5", 10)])
+def test_the_rule_for_tolerances_does_what_the_later_paper_prints(backend, solver, finer):
+    """One member in plain torch: the tolerance halved or lengthened after dopri5's finer check."""
+    protocol = replace(TINY_MLP, iterations=12, optimiser="sgd", learning_rate=0.5)
+    controller = Algorithm1(every=2, threshold=0.01)
+    trained = train(protocol, solver, [3], controller=controller, backend=backend, **QUIET)
+    split = protocol.load()[0]
+    field, head = make_model(protocol, [3])
+    optimiser = torch.optim.SGD([*field.parameters(), *head.parameters()], lr=0.5)
+    order = batches(len(split), 32, [make_generator(3, "batches")], 12)
+    options = {"instance_axes": 1, "backend": "torch"}
+    tolerance, nfe, tolerances, refinements = 1e-2, 0, [], 0
+    for iteration, index in enumerate(order, start=1):
+        x, y = split.x[index], split.y[index]
+        own = solve_adaptive(field, x, solver, rtol=tolerance, atol=tolerance, **options)
+        nfe += int(own.nfe)
+        logits = head(own.z)
+        optimiser.zero_grad()
+        member_losses(logits, y).sum().backward()
+        if iteration % 2 == 0:
+            tolerances.append(tolerance)
+            tested = tolerance / finer
+            while True:
+                check = solve_adaptive(field, x, "dopri5", rtol=tested, atol=tested, **options)
+                nfe += int(check.nfe)
+                if int(check.n_accepted) > int(own.n_accepted) or tested == 1e-6:
+                    break
+                tested, refinements = max(tested / finer, 1e-6), refinements + 1
+            gap = float(batch_accuracies(logits, y) - batch_accuracies(head(check.z), y))
+            tolerance *= 0.5 if abs(gap) > 0.01 else 1.1
+        optimiser.step()
+    rows = [row for row in trained.history if "step_size" in row]
+    assert [row["step_size"] for row in rows] == pytest.approx(tolerances, rel=1e-12)
+    assert float(trained.step_size) == pytest.approx(tolerance, rel=1e-12)
+    assert trained.nfe_per_iteration.tolist() == [nfe / 12]
+    assert tolerances[1] > tolerances[0]
+    if solver == "fehlberg21":  # the other cases are seen, too
+        assert refinements > 0 and tolerances[-1] < tolerances[-2]
+    assert trained.backend == backend
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

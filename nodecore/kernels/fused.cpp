@@ -50,7 +50,8 @@ extern "C" struct Problem {
 // What an adaptive solve needs besides, and what it reports. It writes n_steps and step_sizes too.
 extern "C" struct Adaptive {
     int64_t same_as_last; // whether a stage after the others is the first one of the next step
-    double t0, t1, first_step, rtol, atol, exponent, safety, min_factor, max_factor;
+    double t0, t1, first_step, exponent, safety, min_factor, max_factor;
+    const double *rtol, *atol;       // (members)
     const double *b_error;           // (stages + same_as_last)
     int64_t *nfe, *rejected, *state; // (members), `state` one of End
     double *time, *step;             // (members), where and with which step it ended
@@ -503,8 +504,8 @@ class Tile {
     }
     std::vector<float> row_of_b(double h) const { return scaled(h, q_.b, s_.stages); }
 
-    static float scale(const Adaptive &c, float size) {
-        return float(c.atol) + float(c.rtol) * size;
+    float scale(const Adaptive &c, float size) const {
+        return float(c.atol[member_]) + float(c.rtol[member_]) * size;
     }
     // Over the samples that are there; v(i) is a number of the tile's array of states.
     template <class F> double sum_of_squares(F v) const {

@@ -100,14 +100,15 @@ class StepControl(NamedTuple):
 
     b_error: weights of the error estimate over the stages, and over one more, evaluated where the
     step ends, where same_as_last says that it is the first stage of the next step. exponent: of
-    the error in the factor between two steps. first_step: 0 for Hairer's.
+    the error in the factor between two steps. rtol, atol: for all members, or (members,) float64.
+    first_step: 0 for Hairer's.
     """
 
     b_error: np.ndarray
     same_as_last: bool
     exponent: float
-    rtol: float
-    atol: float
+    rtol: float | Tensor
+    atol: float | Tensor
     t0: float
     t1: float
     first_step: float
@@ -117,7 +118,7 @@ class StepControl(NamedTuple):
     max_steps: int
 
 
-CONTROL = "t0 t1 first_step rtol atol exponent safety min_factor max_factor"
+CONTROL = "t0 t1 first_step exponent safety min_factor max_factor"
 REPORT = "nfe rejected state time step"
 ENDS = ("arrived", "underflow", "not finite", "spent")  # what `state` numbers
 
@@ -128,7 +129,7 @@ class _Adaptive(ctypes.Structure):
     _fields_ = _fields(
         ("same_as_last", ctypes.c_int64),
         (CONTROL, ctypes.c_double),
-        ("b_error", ctypes.c_void_p),
+        ("rtol atol b_error", ctypes.c_void_p),
         (REPORT, ctypes.c_void_p),
     )
 
@@ -230,8 +231,14 @@ class FusedAdaptive(FusedSolve):
         self._set_up(z0, layers, torch.zeros(members, dtype=torch.int64), sizes, positions)
         self.nfe, self.rejected, self.state = torch.zeros(3, members, dtype=torch.int64)
         self.time, self.step = torch.zeros(2, members, dtype=torch.float64)
+        self.rtol, self.atol = (
+            torch.as_tensor(value, dtype=torch.float64).expand(members).contiguous()
+            for value in (control.rtol, control.atol)
+        )
         self.adaptive = _Adaptive(
             same_as_last=control.same_as_last,
+            rtol=self.rtol.data_ptr(),
+            atol=self.atol.data_ptr(),
             b_error=self.b_error.ctypes.data,
             **{name: getattr(control, name) for name in CONTROL.split()},
             **{name: getattr(self, name).data_ptr() for name in REPORT.split()},
