@@ -138,7 +138,7 @@ def _train_there(runs, root, device, client, bar):
                 mine.append(run)
             else:
                 bar.end(run)
-        bar.show(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers")
+        bar.show(f"on {len(client.scheduler_info(n_workers=-1)['workers'])} workers")
         for run, result in train_with(client, mine, device):
             keep(run, result, root)
             bar.end(run)
@@ -164,6 +164,7 @@ class _Bar:
         self.bar.close()
 
     def show(self, what):
+        self.what = what
         self.bar.set_description_str(f"{self.ended} of {self.runs} runs done, {what} ")
 
     def follow(self, run):
@@ -181,6 +182,7 @@ class _Bar:
     def end(self, run):
         self.ended += 1
         self._reach(run, cost(run))
+        self.show(self.what)
 
     def _reach(self, run, part):
         self.bar.update(part - self.reached.get(run, 0.0))

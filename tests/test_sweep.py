@@ -128,6 +128,7 @@ def test_a_study_is_trained_and_then_there(monkeypatch, filled, tmp_path, capsys
         assert find(run, tmp_path).stored.records == find(run, filled).stored.records
     bar = capsys.readouterr().err
     assert "0 of 3 runs done, spheres2-euler/euler-K4-seeds0,3" in bar
+    assert "3 of 3 runs done" in bar
     assert "100%" in bar and re.search(r"\d left\]", bar)
     monkeypatch.setattr(study, "train", no_training)
     run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
