@@ -5,8 +5,16 @@ shows it as a widget with two-way traits; a built page holds the same module bes
 neither runs, a picture remains.
 """
 
+from nodecore.explorers.adaption import AdaptionExplorer
 from nodecore.explorers.grid import GridExplorer
 from nodecore.explorers.packing import Model
+from nodecore.explorers.tolerance import ToleranceExplorer
 from nodecore.explorers.trajectory import TrajectoryExplorer
 
-__all__ = ["GridExplorer", "Model", "TrajectoryExplorer"]
+__all__ = [
+    "AdaptionExplorer",
+    "GridExplorer",
+    "Model",
+    "ToleranceExplorer",
+    "TrajectoryExplorer",
+]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -67,6 +68,8 @@ class Model:
     def from_evidence(cls, evidence: Evidence, classes: Sequence[str] | None = None) -> "Model":
         """The model of a finished run with the test split that it was tested on."""
         run = evidence.run
+        if run.protocol.T != 1.0:
+            raise ValueError(f"{evidence.path} goes to T = {run.protocol.T:g}: give runs of T = 1")
         _, test = run.protocol.load()
         trained = evidence.records.groupby("seed")["trained"].all()
         return cls(
@@ -107,8 +110,8 @@ class Model:
             "name": self.dataset,
             "title": name_of(self.dataset),
             "classes": list(self.classes),
-            "x": encode(self.x, np.float32),
-            "y": encode(self.y, np.uint8),
+            "x": encode(self.x.cpu(), np.float32),
+            "y": encode(self.y.cpu(), np.uint8),
             "starts": starts.tolist(),
         }
 
@@ -190,11 +193,9 @@ def pack_tableau(tableau: ButcherTableau) -> dict:
     }
 
 
-def encode(values: Tensor, dtype) -> str:
+def encode(values: Tensor | np.ndarray | pd.Series, dtype) -> str:
     """Numbers as base64 of their bytes, little end first."""
-    array = np.ascontiguousarray(
-        values.detach().cpu().numpy(), dtype=np.dtype(dtype).newbyteorder("<")
-    )
+    array = np.asarray(values).astype(np.dtype(dtype).newbyteorder("<"))
     return base64.b64encode(array.tobytes()).decode()
 
 

@@ -31,7 +31,7 @@ function readModel(model, datasets) {
 }
 
 /** Base64 -> numbers, all finite, `n` of them where that is given. */
-function readNumbers(text, Type, what, n) {
+export function readNumbers(text, Type, what, n) {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const size = bytes.length / Type.BYTES_PER_ELEMENT;
   if (!Number.isInteger(size) || (n !== undefined && size !== n)) {

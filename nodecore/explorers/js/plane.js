@@ -2,7 +2,7 @@
 
 import { classColour, h } from "./ui.js";
 
-const MARGIN = { left: 36, right: 10, top: 8, bottom: 26 };
+const MARGIN = { left: 36, right: 18, top: 8, bottom: 26 };
 
 /**
  * A canvas that keeps its aspect (height / width) as the page changes; redraw() at once after a
@@ -68,7 +68,8 @@ export function clipped(plane, context, draw) {
 
 // --- axes ---------------------------------------------------------------------------------------
 
-export function drawAxes(plane, context, colour, xName, yName) {
+/** yText(value): what stands at a tick of the y axis, where that is not the number. */
+export function drawAxes(plane, context, colour, xName, yName, yText = formatTick) {
   const { left, top, width, height } = plane.inner();
   const [x0, x1, y0, y1] = plane.view;
   context.strokeStyle = colour("line");
@@ -79,12 +80,12 @@ export function drawAxes(plane, context, colour, xName, yName) {
   context.textAlign = "center";
   context.textBaseline = "top";
   for (const x of ticks(x0, x1)) {
-    context.fillText(format(x), plane.toPixel(x, y0)[0], top + height + 4);
+    context.fillText(formatTick(x), plane.toPixel(x, y0)[0], top + height + 4);
   }
   context.textAlign = "right";
   context.textBaseline = "middle";
   for (const y of ticks(y0, y1)) {
-    context.fillText(format(y), left - 5, plane.toPixel(x0, y)[1]);
+    context.fillText(yText(y), left - 5, plane.toPixel(x0, y)[1]);
   }
   context.fillStyle = colour("ink");
   context.textBaseline = "bottom";
@@ -103,7 +104,7 @@ function ticks(a, b) {
   return Array.from({ length: Math.floor(b / step) - first + 1 }, (_, i) => (first + i) * step);
 }
 
-function format(value) {
+function formatTick(value) {
   return String(Number(value.toPrecision(6))).replace("-", "−");
 }
 

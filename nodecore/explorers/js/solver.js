@@ -89,10 +89,15 @@ export function solveFixed(field, tableau, starts, nSteps, { substeps = 1, path 
   return states;
 }
 
-/** The final states of points under a setting: {tableau, nSteps}, or {tableau, tolerance}. */
+/**
+ * The final states z of points under a setting: {tableau, nSteps}, or {tableau, tolerance}, which
+ * adds how many steps were accepted and rejected, and nfe.
+ */
 export function solveSetting(field, { tableau, nSteps, tolerance }, points) {
-  if (tolerance) return solveAdaptive(field, tableau, points, tolerance).z;
-  return solveFixed(field, tableau, points, nSteps, { path: false });
+  if (!tolerance) return { z: solveFixed(field, tableau, points, nSteps, { path: false }) };
+  const { z, attempts, nfe } = solveAdaptive(field, tableau, points, tolerance);
+  const accepted = attempts.filter((attempt) => attempt.accepted).length;
+  return { z, accepted, rejected: attempts.length - accepted, nfe };
 }
 
 // --- adaptive steps -----------------------------------------------------------------------------
@@ -102,7 +107,7 @@ export function solveSetting(field, { tableau, nSteps, tolerance }, points) {
  *
  * The same rule as nodecore.solve.solve_adaptive. Returns {z, path, ts, attempts, nfe}: the final
  * states, the states after each accepted step (n, steps + 1, dim) and their times, and every step
- * that was tried, {t, h, accepted}. Throws where no step leads on.
+ * that was tried, {t, h, accepted, end}, `end` its states. Throws where no step leads on.
  */
 export function solveAdaptive(field, tableau, starts, tolerance) {
   const dim = field.inputs;
@@ -138,7 +143,7 @@ export function solveAdaptive(field, tableau, starts, tolerance) {
     const size = norm(error, z, next);
     if (!Number.isFinite(size)) throw new Error(`the state is not finite after t = ${t}`);
     const accepted = size <= 1;
-    attempts.push({ t, h, accepted });
+    attempts.push({ t, h, accepted, end: fromTiles(next, dim, n) });
     if (accepted) {
       t = h >= 1 - t ? 1 : t + h;
       [z, next] = [next, z];

@@ -1,5 +1,7 @@
 // The trajectory explorer: a trained model, its trajectories under a solver and step of one's own.
 
+import { makeAssistant } from "./assistant.js";
+import { makeChart } from "./chart.js";
 import { classify, evaluateAt } from "./layers.js";
 import { makeModel, readData, selectMember } from "./models.js";
 import {
@@ -18,7 +20,6 @@ import {
 } from "./plane.js";
 import { countChords, demand, viewOfStates, pick, solveRun } from "./runs.js";
 import { solveFixed } from "./solver.js";
-import { makeStepChart } from "./stepchart.js";
 import {
   button,
   checkbox,
@@ -32,11 +33,9 @@ import {
   readColours,
   renderInto,
   slider,
-  stepSlider,
   thousands,
   wantsStillness,
 } from "./ui.js";
-import WORKER from "./worker.js" with { type: "text" };
 
 const LABEL = "Trajectory explorer";
 const TRAITS = [
@@ -114,7 +113,11 @@ function start(model, shell) {
   const regionChoice = choice("background", (regions) => put({ regions }));
   const viewChoice = choice("view", (view) => put({ view }));
   const fieldBox = checkbox("vector field", (value) => put({ show_field: value }));
-  const steps = stepSlider("number of test steps K", maxSteps, (n) => put({ n_steps: n }));
+  const scale = stepScale(maxSteps);
+  const steps = slider("number of test steps K", {
+    ...scale,
+    onInput: (n) => put({ n_steps: n }),
+  });
   const ownStep = button("training step", () => put({ n_steps: present().trained.nSteps }));
   const clear = button("remove own", () => put({ launched: [] }));
 
@@ -196,57 +199,45 @@ function start(model, shell) {
   }
 
   const symbols = legend();
-  const chart = makeStepChart(maxSteps, updateNow);
+  const chart = makeChart("Test accuracy against the number of test steps", scale, updateNow);
 
   // --- what takes longer: the worker ------------------------------------------------------------
 
-  const url = URL.createObjectURL(new Blob([WORKER], { type: "text/javascript" }));
-  const worker = new Worker(url);
   const answers = { accuracy: null, regions: null, curves: new Map() };
-  let sent = { id: 0, key: "", model: "", busy: false };
-
-  worker.onerror = (event) =>
-    shell.guard(() => {
-      throw new Error(`its worker fails (${event.message})`);
-    });
-  worker.onmessage = ({ data }) => {
-    if (data.accuracy !== undefined) {
-      performance.measure("explorer-accuracy", { start: sent.at });
-      sent.busy = false;
-    }
-    if (data.id === sent.id) {
+  const assistant = makeAssistant(
+    (data, tag) => {
       if (data.accuracy !== undefined) {
-        answers.accuracy = { key: sent.key, value: data.accuracy };
-        curveOf(sent.curve).set(sent.nSteps, data.accuracy);
+        answers.accuracy = { key: tag.run, value: data.accuracy };
+        curveOf(tag.curve).set(tag.nSteps, data.accuracy);
       }
-      if (data.regions) answers.regions = { ...data, key: sent.place };
-      if (data.nSteps) curveOf(sent.curve).set(data.nSteps, data.value);
-    }
-    ask();
-  };
+      if (data.regions) answers.regions = { ...data, key: tag.place };
+      if (data.nSteps) curveOf(tag.curve).set(data.nSteps, data.value);
+      ask();
+    },
+    (message) =>
+      shell.guard(() => {
+        throw new Error(message);
+      }),
+  );
 
   function curveOf(key) {
     if (!answers.curves.has(key)) answers.curves.set(key, new Map());
     return answers.curves.get(key);
   }
 
-  /** Have the worker compute what the present state needs and does not have; one at a time. */
-  function consult(state, keys, member, view) {
+  /** Have the worker compute what the present state needs and does not have. */
+  function consult({ dataset, tableau, nSteps }, keys, member, view) {
     const regions = model.get("regions") === "starts";
-    const key = `${keys.run} ${keys.place} ${regions}`;
-    if (sent.busy || sent.asked === key) return;
-    if (sent.model !== keys.model) {
-      worker.postMessage({ model: member, x: state.dataset.x, y: state.dataset.y });
-    }
-    const done = curveOf(keys.curve);
-    const curve = powersOfTwo(maxSteps).filter((n) => !done.has(n));
-    sent = {
-      ...{ id: sent.id + 1, asked: key, key: keys.run, model: keys.model, curve: keys.curve },
-      place: keys.place,
-      ...{ busy: true, at: performance.now(), nSteps: state.nSteps },
-    };
-    const setting = { tableau: state.tableau, nSteps: state.nSteps };
-    worker.postMessage({ id: sent.id, setting, view: regions ? view : null, curve });
+    const known = curveOf(keys.curve);
+    assistant.want(
+      { ...keys, nSteps, key: `${keys.run} ${keys.place} ${regions}` },
+      { key: keys.model, model: member, x: dataset.x, y: dataset.y },
+      {
+        setting: { tableau, nSteps },
+        view: regions ? view : null,
+        curve: scale.ticks.map(([n]) => n).filter((n) => !known.has(n)),
+      },
+    );
   }
 
   // --- compute and draw -------------------------------------------------------------------------
@@ -370,8 +361,8 @@ function start(model, shell) {
     ]);
     chart.draw(colour, {
       curve: curveOf(keys.curve),
-      present: answers.accuracy?.key === keys.run ? [nSteps, answers.accuracy.value] : null,
-      nSteps,
+      value: nSteps,
+      present: answers.accuracy?.key === keys.run ? answers.accuracy.value : null,
       trained: trained.nSteps,
       chance: 1 / dataset.classes.length,
     });
@@ -499,8 +490,7 @@ function start(model, shell) {
     unfollow();
     plane.end();
     chart.end();
-    worker.terminate();
-    URL.revokeObjectURL(url);
+    assistant.end();
   }
   return { update, end };
 }
@@ -525,6 +515,14 @@ function viewGrid([x0, x1, y0, y1], size) {
   return points;
 }
 
-function powersOfTwo(largest) {
-  return Array.from({ length: Math.floor(Math.log2(largest)) + 1 }, (_, i) => 2 ** i);
+/** The whole numbers from 1 to `largest`, evenly by their logarithm; for a slider and its chart. */
+function stepScale(largest) {
+  const clip = (n) => Math.min(largest, Math.max(1, Math.round(n)));
+  const powers = Array.from({ length: Math.floor(Math.log2(largest)) + 1 }, (_, i) => 2 ** i);
+  return {
+    toPosition: (n) => Math.log(n) / Math.log(largest),
+    toValue: (position) => clip(largest ** position),
+    nudge: (n, direction, far) => clip(far ? n * 2 ** direction : n + direction),
+    ticks: powers.map((n) => [n, String(n)]),
+  };
 }

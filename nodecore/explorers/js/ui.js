@@ -194,17 +194,6 @@ export function slider(label, { toPosition, toValue, nudge, onInput, onChange = 
   return { element: input, show };
 }
 
-/** A slider over the whole numbers from 1 to `largest`, evenly by their logarithm. */
-export function stepSlider(label, largest, onInput) {
-  const clip = (n) => Math.min(largest, Math.max(1, Math.round(n)));
-  return slider(label, {
-    toPosition: (n) => Math.log(n) / Math.log(largest),
-    toValue: (position) => clip(largest ** position),
-    nudge: (n, direction, far) => clip(far ? n * 2 ** direction : n + direction),
-    onInput,
-  });
-}
-
 /** A number under its name: show(text, small) sets it and what stands small behind it. */
 export function figure(name, label) {
   const value = h("span", { class: "value", "data-number": name });

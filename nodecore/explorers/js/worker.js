@@ -2,7 +2,7 @@
 // every start in the view, accuracy against the number of steps.
 //
 // Messages in: {model, x, y}, then {id, setting, view, curve}; a newer one ends what is under way
-// after its accuracy. Messages out: {id, accuracy}, {id, regions, size}, {id, nSteps, accuracy}.
+// after its accuracy. Messages out: {id, accuracy, ...}, {id, regions, size}, {id, nSteps, value}.
 
 import { classify } from "./layers.js";
 import { makeModel } from "./models.js";
@@ -22,7 +22,7 @@ self.onmessage = async ({ data: message }) => {
   }
   const { id, setting, view, curve } = message;
   newest = id;
-  self.postMessage({ id, accuracy: accuracy(setting) });
+  self.postMessage({ id, ...assess(setting) });
   if (view) await sendRegions(id, setting, view);
   for (const nSteps of curve) {
     const value = await accuracyInSlices(id, { ...setting, nSteps });
@@ -31,8 +31,15 @@ self.onmessage = async ({ data: message }) => {
   }
 };
 
-function accuracy(setting) {
-  return countRight(setting, 0, data.y.length) / data.y.length;
+/** The accuracy over all points, with the steps that an adaptive solve took; null if it fails. */
+function assess(setting) {
+  try {
+    const { z, ...steps } = solveSetting(data.field, setting, data.x);
+    const right = classify(data.head, z).filter((label, i) => label === data.y[i]).length;
+    return { accuracy: right / data.y.length, ...steps };
+  } catch (error) {
+    return { accuracy: null, error: error.message };
+  }
 }
 
 async function accuracyInSlices(id, setting) {
@@ -50,7 +57,7 @@ function countRight(setting, first, last) {
 }
 
 function predict(setting, points) {
-  return classify(data.head, solveSetting(data.field, setting, points));
+  return classify(data.head, solveSetting(data.field, setting, points).z);
 }
 
 /** The class of each start on a grid over the view [x0, x1, y0, y1], row by row from the top. */

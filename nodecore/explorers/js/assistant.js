@@ -1,0 +1,38 @@
+// The page's side of the worker: one request at a time, always the newest state.
+
+import WORKER from "./worker.js" with { type: "text" };
+
+/**
+ * A worker at one's service. want(tag, member, request) sends what worker.js takes, unless that was
+ * asked last or an accuracy is under way; tag.key names what is asked, `member` is {key, model, x,
+ * y}. onAnswer(data, tag) gets the answers to the newest request, fail(message) what went wrong.
+ */
+export function makeAssistant(onAnswer, fail) {
+  const url = URL.createObjectURL(new Blob([WORKER], { type: "text/javascript" }));
+  const worker = new Worker(url);
+  let sent = { id: 0, tag: {}, member: null, busy: false };
+
+  worker.onerror = (event) => fail(`its worker fails (${event.message})`);
+  worker.onmessage = ({ data }) => {
+    if (data.id !== sent.id) return;
+    if (data.accuracy !== undefined) {
+      performance.measure("explorer-accuracy", { start: sent.begun });
+      sent.busy = false;
+    }
+    onAnswer(data, sent.tag);
+  };
+  return {
+    want(tag, member, request) {
+      if (sent.busy || sent.tag.key === tag.key) return;
+      const { model, x, y } = member;
+      if (sent.member !== member.key) worker.postMessage({ model, x, y });
+      const id = sent.id + 1;
+      sent = { id, tag, member: member.key, busy: true, begun: performance.now() };
+      worker.postMessage({ id, ...request });
+    },
+    end() {
+      worker.terminate();
+      URL.revokeObjectURL(url);
+    },
+  };
+}

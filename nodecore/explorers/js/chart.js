@@ -1,0 +1,84 @@
+// Accuracy against what a slider sets, on the axis of the slider above it.
+
+import { clipped, makePlane } from "./plane.js";
+
+// The thumb of a slider is 16 pixels wide, and its middle stays inside the track.
+const CHART_MARGIN = { left: 8, right: 8, top: 6, bottom: 18 };
+
+/**
+ * toPosition(value) in 0 .. 1 as for the slider; ticks: [[value, text], ...], ascending on the axis.
+ * draw(colour, {curve, value, present, trained, chance}): curve maps values to accuracies, `present`
+ * is the accuracy at `value` or null, and a ring marks the value of the training.
+ */
+export function makeChart(label, { toPosition, ticks }, redraw) {
+  const attributes = { role: "img", "aria-label": label };
+  const plane = makePlane(0.14, redraw, attributes, CHART_MARGIN);
+  plane.element.classList.add("chart");
+
+  const place = (value, accuracy) => plane.toPixel(toPosition(value), accuracy);
+
+  function draw(colour, { curve, value, present, trained, chance }) {
+    if (!plane.width) return;
+    const context = plane.begin([0, 1, 0, 1]);
+    drawFrame(context, colour, chance);
+    clipped(plane, context, () => {
+      context.strokeStyle = colour("muted");
+      context.lineWidth = 1.5;
+      context.beginPath();
+      for (const [at, accuracy] of [...curve].sort(([a], [b]) => a - b)) {
+        context.lineTo(...place(at, accuracy));
+      }
+      context.stroke();
+    });
+    context.strokeStyle = colour("accent");
+    context.beginPath();
+    context.moveTo(...place(value, 0));
+    context.lineTo(...place(value, 1));
+    context.stroke();
+    if (curve.has(trained)) drawRing(context, colour, place(trained, curve.get(trained)));
+    if (present === null) return;
+    context.fillStyle = colour("accent");
+    context.beginPath();
+    context.arc(...place(value, present), 4.5, 0, 2 * Math.PI);
+    context.fill();
+  }
+
+  function drawFrame(context, colour, chance) {
+    const [first, last] = [ticks[0][0], ticks.at(-1)[0]];
+    context.font = `10.5px ${colour("font")}`;
+    context.strokeStyle = colour("line");
+    context.lineWidth = 1;
+    for (const level of [0, chance, 1]) {
+      context.setLineDash(level === chance ? [2, 3] : []);
+      context.beginPath();
+      context.moveTo(...plane.toPixel(0, level));
+      context.lineTo(...plane.toPixel(1, level));
+      context.stroke();
+    }
+    context.setLineDash([]);
+    context.fillStyle = colour("muted");
+    context.textBaseline = "top";
+    for (const [value, text] of ticks) {
+      const shift = { [first]: ["left", -4], [last]: ["right", 6] }[value] ?? ["center", 0];
+      const [x, y] = place(value, 0);
+      context.textAlign = shift[0];
+      context.fillText(text, x + shift[1], y + 5);
+    }
+    const [left, top] = plane.toPixel(0, 1);
+    context.textAlign = "left";
+    context.fillText("100 %", left, top + 3);
+    context.textBaseline = "bottom";
+    context.fillText("chance", left, plane.toPixel(0, chance)[1] - 1);
+  }
+
+  /** Where the model was trained, ringed as in the book's figures. */
+  function drawRing(context, colour, [x, y]) {
+    context.strokeStyle = colour("ink");
+    context.lineWidth = 1.5;
+    context.beginPath();
+    context.arc(x, y, 7.5, 0, 2 * Math.PI);
+    context.stroke();
+  }
+
+  return { element: plane.element, draw, end: plane.end };
+}
