@@ -102,6 +102,11 @@ def _check_at_least(name, value, least, what="number"):
         raise ValueError(f"{name} = {value!r}: give a {what} >= {least}")
 
 
+def _check_share(name, value):
+    if not 0 < value <= 1:
+        raise ValueError(f"{name} = {value!r}: give a share in (0, 1]")
+
+
 def _check_above(name, value, bound):
     if not (isinstance(value, int | float) and value > bound):
         raise ValueError(f"{name} = {value!r}: give a number > {bound}")
@@ -216,35 +221,36 @@ class Settling(Calm):
 class Remembering(Calm):
     """Hysteresis: averages the signal since its last change, and remembers what was too long.
 
-    The step shrinks where a check fails, or where the mean of at least `patience` checks exceeds
-    `alarm`. It grows where that mean is below `calm`, but never beyond `keep` times the shortest
-    step that had to shrink.
+    The step shrinks by `decrease` where a check fails, by `ease` where the mean of at least
+    `patience` checks exceeds `alarm`. It grows where that mean is below `calm`, but never beyond
+    `keep` times the shortest step that had to shrink.
     """
 
-    decrease: float = 0.85
+    decrease: float = 0.9
+    ease: float = 0.95
     increase: float = 1.1
-    patience: int = 8
-    calm: float = 0.02
-    alarm: float = 0.045
+    patience: int = 6
+    calm: float = 0.01
+    alarm: float = 0.04
     keep: float = 0.9
 
     def __post_init__(self):
         super().__post_init__()
         _check_factors(self.decrease, self.increase)
+        _check_share("ease", self.ease)
         _check_at_least("patience", self.patience, 1, "number of checks")
         if not 0 <= self.calm < self.alarm:
             raise ValueError(
                 f"calm = {self.calm!r}, alarm = {self.alarm!r}: give 0 <= calm < alarm"
             )
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep = {self.keep!r}: give a share in (0, 1]")
+        _check_share("keep", self.keep)
 
     def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
         checks, h, bad = state.checks + 1, state.step_size, state.bad
         mean = state.mean + (getattr(seen, self.signal) - state.mean) / checks
         sure, failed = checks >= self.patience, self.disagrees(seen)
         if failed or (sure and mean > self.alarm):
-            bad, h = min(bad, h), self.decrease * h
+            bad, h = min(bad, h), h * (self.decrease if failed else self.ease)
         elif sure and mean < self.calm:
             h = max(h, min(self.increase * h, self.keep * bad))
         h = _within(h, bounds)
@@ -272,7 +278,7 @@ VARIATIONS = {  # of the paper's constants, one at a time
     }.items()
     for value in values
 }
-AUTO = "settling-discord"  # what "auto" means
+AUTO = "remembering-discord"  # what "auto" means
 
 
 def controller_name(name: str) -> str:

@@ -523,6 +523,20 @@ def steps_at_checks(ax: Axes, history) -> None:
     ax.grid(axis="y")
 
 
+def moments(ax: Axes, table) -> None:
+    """Accuracies of one model at moments of its training, a group for each; columns moment, solver,
+    factor (of the training's steps, growing from left to right within a group) and accuracy."""
+    labels = list(dict.fromkeys(table["moment"]))
+    factors = sorted(table["factor"].unique())
+    for solver, rows in table.groupby("solver", sort=False):
+        places = rows["moment"].map(labels.index) + 0.18 * (rows["factor"].map(factors.index) - 1.5)
+        style = {**SOLVER_STYLES[solver], "linestyle": "none"}
+        ax.plot(places, rows["accuracy"], markersize=7, alpha=0.85, **style)
+    ax.set_xticks(range(len(labels)), labels, fontsize=9)
+    ax.set(xlim=(-0.6, len(labels) - 0.4), ylim=(0, 1.05), ylabel="test accuracy")
+    ax.grid(axis="y")
+
+
 def _mark_failed(ax, history):
     failed = history[history["failed"].astype(bool)]["iteration"]
     for n, iteration in enumerate(failed):

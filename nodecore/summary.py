@@ -202,6 +202,41 @@ def adaption_ends(frame: pd.DataFrame, test_solver: str = "midpoint") -> pd.Data
     return seeds[columns].assign(**found).join(seeds[restless])
 
 
+AGREES_AT_END = 0.05  # largest gap to the exact flow that counts as agreement after training
+
+
+def compare_controllers(frame: pd.DataFrame) -> pd.DataFrame:
+    """By controller, as they come: seeds, how many agree with the exact flow at the end, the worst
+    such gap, and mean and std (n - 1) over all seeds of what adaption is measured by.
+
+    Columns of the latter: (name, "mean") and (name, "std").
+    """
+    every = as_trained(frame.assign(trained=True)).groupby("controller", sort=False)
+    names = ["nfe_per_iteration", "accuracy", "reversals", "spread", "failed_checks"]
+    table = every[[*names, "agreement_gap"]].agg(["mean", "std"])
+    table["seeds", ""] = every.size()
+    table["agreeing", ""] = every["agreement_gap"].agg(lambda gap: (gap <= AGREES_AT_END).sum())
+    table["agreement_gap", "max"] = every["agreement_gap"].max()
+    return table
+
+
+def calmness(table: pd.DataFrame, name: str, base: str = "algorithm1") -> pd.DataFrame:
+    """Whether a controller reaches the goals that were set beforehand against another one.
+
+    table: of compare_controllers. A row for each goal: value, bound, and whether it holds. Bounds
+    are on means over the seeds; of the gap to the exact flow, on the worst seed.
+    """
+    ours, theirs = (table.loc[controller] for controller in (name, base))
+    factors = {"reversals": 0.2, "spread": 0.2, "failed_checks": 1.0, "nfe_per_iteration": 1.1}
+    rows = {k: (ours[k, "mean"], factor * theirs[k, "mean"]) for k, factor in factors.items()}
+    rows["agreement_gap"] = ours["agreement_gap", "max"], AGREES_AT_END
+    goals = pd.DataFrame(rows, index=["value", "bound"]).T
+    goals["holds"] = goals["value"] <= goals["bound"]
+    accuracy = ours["accuracy", "mean"], theirs["accuracy", "mean"]
+    goals.loc["accuracy"] = [*accuracy, accuracy[0] >= accuracy[1]]
+    return goals
+
+
 def tolerances(frame: pd.DataFrame) -> pd.DataFrame:
     """By training rtol: seeds, those that trained, NFE per iteration, accuracies and their gap."""
     seeds = frame.drop_duplicates(["rtol", "seed"]).groupby("rtol")

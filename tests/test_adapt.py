@@ -88,12 +88,11 @@ def gaps(*values):
 
 
 def test_remembering_averages_and_never_returns_to_a_step_that_failed():
-    rule = Remembering(
-        signal="gap", patience=2, calm=0.02, alarm=0.05, decrease=0.5, increase=2.0, keep=0.9
-    )
+    constants = {"patience": 2, "calm": 0.02, "alarm": 0.05, "keep": 0.9}
+    rule = Remembering(signal="gap", decrease=0.5, ease=0.8, increase=2.0, **constants)
     # A single large gap acts at once, a small one waits for the second.
     assert walk(rule, StepState(0.1), gaps(0.2)) == [0.05]
-    assert walk(rule, StepState(0.1), gaps(0.06, 0.06, 0.06)) == [0.1, 0.05, 0.05]
+    assert walk(rule, StepState(0.1), gaps(0.06, 0.06, 0.06)) == pytest.approx([0.1, 0.08, 0.08])
     assert walk(rule, StepState(0.1), gaps(0.09, 0.0)) == [0.1, 0.1]  # mean 0.045: neither
     assert walk(rule, StepState(0.1), gaps(0.0, 0.0, 0.0, 0.0)) == [0.1, 0.2, 0.2, 0.4]
     # 0.2 failed: from 0.1 it grows to 0.18 once, and no more.
@@ -137,8 +136,8 @@ def test_settling_starts_anew_where_the_signal_stays_far_off():
 @pytest.mark.parametrize("signal", ["discord", "closeness", "bend"])
 def test_settling_reads_the_signal_it_is_given(signal):
     rule = Settling(signal=signal, target=0.1)
-    [read] = rule.reads
-    assert read == ("flips" if signal == "discord" else signal)
+    read = "flips" if signal == "discord" else signal
+    assert rule.reads == (read,)
     high, low = (replace(Observation(0.8, 0.8), **{read: value}) for value in (0.9, 0.0))
     assert rule.update(StepState(0.1), high).step_size < 0.1
     assert rule.update(StepState(0.1), low).step_size > 0.1
@@ -202,7 +201,8 @@ def test_constants_that_cannot_work_are_refused(name, constants, message):
         (ConfirmedIncrease, {"resolution": 0.5}, "resolution = 0.5: give a number of steps >= 1"),
         (Remembering, {"decrease": 1.5}, "give 0 < decrease < 1 < increase"),
         (Remembering, {"patience": 0}, "patience = 0: give a number of checks >= 1"),
-        (Remembering, {"calm": 0.2}, "calm = 0.2, alarm = 0.045: give 0 <= calm < alarm"),
+        (Remembering, {"calm": 0.2}, "calm = 0.2, alarm = 0.04: give 0 <= calm < alarm"),
+        (Remembering, {"ease": 0.0}, r"ease = 0.0: give a share in \(0, 1\]"),
         (Remembering, {"keep": 1.2}, r"keep = 1.2: give a share in \(0, 1\]"),
         (Settling, {"signal": "hum"}, "signal = 'hum' is unknown; choose one of gap, discord"),
         (Settling, {"target": 0.0}, "target = 0.0: give a number > 0"),

@@ -13,6 +13,8 @@ from nodecore.paper import percent
 from nodecore.summary import (
     adaption_ends,
     as_trained,
+    calmness,
+    compare_controllers,
     critical_shares,
     exact_gaps,
     grid_search,
@@ -214,3 +216,59 @@ def test_tolerances_go_from_coarse_to_fine():
 )
 def test_percent_prints_what_there_is(mean, std, text):
     assert percent(mean, std) == text
+
+
+# --- controllers ----------------------------------------------------------------------------------
+
+
+def adapted(controller, **columns):
+    """Records of two seeds, a column of two values each, beside tests that do not count."""
+    rows = []
+    for seed in (0, 1):
+        base = {name: values[seed] for name, values in columns.items()}
+        base |= {"seed": seed, "controller": controller, "final_n_steps": 10 + seed}
+        tests = [("euler", 10 + seed, base["accuracy"]), ("euler", 20, 0.0), ("rk4", 10, 0.0)]
+        for solver, n_steps, accuracy in tests:
+            test = {"test_solver": solver, "test_n_steps": n_steps, "accuracy": accuracy}
+            rows.append(base | test)
+    return frame(rows)
+
+
+RESTLESS = adapted(
+    "algorithm1",
+    nfe_per_iteration=(40.0, 60.0), accuracy=(0.7, 0.8), reversals=(20, 30),
+    spread=(0.2, 0.4), failed_checks=(8, 12), agreement_gap=(0.04, 0.08),
+)  # fmt: skip
+
+
+def test_controllers_are_compared_over_their_seeds_as_trained():
+    table = compare_controllers(RESTLESS)
+    row = table.loc["algorithm1"]
+    assert row["seeds", ""] == 2 and row["agreeing", ""] == 1
+    assert row["agreement_gap", "max"] == 0.08
+    means = {"nfe_per_iteration": 50, "accuracy": 0.75, "reversals": 25, "spread": 0.3}
+    assert {name: row[name, "mean"] for name in means} == pytest.approx(means)
+    assert row["reversals", "std"] == pytest.approx(math.sqrt(50))
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ({}, set()),
+        ({"reversals": (4, 7)}, {"reversals"}),
+        ({"spread": (0.06, 0.07)}, {"spread"}),
+        ({"failed_checks": (10, 11)}, {"failed_checks"}),
+        ({"nfe_per_iteration": (55.0, 56.0)}, {"nfe_per_iteration"}),
+        ({"accuracy": (0.7, 0.79)}, {"accuracy"}),
+        ({"agreement_gap": (0.0, 0.051)}, {"agreement_gap"}),
+    ],
+)
+def test_each_goal_is_held_against_algorithm_1(change, missed):
+    calm = {
+        "nfe_per_iteration": (54.0, 56.0), "accuracy": (0.7, 0.8), "reversals": (4, 6),
+        "spread": (0.05, 0.07), "failed_checks": (10, 10), "agreement_gap": (0.0, 0.05),
+    }  # fmt: skip
+    table = compare_controllers(pd.concat([RESTLESS, adapted("calm", **calm | change)]))
+    goals = calmness(table, "calm")
+    assert set(goals.index[~goals["holds"].astype(bool)]) == missed
+    assert len(goals) == 6

@@ -1,0 +1,177 @@
+"""What controllers are shown during a training, what it costs, and what is kept of it."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nodecore import adaption
+from nodecore.adapt import Algorithm1, ConfirmedIncrease, Remembering
+from nodecore.adaption import bend, closeness, flips
+from nodecore.checkpoint import Checkpoint
+from nodecore.protocols import Protocol
+from nodecore.seeding import make_generator
+from nodecore.solve import solve_fixed
+from nodecore.train import make_model, train
+from nodecore.vector_fields import LinearHead
+
+TINY = Protocol("spheres2", "mlp", 8, 32, "adam", 1e-2, 20, n_train=96, n_test=40)
+QUIET = {"device": "cpu", "progress": False}
+
+
+def parameters(trained):
+    return [*trained.field.parameters(), *trained.head.parameters()]
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+def test_flips_do_not_cancel():
+    ours = torch.tensor([[[1.0, 0], [0, 1], [1, 0], [1, 0]]])
+    theirs = torch.tensor([[[0.0, 1], [1, 0], [1, 0], [2, 0]]])
+    assert flips(ours, theirs).tolist() == [0.5]
+
+
+def test_bend_is_h_times_the_rate_of_a_linear_field():
+    """One step of dz/dt = -3 z: hL is 3 h, for every member and sample."""
+    start = torch.tensor([[[1.0, 2.0], [0.5, -1.0]], [[3.0, 0.1], [1.0, 1.0]]]).double()
+    ends = [
+        solve_fixed(lambda t, z: -3 * z, start, solver, n_steps=1, t=(0.0, 0.2)).z
+        for solver in ("euler", "midpoint")
+    ]
+    assert bend(start, *ends).tolist() == pytest.approx([0.6, 0.6])
+
+
+def test_closeness_is_the_distance_over_the_way_to_the_nearest_boundary():
+    """By moving each state towards every other class until its prediction changes."""
+    head = LinearHead(2, 3, generators=[make_generator(s, "initialisation") for s in (0, 1)])
+    z = torch.randn(2, 6, 2, generator=make_generator(0, "batches"))
+    other = z + 0.05
+    with torch.no_grad():
+        found = closeness(head, z, other, head(z))
+        for m in range(2):
+            weight = head.linear[0][m].double()
+            shares = []
+            for state in z[m].double():
+                logits = state @ weight + head.linear[1][m].double()
+                own = int(logits.argmax())
+                reached = []
+                for c in {0, 1, 2} - {own}:
+                    normal = weight[:, c] - weight[:, own]
+                    way = float((logits[own] - logits[c]) / normal.norm())
+                    moved = state + normal / normal.norm() * way * 1.001
+                    values = moved @ weight + head.linear[1][m].double()
+                    assert values[c] > values[own]
+                    reached.append(way)
+                shares.append(min(1.0, 0.05 * math.sqrt(2) / min(reached)))
+            assert float(found[m]) == pytest.approx(sum(shares) / 6, rel=1e-4)
+
+
+# --- evaluations ----------------------------------------------------------------------------------
+
+
+def test_the_outside_check_is_the_same_for_every_controller_and_costs_nothing(monkeypatch):
+    monkeypatch.setattr(adaption, "OUTSIDE_EVERY", 5)
+    rare = train(TINY, "euler", [0, 1], controller=Algorithm1(every=1000), **QUIET)
+    rows = [row for row in rare.history if "outside_gap" in row]
+    assert [row["iteration"] for row in rows] == [5, 5, 10, 10, 15, 15, 20, 20]
+    for m, row in enumerate(rows[:2]):
+        assert float(rare.nfe_per_iteration[m]) == pytest.approx(row["n_steps"] + 2 / 20)
+    checked = train(TINY, "euler", [0, 1], controller=Algorithm1(every=5), **QUIET)
+    first = [row for row in checked.history if row["iteration"] == 5]
+    for row, own in zip(rows[:2], first, strict=True):
+        assert own["outside_gap"] == row["outside_gap"]
+        assert own["outside_gap"] == own["train_accuracy"] - own["test_accuracy"]
+
+
+def test_a_tried_increase_is_paid_for():
+    protocol = replace(TINY, learning_rate=0.0, iterations=6)
+    rule = ConfirmedIncrease(every=3, threshold=0.999)  # every check agrees
+    trained = train(protocol, "euler", [0, 1], controller=rule, **QUIET)
+    for m, seed in enumerate((0, 1)):
+        first, second = (row["step_size"] for row in trained.history if row["seed"] == seed)
+        assert second == pytest.approx(min(1.1 * first, 1.0))
+        nfe = 2
+        for h in (first, second):
+            nfe += 3 * math.ceil(1 / h - 1e-9)  # three iterations
+            nfe += 2 * math.ceil(1 / rule.test_step(h) - 1e-9)  # midpoint
+            nfe += math.ceil(1 / (1.1 * h) - 1e-9) if h < 1 else 0  # Euler, a longer step
+        assert float(trained.nfe_per_iteration[m]) == pytest.approx(nfe / 6)
+
+
+def test_the_next_better_solver_tests_where_none_is_named():
+    """Midpoint with rk4, rk4 with dopri5: two, four and six evaluations a step."""
+    for solver, train_stages, test_stages in (("midpoint", 2, 4), ("rk4", 4, 6)):
+        protocol = replace(TINY, iterations=2)
+        rule = Algorithm1(every=2)
+        trained = train(protocol, solver, [0], controller=rule, **QUIET)
+        k = trained.history[0]["n_steps"]
+        nfe = 2 + 2 * train_stages * k + test_stages * k
+        assert float(trained.nfe_per_iteration[0]) == pytest.approx(nfe / 2)
+
+
+@pytest.mark.parametrize("test_solver", ["euler", "midpoint", "heun"])
+def test_a_test_solver_that_is_not_finer_is_refused(test_solver):
+    with pytest.raises(ValueError, match="is not finer than the training solver 'midpoint'"):
+        train(TINY, "midpoint", [0], controller=Algorithm1(test_solver=test_solver), **QUIET)
+
+
+def test_a_step_at_its_shortest_is_recorded(monkeypatch):
+    monkeypatch.setattr(adaption, "MOST_STEPS", 6)
+    rule = Algorithm1(every=2, decrease=0.1, threshold=1e-9)
+    trained = train(replace(TINY, iterations=40), "euler", [0, 1], controller=rule, **QUIET)
+    rows = [row for row in trained.history if "at_shortest" in row]
+    assert {row["at_shortest"] for row in rows} == {False, True}
+    assert max(row["n_steps"] for row in rows) == 6
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+
+def marked(trained, mark, seed):
+    rows = [r for r in trained.history if r.get("mark") == mark and r["seed"] == seed]
+    return rows[-1] if rows else None
+
+
+def test_weights_are_kept_as_they_were_at_the_marked_moments(monkeypatch, tmp_path):
+    """The same training, ended right before, has the weights that were kept."""
+    monkeypatch.setattr(adaption, "OUTSIDE_EVERY", 2)
+    monkeypatch.setattr(adaption, "OUTSIDE_GAP", 0.02)
+    protocol, rule = replace(TINY, iterations=60, learning_rate=3e-2), Remembering(every=6)
+    how = {"solver": "euler", "seeds": [0, 1, 2], "controller": rule, **QUIET}
+    trained = train(protocol, checkpoint=Checkpoint(tmp_path / "state", every=0.0), **how)
+    checked = 0
+    for m, seed in enumerate([0, 1, 2]):
+        for mark in ("violation", "recovery"):
+            row = marked(trained, mark, seed)
+            if row is None:
+                continue
+            before = train(replace(protocol, iterations=row["iteration"] - 1), **how)
+            names = [*before.field.state_dict(), *before.head.state_dict()]
+            for name, weights in zip(names, parameters(before), strict=True):
+                [kept] = [v for k, v in trained.marks[mark].items() if k.endswith(f".{name}")]
+                assert torch.equal(kept[m], weights[m])
+                checked += 1
+            gap = abs(row["outside_gap"])
+            assert row["iteration"] > 30 and (gap > 0.02) == (mark == "violation")
+    assert checked > 8
+
+
+def test_no_member_without_a_violation_has_a_mark(monkeypatch):
+    monkeypatch.setattr(adaption, "OUTSIDE_GAP", 1.0)
+    trained = train(TINY, "euler", [0, 1], controller=Algorithm1(every=5), **QUIET)
+    assert trained.marks == {}
+    assert not any("mark" in row for row in trained.history)
+
+
+def test_the_model_is_that_of_the_seeds():
+    """A mark holds every parameter of field and head, by name and shape."""
+    field, head = make_model(TINY, [0, 1])
+    names = [f"field.{n}" for n, _ in field.named_parameters()]
+    names += [f"head.{n}" for n, _ in head.named_parameters()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaption, "OUTSIDE_EVERY", 1)
+        patch.setattr(adaption, "OUTSIDE_GAP", 0.0)
+        trained = train(replace(TINY, iterations=60), "euler", [0, 1], controller="auto", **QUIET)
+    assert list(trained.marks["violation"]) == names
