@@ -97,6 +97,7 @@ def test_killed_at_random_moments_a_study_ends_as_an_undisturbed_one(start, undi
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             kills += 1
+        assert process.exitcode in (0, -signal.SIGKILL)
         there = contents(root) if root.exists() else {}
         assert finished.items() <= there.items()  # none is lost, or touched
         assert there.items() <= expected.items()  # none is there that is not whole

@@ -171,7 +171,10 @@ def held(tmp_path):
 def test_a_run_that_another_process_trains_is_left_to_it_until_the_end(
     monkeypatch, filled, tmp_path, held
 ):
+    waits = []
+
     def kill_it(seconds):
+        waits.append(seconds)
         assert find(SMALL[0], tmp_path) and find(SMALL[1], tmp_path)  # the others went first
         assert find(SMALL[2], tmp_path) is None
         held.kill()
@@ -179,6 +182,7 @@ def test_a_run_that_another_process_trains_is_left_to_it_until_the_end(
 
     monkeypatch.setattr(sweep.time, "sleep", kill_it)
     run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+    assert len(waits) == 1
     assert find(SMALL[2], tmp_path).stored.records == find(SMALL[2], filled).stored.records
 
 
