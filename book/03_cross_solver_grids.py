@@ -51,7 +51,7 @@ import copy
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from nodecore import plots, store, study
 from nodecore.crossings import find_crossings, separated_starts
@@ -63,6 +63,7 @@ from nodecore.evaluate import (
     predict,
     scaled_steps,
 )
+from nodecore.explorers import GridExplorer
 from nodecore.figures import download_links
 from nodecore.lipschitz import jacobian_norms, lipschitz_bound
 from nodecore.margins import robustness
@@ -82,6 +83,10 @@ from nodecore.summary import (
 
 plots.use_style()
 SOLVERS = ["euler", "rk4"]
+CLASSES = {  # of the data sets in the plane
+    "spheres2": ["inner and outer shell", "middle shell"],
+    "landscape": ["left minimum", "middle minimum", "right minimum"],
+}
 SHARED = {"sharex": True, "sharey": True, "squeeze": False}
 name_of = plots.name_of
 
@@ -194,6 +199,17 @@ plots.stamp_profile(fig, profile)
 
 # %% tags=["remove-input"]
 download_links(fig, "fig-map", means[means["test_solver"] == means["train_solver"]])
+
+# %% [markdown]
+# Behind each number lie trained models. Point at a cell, or go there with the arrow keys, and see
+# the trajectories that one of its seeds draws, with their crossings.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy in percent, training $K$ (rows) by test $K$ (columns), same solver in training and test, mean over all seeds that trained; boxes: as trained. Beside it the trajectories of the chosen cell, computed in the page from the weights behind its record, in the part of the plane that the model visits at its own step; rings: crossings. Data sets in the plane; scale and seeds as in the table above, weights of the first four seeds (as published: paper scale). Records: the path below the numbers.", "name": "fig-grid-explorer"}}
+planar = [model for (d, _), found in models.items() if d in CLASSES for model in found]
+if planar:
+    display(GridExplorer(planar, classes=CLASSES, n_seeds=4))
+else:
+    display(Markdown(f"No data set in the plane was asked for: choose from {', '.join(CLASSES)}."))
 
 # %% [markdown]
 # ## More dimensions

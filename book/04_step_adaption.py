@@ -47,6 +47,7 @@ from IPython.display import Markdown
 
 from nodecore import plots, study
 from nodecore.adapt import get_controller
+from nodecore.explorers import AdaptionExplorer
 from nodecore.paper import TABLE1, percent
 from nodecore.solve import count_steps
 from nodecore.summary import adaption_ends, grid_search
@@ -109,6 +110,14 @@ for (left, right), (dataset, history) in zip(axes, histories.items(), strict=Tru
 handles, labels = axes[0, 1].get_legend_handles_labels()
 fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
 plots.stamp_profile(fig, profile)
+
+# %% [markdown]
+# Go through the training below. The constants of the rule can be changed, too. Up to the first
+# check that decides otherwise, the training would have been the same; what it would have become
+# after that, the record cannot tell.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The recorded training of one seed: number of steps $K$ in use (failed checks marked), and the accuracy of the batch at each check under the training and the test solver. Dashed: the rule with the constants that you choose, on the recorded accuracies, from where the training would have gone another way; it is no result. Paper scale and 5 seeds (as published). Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-adaption-explorer"}}
+AdaptionExplorer(list(found.values()))
 
 # %% [markdown]
 # ## One check that failed

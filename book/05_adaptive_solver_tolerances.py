@@ -43,6 +43,7 @@ from IPython.display import Markdown
 
 from nodecore import plots, study
 from nodecore.evaluate import AGREEMENT, EXACT, TestSetting, solve_setting
+from nodecore.explorers import ToleranceExplorer
 from nodecore.paper import percent
 from nodecore.summary import tolerances
 from nodecore.tableaus import get_tableau
@@ -83,6 +84,18 @@ runs = {(s, r): study.Run(dataset, s, rtol=r, seeds=seeds, profile=profile)
         for s in solvers for r in rtols}  # fmt: skip
 found = {key: study.obtain(run, device=device) for key, run in runs.items()}
 frames = {s: pd.concat([found[s, r].records for r in rtols], ignore_index=True) for s in solvers}
+
+# %% [markdown]
+# Move the tolerance of the test and see the steps. Each trajectory takes steps of its own here; the
+# accuracy belongs to the whole test set with one step for all samples, as in the records.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under an embedded method at the tolerance that you choose: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed against the tolerance of the test, ringed at the tolerance of the training. Computed in the page from the weights behind the records; scale: the profile among the parameters (as published: laptop). Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-tolerance-explorer"}}
+stored = [
+    study.find(study.Run(dataset, solver, rtol=rtol, seeds=seeds, profile=profile))
+    for solver in solvers
+    for rtol in rtols
+]
+ToleranceExplorer([*filter(None, stored)])
 
 # %% [markdown]
 # ## Accuracy under other tolerances

@@ -22,9 +22,9 @@ class GridExplorer(Explorer):
     """The map of accuracy, training n_steps by test n_steps under the training solver.
 
     evidence: runs with n_steps, of data sets in the plane. classes: names of the labels, by data
-    set. n_starts: how many trajectories are drawn, from starts far apart. Every trait can be set
-    and read: study, train_n_steps, test_n_steps, seed. `accuracies`, `crossings` and `record`
-    follow.
+    set. n_starts: how many trajectories are drawn, from starts far apart. n_seeds: of how many
+    seeds, for a smaller page; accuracies are those of all. Every trait can be set and read: study,
+    train_n_steps, test_n_steps, seed. `accuracies`, `crossings` and `record` follow.
 
     Raises ValueError without runs, TraitError for a state that is not there.
     """
@@ -42,10 +42,12 @@ class GridExplorer(Explorer):
         *,
         classes: Mapping[str, Sequence[str]] | None = None,
         n_starts: int = 100,
+        n_seeds: int | None = None,
     ):
         if not evidence:
             raise ValueError("evidence is empty: give at least one run")
         ordered = sorted(evidence, key=lambda found: found.run.n_steps)
+        self._n_seeds = n_seeds
         self._cells = {found.run.study: {} for found in evidence}
         for found in ordered:
             model = Model.from_evidence(found, (classes or {}).get(found.run.dataset))
@@ -78,7 +80,8 @@ class GridExplorer(Explorer):
                 ]
                 entries.append(
                     {
-                        **model.model_data(),
+                        **model.model_data(self._n_seeds),
+                        "counts": list(model.trained),
                         "study": study,
                         "solver": found.run.train_solver,
                         "path": found.path,
@@ -107,7 +110,9 @@ class GridExplorer(Explorer):
             "study": list(self._cells),
             "train_n_steps": list(rows),
             "test_n_steps": sorted({int(k) for *_, tests in rows.values() for k in tests}),
-            "seed": sorted({seed for _, model, _ in rows.values() for seed in model.seeds}),
+            "seed": sorted(
+                {s for _, model, _ in rows.values() for s in model.seeds[: self._n_seeds]}
+            ),
         }[name]
         if value not in choices:
             known = ", ".join(map(str, choices))
@@ -123,7 +128,7 @@ class GridExplorer(Explorer):
         _, model, tests = rows[self.train_n_steps]
         if self.test_n_steps not in tests:
             self.test_n_steps = self.train_n_steps
-        if self.seed not in model.seeds:
+        if self.seed not in model.seeds[: self._n_seeds]:
             self.seed = model.seeds[0]
 
     # --- the cell -------------------------------------------------------------------------------

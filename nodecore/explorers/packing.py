@@ -91,17 +91,19 @@ class Model:
         plain = not hasattr(field, "block_layers")
         return (lambda t, z: field(z)) if plain else field, head
 
-    def model_data(self) -> dict:
-        """What the browser needs of the model; keys as in `js/models.js`."""
+    def model_data(self, n_seeds: int | None = None) -> dict:
+        """What the browser needs of the first seeds, or of all; keys as in `js/models.js`."""
         field, head = pack_stack("field", self.field), pack_stack("head", self.head)
         return {
             "dataset": self.dataset,
             "nSteps": self.train_n_steps,
-            "seeds": list(self.seeds),
-            "trained": list(self.trained),
+            "seeds": list(self.seeds[:n_seeds]),
+            "trained": list(self.trained[:n_seeds]),
             "field": field.spec,
             "head": head.spec,
-            "weights": encode(torch.cat([field.numbers, head.numbers], dim=1), np.float32),
+            "weights": encode(
+                torch.cat([field.numbers, head.numbers], dim=1)[:n_seeds], np.float32
+            ),
         }
 
     def dataset_data(self, starts: Tensor) -> dict:

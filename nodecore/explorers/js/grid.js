@@ -257,9 +257,9 @@ function columnsOf(rows) {
   return [...new Set(all)].sort((a, b) => a - b);
 }
 
-/** Mean and standard deviation (n - 1) over the seeds that trained; null without any. */
-function summary({ trained }, { accuracies }) {
-  const values = accuracies.filter((value, i) => trained[i] && value !== null);
+/** Mean and standard deviation (n - 1) over all the seeds that count; null without any. */
+function summary({ counts }, { accuracies }) {
+  const values = accuracies.filter((value, i) => counts[i] && value !== null);
   const n = values.length;
   if (!n) return { mean: null, deviation: null, n };
   const mean = values.reduce((sum, value) => sum + value, 0) / n;
