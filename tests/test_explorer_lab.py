@@ -77,11 +77,12 @@ def wait_for_port(server, port, log, seconds=90):
 def test_the_widget_and_python_hold_the_same_state(lab, browser):
     with browser.new_context(viewport={"width": 1100, "height": 1400}) as context:
         page = context.new_page()
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(60_000)
         address = lab.split("/doc")[0]
         complaints = listen(page, (*LOCAL, address))
         page.goto(lab)
         page.locator(".jp-Cell").nth(len(CELLS) - 1).wait_for()
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
 
         def run(name):
             page.locator(".jp-Cell .cm-content").nth(list(CELLS).index(name)).click()
