@@ -264,6 +264,7 @@ CONTROLLERS = {
     "confirmed-increase": ConfirmedIncrease(),
     "settling-discord": Settling(signal="discord"),
     "remembering-discord": Remembering(signal="discord"),
+    "remembering-gap": Remembering(signal="gap"),
     "settling-gap": Settling(signal="gap"),
     "settling-closeness": Settling(signal="closeness", target=0.55),
     "settling-bend": Settling(signal="bend", target=0.45),
