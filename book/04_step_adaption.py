@@ -15,22 +15,22 @@
 # (chapter-adaption)=
 # # Step adaption during training
 #
-# **Question.** Can training find the critical step size by itself, without a grid of runs?
+# **Question.** Can training find the critical step size by itself, without a grid of runs, and
+# without the step going up and down for ever?
 #
 # **Claim.** {cite:t}`ott2020` let training check itself: every 50 iterations a better solver sees
 # the same batch, and the step is halved where it disagrees, lengthened a little where it agrees.
 # With Euler's method and the midpoint method as its better solver the result costs about as many
 # evaluations as the critical step of the grid, and is about as accurate. The number of steps
-# never settles; to calm it is left to future work.
+# never settles; to calm it is left to future work. We do that here.
 
 # %% tags=["parameters"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
-datasets = ["spheres2", "landscape"]  # data sets, a row of panels each
-controller = "algorithm1"  # the rule that adapts the step
+datasets = ["spheres2", "landscape"]  # data sets, a row or a column of panels each
+calm = "remembering-discord"  # the controller that is set beside Algorithm 1
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trained with each
-shown_seed = 0  # the seed whose failed check is looked at
-window = 1000  # iterations to show around that check
+window = 1000  # iterations to show around a failed check
 
 # %%
 from nodecore.parameters import check_parameters
@@ -44,17 +44,36 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from IPython.display import Markdown
+from torch import nn
+from torch.nn import functional as F
 
 from nodecore import plots, study
-from nodecore.adapt import get_controller
+from nodecore.adapt import (
+    CONTROLLERS,
+    VARIATIONS,
+    Observation,
+    StepState,
+    controller_name,
+    get_controller,
+)
+from nodecore.evaluate import TestSetting, cross_solver_grid, scaled_steps
 from nodecore.explorers import AdaptionExplorer
+from nodecore.figures import download_links
 from nodecore.paper import TABLE1, percent
-from nodecore.solve import count_steps
-from nodecore.summary import adaption_ends, grid_search
+from nodecore.solve import solve_fixed
+from nodecore.summary import (
+    AGREES_AT_END,
+    adaption_ends,
+    calmness,
+    compare_controllers,
+    grid_search,
+)
+from nodecore.vector_fields import take_members
 
 plots.use_style()
 SHARED = {"sharex": "row", "squeeze": False}
 name_of = plots.name_of
+calm = controller_name(calm)
 
 # %% [markdown]
 # ## The algorithm
@@ -80,36 +99,67 @@ name_of = plots.name_of
 # back to the step that failed.
 
 # %%
-rule = get_controller(controller)
+rule = get_controller("algorithm1")
 checks = math.log(1 / rule.decrease) / math.log(rule.increase)
 print(f"a halving is made up for after {checks:.1f} checks, {checks * rule.every:.0f} iterations")
 
+
 # %%
-runs = {d: study.Run(d, "euler", controller=controller, seeds=seeds, profile=profile)
-        for d in datasets}  # fmt: skip
-found = {d: study.obtain(run, device=device) for d, run in runs.items()}
-histories = {}
-for d, evidence in found.items():
-    history = evidence.history.reindex(columns=["iteration", "seed", "step_size", "train_accuracy",
-                                                "test_accuracy", "failed", "accuracy"])  # fmt: skip
-    sizes = history["step_size"].dropna()
-    n_steps = pd.Series(count_steps(torch.tensor(sizes.to_numpy()), 1.0), sizes.index)
-    histories[d] = history.assign(n_steps=n_steps)
+def run_of(dataset, controller, seeds=seeds):
+    return study.Run(dataset, "euler", controller=controller, seeds=seeds, profile=profile)
+
+
+found = {
+    (d, c): study.obtain(run_of(d, c), device=device)
+    for d in datasets
+    for c in ("algorithm1", calm)
+}
+# The other controllers, and more seeds, are shown where their records are.
+others = [c for c in (*CONTROLLERS, *VARIATIONS) if c not in ("algorithm1", calm)]
+stored = {(d, c): study.find(run_of(d, c)) for d in datasets for c in others}
+found |= {key: evidence for key, evidence in stored.items() if evidence is not None}
+
+
+def seen(dataset, controller, column):
+    """The rows of a history that have a column; a short training may lack some."""
+    columns = ["iteration", "seed", "step_size", "n_steps", "train_accuracy", "test_accuracy"]
+    columns += ["failed", "at_shortest", "outside_gap", "mark", "accuracy"]
+    return found[dataset, controller].history.reindex(columns=columns).dropna(subset=column)
+
 
 # %% [markdown]
 # ## Accuracy and number of steps over the training
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Training with step adaption, every seed: accuracy on the test set under the training solver, every 500 iterations (left), and the number of steps $K$ that is in use (right). Cf. {cite:t}`ott2020`, Fig. 5, which shows other data sets. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-adaption"}, "image": {"alt": "Accuracies that rise and level off, and numbers of steps that rise at first and then go up and down without settling."}}
-size = (8, 2.8 * len(datasets) + 0.6)
-fig, axes = plt.subplots(len(datasets), 2, figsize=size, **SHARED)
-for (left, right), (dataset, history) in zip(axes, histories.items(), strict=True):
-    plots.over_iterations(left, history, "accuracy", seeds)
-    plots.over_iterations(right, history, "n_steps", seeds)
-    left.set(ylabel=f"{name_of(dataset)}\ntest accuracy", ylim=(0, 1.05))
-    right.set_ylabel("number of steps $K$")
-handles, labels = axes[0, 1].get_legend_handles_labels()
-fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
-plots.stamp_profile(fig, profile)
+
+# %% tags=["remove-cell"]
+def draw_training(controller):
+    size = (8, 2.8 * len(datasets) + 0.6)
+    fig, axes = plt.subplots(len(datasets), 2, figsize=size, **SHARED)
+    for (left, right), dataset in zip(axes, datasets, strict=True):
+        plots.over_iterations(left, seen(dataset, controller, "accuracy"), "accuracy", seeds)
+        plots.over_iterations(right, seen(dataset, controller, "n_steps"), "n_steps", seeds)
+        left.set(ylabel=f"{name_of(dataset)}\ntest accuracy", ylim=(0, 1.05))
+        right.set_ylabel("number of steps $K$")
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
+    plots.stamp_profile(fig, profile)
+    return fig
+
+
+def followed(*controllers):
+    """The histories behind such figures, for a download."""
+    columns = ["iteration", "seed", "step_size", "n_steps", "accuracy"]
+    parts = {
+        (d, c): found[d, c].history.reindex(columns=columns) for d in datasets for c in controllers
+    }
+    return pd.concat(parts, names=["dataset", "controller"]).reset_index([0, 1])
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Training with Algorithm 1, every seed: accuracy on the test set under the training solver, every 500 iterations (left), and the number of steps $K$ that is in use (right). Cf. {cite:t}`ott2020`, Fig. 5, which shows other data sets. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-adaption"}, "image": {"alt": "Accuracies that rise and level off, and numbers of steps that rise at first and then go up and down without settling."}}
+fig = draw_training("algorithm1")
+
+# %% tags=["remove-input"]
+download_links(fig, "fig-adaption", followed("algorithm1"))
 
 # %% [markdown]
 # Go through the training below. The constants of the rule can be changed, too. Up to the first
@@ -117,43 +167,112 @@ plots.stamp_profile(fig, profile)
 # after that, the record cannot tell.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The recorded training of one seed: number of steps $K$ in use (failed checks marked), and the accuracy of the batch at each check under the training and the test solver. Dashed: the rule with the constants that you choose, on the recorded accuracies, from where the training would have gone another way; it is no result. Paper scale and 5 seeds (as published). Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-adaption-explorer"}}
-AdaptionExplorer(list(found.values()))
+AdaptionExplorer([found[d, "algorithm1"] for d in datasets])
 
 # %% [markdown]
-# ## One check that failed
+# ## Inside a violation, and past it
 #
-# What happens around a check that fails? We take the one with the largest difference in the
-# second half of the training of one seed.
+# The number of steps goes down until a check fails. What is the model at that moment, and what
+# after? In the second half of every training the weights were kept at its worst failed check, and
+# at the next check that passed. {numref}`fig-failed-check` shows the checks around that moment
+# for the seed with the largest gap; {numref}`fig-moments` tests the kept models with finer steps
+# and with better solvers.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Around the check of the largest disagreement in the second half of the training, one seed: accuracy on the batch of each check under Euler's method and under the midpoint method at the same step (top), and the number of steps (bottom). Vertical lines: failed checks. Cf. {cite:t}`ott2020`, Fig. 6, with the batches of the checks in place of the test set. Paper scale unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-failed-check"}, "image": {"alt": "Two accuracies that agree until a check at which the midpoint method's falls far below Euler's; the number of steps doubles there and the two agree again."}}
+
+# %% tags=["remove-cell"]
+def worst_violation(dataset):
+    """Seed and history row of the largest gap whose weights were kept, or None."""
+    marked = seen(dataset, "algorithm1", "mark")
+    marked = marked[marked["mark"] == "violation"].groupby("seed").tail(1)
+    return None if marked.empty else marked.loc[marked["outside_gap"].abs().idxmax()]
+
+
+worst = {d: worst_violation(d) for d in datasets}
+shown = [d for d in datasets if worst[d] is not None]
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Around the failed check with the largest gap in the second half of the training, one seed: accuracy on the batch of each check under Euler's method and under the midpoint method at the same step (top), and the number of steps (bottom). Vertical lines: failed checks. Paper scale unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-failed-check"}, "image": {"alt": "Two accuracies that agree until a check at which the midpoint method's falls far below Euler's; the number of steps doubles there and the two agree again."}}
 fig, axes = plt.subplots(2, len(datasets), figsize=(8, 4.6), sharex="col", squeeze=False)
-for (top, bottom), (dataset, history) in zip(axes.T, histories.items(), strict=True):
-    checked = history[history["step_size"].notna() & (history["seed"] == shown_seed)]
-    late = checked[len(checked) // 2 :]
-    worst = (late["train_accuracy"] - late["test_accuracy"]).abs().idxmax()
-    centre = history["iteration"][worst]
-    near = checked[(checked["iteration"] - centre).abs() <= window / 2]
-    plots.checks(top, near)
-    plots.steps_at_checks(bottom, near)
-    top.set_title(f"{name_of(dataset)}, seed {shown_seed}")
+near = {}
+for (top, bottom), dataset in zip(axes.T, datasets, strict=True):
+    if worst[dataset] is None:
+        top.set_title(f"{name_of(dataset)}: no violation")
+        continue
+    iteration, seed = worst[dataset][["iteration", "seed"]]
+    rows = seen(dataset, "algorithm1", "test_accuracy")
+    rows = rows[(rows["seed"] == seed) & ((rows["iteration"] - iteration).abs() <= window / 2)]
+    plots.checks(top, rows)
+    plots.steps_at_checks(bottom, rows)
+    top.set_title(f"{name_of(dataset)}, seed {seed}")
+    near[dataset] = rows
 handles, labels = axes[0, 0].get_legend_handles_labels()
 fig.legend(handles, labels, loc="outside lower center", ncols=3)
 plots.stamp_profile(fig, profile)
+
+# %% tags=["remove-input"]
+around = pd.concat(near, names=["dataset"]) if near else pd.DataFrame()
+download_links(fig, "fig-failed-check", around.reset_index())
+
+
+# %% tags=["remove-cell"]
+def tested_moments(dataset):
+    """Accuracies of one seed's model inside the violation, past it and at the end."""
+    evidence, violation = found[dataset, "algorithm1"], worst[dataset]
+    history = seen(dataset, "algorithm1", "n_steps")
+    own = history[history["seed"] == violation["seed"]]
+    rows = {"inside": violation}
+    later = own[(own["mark"] == "recovery") & (own["iteration"] > violation["iteration"])]
+    if len(later):
+        rows["past it"] = later.iloc[-1]
+    models = {"inside": "violation", "past it": "recovery"}
+    member, test = evidence.run.seeds.index(int(violation["seed"])), evidence.run.protocol.load()[1]
+    tested = []
+    for label, row in rows.items():
+        model = [take_members(part, [member]) for part in evidence.marked(models[label])]
+        k = int(row["n_steps"])
+        settings = [
+            TestSetting(solver, n)
+            for solver in ("euler", "midpoint", "rk4")
+            for n in scaled_steps(k, (1, 1.5, 2, 4))
+        ]
+        for setting, accuracy in cross_solver_grid(*model, test, settings):
+            moment = f"{label}\niteration {int(row['iteration'])}\n$K = {k}$"
+            tested.append([moment, setting.solver, setting.n_steps / k, float(accuracy)])
+    return pd.DataFrame(tested, columns=["moment", "solver", "factor", "accuracy"])
+
+
+moments = {d: tested_moments(d) for d in shown}
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same seed's model at two moments of the training, on the test set: inside the violation of {numref}`fig-failed-check`, and at the next check that passed. Circles: Euler's method, crosses: midpoint, triangles: rk4; from left to right with 1, 1.5, 2 and 4 times the training's steps. Cf. {cite:t}`ott2020`, Fig. 6. Paper scale unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-moments"}, "image": {"alt": "Inside the violation every better solver and finer step lowers the accuracy; at the next passed check they nearly agree."}}
+fig, axes = plt.subplots(1, len(datasets), figsize=(8, 3.6), sharey=True, squeeze=False)
+for ax, dataset in zip(axes[0], datasets, strict=True):
+    title = "" if dataset in moments else ": no violation"
+    ax.set_title(f"{name_of(dataset)}{title}")
+    if dataset in moments:
+        plots.moments(ax, moments[dataset])
+handles, labels = axes[0, 0].get_legend_handles_labels()
+fig.legend(handles, labels, loc="outside lower center", ncols=3)
+plots.stamp_profile(fig, profile)
+
+# %% tags=["remove-input"]
+kept = pd.concat(moments, names=["dataset"]) if moments else pd.DataFrame()
+download_links(fig, "fig-moments", kept.reset_index())
 
 # %% [markdown]
 # ## Does it end as an ODE?
 #
 # After the last iteration the model is tested at the step size it ended with, under Euler's
 # method, under the midpoint method, and under the exact flow (Dopri 5(4) at $10^{-6}$). The last
-# columns say how restless the training was: turns of the step size from longer to shorter or
-# back, checks that failed, and the standard deviation of $\log_2 h$ over the checks of the second
-# half.
+# columns say how restless the second half of the training was. *Reversals*: changes of sign
+# between successive changes of $\log h$ that are not zero. *Failed checks*: an outside check of
+# one batch every 50 iterations, Euler against midpoint at the same step, with a gap over 0.1; it
+# is the same for every controller and its evaluations are not counted. *Spread*: the standard
+# deviation of $\log K$.
 
 # %% tags=["hide-input"]
-final = {d: adaption_ends(evidence.records) for d, evidence in found.items()}
+ends = {d: adaption_ends(found[d, "algorithm1"].records) for d in datasets}
 names = {"final_n_steps": "final K", "nfe_per_iteration": "NFE per iteration",
-         "reversals": "turns", "failed_checks": "failed checks"}  # fmt: skip
-together = pd.concat({name_of(d): table for d, table in final.items()}, names=["data set"])
+         "failed_checks": "failed checks"}  # fmt: skip
+together = pd.concat({name_of(d): table for d, table in ends.items()}, names=["data set"])
 together.rename(columns=names).round(3)
 
 # %% [markdown]
@@ -166,29 +285,240 @@ together.rename(columns=names).round(3)
 
 
 # %%
-def search_grid(dataset):
+def grid_records(dataset):
     grid = study.GRIDS[f"{dataset}-euler"]
     runs = [study.Run(dataset, "euler", n_steps=k, seeds=seeds, profile=profile) for k in grid]
-    stored = [study.find(run) for run in runs]
-    if None in stored:
-        return None
-    return grid_search(pd.concat([evidence.records for evidence in stored], ignore_index=True))
+    records = [study.find(run) for run in runs]
+    return None if None in records else pd.concat([e.records for e in records], ignore_index=True)
 
+
+grids = {d: grid_records(d) for d in datasets}
+searches = {d: None if frame is None else grid_search(frame) for d, frame in grids.items()}
 
 # %% tags=["hide-input"]
 rows = []
-for d, table in final.items():
-    paper, search, trained = TABLE1[d], search_grid(d), table[table["trained"].astype(bool)]
+for d in datasets:
+    paper, search = TABLE1[d], searches[d]
     rows.append([name_of(d), "paper", "-".join(map(str, paper["grid NFE"])),
                  percent(*paper["grid accuracy"]), f"{paper['adaption NFE']:.1f}",
                  percent(*paper["adaption accuracy"])])  # fmt: skip
-    nfe, accuracy = trained["nfe_per_iteration"].mean(), trained["as trained"]
-    rows.append(["", "here", search.nfe if search else "-",
-                 percent(search.mean, search.std) if search else "-",
-                 f"{nfe:.1f}" if len(trained) else "-",
-                 percent(accuracy.mean(), accuracy.std())])  # fmt: skip
+    for label, controller in {"here": "algorithm1", calm: calm}.items():
+        table = adaption_ends(found[d, controller].records)
+        trained = table[table["trained"].astype(bool)]
+        nfe, accuracy = trained["nfe_per_iteration"].mean(), trained["as trained"]
+        rows.append(["", label, search.nfe if search else "-",
+                     percent(search.mean, search.std) if search else "-",
+                     f"{nfe:.1f}" if len(trained) else "-",
+                     percent(accuracy.mean(), accuracy.std())])  # fmt: skip
 columns = ["data set", "", "NFE, grid", "accuracy, grid", "NFE, adaption", "accuracy, adaption"]
 pd.DataFrame(rows, columns=columns).set_index("data set")
+
+# %% [markdown]
+# ## What the paper says beside it
+#
+# **The first step is not too small.** Were it far shorter than needed, the first hundreds of
+# iterations would be the dear ones. Below are the $K$ of Hairer's first step, seed by seed, and
+# the mean $K$ of the second half of the training.
+#
+# **Adaption costs less than the grid that it replaces.** A grid search trains at every $K$; its
+# cost is the sum of the NFE per iteration of all its runs, times the iterations. The table gives
+# that sum up to the critical $K$, which a lucky searcher stops at, and over the whole grid.
+
+# %% tags=["hide-input"]
+rows = []
+for d in datasets:
+    history = seen(d, "algorithm1", "n_steps").groupby("seed")
+    first = history["n_steps"].first()
+    late = history["n_steps"].apply(lambda k: k[len(k) // 2 :].mean())
+    nfe = ends[d]["nfe_per_iteration"].mean()
+    critical = searches[d].critical if searches[d] else None
+    grid = study.GRIDS[f"{d}-euler"]
+    cost = [sum(k for k in grid if critical and k <= critical), sum(grid)]
+    rows.append([name_of(d), ", ".join(f"{k}" for k in first), ", ".join(f"{k:.0f}" for k in late),
+                 f"{nfe:.1f}", *(f"{c} ({c / nfe:.1f} times)" if c else "-" for c in cost)])  # fmt: skip
+columns = ["data set", "first K", "late K", "NFE, Algorithm 1", "NFE, grid to its critical K",
+           "NFE, whole grid"]  # fmt: skip
+pd.DataFrame(rows, columns=columns).set_index("data set")
+
+# %% [markdown]
+# **It is robust to small changes of its constants.** One of the four is changed at a time: checks
+# every 25 or 100 iterations in place of 50, a threshold of 0.05 or 0.2 in place of 0.1, a factor
+# of 0.25 or 0.7 in place of 0.5, and of 1.05 or 1.2 in place of 1.1.
+
+# %% tags=["hide-input"]
+compared = {}
+for d in datasets:
+    frames = [found[d, c].records for c in (*CONTROLLERS, *VARIATIONS) if (d, c) in found]
+    compared[d] = compare_controllers(pd.concat(frames))
+
+
+def shown_table(names, compared=compared):
+    """Means and standard deviations of the controllers of these names, all data sets."""
+    rows = []
+    for d, table in compared.items():
+        for name in table.index.intersection(names, sort=False):
+            row, m, s = table.loc[name], "mean", "std"
+            rows.append([
+                name_of(d), name.removeprefix("algorithm1-"),
+                *(f"{row[c, m]:.1f} ± {row[c, s]:.1f}" for c in ("nfe_per_iteration",)),
+                percent(row["accuracy", m], row["accuracy", s]),
+                f"{row['reversals', m]:.1f}", f"{row['spread', m]:.3f}",
+                f"{row['failed_checks', m]:.1f}",
+                f"{100 * row['agreement_gap', m]:.1f} ({100 * row['agreement_gap', 'max']:.1f})",
+                f"{int(row['agreeing', ''])} of {int(row['seeds', ''])}",
+            ])  # fmt: skip
+    columns = ["data set", "controller", "NFE", "accuracy", "reversals", "spread",
+               "failed checks", "gap to the exact flow: mean (worst), points",
+               f"seeds within {100 * AGREES_AT_END:.0f} points"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).set_index(["data set", "controller"])
+
+
+shown_table(["algorithm1", *VARIATIONS])
+
+# %% [markdown]
+# ## No oscillation
+#
+# Algorithm 1 cannot settle: it lengthens the step as long as nothing is wrong, so it keeps asking
+# for a failure. And its question is coarse: the accuracy of a batch of 128 moves in steps of
+# 1/128, and two accuracies can agree where single predictions do not. The candidates:
+#
+# | controller | reads | rule |
+# | :-- | :-- | :-- |
+# | `algorithm1` | gap: accuracy under Euler less accuracy under midpoint | h × 0.5 where it is over 0.1, else × 1.1 |
+# | `confirmed-increase` | the same, midpoint at min(h, √(h/50)) | the same, but an increase is kept only if Euler at the longer step still agrees: the rule of the paper's later version |
+# | `settling-gap` | gap | held at a target |
+# | `settling-discord` | gap, or a quarter of the share of samples whose predicted class differs, whichever is larger | held at a target |
+# | `settling-closeness` | distance of the two end states over the classifier's margin, at most 1, mean over the batch | held at a target |
+# | `settling-bend` | $hL$ along the trajectories: twice the distance of the two end states over the distance travelled | held at a target |
+# | `remembering-gap`, `remembering-discord` | as above, averaged since the last change | shorter above one level, longer below another, and never again as long as a step that was too long |
+#
+# All read the same two solves of a batch, $2K$ evaluations every 50 iterations
+# (`confirmed-increase`: $2 \max(K, \sqrt{50 K})$, and Euler's again for each increase).
+#
+# *Held at a target* means integral control with a gain that falls, as in stochastic
+# approximation: one check is noisy, so what it says of the step is trusted less the more checks
+# have been seen. The falling gain ends the drift, the band ends the trembling.
+#
+# ```text
+# e = signal / target - 1, at most 2
+# n = checks since the signal's running mean was last above 2 targets
+# log w = log w - 0.2 min(1, 8 / n) e           (half of that where w grows)
+# if w has left h by more than 5 %:  h = w
+# ```
+#
+# *Remembering* is a hysteresis. It asks for more evidence the smaller the trouble is, and what
+# was once too long stays so.
+#
+# ```text
+# m = mean of the signal over the n checks since h last changed
+# if n >= 2 and m > 0.1:       h = 0.8 h,  and the h before is remembered as too long
+# elif n >= 6 and m > 0.04:    h = 0.95 h, likewise
+# elif n >= 6 and m < 0.01:    h = 1.1 h, at most 0.9 times the shortest h that was too long
+# ```
+#
+# The constants were chosen by a few trials on the seeds shown here; the additional seeds further
+# down had no part in that.
+
+# %% tags=["hide-input"]
+shown_table(list(CONTROLLERS))
+
+# %% [markdown]
+# The goals were set before: at most a fifth of Algorithm 1's reversals and of its spread, no more
+# failed checks, an accuracy at least as good, at most 1.1 times its NFE, and every seed within
+# 0.05 of the exact flow at the end.
+
+# %% tags=["hide-input"]
+goals = {
+    (name_of(d), c): calmness(table, c)["holds"].astype(bool).map({True: "yes", False: "no"})
+    for d, table in compared.items()
+    for c in table.index.intersection([c for c in CONTROLLERS if c != "algorithm1"], sort=False)
+}
+pd.DataFrame(goals).T.rename_axis(["data set", "controller"])
+
+# %% tags=["hide-input"]
+pd.concat({name_of(d): calmness(table, calm) for d, table in compared.items()}).round(3)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Number of steps $K$ over the training, every seed: Algorithm 1 (left) and the controller that did best (right). The second half, in which reversals and spread are counted, is shaded. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-calm"}, "image": {"alt": "On the left saw-toothed lines that never settle, on the right lines that rise early and then stay almost level."}}
+size = (8, 2.8 * len(datasets) + 0.6)
+fig, axes = plt.subplots(len(datasets), 2, figsize=size, sharey="row", **SHARED)
+for row, dataset in zip(axes, datasets, strict=True):
+    for ax, controller in zip(row, ("algorithm1", calm), strict=True):
+        plots.over_iterations(ax, seen(dataset, controller, "n_steps"), "n_steps", seeds)
+        total = found[dataset, controller].run.protocol.iterations
+        ax.axvspan(total / 2, total, color="#f0f0f0", zorder=0)
+        ax.set_title(f"{name_of(dataset)}, {controller}")
+    row[0].set_ylabel("number of steps $K$")
+handles, labels = axes[0, 0].get_legend_handles_labels()
+fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
+plots.stamp_profile(fig, profile)
+
+# %% tags=["remove-input"]
+download_links(fig, "fig-calm", followed("algorithm1", calm))
+
+# %% [markdown]
+# No step may get shorter than $T / 10{,}000$. How often did one?
+
+# %% tags=["hide-input"]
+limits = {key: int(seen(*key, "at_shortest")["at_shortest"].sum()) for key in found}
+print(f"checks after which a step was at that limit: {sum(limits.values())} of "
+      f"{sum(len(seen(*key, 'at_shortest')) for key in found):,}")  # fmt: skip
+
+# %% [markdown]
+# ### More seeds
+#
+# Five seeds are few. On the landscape ten more were trained with three of the controllers. They
+# are shown where their records are.
+
+# %% tags=["hide-input"]
+more = {
+    (d, c): study.find(run_of(d, c, study.MORE_SEEDS[d]))
+    for d in datasets
+    if d in study.MORE_SEEDS
+    for c in ("algorithm1", "confirmed-increase", calm)
+}
+more = {key: evidence for key, evidence in more.items() if evidence is not None}
+compared_more = {
+    d: compare_controllers(pd.concat([e.records for (o, _), e in more.items() if o == d]))
+    for d in dict.fromkeys(d for d, _ in more)
+}
+shown_table(list(CONTROLLERS), compared_more)
+
+# %% [markdown]
+# ## A modeller's view
+#
+# A controller needs no `nodecore` around it: a training loop shows it what one batch looks like
+# under two solvers and asks for the next step. `algorithm1` and `settling-gap` need two
+# accuracies only, or two losses, given with a minus sign. The model here is a plain torch one.
+
+# %% tags=["modeller"]
+torch.manual_seed(0)
+points = 2 * torch.randn(2000, 2)
+labels = (points[:, 1] > torch.sin(2 * points[:, 0])).long()
+field = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 2))
+head = nn.Linear(2, 2)
+optimiser = torch.optim.Adam([*field.parameters(), *head.parameters()], lr=1e-2)
+
+
+def logits(x, solver, step_size):
+    return head(solve_fixed(lambda t, z: field(z), x, solver, step_size=step_size).z)
+
+
+# %% tags=["modeller"]
+rule, state = get_controller("auto"), StepState(step_size=0.5)
+for iteration in range(1, 401):
+    batch = torch.randint(len(points), (128,))
+    x, y = points[batch], labels[batch]
+    out = logits(x, "euler", state.step_size)
+    if iteration % rule.every == 0:
+        finer = logits(x, "midpoint", rule.test_step(state.step_size))
+        ours, better = out.argmax(1), finer.argmax(1)
+        a, b, flips = (float(v.float().mean()) for v in (ours == y, better == y, ours != better))
+        state = rule.update(state, Observation(a, b, flips=flips))
+    optimiser.zero_grad(), F.cross_entropy(out, y).backward(), optimiser.step()
+
+# %%
+print(f"step size {state.step_size:.3f}, accuracy of the last batch under Euler {a:.2f}, "
+      f"under midpoint {b:.2f}")  # fmt: skip
 
 # %% [markdown]
 # ## What we saw
@@ -197,21 +527,24 @@ pd.DataFrame(rows, columns=columns).set_index("data set")
 
 # %% tags=["hide-input"]
 lines = []
-for d, table in final.items():
-    gap = (table["as trained"] - table["exact flow"]).abs()
-    least, most = table.min(), table.max()
+for d in datasets:
+    table, goal = compared[d], calmness(compared[d], calm)
+    base, ours = table.loc["algorithm1"], table.loc[calm]
+    rows = ends[d]
+    missed = goal.index[~goal["holds"].astype(bool)]
     lines.append(
-        f"- **{name_of(d)}.** {table['trained'].sum()} of {len(table)} seeds trained. They took "
-        f"{least['nfe_per_iteration']:.1f} to {most['nfe_per_iteration']:.1f} evaluations per "
-        f"iteration and ended with {least['final_n_steps']:.0f} to {most['final_n_steps']:.0f} "
-        f"steps. The exact flow then differs from the training solver by {100 * gap.min():.1f} to "
-        f"{100 * gap.max():.1f} points of accuracy. {least['failed_checks']:.0f} to "
-        f"{most['failed_checks']:.0f} checks failed, and the step size turned "
-        f"{least['reversals']:.0f} to {most['reversals']:.0f} times."
+        f"- **{name_of(d)}.** Algorithm 1 took {base['nfe_per_iteration', 'mean']:.1f} evaluations "
+        f"per iteration and ended with {rows['final_n_steps'].min():.0f} to "
+        f"{rows['final_n_steps'].max():.0f} steps; in the second half the step reversed "
+        f"{base['reversals', 'mean']:.1f} times, {base['failed_checks', 'mean']:.1f} outside "
+        f"checks failed, and $\\log K$ had a spread of {base['spread', 'mean']:.3f}. At the end "
+        f"{int(base['agreeing', ''])} of {int(base['seeds', ''])} seeds were within "
+        f"{100 * AGREES_AT_END:.0f} points of the exact flow, the worst "
+        f"{100 * base['agreement_gap', 'max']:.1f} points away. `{calm}`: "
+        f"{ours['nfe_per_iteration', 'mean']:.1f} evaluations, "
+        f"{ours['reversals', 'mean']:.1f} reversals, {ours['failed_checks', 'mean']:.1f} failed "
+        f"checks, a spread of {ours['spread', 'mean']:.3f}, {int(ours['agreeing', ''])} of "
+        f"{int(ours['seeds', ''])} seeds within that margin. "
+        + ("It reaches every goal." if missed.empty else f"Missed: {', '.join(missed)}.")
     )
-Markdown("\n".join(lines))
-
-# %% [markdown]
-# - The rule cannot settle: it lengthens the step as long as nothing is wrong, so it keeps asking
-#   for a failure, and each failure costs a halving. Whether the last iteration ends right before
-#   a failure or right after one is chance.
+Markdown("\n".join(line.replace("_", " ") for line in lines))
