@@ -50,11 +50,14 @@ EXACT = TestSetting("dopri5", rtol=EXACT_RTOL)
 
 
 @torch.no_grad()
-def solve_setting(field: nn.Module, x: Tensor, setting: TestSetting, T: float = 1.0) -> Solution:
+def solve_setting(
+    field: nn.Module, x: Tensor, setting: TestSetting, T: float = 1.0, per_sample: bool = False
+) -> Solution:
     """The states x (members, batch, ...) carried from 0 to T under a test setting.
 
-    Adaptive solves take steps of each member's own, as in training; below FLOAT32_RTOL they run in
-    float64, and the result has x's dtype. A member that such a solve cannot carry to T ends as NaN.
+    Adaptive solves take steps of each member's own, as in training, or of each sample's own; below
+    FLOAT32_RTOL they run in float64, and the result has x's dtype. A member that such a solve
+    cannot carry to T ends as NaN.
     """
     if setting.n_steps is not None:
         return solve_fixed(field, x, setting.solver, n_steps=setting.n_steps, t=(0.0, T))
@@ -70,15 +73,16 @@ def solve_setting(field: nn.Module, x: Tensor, setting: TestSetting, T: float = 
                 rtol=setting.rtol,
                 atol=setting.rtol,
                 t=(0.0, T),
-                instance_axes=1,
-                backend="auto" if dtype == torch.float32 else "torch",
+                instance_axes=2 if per_sample else 1,
+                backend="auto" if dtype == torch.float32 and not per_sample else "torch",
             )
         except SolveError as error:
-            if bool((failed & error.failed).any()):
+            members = error.failed.flatten(1).any(1) if per_sample else error.failed
+            if bool((failed & members).any()):
                 raise
-            failed |= error.failed
+            failed |= members
             for parameter in field.parameters():  # weights of zero solve in one step
-                parameter[error.failed] = 0.0
+                parameter[members] = 0.0
             continue
         z = solution.z.masked_fill(failed.view(-1, *[1] * (x.dim() - 1)), torch.nan)
         return replace(solution, z=z.to(x.dtype))

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterSciNotation
 
 # Dark, middle and light (CIE L* about 22, 49, 70), in hues that no common colour
 # blindness mixes up.
@@ -379,8 +379,8 @@ def accuracy_of_seeds(ax: Axes, table, colour) -> None:
     _steps_axis(ax, "number of test steps $K$")
 
 
-def train_test_map(ax: Axes, means) -> None:
-    """Accuracies by training n_steps (index) and test n_steps (columns), written in the cells."""
+def train_test_map(ax: Axes, means, what: str = "steps $K$") -> None:
+    """Accuracies by training n_steps or tolerance (index) and test ones (columns), as numbers."""
     values = means.to_numpy(dtype=float)
     ax.imshow(values, cmap="viridis", vmin=0.3, vmax=1, aspect="auto", origin="lower")
     for (i, j), value in np.ndenumerate(values):
@@ -398,7 +398,7 @@ def train_test_map(ax: Axes, means) -> None:
             ax.add_patch(box)
     ax.set_xticks(range(len(means.columns)), [f"{k:g}" for k in means.columns])
     ax.set_yticks(range(len(means.index)), [f"{k:g}" for k in means.index])
-    ax.set(xlabel="test steps $K$", ylabel="training steps $K$")
+    ax.set(xlabel=f"test {what}", ylabel=f"training {what}")
 
 
 def agreement(ax: Axes, gaps, exact_gaps, seed_gaps, solver: str) -> None:
@@ -581,9 +581,46 @@ def nfe_by_tolerance(ax: Axes, nfe, rtol: float, colour) -> None:
     ax.grid(axis="y")
 
 
-def _tolerance_axis(ax):
+def gap_by_tolerance(ax: Axes, gaps, seed_gaps) -> None:
+    """Loss of accuracy under the exact flow against the training's tolerance, fine to the right.
+
+    gaps: series by rtol, of the means; seed_gaps: frame, a column for each seed (pale).
+    """
+    colour = SOLVER_STYLES["euler"]["color"]
+    for seed in seed_gaps:
+        ax.plot(seed_gaps[seed], linestyle="none", color=colour, markersize=3, alpha=0.35)
+    ax.plot(gaps, color=colour, linewidth=1.5, markersize=6)
+    _tolerance_axis(ax, "tolerance of the training")
+    ax.set_ylabel("gap of accuracy")
+    ax.grid(axis="y")
+
+
+def tolerance_over_iterations(ax: Axes, history, seeds) -> None:
+    """The tolerance in use against the iteration, a line for each seed."""
+    over_iterations(ax, history, "step_size", seeds)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(LogFormatterSciNotation())
+
+
+def accuracy_over_time(ax: Axes, table, style) -> None:
+    """Accuracy against the time T that is integrated over: the mean, and each seed (pale).
+
+    table: T (index) by seed.
+    """
+    for seed in table:
+        pale = {**style, "linestyle": "none", "label": None}
+        ax.plot(table[seed], **pale, markersize=3, alpha=0.35)
+    ax.plot(table.mean(axis=1), **style, linewidth=1.5, markersize=6)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda T, _: f"{T:g}"))
+    ax.xaxis.minorticks_off()
+    ax.set_xlabel("time $T$")
+    ax.grid(axis="y")
+
+
+def _tolerance_axis(ax, label="tolerance of the test"):
     ax.set_xscale("log")
     if not ax.xaxis_inverted():
         ax.invert_xaxis()
     ax.xaxis.minorticks_off()
-    ax.set_xlabel("tolerance of the test")
+    ax.set_xlabel(label)

@@ -5,6 +5,7 @@ A frame here holds records of one study, columns as in store.COLUMNS.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -251,3 +252,34 @@ def tolerances(frame: pd.DataFrame) -> pd.DataFrame:
     )
     table = table.join(own_accuracy(frame, "rtol")).join(exact.add_suffix(" exact"))
     return table.sort_index(ascending=False)
+
+
+def critical_rtols(frame: pd.DataFrame) -> pd.Series:
+    """The coarsest training rtol from which on the exact flow agrees, of the mean and of each seed.
+
+    Index: "mean" and the seeds; NaN where none does. A run in which a seed did not train does not
+    count for it.
+    """
+    gaps = {"mean": exact_gaps(frame, "rtol")}
+    gaps |= {seed: gap.dropna() for seed, gap in seed_gaps(frame, _rtol_gaps).items()}
+    found = {}
+    for who, gap in gaps.items():
+        rtols = {1 / rtol: rtol for rtol in gap.index}  # in the order of n_steps
+        critical = critical_n_steps({k: gap[rtol] for k, rtol in rtols.items()})
+        found[who] = rtols.get(critical, np.nan)
+    return pd.Series(found, dtype=float)
+
+
+_rtol_gaps = partial(exact_gaps, by="rtol")
+
+
+def tolerance_ends(frame: pd.DataFrame) -> pd.DataFrame:
+    """Where each seed with an adapted tolerance ended, and how restless it was; index: seed."""
+    every = frame.assign(trained=True)
+    accuracies = {"as trained": as_trained(every), "exact flow": under_exact_flow(every)}
+    found = {k: rows.drop_duplicates("seed").set_index("seed") for k, rows in accuracies.items()}
+    seeds = frame.drop_duplicates("seed").set_index("seed")
+    columns = ["trained", "final_rtol", "nfe_per_iteration"]
+    restless = ["reversals", "failed_checks", "spread"]
+    accuracy = {name: rows["accuracy"] for name, rows in found.items()}
+    return seeds[columns].assign(**accuracy).join(seeds[restless])

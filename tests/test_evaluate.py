@@ -102,6 +102,22 @@ def test_adaptive_settings_reach_the_flow_that_scipy_finds(setting, atol):
             np.testing.assert_allclose(end, exact, rtol=2e-6, atol=atol)
 
 
+def test_each_sample_may_have_steps_of_its_own():
+    field = MLPField(2, 16, generators=generators(2))
+    x = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 5, 2))).float()
+    setting = TestSetting("bosh3", rtol=1e-3)
+    together = solve_setting(field, x, setting, per_sample=True)
+    assert together.nfe.shape == (2, 5)
+    for i in range(5):
+        alone = solve_setting(field, x[:, i : i + 1], setting)
+        assert torch.equal(together.nfe[:, i], alone.nfe)
+        torch.testing.assert_close(together.z[:, i], alone.z[:, 0], rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        field.third[0][1] = math.nan  # a member that cannot be carried to the end
+    failed = solve_setting(field, x, setting, per_sample=True).z.isnan()
+    assert failed[1].all() and not failed[0].any()
+
+
 def test_fixed_settings_take_their_number_of_steps():
     field = MLPField(2, 16, generators=generators(2))
     x = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 3, 2))).float()

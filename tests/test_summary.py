@@ -15,11 +15,13 @@ from nodecore.summary import (
     as_trained,
     calmness,
     compare_controllers,
+    critical_rtols,
     critical_shares,
     exact_gaps,
     grid_search,
     mean_accuracies,
     seed_critical,
+    tolerance_ends,
     tolerances,
     trend,
 )
@@ -204,6 +206,37 @@ def test_tolerances_go_from_coarse_to_fine():
     assert table.index.tolist() == [1e-1, 1e-4]
     assert table["gap"].tolist() == pytest.approx([0.3, 0.0])
     assert table["trained"].tolist() == [2, 2]
+
+
+def test_the_critical_tolerance_is_the_coarsest_from_which_on_the_exact_flow_agrees():
+    exact = {1e1: (0.5, 0.8), 1e-1: (0.72, 0.8), 1e-3: (0.6, 0.8), 1e-5: (0.78, 0.75)}
+    rows = [
+        {
+            **{"rtol": rtol, "seed": seed, "test_solver": "dopri5", "test_rtol": test},
+            **{"accuracy": value, "trained": (rtol, seed) != (1e-3, 1)},
+        }
+        for rtol, seeds in exact.items()
+        for seed, other in enumerate(seeds)
+        for test, value in [(rtol, 0.8), (1e-6, other)]
+    ]
+    found = critical_rtols(frame(rows, train_solver="dopri5"))
+    # Seed 1 did not train at 1e-3: there the mean is that of seed 0.
+    assert found.to_dict() == {"mean": 1e-5, 0: 1e-5, 1: 1e1}
+
+
+def test_where_an_adapted_tolerance_ended():
+    common = {"train_solver": "fehlberg21", "reversals": 3, "failed_checks": 2, "spread": 0.5}
+    tests = [("fehlberg21", 0.02, 0.9), ("dopri5", 0.02, 0.4), ("dopri5", 1e-6, 0.7)]
+    rows = [
+        {"seed": seed, "final_rtol": 0.02, "test_solver": solver, "test_rtol": rtol}
+        | {"accuracy": value + seed / 100, "trained": seed == 0, "nfe_per_iteration": 12.0}
+        for seed in (0, 1)
+        for solver, rtol, value in tests
+    ]
+    ends = tolerance_ends(frame(rows, **common))
+    assert ends["as trained"].tolist() == pytest.approx([0.9, 0.91])
+    assert ends["exact flow"].tolist() == pytest.approx([0.7, 0.71])
+    assert ends[["final_rtol", "reversals", "spread"]].iloc[1].tolist() == [0.02, 3, 0.5]
 
 
 @pytest.mark.parametrize(
