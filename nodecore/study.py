@@ -165,8 +165,8 @@ GROWING_T = (1, 2, 4, 8, 16)
 GROWING_T_STEP = 1 / 8  # far too long for a training at T = 1
 
 
-def growing_runs(dataset: str, profile: str = "paper", seeds: tuple = SEEDS) -> tuple[Run, ...]:
-    """Euler at one step size over longer and longer times; T = 1 belongs to `<dataset>-euler`."""
+def growing_runs(dataset: str, profile: str = "laptop", seeds: tuple = SEEDS) -> tuple[Run, ...]:
+    """Euler at one step size over longer and longer times; T = 1 is a run of `<dataset>-euler`."""
     steps = [(float(T), round(T / GROWING_T_STEP)) for T in GROWING_T]
     return tuple(Run(dataset, "euler", k, seeds=seeds, profile=profile, T=T) for T, k in steps)
 
@@ -177,6 +177,7 @@ def _tolerance_runs(dataset, solver):
 
 
 STUDIES = {
+    "spheres2-growing-T": growing_runs("spheres2"),
     **{name: _grid_runs(name, grid) for name, grid in GRIDS.items()},
     **{
         f"{dataset}-{solver}": _tolerance_runs(dataset, solver)
@@ -188,7 +189,6 @@ STUDIES = {
         for solver in ("fehlberg21", "dopri5")
         for name in ("algorithm1", "auto")
     ),
-    "spheres2-growing-T": growing_runs("spheres2")[1:],
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
 }
 
