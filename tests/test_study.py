@@ -424,7 +424,7 @@ def test_a_run_that_cannot_be_is_refused_before_any_work(changes, message):
 
 
 def test_an_unknown_study_lists_the_known_ones():
-    with pytest.raises(ValueError, match="study = 'moons' is unknown; choose one of .*-euler, "):
+    with pytest.raises(ValueError, match=r"study = 'moons' is unknown; choose one of .*-euler, "):
         get_study("moons")
 
 
