@@ -28,7 +28,7 @@
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
 datasets = ["spheres2", "landscape"]  # data sets, a row or a column of panels each
-calm = "remembering-discord"  # the controller that is set beside Algorithm 1
+calm = "auto"  # the controller that is set beside Algorithm 1
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trained with each
 window = 1000  # iterations to show around a failed check
 
@@ -56,7 +56,7 @@ from nodecore.adapt import (
     controller_name,
     get_controller,
 )
-from nodecore.evaluate import TestSetting, cross_solver_grid, scaled_steps
+from nodecore.evaluate import TestSetting, cross_solver_grid
 from nodecore.explorers import AdaptionExplorer
 from nodecore.figures import download_links
 from nodecore.paper import TABLE1, percent
@@ -229,14 +229,14 @@ def tested_moments(dataset):
     for label, row in rows.items():
         model = [take_members(part, [member]) for part in evidence.marked(models[label])]
         k = int(row["n_steps"])
-        settings = [
-            TestSetting(solver, n)
+        settings = {
+            TestSetting(solver, round(factor * k)): factor
             for solver in ("euler", "midpoint", "rk4")
-            for n in scaled_steps(k, (1, 1.5, 2, 4))
-        ]
+            for factor in (1, 1.5, 2, 4)
+        }
+        moment = f"{label}\niteration {int(row['iteration'])}\n$K = {k}$"
         for setting, accuracy in cross_solver_grid(*model, test, settings):
-            moment = f"{label}\niteration {int(row['iteration'])}\n$K = {k}$"
-            tested.append([moment, setting.solver, setting.n_steps / k, float(accuracy)])
+            tested.append([moment, setting.solver, settings[setting], float(accuracy)])
     return pd.DataFrame(tested, columns=["moment", "solver", "factor", "accuracy"])
 
 
@@ -343,7 +343,10 @@ pd.DataFrame(rows, columns=columns).set_index("data set")
 # %% [markdown]
 # **It is robust to small changes of its constants.** One of the four is changed at a time: checks
 # every 25 or 100 iterations in place of 50, a threshold of 0.05 or 0.2 in place of 0.1, a factor
-# of 0.25 or 0.7 in place of 0.5, and of 1.05 or 1.2 in place of 1.1.
+# of 0.25 or 0.7 in place of 0.5, and of 1.05 or 1.2 in place of 1.1. Columns: NFE per iteration
+# and accuracy, mean and standard deviation over the seeds; reversals, spread and failed checks as
+# above, means; *gap*: between Euler's accuracy at the end and the exact flow's, in points, mean
+# and worst seed; *agree*: seeds with a gap of at most 5 points.
 
 # %% tags=["hide-input"]
 compared = {}
@@ -353,23 +356,22 @@ for d in datasets:
 
 
 def shown_table(names, compared=compared):
-    """Means and standard deviations of the controllers of these names, all data sets."""
+    """The controllers of these names, all data sets."""
     rows = []
     for d, table in compared.items():
         for name in table.index.intersection(names, sort=False):
             row, m, s = table.loc[name], "mean", "std"
             rows.append([
                 name_of(d), name.removeprefix("algorithm1-"),
-                *(f"{row[c, m]:.1f} ± {row[c, s]:.1f}" for c in ("nfe_per_iteration",)),
+                f"{row['nfe_per_iteration', m]:.1f} ± {row['nfe_per_iteration', s]:.1f}",
                 percent(row["accuracy", m], row["accuracy", s]),
                 f"{row['reversals', m]:.1f}", f"{row['spread', m]:.3f}",
                 f"{row['failed_checks', m]:.1f}",
                 f"{100 * row['agreement_gap', m]:.1f} ({100 * row['agreement_gap', 'max']:.1f})",
                 f"{int(row['agreeing', ''])} of {int(row['seeds', ''])}",
             ])  # fmt: skip
-    columns = ["data set", "controller", "NFE", "accuracy", "reversals", "spread",
-               "failed checks", "gap to the exact flow: mean (worst), points",
-               f"seeds within {100 * AGREES_AT_END:.0f} points"]  # fmt: skip
+    columns = ["data set", "controller", "NFE", "accuracy", "reversals", "spread", "failed",
+               "gap (worst)", "agree"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).set_index(["data set", "controller"])
 
 
@@ -433,7 +435,8 @@ goals = {
     for d, table in compared.items()
     for c in table.index.intersection([c for c in CONTROLLERS if c != "algorithm1"], sort=False)
 }
-pd.DataFrame(goals).T.rename_axis(["data set", "controller"])
+SHORT = {"nfe_per_iteration": "NFE", "failed_checks": "failed", "agreement_gap": "gap"}
+pd.DataFrame(goals).T.rename_axis(["data set", "controller"]).rename(columns=SHORT)
 
 # %% tags=["hide-input"]
 pd.concat({name_of(d): calmness(table, calm) for d, table in compared.items()}).round(3)

@@ -533,7 +533,7 @@ def moments(ax: Axes, table) -> None:
         style = {**SOLVER_STYLES[solver], "linestyle": "none"}
         ax.plot(places, rows["accuracy"], markersize=7, alpha=0.85, **style)
     ax.set_xticks(range(len(labels)), labels, fontsize=9)
-    ax.set(xlim=(-0.6, len(labels) - 0.4), ylim=(0, 1.05), ylabel="test accuracy")
+    ax.set(xlim=(-0.6, len(labels) - 0.4), ylabel="test accuracy")
     ax.grid(axis="y")
 
 

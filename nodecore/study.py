@@ -137,8 +137,8 @@ GRIDS = {  # training n_steps of the fixed-step studies
     "spheres3-rk4": _powers(32),
     "spheres10-euler": _powers(32),
     "spheres10-rk4": _powers(8),
-    "spheres900-euler": _powers(32),
-    "spheres900-rk4": _powers(4),
+    "spheres900-euler": (1, 4, 16),
+    "spheres900-rk4": (1,),
     "landscape-euler": _powers(256),
     "landscape-rk4": _powers(64),
 }
