@@ -500,6 +500,7 @@ def over_iterations(ax: Axes, history, column: str, seeds) -> None:
         line = {"color": colour, "linewidth": 0.8, "label": f"seed {seed}"}
         ax.plot(rows["iteration"], rows[column], marker="", **line)
     ax.set_xlabel("iteration")
+    ax.locator_params(axis="x", nbins=4)
     ax.grid(axis="y")
     if column == "n_steps":
         ax.set_yscale("log", base=2)

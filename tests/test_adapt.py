@@ -3,7 +3,9 @@
 import math
 from dataclasses import replace
 
+import jupytext
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,8 @@ from nodecore.adapt import (
     controller_name,
     get_controller,
 )
+from nodecore.book import ROOT
+from nodecore.solve import solve_fixed
 
 AGREE, DISAGREE = Observation(0.80, 0.75), Observation(0.80, 0.60)
 
@@ -230,3 +234,18 @@ def test_variations_change_one_of_the_papers_constants():
 
 def test_auto_is_one_of_them():
     assert get_controller("auto") is CONTROLLERS[controller_name("auto")]
+
+
+def test_the_chapters_loop_around_a_plain_torch_model():
+    """The cells of chapter 4 that a modeller is to copy, run as they stand."""
+    chapter = jupytext.read(ROOT / "book" / "04_step_adaption.py")
+    cells = [cell for cell in chapter.cells if "modeller" in cell.metadata.get("tags", [])]
+    names = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional, "solve_fixed": solve_fixed}
+    names |= {"get_controller": get_controller, "StepState": StepState, "Observation": Observation}
+    for cell in cells:
+        exec(cell.source, names)
+    assert len(cells) == 2
+    assert cells[1].source.count("\n") <= 16
+    assert names["state"].step_size != 0.5  # it began with half the span
+    assert names["a"] > 0.9  # of the batch
+    assert abs(names["a"] - names["b"]) <= names["rule"].threshold
