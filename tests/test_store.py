@@ -68,7 +68,7 @@ DESIGNED = """
     study dataset profile train_solver n_steps rtol controller seed
     test_solver test_n_steps test_rtol accuracy train_accuracy trained status
     nfe_per_iteration seconds backend device protocol_hash revision
-    reversals spread failed_checks final_n_steps agreement_gap"""
+    reversals spread failed_checks final_n_steps final_rtol agreement_gap"""
 
 
 def test_the_columns_are_the_promised_ones():
