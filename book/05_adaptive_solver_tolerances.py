@@ -33,7 +33,11 @@ dataset = "spheres2"  # data set of all runs
 others = ["landscape"]  # more data sets, drawn from the records there are, never trained here
 solvers = ["fehlberg21", "dopri5"]  # embedded methods to train with
 rtols = [1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5]  # tolerances of the training, coarse to fine
-controllers = ["algorithm1", "auto"]  # rules that adapt the tolerance
+controllers = [  # rules that adapt the tolerance
+    "algorithm1",
+    "settling-discord",
+    "remembering-discord",
+]
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trained with each
 batch_size = 128  # test samples that evaluations are counted on
 
@@ -117,12 +121,8 @@ for data, solver in dict.fromkeys(key[:2] for key in found):
 # accuracy belongs to the whole test set with one step for all samples, as in the records.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under an embedded method at the tolerance that you choose: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed against the tolerance of the test, ringed at the tolerance of the training. Computed in the page from the weights behind the records; scale: the profile among the parameters (as published: laptop). Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-tolerance-explorer"}}
-stored = [
-    study.find(study.Run(dataset, solver, rtol=rtol, seeds=seeds, profile=profile))
-    for solver in solvers
-    for rtol in rtols
-]
-ToleranceExplorer([*filter(None, stored)])
+panels = rtols[::2] if len(rtols) > 4 else rtols
+ToleranceExplorer([found[dataset, solver, rtol] for solver in solvers for rtol in panels])
 
 # %% [markdown]
 # ## Accuracy under other tolerances
@@ -131,25 +131,18 @@ ToleranceExplorer([*filter(None, stored)])
 # Finer tests are to the right, as in {ref}`chapter-grids`. A model that is an ODE stays level to
 # the right of its ring. The dashed line tests the same models with the other method.
 
-# %%
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy against the tolerance of the test, a panel for each data set and method (rows) and tolerance of the training (columns, in the titles); bold: mean over the seeds that trained; thin: every seed (grey: did not train); rings: the training solver at its own tolerance; dashed: the other method. Cf. {cite:t}`ott2020`, Fig. 20 and 21. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-tolerances"}, "image": {"alt": "A row of panels for each data set and embedded method: models trained at coarse tolerances fall from their ring to both sides, those trained at fine ones stay level at finer tests."}}
 colours = plots.step_colours([*rtols, None])
-panels = rtols[::2] if len(rtols) > 4 else rtols
-
-
-def accuracies_by_tolerance(data):
-    size = (2.3 * len(panels) + 0.4, 2.3 * len(solvers) + 0.5)
-    fig, axes = plt.subplots(len(solvers), len(panels), figsize=size, sharex=True, **SHARED)
-    for row, solver in zip(axes, solvers, strict=True):
-        for ax, rtol in zip(row, panels, strict=True):
-            if (data, solver, rtol) in found:
-                plots.accuracy_by_tolerance(ax, found[data, solver, rtol].records, colours[rtol])
-            ax.set_title(f"{name_of(solver)}, {rtol:g}", fontsize=10)
-            ax.label_outer()
-    plots.stamp_profile(fig, profile)
-
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Concentric spheres, unless another data set is asked for: test accuracy against the tolerance of the test, a panel for each method (rows) and tolerance of the training (columns); bold: mean over the seeds that trained; thin: every seed (grey: did not train); rings: the training solver at its own tolerance; dashed: the other method. Cf. {cite:t}`ott2020`, Fig. 20 and 21. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-tolerances"}, "image": {"alt": "Two rows of panels, one for each embedded method: models trained at coarse tolerances fall from their ring to both sides, those trained at fine ones stay level at finer tests."}}
-accuracies_by_tolerance(dataset)
+size = (2.3 * len(panels) + 0.4, 2.2 * len(frames) + 0.5)
+fig, axes = plt.subplots(len(frames), len(panels), figsize=size, sharex=True, **SHARED)
+for row, (data, solver) in zip(axes, frames, strict=True):
+    for ax, rtol in zip(row, panels, strict=True):
+        if (data, solver, rtol) in found:
+            plots.accuracy_by_tolerance(ax, found[data, solver, rtol].records, colours[rtol])
+        ax.set_title(f"{name_of(solver)}, {rtol:g}", fontsize=10)
+        ax.label_outer()
+    row[0].set_ylabel(f"{name_of(data)}\ntest accuracy")
+plots.stamp_profile(fig, profile)
 
 # %% [markdown]
 # All tolerances of the training at once. A row of these maps is one ensemble; what stands to the
@@ -175,13 +168,14 @@ plots.stamp_profile(fig, profile)
 # test set through each trained field, at every tolerance.
 
 # %%
-nfe = {}
+nfe, taken = {}, {}
 for (data, solver, rtol), evidence in found.items():
     batch = evidence.run.protocol.load()[1].x[:batch_size]
     x = batch.expand(len(seeds), *batch.shape)
     for test_rtol in study.TOLERANCES:
         solution = solve_setting(evidence.field, x, TestSetting(solver, rtol=test_rtol))
         nfe[data, solver, rtol, test_rtol] = solution.nfe.double().mean().item()
+        taken[data, solver, rtol, test_rtol] = solution.ts[0].unique().diff()
 nfe = pd.Series(nfe)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Evaluations of the vector field that the training's method needs for a batch of test samples against the tolerance, mean over the seeds; colours: tolerance of the training; rings: as trained. Paper scale and 5 seeds unless stated in the figure. Weights: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-nfe"}, "image": {"alt": "Evaluations against tolerance for each data set and method on logarithmic axes: flat at coarse tolerances, rising steeply at fine ones, more steeply for the method of lower order."}}
@@ -201,6 +195,28 @@ plots.stamp_profile(fig, profile)
 # Where a curve is flat, the error estimate does not bind: the solver takes the fewest steps it
 # can, and the method is in effect one of fixed steps. A model trained there can adapt to its
 # solver as it does with fixed steps. Where a curve rises, the steps follow the field.
+#
+# At coarse tolerances the steps are the solver's habit: the first one is Hairer's, which goes with
+# a root of the tolerance, and each of the next is ten times as long, the most that is allowed, as
+# long as the estimate does not object. These are the steps of the first seed of each model trained
+# at the coarsest tolerance:
+
+# %%
+habits = {
+    (name_of(solver), f"{rtol:g}"): "  ".join(
+        f"{h:.2g}" for h in taken[dataset, solver, rtols[0], rtol]
+    )
+    for solver in solvers
+    for rtol in study.TOLERANCES[:4]
+}
+pd.Series(habits, name="steps").rename_axis(["method", "tolerance"]).unstack(0, sort=False)
+
+# %% [markdown]
+# Fehlberg's method lengthens its first step tenfold for every hundredfold tolerance. So two decades
+# apart it takes nearly the same long steps, behind one short step more, and a model that only knows
+# its own solver's steps passes that test, but not the one at the tolerance between: the chequered
+# rows in the map above. A test at another tolerance can agree by such an accident; that is why the
+# verdict must not rest on one other tolerance alone.
 #
 # ## The critical tolerance
 #
@@ -275,22 +291,23 @@ norms.round({"NFE, batch": 1, "NFE, sample": 1}).round(3)
 # paper's later version {cite}`ott2021` multiplies it by 0.5 or 1.1, after a check with Dopri 5(4)
 # at a fifth of the tolerance (training with Fehlberg 2(1)) or a tenth (Dopri 5(4)), and finer
 # still until the check takes more steps than the training; ours stops at $10^{-6}$, where float32
-# ends. Beside it the best controller of {ref}`chapter-adaption` acts on the tolerance, without a
-# change to it. Both begin at $10^{-2}$.
+# ends. Beside it two controllers of {ref}`chapter-adaption` act on the tolerance as they are, with
+# the constants that were chosen for step sizes. All begin at $10^{-2}$.
 
 # %%
 adapted = {(s, controller_name(c)): study.obtain(
     study.Run(dataset, s, controller=c, seeds=seeds, profile=profile), device=device)
     for s in solvers for c in controllers}  # fmt: skip
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The tolerance in use over the training, every seed, for each method (rows) and rule (columns). Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-tolerance/<profile>/`.", "name": "fig-tolerance-adaption"}, "image": {"alt": "Tolerances against the iteration on a logarithmic axis: they fall from their start and go on moving under the paper's rule, and hold nearly still under the other."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The tolerance in use over the training, every seed, for each method (rows) and rule (columns). Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-tolerance/<profile>/`.", "name": "fig-tolerance-adaption"}, "image": {"alt": "Tolerances against the iteration on a logarithmic axis: under the paper's rule they rise first, then fall and go on swinging; under the others they fall more slowly and swing less."}}
 rules = list(dict.fromkeys(c for _, c in adapted))
-size = (4 * len(rules), 2.4 * len(solvers) + 0.7)
+size = (3.1 * len(rules) + 0.4, 2.4 * len(solvers) + 0.7)
 fig, axes = plt.subplots(len(solvers), len(rules), figsize=size, sharex=True, **SHARED)
 for row, solver in zip(axes, solvers, strict=True):
     for ax, rule in zip(row, rules, strict=True):
         plots.tolerance_over_iterations(ax, adapted[solver, rule].history, seeds)
-        ax.set(title=f"{name_of(solver)}, {rule}", ylabel="tolerance")
+        ax.set_title(f"{name_of(solver)}, {rule}", fontsize=10)
+        ax.set_ylabel("tolerance")
         ax.label_outer()
 handles, labels = axes[0, 0].get_legend_handles_labels()
 fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
@@ -308,7 +325,7 @@ ends.rename(columns=labels).round(
 # %% [markdown]
 # Turns, spread and failed checks are those of {ref}`chapter-adaption`, over the second half of the
 # training: changes of direction, the standard deviation of $\log K$, and how many of the checks,
-# which are the same for both rules, found the accuracies more than 0.1 apart.
+# which are the same for all rules, found the accuracies more than 0.1 apart.
 #
 # ## A longer time at the same step
 #
@@ -380,17 +397,19 @@ for (method, rule), rows in ends.groupby(level=["method", "rule"]):
     lines.append(
         f"- {method}, tolerance adapted by {rule}: final tolerance {rows['final_rtol'].min():.2g} to "
         f"{rows['final_rtol'].max():.2g}, {rows['nfe_per_iteration'].mean():.1f} evaluations per "
-        f"iteration, accuracy {percent(rows['as trained'].mean(), rows['as trained'].std())}; the "
+        f"iteration, accuracy {percent(rows['as trained'].mean(), rows['as trained'].std())} over "
+        f"all seeds; the "
         f"exact flow differs by {100 * gap.max():.1f} points at most. Turns "
         f"{rows['reversals'].mean():.1f}, spread {rows['spread'].mean():.2f}, failed checks "
         f"{rows['failed_checks'].mean():.1f} a seed."
     )
-gaps = (by_time["euler"].mean(axis=1) - by_time["dopri5"].mean(axis=1)).abs()
-for T, gap in gaps.items():
+counts = longer.groupby("T")["seed"].nunique()
+for T, own in by_time["euler"].iterrows():
+    gap = abs(own.mean() - by_time["dopri5"].loc[T].mean())
     lines.append(
-        f"- T = {T:g} at h = 1/8: {percent(by_time['euler'].loc[T].mean(), by_time['euler'].loc[T].std())} "
-        f"as trained, gap to the exact flow {gap:.3f}"
-        + (" (agrees)." if gap <= AGREEMENT else " (does not agree).")
+        f"- T = {T:g} at h = 1/8: {own.count()} of {counts[T]} seeds trained, to "
+        f"{percent(own.mean(), own.std())}; gap to the exact flow {gap:.3f}, "
+        + ("which agrees." if gap <= AGREEMENT else "which does not agree.")
     )
 Markdown("\n".join(lines))
 
@@ -398,3 +417,11 @@ Markdown("\n".join(lines))
 # Where a model is not ODE-like, the steps of its solver are part of what it learned, even though
 # the solver chose them by itself: an error estimate bounds the error of a step along the field
 # that there is, but nothing in the training asks for a field on which large steps are accurate.
+#
+# An adapted tolerance ends around the critical one, a decade more or less, but after a training of
+# this length not at the accuracy of a fine tolerance kept from the start: while the tolerance is
+# too coarse the model learns what only its solver can do, and has to unlearn it. The calmer rules
+# turn less often; none of them is the better one in every measure of the table.
+#
+# A longer time at the same step does bring the two flows together, but it is no substitute for a
+# short step: the accuracy goes down with it, and over the longest time most seeds do not train.

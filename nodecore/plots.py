@@ -396,9 +396,13 @@ def train_test_map(ax: Axes, means, what: str = "steps $K$") -> None:
                 (j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5
             )
             ax.add_patch(box)
-    ax.set_xticks(range(len(means.columns)), [f"{k:g}" for k in means.columns])
-    ax.set_yticks(range(len(means.index)), [f"{k:g}" for k in means.index])
+    ax.set_xticks(range(len(means.columns)), map(_short, means.columns))
+    ax.set_yticks(range(len(means.index)), map(_short, means.index))
     ax.set(xlabel=f"test {what}", ylabel=f"training {what}")
+
+
+def _short(value):
+    return f"{value:g}" if value >= 0.01 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def agreement(ax: Axes, gaps, exact_gaps, seed_gaps, solver: str) -> None:
@@ -589,8 +593,9 @@ def gap_by_tolerance(ax: Axes, gaps, seed_gaps) -> None:
     """
     colour = SOLVER_STYLES["euler"]["color"]
     for seed in seed_gaps:
-        ax.plot(seed_gaps[seed], linestyle="none", color=colour, markersize=3, alpha=0.35)
-    ax.plot(gaps, color=colour, linewidth=1.5, markersize=6)
+        pale = {"linestyle": "none", "marker": "o", "color": colour, "alpha": 0.35}
+        ax.plot(seed_gaps[seed], markersize=3, **pale)
+    ax.plot(gaps, color=colour, marker="o", linewidth=1.5, markersize=6)
     _tolerance_axis(ax, "tolerance of the training")
     ax.set_ylabel("gap of accuracy")
     ax.grid(axis="y")

@@ -187,7 +187,7 @@ STUDIES = {
     "spheres2-tolerance": tuple(
         Run("spheres2", solver, controller=name, profile="laptop")
         for solver in ("fehlberg21", "dopri5")
-        for name in ("algorithm1", "auto")
+        for name in ("algorithm1", "settling-discord", "remembering-discord")
     ),
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
 }
