@@ -33,11 +33,7 @@ dataset = "spheres2"  # data set of all runs
 others = ["landscape"]  # more data sets, drawn from the records there are, never trained here
 solvers = ["fehlberg21", "dopri5"]  # embedded methods to train with
 rtols = [1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5]  # tolerances of the training, coarse to fine
-controllers = [  # rules that adapt the tolerance
-    "algorithm1",
-    "settling-discord",
-    "remembering-discord",
-]
+controllers = ["algorithm1", "settling-discord", "remembering-discord"]  # adapt the tolerance
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trained with each
 batch_size = 128  # test samples that evaluations are counted on
 
