@@ -7,13 +7,15 @@ import {
   button,
   choice,
   figure,
-  followTheme,
+  followState,
   h,
   legend,
+  makeReplay,
   onceAFrame,
   readColours,
   renderInto,
   slider,
+  traitWriter,
   wantsStillness,
 } from "./ui.js";
 
@@ -34,12 +36,8 @@ function start(model, shell) {
   const updateNow = () => shell.guard(update);
   const ask = onceAFrame(updateNow);
   let iteration = model.get("iteration");
-  let playing = 0; // the frame asked for
 
-  const put = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
+  const put = traitWriter(model);
 
   /** The traits, resolved; throws where one names what is not there. */
   function present() {
@@ -60,7 +58,7 @@ function start(model, shell) {
   const runChoice = choice("training", (name) => {
     const { histories, constants } = runs.find((each) => each.name === name);
     const kept = histories.some(({ seed }) => seed === model.get("seed"));
-    stop();
+    replay.stop();
     put({ run: name, seed: kept ? model.get("seed") : histories[0].seed, ...constants });
   });
   const seedChoice = choice("seed", (seed) => put({ seed }));
@@ -74,13 +72,14 @@ function start(model, shell) {
       return Math.min(lastIteration(), Math.max(0, next));
     },
     onInput: (at) => {
-      stop();
+      replay.stop();
       iteration = at;
       ask();
     },
     onChange: () => put({ iteration }),
   });
-  const play = button("play", () => (playing ? stop() : begin()));
+  const replay = makeReplay({ update: updateNow, ask, rest: () => put({ iteration }) });
+  const play = button("play", () => (replay.isRunning() ? replay.stop() : begin()));
   const texts = {
     threshold: "threshold: largest difference that counts as agreement",
     decrease: "factor after a failed check",
@@ -116,25 +115,14 @@ function start(model, shell) {
 
   function begin() {
     if (iteration >= lastIteration()) iteration = 0;
-    const origin = { clock: performance.now(), iteration };
+    const from = iteration;
     const jump = wantsStillness() ? lastIteration() / 12 : 1; // pictures instead of a movement
-    const tick = (clock) => {
-      const gone = ((clock - origin.clock) / 1000 / SECONDS) * lastIteration();
-      const exact = origin.iteration + Math.floor(gone / jump) * jump;
+    replay.start((seconds) => {
+      const gone = (seconds / SECONDS) * lastIteration();
+      const exact = from + Math.floor(gone / jump) * jump;
       iteration = Math.min(lastIteration(), Math.round(exact));
-      playing = iteration < lastIteration() ? requestAnimationFrame(tick) : 0;
-      if (!playing) put({ iteration });
-      updateNow();
-    };
-    playing = requestAnimationFrame(tick);
-  }
-
-  function stop() {
-    if (!playing) return;
-    cancelAnimationFrame(playing);
-    playing = 0;
-    put({ iteration });
-    ask();
+      return iteration < lastIteration();
+    });
   }
 
   // --- the pictures -----------------------------------------------------------------------------
@@ -159,7 +147,7 @@ function start(model, shell) {
 
   function update() {
     const { run, history, constants } = present();
-    if (!playing && !time.element.matches(":active")) iteration = model.get("iteration");
+    if (!replay.isRunning() && !time.element.matches(":active")) iteration = model.get("iteration");
     iteration = Math.min(iteration, lastIteration());
     const other = run.constants && rerun(history, constants, run.bounds);
     const at = lastCheck(history, iteration);
@@ -172,7 +160,7 @@ function start(model, shell) {
       history.seed,
     );
     time.show(iteration, `iteration ${iteration}`);
-    play.show(playing ? "pause" : "play");
+    play.show(replay.isRunning() ? "pause" : "play");
     for (const each of sliders) {
       each.element.hidden = !run.constants;
       each.show(constants[each.name]);
@@ -296,14 +284,10 @@ function start(model, shell) {
     shell.summary,
   );
   shell.summary.classList.add("unseen"); // the same in words, for those who listen
-  const unfollow = followTheme(root, ask);
-  const events = TRAITS.map((name) => `change:${name}`);
-  for (const event of events) model.on(event, ask);
+  const unfollow = followState(model, TRAITS, root, ask);
 
   function end() {
-    for (const event of events) model.off(event, ask);
-    ask.cancel();
-    cancelAnimationFrame(playing);
+    replay.cancel();
     unfollow();
     steps.end();
     accuracies.end();

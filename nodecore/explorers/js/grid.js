@@ -14,13 +14,14 @@ import { countChords, demand, viewOfStates, pick, solveRun } from "./runs.js";
 import {
   choice,
   figure,
-  followTheme,
+  followState,
   h,
   legend,
   onceAFrame,
   readColours,
   renderInto,
   thousands,
+  traitWriter,
 } from "./ui.js";
 
 const LABEL = "Grid explorer";
@@ -41,10 +42,7 @@ function start(model, shell) {
   const ask = onceAFrame(updateNow);
   let solved = { key: null };
 
-  const put = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
+  const put = traitWriter(model);
 
   /** The traits, resolved; throws where one names what is not there. */
   function present() {
@@ -238,13 +236,9 @@ function start(model, shell) {
     shell.summary,
     h("p", { class: "summary" }, "record: ", record),
   );
-  const unfollow = followTheme(root, ask);
-  const events = TRAITS.map((name) => `change:${name}`);
-  for (const event of events) model.on(event, ask);
+  const unfollow = followState(model, TRAITS, root, ask);
 
   function end() {
-    for (const event of events) model.off(event, ask);
-    ask.cancel();
     unfollow();
     plane.end();
   }

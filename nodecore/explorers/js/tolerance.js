@@ -19,7 +19,7 @@ import {
   choice,
   classColour,
   figure,
-  followTheme,
+  followState,
   h,
   legend,
   onceAFrame,
@@ -27,6 +27,7 @@ import {
   renderInto,
   slider,
   thousands,
+  traitWriter,
 } from "./ui.js";
 
 const LABEL = "Tolerance explorer";
@@ -47,10 +48,7 @@ function start(model, shell) {
   let viewed = { key: null };
   let answer = { key: null };
 
-  const put = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
+  const put = traitWriter(model);
 
   /** The traits, resolved; throws where one names what is not there. */
   function present() {
@@ -287,13 +285,9 @@ function start(model, shell) {
     shell.summary,
     h("p", { class: "summary" }, "The line: recorded accuracies of this seed."),
   );
-  const unfollow = followTheme(root, ask);
-  const events = TRAITS.map((name) => `change:${name}`);
-  for (const event of events) model.on(event, ask);
+  const unfollow = followState(model, TRAITS, root, ask);
 
   function end() {
-    for (const event of events) model.off(event, ask);
-    ask.cancel();
     unfollow();
     plane.end();
     chart.end();

@@ -26,14 +26,16 @@ import {
   choice,
   classColour,
   figure,
-  followTheme,
+  followState,
   h,
   legend,
+  makeReplay,
   onceAFrame,
   readColours,
   renderInto,
   slider,
   thousands,
+  traitWriter,
   wantsStillness,
 } from "./ui.js";
 
@@ -68,10 +70,7 @@ function start(model, shell) {
 
   // --- the state: what was asked for, and what that means ---------------------------------------
 
-  const put = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
+  const put = traitWriter(model);
 
   /** The traits, resolved; throws where one names what is not there. */
   function present() {
@@ -127,41 +126,30 @@ function start(model, shell) {
 
   // --- time -------------------------------------------------------------------------------------
 
-  let playing = 0; // the frame asked for
   let time = model.get("time");
   const timeSlider = slider("time t", {
     toPosition: (t) => t,
     toValue: (position) => Math.round(position * 1000) / 1000,
     nudge: (t, direction, far) => Math.min(1, Math.max(0, t + direction * (far ? 0.25 : 0.05))),
     onInput: (t) => {
-      stop();
+      replay.stop();
       time = t;
       ask();
     },
     onChange: () => put({ time }),
   });
-  const play = button("play", () => (playing ? stop() : begin()));
+  const replay = makeReplay({ update: updateNow, ask, rest: () => put({ time }) });
+  const play = button("play", () => (replay.isRunning() ? replay.stop() : begin()));
 
   function begin() {
     if (time >= 1) time = 0;
-    const origin = { clock: performance.now(), time };
+    const from = time;
     const jump = wantsStillness() ? 0.1 : 0; // a picture now and then instead of a movement
-    const tick = (clock) => {
-      const exact = origin.time + (clock - origin.clock) / 1000 / SECONDS;
+    replay.start((seconds) => {
+      const exact = from + seconds / SECONDS;
       time = Math.min(1, jump ? Math.floor(exact / jump) * jump : exact);
-      playing = time < 1 ? requestAnimationFrame(tick) : 0;
-      if (!playing) put({ time });
-      updateNow();
-    };
-    playing = requestAnimationFrame(tick);
-  }
-
-  function stop() {
-    if (!playing) return;
-    cancelAnimationFrame(playing);
-    playing = 0;
-    put({ time });
-    ask();
+      return time < 1;
+    });
   }
 
   // --- the plane --------------------------------------------------------------------------------
@@ -301,9 +289,9 @@ function start(model, shell) {
     steps.show(nSteps, `K = ${nSteps}, h = 1/${nSteps}`);
     ownStep.element.hidden = !trained.nSteps;
     clear.element.hidden = !launched.length;
-    if (!playing && !isHeld(timeSlider.element)) time = model.get("time");
+    if (!replay.isRunning() && !isHeld(timeSlider.element)) time = model.get("time");
     timeSlider.show(time, `t = ${time.toFixed(2)}`);
-    play.show(playing ? "pause" : "play");
+    play.show(replay.isRunning() ? "pause" : "play");
   }
 
   function showNumbers({ dataset, trained, seed, tableau, nSteps }, keys, run) {
@@ -479,14 +467,10 @@ function start(model, shell) {
     ),
     shell.summary,
   );
-  const unfollow = followTheme(root, ask);
-  const events = TRAITS.map((name) => `change:${name}`);
-  for (const event of events) model.on(event, ask);
+  const unfollow = followState(model, TRAITS, root, ask);
 
   function end() {
-    for (const event of events) model.off(event, ask);
-    ask.cancel();
-    cancelAnimationFrame(playing);
+    replay.cancel();
     unfollow();
     plane.end();
     chart.end();

@@ -80,10 +80,30 @@ function makeShell(root, body, guard) {
   };
 }
 
+/** What sets traits: put({name: value, ...}). */
+export function traitWriter(model) {
+  return (changes) => {
+    for (const [name, value] of Object.entries(changes)) model.set(name, value);
+    model.save_changes();
+  };
+}
+
+/** Ask for a picture when one of the traits changes, or the page's theme. Returns an end. */
+export function followState(model, traits, root, ask) {
+  const unfollow = followTheme(root, ask);
+  const events = traits.map((name) => `change:${name}`);
+  for (const event of events) model.on(event, ask);
+  return () => {
+    for (const event of events) model.off(event, ask);
+    ask.cancel();
+    unfollow();
+  };
+}
+
 // --- colours ------------------------------------------------------------------------------------
 
 /** Keep the explorer light or dark as the page is; redraw() when that changes. Returns an end. */
-export function followTheme(root, redraw) {
+function followTheme(root, redraw) {
   const media = matchMedia("(prefers-color-scheme: dark)");
   const update = () => {
     const theme = isDark(media) ? "dark" : "light";
@@ -234,6 +254,37 @@ export function legend() {
     element.replaceChildren(...items);
   }
   return { element, show };
+}
+
+/**
+ * A movement: start(advance) calls advance(seconds since) in each frame, then update(), until it
+ * returns false; rest() follows its end or a stop, which asks for a last picture.
+ */
+export function makeReplay({ update, ask, rest }) {
+  let frame = 0;
+  const cancel = () => {
+    cancelAnimationFrame(frame);
+    frame = 0;
+  };
+  return {
+    cancel,
+    isRunning: () => frame !== 0,
+    start(advance) {
+      const origin = performance.now();
+      const tick = (clock) => {
+        frame = advance((clock - origin) / 1000) ? requestAnimationFrame(tick) : 0;
+        if (!frame) rest();
+        update();
+      };
+      frame = requestAnimationFrame(tick);
+    },
+    stop() {
+      if (!frame) return;
+      cancel();
+      rest();
+      ask();
+    },
+  };
 }
 
 /** The reader asked for less movement. */
