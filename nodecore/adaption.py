@@ -35,14 +35,8 @@ def closeness(head, z: Tensor, other: Tensor, logits: Tensor) -> Tensor:
 
     The margin is z's distance to the classifier's nearest boundary.
     """
-    # margin = min over classes c of (logit_y - logit_c) / |w_y - w_c|, y the predicted class
-    weight = head.linear[0].transpose(1, 2)  # (members, classes, dim)
-    members = torch.arange(len(z))[:, None]
-    best, predicted = logits.max(-1)
-    normals = (weight[members, predicted][:, :, None] - weight[:, None]).norm(dim=-1)
-    margins = (best[..., None] - logits) / normals  # 0 / 0 for the predicted class itself
-    margin = margins.scatter(-1, predicted[..., None], torch.inf).amin(-1)
-    return ((z - other).flatten(2).norm(dim=-1) / margin).clamp(max=1.0).double().mean(1)
+    distance = (z - other).flatten(2).norm(dim=-1)
+    return (distance / head.margins(logits)).clamp(max=1.0).double().mean(1)
 
 
 def bend(start: Tensor, z: Tensor, other: Tensor) -> Tensor:
@@ -50,6 +44,11 @@ def bend(start: Tensor, z: Tensor, other: Tensor) -> Tensor:
     # Euler's error of a step is h^2 / 2 |J f|, its length h |f|: their ratio is h L / 2.
     error, length = ((v - z).flatten(2).norm(dim=-1).double().mean(1) for v in (other, start))
     return 2 * error / length
+
+
+def step_bounds(T: float) -> tuple[float, float]:
+    """The shortest and the longest fixed step that a controller may choose."""
+    return T / MOST_STEPS, T
 
 
 # --- the controller at work -----------------------------------------------------------------------
@@ -74,8 +73,7 @@ class Adaption:
 
     def set_up(self) -> None:
         """What there is to know before the first batch."""
-        T = self.ensemble.protocol.T
-        self.bounds = (T / MOST_STEPS, T)
+        self.bounds = step_bounds(self.ensemble.protocol.T)
         self.outside = finer_solver(self.ensemble.tableau)
         self.test_tableau = get_tableau(self.controller.test_solver or self.outside)
 
@@ -110,6 +108,12 @@ class Adaption:
         """The solve of the outside check, the same for every controller."""
         return self.ensemble.solve(x, self.outside)
 
+    def tests_outside(self) -> bool:
+        """Whether the controller's better solve is that of the outside check, too."""
+        sizes = [state.step_size for state in self.states]
+        same_steps = sizes == [self.controller.test_step(size) for size in sizes]
+        return same_steps and self.test_tableau == get_tableau(self.outside)
+
     def solve_test(self, x: Tensor) -> Solution:
         """The better solve that the controller compares with."""
         sizes = [self.controller.test_step(state.step_size) for state in self.states]
@@ -142,13 +146,15 @@ class Adaption:
             {"iteration": iteration, "seed": seed, "step_size": float(h), "n_steps": int(k)}
             for seed, h, k in zip(ensemble.seeds, ensemble.steps, self.taken(), strict=True)
         ]
+        test = self.solve_test(x) if iteration % self.controller.every == 0 else None
         if iteration % OUTSIDE_EVERY == 0:
-            other = batch_accuracies(ensemble.head(self.solve_outside(x).z), y)
+            outside = test if test and self.tests_outside() else self.solve_outside(x)
+            other = batch_accuracies(ensemble.head(outside.z), y)
             for member, row in enumerate(rows):
                 row["outside_gap"] = float(train[member] - other[member])
                 self._mark(member, row)
-        if iteration % self.controller.every == 0:
-            for row, more in zip(rows, self._check(x, y, z, logits, train), strict=True):
+        if test:
+            for row, more in zip(rows, self._check(x, y, z, logits, train, test), strict=True):
                 row.update(more)
         self.history += rows
 
@@ -167,9 +173,8 @@ class Adaption:
             for copy, weights in zip(views(kept), views(self.ensemble.flat), strict=True):
                 copy[member] = weights[member]
 
-    def _check(self, x, y, z, logits, train):
+    def _check(self, x, y, z, logits, train, solution):
         ensemble, controller = self.ensemble, self.controller
-        solution = self.solve_test(x)
         ensemble.count(solution)
         others = ensemble.head(solution.z)
         test = batch_accuracies(others, y)
@@ -266,6 +271,9 @@ class ToleranceAdaption(Adaption):
             nfe += torch.where(coarse, solution.nfe, 0)  # the others have their answer
             coarse &= (solution.n_accepted <= ensemble.n_accepted) & (tolerance > self.FINEST_TEST)
         return replace(solution, nfe=nfe)
+
+    def tests_outside(self):
+        return True
 
     def solve_outside(self, x):
         return self.solve_test(x)

@@ -16,21 +16,10 @@ from nodecore.vector_fields import LinearHead
 
 @torch.no_grad()
 def class_margins(head: LinearHead, z: Tensor) -> Tensor:
-    """Distance (members, n) float64 of states z (members, n, ...) to the nearest other class.
-
-    Exact for a linear classifier: the states that it would rather put into class c than into y are
-    a half-space, at the distance of logit_y - logit_c over the norm of the difference of the two
-    classes' weights, and the nearest of these counts.
-    """
+    """Distance (members, n) float64 of states z (members, n, ...) to the nearest other class;
+    see LinearHead.margins."""
     head = copy.deepcopy(head).double()
-    logits = head(z.double())
-    weight = head.linear[0]  # (members, features, classes)
-    lengths = (weight[:, :, :, None] - weight[:, :, None]).norm(dim=1)
-    label = logits.argmax(-1)
-    lengths = torch.stack([rows[y] for rows, y in zip(lengths, label, strict=True)])
-    distance = (logits.amax(-1, keepdim=True) - logits) / lengths
-    # Classes with the same weights, such as y itself, have no boundary between them.
-    return distance.masked_fill(lengths == 0, torch.inf).amin(-1)
+    return head.margins(head(z.double()))
 
 
 @dataclass(frozen=True)

@@ -196,10 +196,20 @@ def adaption_ends(frame: pd.DataFrame, test_solver: str = "midpoint") -> pd.Data
         test_solver: as_trained(better),
         "exact flow": under_exact_flow(every),
     }
-    columns = ["trained", "final_n_steps", "nfe_per_iteration"]
-    restless = ["reversals", "failed_checks", "spread"]
+    return _ends(frame, "final_n_steps", accuracies)
+
+
+def _ends(frame, final, accuracies):
+    """A row for each seed: where it ended, the accuracies of these records, how restless it was."""
+    columns, restless = (
+        ["trained", final, "nfe_per_iteration"],
+        ["reversals", "failed_checks", "spread"],
+    )
+    found = {
+        name: rows.drop_duplicates("seed").set_index("seed")["accuracy"]
+        for name, rows in accuracies.items()
+    }
     seeds = frame.drop_duplicates("seed").set_index("seed")
-    found = {name: rows.set_index("seed")["accuracy"] for name, rows in accuracies.items()}
     return seeds[columns].assign(**found).join(seeds[restless])
 
 
@@ -277,9 +287,4 @@ def tolerance_ends(frame: pd.DataFrame) -> pd.DataFrame:
     """Where each seed with an adapted tolerance ended, and how restless it was; index: seed."""
     every = frame.assign(trained=True)
     accuracies = {"as trained": as_trained(every), "exact flow": under_exact_flow(every)}
-    found = {k: rows.drop_duplicates("seed").set_index("seed") for k, rows in accuracies.items()}
-    seeds = frame.drop_duplicates("seed").set_index("seed")
-    columns = ["trained", "final_rtol", "nfe_per_iteration"]
-    restless = ["reversals", "failed_checks", "spread"]
-    accuracy = {name: rows["accuracy"] for name, rows in found.items()}
-    return seeds[columns].assign(**accuracy).join(seeds[restless])
+    return _ends(frame, "final_rtol", accuracies)

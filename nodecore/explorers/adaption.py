@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from nodecore import plots
 from nodecore.adapt import Algorithm1, Observation, StepState, get_controller
-from nodecore.adaption import MOST_STEPS
+from nodecore.adaption import step_bounds
 from nodecore.explorers.bundle import bundle
-from nodecore.explorers.host import Explorer
+from nodecore.explorers.host import Explorer, check_choice
 from nodecore.explorers.packing import encode
 from nodecore.solve import finer_solver
 from nodecore.study import Evidence
@@ -79,7 +79,7 @@ class AdaptionExplorer(Explorer):
             "solver": plots.name_of(found.run.train_solver),
             "testSolver": plots.name_of(solver),
             "every": controller.every,
-            "bounds": _bounds(found.run),
+            "bounds": step_bounds(found.run.protocol.T),
             "constants": _constants(found.run) or None,
             "histories": [
                 _pack_history(seed, rows) for seed, rows in self._checks[name].groupby("seed")
@@ -103,9 +103,7 @@ class AdaptionExplorer(Explorer):
             return value
         seeds = self._runs[self.run].run.seeds if self.run else [value]
         choices = list(self._runs) if name == "run" else list(seeds)
-        if value not in choices:
-            known = ", ".join(map(str, choices))
-            raise traitlets.TraitError(f"{name} = {value!r}: choose one of {known}")
+        check_choice(name, value, choices)
         return value
 
     @traitlets.observe("run")
@@ -131,7 +129,7 @@ class AdaptionExplorer(Explorer):
         state, sizes, failed = StepState(float(rows["step_size"][0])), [], []
         for train, test in zip(rows["train_accuracy"], rows["test_accuracy"], strict=True):
             sizes.append(state.step_size)
-            state = rule.update(state, Observation(train, test), _bounds(found.run))
+            state = rule.update(state, Observation(train, test), step_bounds(found.run.protocol.T))
             failed.append(state.failed)
         away = np.abs(np.array(sizes) / rows["step_size"] - 1) > SAME
         departs = int(rows["iteration"][away.argmax()]) if away.any() else None
@@ -185,7 +183,7 @@ def _checks(found):
             gap = (rows["train_accuracy"] - rows["test_accuracy"]).abs().to_numpy()
             factor = np.where(gap > rule.threshold, rule.decrease, rule.increase)
             sizes = rows["step_size"].to_numpy()
-            wanted = np.clip(factor * sizes, *_bounds(found.run))[:-1]
+            wanted = np.clip(factor * sizes, *step_bounds(found.run.protocol.T))[:-1]
             if not np.allclose(wanted, sizes[1:], rtol=SAME):
                 raise ValueError(
                     f"{found.path}: the steps of seed {seed} are not those of "
@@ -212,8 +210,3 @@ def _pack_history(seed, rows):
         "test": numbers("test_accuracy"),
         "failed": rows["failed"].tolist(),
     }
-
-
-def _bounds(run):
-    """The shortest and the longest step."""
-    return run.protocol.T / MOST_STEPS, run.protocol.T

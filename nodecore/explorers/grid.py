@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from nodecore import plots
 from nodecore.crossings import Crossings, separated_starts
 from nodecore.explorers.bundle import bundle
-from nodecore.explorers.host import Explorer
+from nodecore.explorers.host import Explorer, check_choice
 from nodecore.explorers.packing import Model, pack_points, pack_tableau
 from nodecore.explorers.runs import CHORDS, draw_run
 from nodecore.study import GRIDS, Evidence
@@ -114,9 +114,7 @@ class GridExplorer(Explorer):
                 {s for _, model, _ in rows.values() for s in model.seeds[: self._n_seeds]}
             ),
         }[name]
-        if value not in choices:
-            known = ", ".join(map(str, choices))
-            raise traitlets.TraitError(f"{name} = {value!r}: choose one of {known}")
+        check_choice(name, value, choices)
         return value
 
     @traitlets.observe("study", "train_n_steps")

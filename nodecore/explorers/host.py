@@ -8,11 +8,19 @@ from io import BytesIO
 import anywidget
 import ipywidgets
 import matplotlib.pyplot as plt
+import traitlets
 from matplotlib.figure import Figure
 
 from nodecore.explorers.bundle import bundle
 
 LAB_ONLY = {"_anywidget_id", "_esm", *ipywidgets.DOMWidget.class_traits(sync=True)}
+
+
+def check_choice(name: str, value, choices) -> None:
+    """TraitError that lists the choices unless value is one of them."""
+    if value not in choices:
+        known = ", ".join(map(str, choices))
+        raise traitlets.TraitError(f"{name} = {value!r}: choose one of {known}")
 
 
 class Explorer(anywidget.AnyWidget):

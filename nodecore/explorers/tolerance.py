@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from nodecore import plots
 from nodecore.crossings import separated_starts
 from nodecore.explorers.bundle import bundle
-from nodecore.explorers.host import Explorer
+from nodecore.explorers.host import Explorer, check_choice
 from nodecore.explorers.packing import Model, pack_points, pack_tableau
 from nodecore.solve import SolveError, solve_adaptive
 from nodecore.study import Evidence
@@ -105,9 +105,7 @@ class ToleranceExplorer(Explorer):
             return value
         seeds = {seed for _, model in self._runs.values() for seed in model.seeds}
         choices = list(self._runs) if name == "training" else sorted(seeds)
-        if value not in choices:
-            known = ", ".join(map(str, choices))
-            raise traitlets.TraitError(f"{name} = {value!r}: choose one of {known}")
+        check_choice(name, value, choices)
         return value
 
     @traitlets.observe("training")
