@@ -2,7 +2,6 @@
 //
 // A path holds n trajectories of nPoints states each, one after the other: (n, nPoints, 2).
 
-const BLOCK = 16; // consecutive segments that share a bounding box
 // Rounding bound of the 2 x 2 determinant: Shewchuk (1997), Discrete Comput. Geom. 18, 305-363.
 const ROUNDING = (3 + 16 * 2 ** -53) * 2 ** -53;
 const UNDERFLOW = 1e-290;
@@ -49,75 +48,49 @@ export function finiteTrajectories(path, nPoints) {
 
 // --- the search: pairs of segments whose bounding boxes overlap ---------------------------------
 
-/** Call visit(a, b) for pairs of segments, named by the index of the state where they start. */
+/**
+ * Call visit(a, b), a < b, for pairs of segments, named by the index of the state where they start.
+ * A sweep from left to right: each segment meets those that begin before it ends.
+ */
 function eachClosePair(path, nPoints, visit) {
-  const blocks = makeBlocks(path, nPoints);
-  blocks.sort((p, q) => p.left - q.left);
-  for (let i = 0; i < blocks.length; i++) {
-    const p = blocks[i];
-    visitWithin(path, p, visit);
-    for (let j = i + 1; j < blocks.length && blocks[j].left <= p.right; j++) {
-      const q = blocks[j];
-      if (p.low <= q.high && q.low <= p.high) visitBetween(path, p, q, visit);
+  const order = fromLeftToRight(path, nPoints);
+  const { left, right, low, high } = makeBoxes(path, order);
+  for (let i = 0; i < order.length; i++) {
+    const [end, bottom, top] = [right[i], low[i], high[i]];
+    for (let j = i + 1; j < order.length && left[j] <= end; j++) {
+      if ((low[j] > top) | (high[j] < bottom)) continue; // one branch that is hard to foresee
+      visit(Math.min(order[i], order[j]), Math.max(order[i], order[j]));
     }
   }
 }
 
-/** Runs of segments from state `first` to state `last` of one trajectory, with their boxes. */
-function makeBlocks(path, nPoints) {
-  const blocks = [];
-  for (let start = 0; start < path.length / 2; start += nPoints) {
-    const end = start + nPoints - 1;
-    for (let first = start; first < end; first += BLOCK) {
-      const last = Math.min(first + BLOCK, end);
-      const box = { first, last, left: Infinity, right: -Infinity, low: Infinity, high: -Infinity };
-      for (let s = first; s <= last; s++) {
-        box.left = Math.min(box.left, path[2 * s]);
-        box.right = Math.max(box.right, path[2 * s]);
-        box.low = Math.min(box.low, path[2 * s + 1]);
-        box.high = Math.max(box.high, path[2 * s + 1]);
-      }
-      blocks.push(box);
-    }
+/** The segments, ordered by their left ends, rounded to float32. */
+function fromLeftToRight(path, nPoints) {
+  const n = path.length / 2 - path.length / 2 / nPoints;
+  const pairs = new BigUint64Array(n); // sorted as they are: a key above the index of a segment
+  const words = new Uint32Array(pairs.buffer);
+  const end = new Float32Array(1);
+  const bits = new Int32Array(end.buffer);
+  for (let i = 0, s = 0; i < n; i++, s++) {
+    if ((s + 1) % nPoints === 0) s++; // from the last state of a trajectory leads none
+    end[0] = Math.min(path[2 * s], path[2 * s + 2]);
+    words[2 * i] = s;
+    words[2 * i + 1] = bits[0] ^ ((bits[0] >> 31) | 0x80000000); // in the order of the numbers
   }
-  return blocks;
+  pairs.sort();
+  return Uint32Array.from({ length: n }, (_, i) => words[2 * i]);
 }
 
-function visitWithin(path, { first, last }, visit) {
-  for (let a = first; a < last; a++) {
-    for (let b = a + 1; b < last; b++) if (overlap(path, a, b)) visit(a, b);
-  }
-}
-
-function visitBetween(path, p, q, visit) {
-  for (let a = p.first; a < p.last; a++) {
-    if (!meets(path, a, q)) continue;
-    for (let b = q.first; b < q.last; b++) {
-      if (overlap(path, a, b)) visit(Math.min(a, b), Math.max(a, b));
-    }
-  }
-}
-
-function meets(path, a, box) {
-  const [x0, y0, x1, y1] = [path[2 * a], path[2 * a + 1], path[2 * a + 2], path[2 * a + 3]];
-  return !(
-    (x0 < box.left && x1 < box.left) ||
-    (x0 > box.right && x1 > box.right) ||
-    (y0 < box.low && y1 < box.low) ||
-    (y0 > box.high && y1 > box.high)
-  );
-}
-
-function overlap(path, a, b) {
-  for (let d = 0; d < 2; d++) {
-    const a0 = path[2 * a + d];
-    const a1 = path[2 * a + 2 + d];
-    const b0 = path[2 * b + d];
-    const b1 = path[2 * b + 2 + d];
-    if (a0 < b0 && a0 < b1 && a1 < b0 && a1 < b1) return false;
-    if (a0 > b0 && a0 > b1 && a1 > b0 && a1 > b1) return false;
-  }
-  return true;
+/** Bounding boxes of segments. Rounding to float32 keeps an order, so none that overlap part. */
+function makeBoxes(path, order) {
+  const [left, right, low, high] = [0, 1, 2, 3].map(() => new Float32Array(order.length));
+  order.forEach((s, i) => {
+    left[i] = Math.min(path[2 * s], path[2 * s + 2]);
+    right[i] = Math.max(path[2 * s], path[2 * s + 2]);
+    low[i] = Math.min(path[2 * s + 1], path[2 * s + 3]);
+    high[i] = Math.max(path[2 * s + 1], path[2 * s + 3]);
+  });
+  return { left, right, low, high };
 }
 
 // --- the test: do two segments change sides? ----------------------------------------------------
@@ -148,12 +121,13 @@ function side(path, p, q, r) {
   const qy = path[2 * q + 1];
   const rx = path[2 * r];
   const ry = path[2 * r + 1];
-  if ((rx === px && ry === py) || (rx === qx && ry === qy)) return 0;
   const left = (qx - px) * (ry - py);
   const right = (qy - py) * (rx - px);
   const area = left - right;
   const certain = ROUNDING * (Math.abs(left) + Math.abs(right)) + UNDERFLOW;
-  if (Math.abs(area) > certain) return Math.sign(area);
+  if (area > certain) return 1;
+  if (area < -certain) return -1;
+  if ((rx === px && ry === py) || (rx === qx && ry === qy)) return 0;
   return exactSide(...[px, py, qx, qy, rx, ry].map(asInteger));
 }
 
@@ -174,12 +148,17 @@ function asInteger(x) {
 
 /** Where the lines of two segments meet, as fractions of each, rounded. */
 function fractions(path, a, b) {
-  const along = (s, d) => path[2 * s + 2 + d] - path[2 * s + d];
-  const parts = [along(a, 0), along(a, 1), along(b, 0), along(b, 1)];
-  const scale = Math.max(...parts.map(Math.abs)); // against under- and overflow
-  const [ux, uy, vx, vy] = parts.map((part) => part / scale);
-  const wx = (path[2 * b] - path[2 * a]) / scale;
-  const wy = (path[2 * b + 1] - path[2 * a + 1]) / scale;
+  let ux = path[2 * a + 2] - path[2 * a];
+  let uy = path[2 * a + 3] - path[2 * a + 1];
+  let vx = path[2 * b + 2] - path[2 * b];
+  let vy = path[2 * b + 3] - path[2 * b + 1];
+  const size = Math.max(Math.abs(ux), Math.abs(uy), Math.abs(vx), Math.abs(vy));
+  ux /= size; // against under- and overflow
+  uy /= size;
+  vx /= size;
+  vy /= size;
+  const wx = (path[2 * b] - path[2 * a]) / size;
+  const wy = (path[2 * b + 1] - path[2 * a + 1]) / size;
   const area = ux * vy - uy * vx;
   const clip = (tau) => Math.min(1, Math.max(0, tau));
   return [clip((wx * vy - wy * vx) / area), clip((wx * uy - wy * ux) / area)];

@@ -189,22 +189,29 @@ export function drawRings(context, colour, pixels) {
   context.stroke();
 }
 
-/** Classes (size, size), row by row from the top, as tints over the whole view. */
-export function drawRegions(plane, context, colour, regions, size) {
+/** Classes (size, size), row by row from the top, as the pixels of a picture. */
+export function paintRegions(colour, regions, size) {
+  const tile = h("canvas", { width: size, height: size });
+  const context = tile.getContext("2d");
   const tints = [0, 1, 2].map((label) => parseColour(context, classColour(colour, label)));
   const image = new ImageData(size, size);
-  regions.forEach((label, i) => image.data.set([...tints[label % 3], 46], 4 * i));
-  const tile = h("canvas", { width: size, height: size });
-  tile.getContext("2d").putImageData(image, 0, 0);
+  regions.forEach((label, i) => image.data.set(tints[label % 3], 4 * i));
+  context.putImageData(image, 0, 0);
+  return tile;
+}
+
+/** What paintRegions painted, over the whole view. */
+export function drawRegions(plane, context, tile) {
   const { left, top, width, height } = plane.inner();
   context.imageSmoothingEnabled = false;
   context.drawImage(tile, left, top, width, height);
 }
 
+/** A colour as a tint: red, green, blue and how much it covers, to 255. */
 function parseColour(context, text) {
   context.fillStyle = text; // the context turns any colour into #rrggbb
   const number = parseInt(context.fillStyle.slice(1), 16);
-  return [number >> 16, (number >> 8) & 255, number & 255];
+  return [number >> 16, (number >> 8) & 255, number & 255, 46];
 }
 
 /** Arrows of a field, value(points) on points (n, 2), on a grid over the view. */

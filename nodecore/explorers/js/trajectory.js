@@ -15,6 +15,7 @@ import {
   drawStarts,
   drawTrajectories,
   makePlane,
+  paintRegions,
   stateAt,
   viewOf,
 } from "./plane.js";
@@ -358,14 +359,19 @@ function start(model, shell) {
 
   function drawBackground(context, colour, head, placeKey) {
     const kind = model.get("regions");
+    const { theme } = root.dataset;
     if (kind === "ends") {
       const size = 96;
-      const { regions } = once("ends", placeKey, () => ({
-        regions: classify(head, viewGrid(plane.view, size)),
-      }));
-      drawRegions(plane, context, colour, regions, size);
+      const tile = once("ends", `${placeKey} ${theme}`, () =>
+        paintRegions(colour, classify(head, viewGrid(plane.view, size)), size),
+      );
+      drawRegions(plane, context, tile);
     } else if (kind === "starts" && answers.regions?.key === placeKey) {
-      drawRegions(plane, context, colour, answers.regions.regions, answers.regions.size);
+      const { id, regions, size } = answers.regions;
+      const tile = once("tile", `${id} ${size} ${theme}`, () =>
+        paintRegions(colour, regions, size),
+      );
+      drawRegions(plane, context, tile);
     }
   }
 

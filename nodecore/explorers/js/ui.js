@@ -133,7 +133,8 @@ function isDark(media) {
 /** The colours that the style defines: colour("class-0"). */
 export function readColours(root) {
   const style = getComputedStyle(root);
-  return (name) => style.getPropertyValue(`--${name}`).trim();
+  const known = {};
+  return (name) => (known[name] ??= style.getPropertyValue(`--${name}`).trim());
 }
 
 export function classColour(colour, label) {
