@@ -50,10 +50,10 @@ def train_with(client, runs: Sequence[Run], device: str = "auto") -> Iterator[tu
             except KilledWorker:
                 killed.append(run.name)
                 continue
-            if result.header["protocol_hash"] != run.protocol.digest:
+            if result.header["protocol_hash"] != run.digest:
                 raise ClusterError(
-                    "the workers' nodecore has other protocols than the one here: give them the "
-                    "same version and start them anew"
+                    "the workers' nodecore has other protocols or controllers than the one here: "
+                    "give them the same version and start them anew"
                 )
             yield run, result
     finally:
@@ -66,7 +66,7 @@ def train_with(client, runs: Sequence[Run], device: str = "auto") -> Iterator[tu
 
 
 def _key(run):
-    return f"nodecore-{run.study}-{run.profile}-{run.name}-{run.protocol.digest}"
+    return f"nodecore-{run.study}-{run.profile}-{run.name}-{run.digest}"
 
 
 def _train_on_worker(run, device):

@@ -2,9 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from nodecore.datasets import Split, check_dataset, load
+
+
+def digest(values: Mapping) -> str:
+    """Twelve hexadecimal digits that change with any of the values, which JSON can hold."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,7 @@ class Protocol:
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any value of the protocol."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return digest(asdict(self))
 
     def load(self) -> tuple[Split, Split]:
         """The training and the test split."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nodecore import store
-from nodecore.adapt import CONTROLLERS, VARIATIONS, controller_name
+from nodecore.adapt import CONTROLLERS, VARIATIONS, controller_name, get_controller
 from nodecore.adaption import restlessness
 from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import check_dataset
@@ -31,7 +31,7 @@ from nodecore.evaluate import (
     cross_solver_settings,
     has_trained,
 )
-from nodecore.protocols import Protocol, get_protocol
+from nodecore.protocols import Protocol, digest, get_protocol
 from nodecore.solve import check_embedded, check_n_steps, check_tolerance, count_steps
 from nodecore.tableaus import get_tableau
 from nodecore.train import Progress, Trained, check_seeds, make_model, train
@@ -106,6 +106,18 @@ class Run:
     @property
     def protocol(self) -> Protocol:
         return replace(get_protocol(self.dataset, self.profile), T=self.T)
+
+    @property
+    def controller_constants(self) -> dict | None:
+        """Those of its controller, where there is one."""
+        return self.controller and asdict(get_controller(self.controller))
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with the protocol or a controller's constants."""
+        if self.controller is None:
+            return self.protocol.digest
+        return digest(asdict(self.protocol) | {"controller": self.controller_constants})
 
     def path(self, root: Path) -> Path:
         """Where its JSON lies below a root."""
@@ -257,15 +269,15 @@ class Evidence:
 def find(run: Run, root: Path | None = None) -> Evidence | None:
     """The evidence of a run in `root`, or in the committed and then the scratch store; else None.
 
-    Evidence of another protocol than today's does not count. Raises store.RecordError for a damaged
-    file.
+    Evidence of another protocol, or other constants of a controller, than today's does not count.
+    Raises store.RecordError for a damaged file.
     """
     roots = [store.COMMITTED, store.scratch_root()] if root is None else [root]
     for candidate in roots:
         path = run.path(candidate)
         if path.exists():
             stored = store.load_run(path)
-            if stored.header["protocol_hash"] == run.protocol.digest:
+            if stored.header["protocol_hash"] == run.digest:
                 return Evidence(run, stored)
     return None
 
@@ -439,9 +451,10 @@ def _header(run, trained):
         "n_steps": run.n_steps,
         "rtol": run.rtol,
         "controller": run.controller,
+        "controller_constants": run.controller_constants,
         "seeds": list(run.seeds),
         "protocol": asdict(run.protocol),
-        "protocol_hash": run.protocol.digest,
+        "protocol_hash": run.digest,
         "seconds": round(trained.seconds, 2),
         "backend": trained.backend,
         "device": device_name(trained.device),

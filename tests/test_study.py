@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nodecore import protocols, store, study
+from nodecore import adapt, protocols, store, study
 from nodecore import train as training
 from nodecore.adapt import Algorithm1
 from nodecore.checkpoint import Checkpoint
@@ -310,13 +310,16 @@ def test_an_adapted_run_records_how_it_walked():
         assert settings == set(cross_solver_settings("euler", n_steps)[:-1])
 
 
-def test_an_adapted_run_is_trained_and_keeps_its_history(tmp_path):
+def test_an_adapted_run_is_trained_and_keeps_its_history(monkeypatch, tmp_path):
     run = Run("spheres2", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
     evidence = obtain(run, root=tmp_path, **QUIET)
     assert evidence.stored.path.parts[-3:-1] == ("spheres2-adaption", "smoke")
     assert evidence.history["iteration"].tolist() == [Algorithm1().every] * 2
     assert evidence.records["controller"].unique().tolist() == ["algorithm1"]
     assert evidence.records[["reversals", "final_n_steps", "agreement_gap"]].notna().all().all()
+    assert evidence.stored.header["controller_constants"] == asdict(Algorithm1())
+    monkeypatch.setitem(adapt.CONTROLLERS, "algorithm1", Algorithm1(increase=1.2))
+    assert find(run, tmp_path) is None, "with other constants it is another controller"
 
 
 def test_an_adaptive_run_is_tested_over_the_tolerances(tmp_path):
