@@ -2,13 +2,21 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
-from nodecore import adaption
-from nodecore.adapt import Algorithm1, ConfirmedIncrease, Remembering
-from nodecore.adaption import bend, closeness, flips
+from nodecore import adaption, study
+from nodecore.adapt import (
+    Algorithm1,
+    ConfirmedIncrease,
+    Observation,
+    Remembering,
+    StepState,
+    get_controller,
+)
+from nodecore.adaption import ToleranceAdaption, bend, closeness, flips, step_bounds
 from nodecore.checkpoint import Checkpoint
 from nodecore.protocols import Protocol
 from nodecore.seeding import make_generator
@@ -175,3 +183,30 @@ def test_the_model_is_that_of_the_seeds():
         patch.setattr(adaption, "OUTSIDE_GAP", 0.0)
         trained = train(replace(TINY, iterations=60), "euler", [0, 1], controller="auto", **QUIET)
     assert list(trained.marks["violation"]) == names
+
+
+# --- what lies in the store -----------------------------------------------------------------------
+
+
+def adapted_runs():
+    runs = [run for runs in study.STUDIES.values() for run in runs if run.controller]
+    return [found for found in map(study.find, runs) if found]
+
+
+@pytest.mark.parametrize("evidence", adapted_runs(), ids=lambda e: e.path)
+def test_committed_histories_are_their_controllers_work(evidence):
+    """Every step follows from what was seen before it; the later rule may also keep the old one."""
+    rule = get_controller(evidence.run.controller)
+    tolerance = evidence.run.adapts_tolerance
+    bounds = ToleranceAdaption.BOUNDS if tolerance else step_bounds(evidence.run.T)
+    history = evidence.history[evidence.history["train_accuracy"].notna()]
+    for _, rows in history.groupby("seed"):
+        rows = rows.to_dict("records")
+        state = StepState(rows[0]["step_size"])
+        for row, after in pairwise(rows):
+            accuracies = row["train_accuracy"], row["test_accuracy"]
+            read = {name: row[name] for name in rule.reads}
+            new = rule.update(state, Observation(*accuracies, **read), bounds)
+            kept = rule.tries_increases and after["step_size"] == row["step_size"]
+            state = state if kept else new
+            assert after["step_size"] == pytest.approx(state.step_size, rel=1e-9)
