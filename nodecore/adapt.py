@@ -259,10 +259,35 @@ class Remembering(Calm):
         return StepState(h, failed, checks=checks, mean=mean, bad=bad)
 
 
+@dataclass(frozen=True)
+class Sawtooth(Controller):
+    """Sees nothing: from T / most_steps h grows by `increase` to T / fewest_steps, and anew.
+
+    A control, to tell what the oscillation of Algorithm 1 does from what its checks do.
+    """
+
+    most_steps: int = 48
+    fewest_steps: int = 18
+    increase: float = 1.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_above("increase", self.increase, 1)
+        _check_at_least("fewest_steps", self.fewest_steps, 1)
+        _check_above("most_steps", self.most_steps, self.fewest_steps)
+
+    def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
+        shortest, longest = bounds[1] / self.most_steps, bounds[1] / self.fewest_steps
+        h = self.increase * state.step_size
+        inside = shortest < h <= longest
+        return StepState(_within(h if inside else shortest, bounds), self.disagrees(seen))
+
+
 CONTROLLERS = {
     "algorithm1": Algorithm1(),
     "confirmed-increase": ConfirmedIncrease(),
     "settling-discord": Settling(signal="discord"),
+    "settling-early": Settling(signal="discord", target=0.027, settle=3.0, most=1.0),
     "remembering-discord": Remembering(signal="discord"),
     "remembering-gap": Remembering(signal="gap"),
     "settling-gap": Settling(signal="gap"),
@@ -279,20 +304,21 @@ VARIATIONS = {  # of the paper's constants, one at a time
     }.items()
     for value in values
 }
+BLIND = {"sawtooth": Sawtooth()}
 AUTO = "remembering-discord"  # what "auto" means
 
 
 def controller_name(name: str) -> str:
     """The name of a controller; "auto" is the one that did best. ValueError lists the names."""
     name = AUTO if name == "auto" else name
-    if name not in CONTROLLERS | VARIATIONS:
+    if name not in CONTROLLERS | VARIATIONS | BLIND:
         raise ValueError(
             f"controller = {name!r} is unknown; choose one of auto, {', '.join(CONTROLLERS)}, "
-            f"or a variation: {', '.join(VARIATIONS)}"
+            f"a variation, {', '.join(VARIATIONS)}, or {', '.join(BLIND)}"
         )
     return name
 
 
 def get_controller(name: str) -> Controller:
     """The controller of that name, or of "auto". ValueError lists the names."""
-    return (CONTROLLERS | VARIATIONS)[controller_name(name)]
+    return (CONTROLLERS | VARIATIONS | BLIND)[controller_name(name)]

@@ -16,6 +16,7 @@ from nodecore.adapt import (
     ConfirmedIncrease,
     Observation,
     Remembering,
+    Sawtooth,
     Settling,
     StepState,
     controller_name,
@@ -147,6 +148,12 @@ def test_settling_reads_the_signal_it_is_given(signal):
     assert rule.update(StepState(0.1), low).step_size > 0.1
 
 
+def test_the_sawtooth_goes_its_way_whatever_it_sees():
+    rule = Sawtooth(most_steps=10, fewest_steps=4, increase=1.5)
+    taken = walk(rule, StepState(0.9), [Observation(0.9, 0.9), Observation(0.9, 0.1)] * 4)
+    assert taken == pytest.approx([0.1, 0.15, 0.225, 0.1, 0.15, 0.225, 0.1, 0.15])
+
+
 # --- what holds for all of them -------------------------------------------------------------------
 
 shares = st.floats(0, 1)
@@ -208,6 +215,8 @@ def test_constants_that_cannot_work_are_refused(name, constants, message):
         (Remembering, {"calm": 0.2}, "calm = 0.2, alarm = 0.04: give 0 <= calm < alarm"),
         (Remembering, {"ease": 0.0}, r"ease = 0.0: give a share in \(0, 1\]"),
         (Remembering, {"keep": 1.2}, r"keep = 1.2: give a share in \(0, 1\]"),
+        (Sawtooth, {"increase": 1.0}, "increase = 1.0: give a number > 1"),
+        (Sawtooth, {"fewest_steps": 48}, "most_steps = 48: give a number > 48"),
         (Settling, {"signal": "hum"}, "signal = 'hum' is unknown; choose one of gap, discord"),
         (Settling, {"target": 0.0}, "target = 0.0: give a number > 0"),
         (Settling, {"band": 1.0}, "band = 1.0: give a number > 1"),
