@@ -1,6 +1,6 @@
 // Accuracy against what a slider sets, on the axis of the slider above it.
 
-import { clipped, makePlane } from "./plane.js";
+import { clipped, makePlane, writeOver } from "./plane.js";
 
 // The thumb of a slider is 16 pixels wide, and its middle stays inside the track.
 const CHART_MARGIN = { left: 8, right: 8, top: 6, bottom: 18 };
@@ -30,7 +30,9 @@ export function makeChart(label, { toPosition, ticks }, redraw) {
       }
       context.stroke();
     });
+    nameLevels(context, colour, chance);
     context.strokeStyle = colour("accent");
+    context.lineWidth = 1.5;
     context.beginPath();
     context.moveTo(...place(value, 0));
     context.lineTo(...place(value, 1));
@@ -64,11 +66,17 @@ export function makeChart(label, { toPosition, ticks }, redraw) {
       context.textAlign = shift[0];
       context.fillText(text, x + shift[1], y + 5);
     }
-    const [left, top] = plane.toPixel(0, 1);
-    context.textAlign = "left";
-    context.fillText("100 %", left, top + 3);
+  }
+
+  /** Over the right end, where what is shown begins least often. */
+  function nameLevels(context, colour, chance) {
+    const [right, top] = plane.toPixel(1, 1);
+    context.fillStyle = colour("muted");
+    context.textAlign = "right";
+    context.textBaseline = "top";
+    writeOver(context, colour, "100 %", right, top + 3);
     context.textBaseline = "bottom";
-    context.fillText("chance", left, plane.toPixel(0, chance)[1] - 1);
+    writeOver(context, colour, "chance", right, plane.toPixel(1, chance)[1] - 1);
   }
 
   /** Where the model was trained, ringed as in the book's figures. */

@@ -89,10 +89,19 @@ export function drawAxes(plane, context, colour, xName, yName, yText = formatTic
   }
   context.fillStyle = colour("ink");
   context.textBaseline = "bottom";
-  context.fillText(xName, left + width - 5, top + height - 4);
+  writeOver(context, colour, xName, left + width - 5, top + height - 4);
   context.textAlign = "left";
   context.textBaseline = "top";
-  context.fillText(yName, left + 6, top + 5);
+  writeOver(context, colour, yName, left + 6, top + 5);
+}
+
+/** Text that stays readable on lines: with a rim of the page's colour. */
+export function writeOver(context, colour, text, x, y) {
+  context.strokeStyle = colour("paper");
+  context.lineWidth = 3;
+  context.lineJoin = "round";
+  context.strokeText(text, x, y);
+  context.fillText(text, x, y);
 }
 
 /** About five round numbers from a to b. */
