@@ -398,7 +398,7 @@ shown_table(["algorithm1", *VARIATIONS])
 # | `algorithm1` | gap: accuracy under Euler less accuracy under midpoint | h × 0.5 where it is over 0.1, else × 1.1 |
 # | `confirmed-increase` | the same, midpoint at min(h, √(h/50)) | the same, but an increase is kept only if Euler at the longer step still agrees: the rule of the paper's later version |
 # | `settling-gap` | gap | held at a target |
-# | `settling-discord`, `settling-early` | gap, or a quarter of the share of samples whose predicted class differs, whichever is larger | held at a target |
+# | `settling-discord` | gap, or a quarter of the share of samples whose predicted class differs, whichever is larger | held at a target |
 # | `settling-closeness` | distance of the two end states over the classifier's margin, at most 1, mean over the batch | held at a target |
 # | `settling-bend` | $hL$ along the trajectories: twice the distance of the two end states over the distance travelled | held at a target |
 # | `remembering-gap`, `remembering-discord` | as above, averaged since the last change | shorter above one level, longer below another, and never again as long as a step that was too long |
@@ -416,9 +416,6 @@ shown_table(["algorithm1", *VARIATIONS])
 # log w = log w - 0.2 min(1, 8 / n) e           (half of that where w grows)
 # if w has left h by more than 5 %:  h = w
 # ```
-#
-# `settling-early` asks for more at the beginning and moves less later: a target of 0.027 in place
-# of 0.035, 3 in place of 8 in the gain, and $e$ at most 1.
 #
 # *Remembering* is a hysteresis. It asks for more evidence the smaller the trouble is, and what
 # was once too long stays so.

@@ -287,7 +287,6 @@ CONTROLLERS = {
     "algorithm1": Algorithm1(),
     "confirmed-increase": ConfirmedIncrease(),
     "settling-discord": Settling(signal="discord"),
-    "settling-early": Settling(signal="discord", target=0.027, settle=3.0, most=1.0),
     "remembering-discord": Remembering(signal="discord"),
     "remembering-gap": Remembering(signal="gap"),
     "settling-gap": Settling(signal="gap"),
