@@ -622,9 +622,9 @@ Markdown("\n".join(line.replace("_", " ") for line in lines))
 # %% [markdown]
 # - The paper's rule cannot settle, and the rule of its later version does not either: an increase
 #   that still agrees at once can disagree a little later.
-# - The oscillation is more than a nuisance. On the landscape a blind sawtooth leaves most seeds
-#   nearer to the exact flow than a steady step of the same cost does, though not all, and not as
-#   near as Algorithm 1: its checks tell the seeds apart that need shorter steps. So a calm step
-#   has to be shorter: it agrees better with the exact flow, and costs far more.
+# - The oscillation is more than a nuisance. On the landscape a blind sawtooth leaves three of five
+#   seeds nearer to the exact flow than a steady step of the same cost does, but not all as near as
+#   Algorithm 1, whose checks tell apart the seeds that need shorter steps. A calm step there has to
+#   be shorter: it agrees better with the exact flow, and costs far more.
 # - Integral control reaches a calm and cheap training, but its step follows the field, which grows
 #   sharper to the end. The hysteresis shortens it once, early, and then lets it be.
