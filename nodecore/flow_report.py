@@ -9,7 +9,7 @@ from nodecore.evaluate import AGREEMENT, TestSetting
 from nodecore.intervals import Interval
 
 FLOW, NOT_A_FLOW, CANNOT_TELL = "flow", "not a flow", "cannot tell"
-COLOURS = {"dark": "#14327d", "light": "#b9c3dd", "bound": "#6b6b6b"}
+COLOURS = {"dark": "#14327d", "bound": "#6b6b6b"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def describe(setting: TestSetting) -> str:
     return f"{setting.solver}, {setting.n_steps} step{'s' * (setting.n_steps != 1)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FlowReport:
     """The verdict of `check_flow` and its evidence. Print it, show it in a notebook, or plot it.
 
@@ -150,6 +150,8 @@ class FlowReport:
         lines = [f"{self.verdict}: {self.reason}", "", *(row.rstrip() for row in rows), ""]
         return "\n".join(lines + [f"{label}: {text}" for label, text in self._findings()])
 
+    __repr__ = __str__
+
     def _repr_html_(self):
         head, *rows = ([escape(cell) for cell in row] for row in self._table())
         head = "".join(f"<th>{cell}</th>" for cell in head)
@@ -188,16 +190,19 @@ class FlowReport:
         ax.set(xlabel=name, title=self.verdict, ylim=(-0.5, len(rows) - 0.5))
 
     def _plot_distances(self, ax):
-        distances = np.sort(self.distances[np.isfinite(self.distances)])
-        shares = np.arange(1, len(distances) + 1) / max(1, len(distances))
-        ax.plot(distances, shares, color=COLOURS["dark"], label="end states moved by")
+        solid, dashed = {"color": COLOURS["dark"]}, {"color": COLOURS["bound"], "linestyle": "--"}
+        _plot_shares(ax, self.distances, label="end states moved by", **solid)
         if self.margins is not None:
-            margins = np.sort(self.margins)
-            ax.plot(margins, np.arange(1, len(margins) + 1) / len(margins), color=COLOURS["bound"],
-                    linestyle="--", label="margin of the classifier")  # fmt: skip
+            _plot_shares(ax, self.margins, label="classifier's margin", **dashed)
         if self.tolerance is not None:
-            ax.axvline(self.tolerance, color=COLOURS["bound"], linestyle="--", label="tolerance")
-        positive = bool((distances > 0).any())
-        ax.set(xlabel="distance", ylabel="share of samples", ylim=(0, 1.02),
-               xscale="log" if positive else "linear")  # fmt: skip
-        ax.legend()
+            ax.axvline(self.tolerance, label="tolerance", **dashed)
+        scale = "log" if (self.distances > 0).any() else "linear"
+        ax.set(xlabel="distance", ylabel="share of samples", ylim=(0, 1.02), xscale=scale)
+        above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+        ax.legend(**above, ncols=2, fontsize="small", frameon=False, columnspacing=1.0)
+
+
+def _plot_shares(ax, values, **style):
+    """The share of values that are smaller, over the value."""
+    values = np.sort(values[np.isfinite(values)])
+    ax.plot(values, np.arange(1, len(values) + 1) / max(1, len(values)), marker="", **style)
