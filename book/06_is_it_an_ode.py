@@ -58,7 +58,9 @@ from nodecore.train import get_device
 
 plots.use_style()
 iterations = {"paper": 6000, "laptop": 1500, "smoke": 40}[profile]
-training, test = (split.to(get_device(device)) for split in get_protocol("landscape").load())
+training, test = (
+    split.to(get_device(device)) for split in get_protocol("landscape", profile).load()
+)
 x, y = test.x, test.y
 
 # %% [markdown]

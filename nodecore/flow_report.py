@@ -108,10 +108,8 @@ class FlowReport:
         """The lines below the table, (label, text)."""
         yield "end states", self._end_states()
         if self.lipschitz is not None:
-            yield (
-                "h L",
-                f"at least {self.h * self.lipschitz:.2g} (an Euler step folds no space < 1)",
-            )
+            bound = f"at least {self.h * self.lipschitz:.2g}"
+            yield "h L", f"{bound}; below 1 an Euler step is one-to-one"
         first, last = self.searched[0], self.searched[-1]
         found = "none" if self.coarsest is None else describe(self.coarsest)
         yield (
