@@ -189,9 +189,9 @@ class FlowReport:
 
     def _plot_distances(self, ax):
         solid, dashed = {"color": COLOURS["dark"]}, {"color": COLOURS["bound"], "linestyle": "--"}
-        _plot_shares(ax, self.distances, label="end states moved by", **solid)
+        _plot_shares(ax, self.distances, label="moved by", **solid)
         if self.margins is not None:
-            _plot_shares(ax, self.margins, label="classifier's margin", **dashed)
+            _plot_shares(ax, self.margins, label="margin", **dashed)
         if self.tolerance is not None:
             ax.axvline(self.tolerance, label="tolerance", **dashed)
         scale = "log" if (self.distances > 0).any() else "linear"
