@@ -378,7 +378,7 @@ def spread(outputs: Tensor) -> float:
 
 
 def total_variation(logits: Tensor, others: Tensor) -> float:
-    """Mean of half the sum of |p - q| over the classes, probabilities by softmax."""
+    """Mean of half the sum of ``|p - q|`` over the classes, probabilities by softmax."""
     p, q = logits.double().softmax(1), others.double().softmax(1)
     return float((p - q).abs().sum(1).mean() / 2)
 
