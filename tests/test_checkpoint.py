@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from marks import needs_kernel
 
-from nodecore import checkpoint, kernels
+from nodecore import checkpoint
 from nodecore import train as training
 from nodecore.adapt import Algorithm1
 from nodecore.checkpoint import Checkpoint
@@ -20,9 +21,6 @@ from nodecore.train import make_model, train
 
 TINY = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-2, 14, n_train=96, n_test=40)
 QUIET = {"device": "cpu", "progress": False}
-needs_kernel = pytest.mark.skipif(
-    not kernels.status().available, reason=kernels.status().reason or "no fused kernel"
-)
 WAYS = {
     "torch": {"solver": "euler", "n_steps": 3, "backend": "torch"},
     "fused": {"solver": "rk4", "n_steps": 2},

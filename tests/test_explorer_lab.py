@@ -52,8 +52,8 @@ def lab(tmp_path, browser_path):
     command += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     environment = {**os.environ, **folders, "PYTHONPATH": str(ROOT)}
-    log = open(tmp_path / "lab.log", "w")  # noqa: SIM115
-    server = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
+    with open(tmp_path / "lab.log", "w") as log:  # the server has a handle of its own
+        server = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
     try:
         wait_for_port(server, port, tmp_path / "lab.log")
         yield f"http://127.0.0.1:{port}/doc/tree/explorer.ipynb"
@@ -61,7 +61,6 @@ def lab(tmp_path, browser_path):
         server.send_signal(signal.SIGINT)  # twice: no question asked
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=20)
-        log.close()
 
 
 def wait_for_port(server, port, log, seconds=90):

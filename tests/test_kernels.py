@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import needs_kernel
 from torch.nn import functional
 
 from nodecore import kernels
@@ -68,9 +68,6 @@ TABLEAUS = {name: (np.array(a, float), np.array(b, float)) for name, (a, b) in T
 
 
 # Only a missing compiler excuses: a kernel that does not build or pass its self-check is a failure.
-needs_kernel = pytest.mark.skipif(
-    not any(map(shutil.which, build.COMPILERS)), reason="no C++ compiler on the PATH"
-)
 
 
 @needs_kernel

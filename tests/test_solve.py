@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from marks import needs_kernel
 from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
-from nodecore import kernels
 from nodecore.seeding import make_generator
 from nodecore.solve import (
     Solution,
@@ -37,10 +37,6 @@ EVALUATIONS = {  # for a fixed step; a last stage that the solution does not nee
 }
 EMBEDDED = ["bosh3", "fehlberg21", "dopri5"]
 TORCHDIFFEQ = {"euler": "euler", "midpoint": "midpoint", "rk4_38": "rk4"}
-
-needs_kernel = pytest.mark.skipif(
-    not kernels.status().available, reason=str(kernels.status().reason)
-)
 
 
 def field(t, z):

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from marks import needs_kernel
 from torch.nn import functional as F
 
-from nodecore import kernels
 from nodecore import train as training
 from nodecore.adapt import Algorithm1
 from nodecore.adaption import batch_accuracies
@@ -26,9 +26,6 @@ from nodecore.train import (
 
 TINY = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-2, 50, n_train=96, n_test=40)
 TINY_MLP = replace(TINY, field="mlp", width=16)
-needs_kernel = pytest.mark.skipif(
-    not kernels.status().available, reason=kernels.status().reason or "no fused kernel"
-)
 BACKENDS = ["torch", pytest.param("fused", marks=needs_kernel)]
 QUIET = {"device": "cpu", "progress": False}
 
