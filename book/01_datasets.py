@@ -85,9 +85,7 @@ plots.radii(axes[2], spheres10.x.norm(dim=1), spheres10.y)
 for ax, title in zip(axes[:2], ["2-D", "10-D, projected"], strict=True):
     ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
 axes[2].set_title("10-D, radii")
-plots.class_legend(
-    fig, ["inner and outer shell", "middle shell"], loc="outside lower center", ncols=2
-)
+plots.class_legend(fig, plots.CLASSES["spheres2"], loc="outside lower center", ncols=2)
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]

@@ -58,7 +58,7 @@ from nodecore.fixed_points import find_fixed_points, value_and_jacobian, winding
 from nodecore.solve import solve_fixed
 
 plots.use_style()
-CLASSES = ["left minimum", "middle minimum", "right minimum"]
+CLASSES = plots.CLASSES["landscape"]
 if shown_seed not in seeds:
     raise ValueError(f"shown_seed = {shown_seed}: choose one of seeds = {seeds}")
 if n_starts < 2:
@@ -199,7 +199,7 @@ stored = [
 ]
 explorer = TrajectoryExplorer.from_evidence(
     [models["coarse"], models["fine"], *filter(None, stored)],
-    classes={"landscape": CLASSES, "spheres2": ["inner and outer shell", "middle shell"]},
+    classes=plots.CLASSES,
     seed=shown_seed,
 )
 explorer

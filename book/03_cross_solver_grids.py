@@ -83,10 +83,6 @@ from nodecore.summary import (
 
 plots.use_style()
 SOLVERS = ["euler", "rk4"]
-CLASSES = {  # of the data sets in the plane
-    "spheres2": ["inner and outer shell", "middle shell"],
-    "landscape": ["left minimum", "middle minimum", "right minimum"],
-}
 SHARED = {"sharex": True, "sharey": True, "squeeze": False}
 name_of = plots.name_of
 
@@ -205,11 +201,12 @@ download_links(fig, "fig-map", means[means["test_solver"] == means["train_solver
 # the trajectories that one of its seeds draws, with their crossings.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy in percent, training $K$ (rows) by test $K$ (columns), same solver in training and test, mean over all seeds that trained; boxes: as trained. Beside it the trajectories of the chosen cell, computed in the page from the weights behind its record, in the part of the plane that the model visits at its own step; rings: crossings. Data sets in the plane; scale and seeds as in the table above, weights of the first four seeds (as published: paper scale). Records: the path below the numbers.", "name": "fig-grid-explorer"}}
-planar = [model for (d, _), found in models.items() if d in CLASSES for model in found]
+planar = [model for (d, _), found in models.items() if d in plots.CLASSES for model in found]
 if planar:
-    display(GridExplorer(planar, classes=CLASSES, n_seeds=4))
+    display(GridExplorer(planar, classes=plots.CLASSES, n_seeds=4))
 else:
-    display(Markdown(f"No data set in the plane was asked for: choose from {', '.join(CLASSES)}."))
+    known = ", ".join(plots.CLASSES)
+    display(Markdown(f"No data set in the plane was asked for: choose from {known}."))
 
 # %% [markdown]
 # ## More dimensions

@@ -65,10 +65,6 @@ from nodecore.tableaus import get_tableau
 
 plots.use_style()
 name_of = plots.name_of
-CLASSES = {
-    "spheres2": ["inner and outer shell", "middle shell"],
-    "landscape": ["left minimum", "middle minimum", "right minimum"],
-}
 SHARED = {"sharey": True, "squeeze": False}
 
 # %% [markdown]
@@ -123,7 +119,7 @@ for data, solver in dict.fromkeys(key[:2] for key in found):
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under an embedded method at the tolerance that you choose: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed against the tolerance of the test, ringed at the tolerance of the training. Computed in the page from the weights behind the records; scale: the profile among the parameters (as published: laptop). Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-tolerance-explorer"}}
 panels = rtols[::2] if len(rtols) > 4 else rtols
 ToleranceExplorer(
-    [found[dataset, solver, rtol] for solver in solvers for rtol in panels], classes=CLASSES
+    [found[dataset, solver, rtol] for solver in solvers for rtol in panels], classes=plots.CLASSES
 )
 
 # %% [markdown]
@@ -253,8 +249,6 @@ shown = pd.DataFrame(
     },
     index=together.index,
 )
-for column in ("accuracy as trained", f"at {EXACT.rtol:g}"):  # no break within an accuracy
-    shown[column] = shown[column].str.replace(" ", "\u00a0")
 shown["ODE-like"] = ["-" if pd.isna(g) else "yes" if g <= AGREEMENT else "no" for g in shown["gap"]]
 shown.fillna("-")
 

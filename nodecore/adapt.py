@@ -304,13 +304,14 @@ VARIATIONS = {  # of the paper's constants, one at a time
     for value in values
 }
 BLIND = {"sawtooth": Sawtooth()}
+EVERY = CONTROLLERS | VARIATIONS | BLIND
 AUTO = "remembering-discord"  # what "auto" means
 
 
 def controller_name(name: str) -> str:
     """The name of a controller; "auto" is the one that did best. ValueError lists the names."""
     name = AUTO if name == "auto" else name
-    if name not in CONTROLLERS | VARIATIONS | BLIND:
+    if name not in EVERY:
         raise ValueError(
             f"controller = {name!r} is unknown; choose one of auto, {', '.join(CONTROLLERS)}, "
             f"a variation, {', '.join(VARIATIONS)}, or {', '.join(BLIND)}"
@@ -320,4 +321,4 @@ def controller_name(name: str) -> str:
 
 def get_controller(name: str) -> Controller:
     """The controller of that name, or of "auto". ValueError lists the names."""
-    return (CONTROLLERS | VARIATIONS | BLIND)[controller_name(name)]
+    return EVERY[controller_name(name)]

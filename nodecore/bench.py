@@ -359,7 +359,10 @@ def make_engines(case: Case, diffrax: Diffrax | None) -> list[Engine]:
             engines.append(torch_engine("torch eager bmm", 1, eager_step(case)))
         if diffrax:
             answer = diffrax.prepare(case)
-            measure = lambda calls: diffrax.ask(calls=calls)["ms"]  # noqa: E731
+
+            def measure(calls):
+                return diffrax.ask(calls=calls)["ms"]
+
             engines.append(Engine(DIFFRAX, 1, measure, answer.get("nfe")))
     count = None if fixed else torchdiffeq_nfe(case)
     engines.append(torch_engine(TORCHDIFFEQ, 1, torchdiffeq_step(case), count))

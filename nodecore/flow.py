@@ -19,7 +19,7 @@ from nodecore.evaluate import (
     check_setting,
     critical_n_steps,
 )
-from nodecore.flow_model import FlowModel, affine_weight, depends_on_time, margins
+from nodecore.flow_model import FlowModel, affine_weight, depends_on_time
 from nodecore.flow_report import (
     CANNOT_TELL,
     FLOW,
@@ -33,6 +33,7 @@ from nodecore.intervals import paired_difference, share_interval
 from nodecore.lipschitz import jacobian_norms
 from nodecore.solve import FINER_SOLVERS, SolveError, check_n_steps, check_tolerance
 from nodecore.tableaus import get_tableau
+from nodecore.vector_fields import boundary_distances
 
 SMALL = 64  # entries of a state up to which float64 costs little
 PROBE_NUMBERS, LEAST_PROBE = 100_000, 64  # entries of the states, and samples, of other solvers
@@ -271,7 +272,7 @@ class _Check:
             chance=self.chance,
             tolerance=self.tolerance,
             distances=(z - exact_z).double().flatten(1).norm(dim=1).cpu().numpy(),
-            margins=None if weight is None else margins(exact_out, weight).double().cpu().numpy(),
+            margins=None if weight is None else _margins(exact_out, weight),
             probability_change=None if self.y is None else total_variation(out, exact_out),
             **self._along_trajectories(),
             coarsest=self._coarsest(exact_out, solved, tested[0]),
@@ -331,10 +332,7 @@ class _Check:
 
     def _norms(self, t, z):
         z = _finite(z).to(self.z0.dtype)
-        with torch.random.fork_rng(_gpus()):
-            return jacobian_norms(
-                self.model.field(), z, t=t, instance_axes=1, n_iterations=JACOBIAN_ITERATIONS
-            )
+        return jacobian_norms(self.model.field(), z, t=t, n_iterations=JACOBIAN_ITERATIONS)
 
     def _crossing_shares(self):
         """Share of pairs that cross by number of steps, in the plane, where a flow allows none."""
@@ -372,6 +370,10 @@ def _nfe(setting):
 
 def _count(mask):
     return int(mask.sum())
+
+
+def _margins(logits, weight):
+    return boundary_distances(logits[None], weight[None])[0].double().cpu().numpy()
 
 
 def _finite(z):

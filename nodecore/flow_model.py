@@ -123,11 +123,3 @@ def affine_weight(model: FlowModel, z: Tensor) -> Tensor | None:
     states = torch.cat([z, -z, 3 * z])
     expected = (states - point).flatten(1) @ weight.T + logits
     return None if _differ(expected, model.outputs(states), 1e-4) else weight
-
-
-def margins(logits: Tensor, weight: Tensor) -> Tensor:
-    """Distance (n,) of states with these logits (n, classes) to the nearest other class; as
-    LinearHead.margins, for the weight (classes, features) of one affine head."""
-    best, predicted = logits.max(-1, keepdim=True)
-    lengths = (weight[predicted[:, 0], None] - weight).norm(dim=-1)
-    return ((best - logits) / lengths).masked_fill(lengths == 0, torch.inf).amin(-1)

@@ -307,6 +307,10 @@ NAMES = {
     "spheres10": "spheres, 10-D",
     "spheres900": "spheres, 900-D",
 }
+CLASSES = {  # of the data sets in the plane, by label
+    "spheres2": ["inner and outer shell", "middle shell"],
+    "landscape": ["left minimum", "middle minimum", "right minimum"],
+}
 
 
 def name_of(name: str) -> str:

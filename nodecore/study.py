@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nodecore import store
-from nodecore.adapt import BLIND, CONTROLLERS, VARIATIONS, controller_name, get_controller
+from nodecore.adapt import EVERY, controller_name, get_controller
 from nodecore.adaption import restlessness
 from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import check_dataset
@@ -168,7 +168,7 @@ SEEN_MORE = ("algorithm1", "confirmed-increase", "auto")
 
 
 def _adaption_runs(dataset):
-    few = [Run(dataset, "euler", controller=name) for name in (*CONTROLLERS, *VARIATIONS, *BLIND)]
+    few = [Run(dataset, "euler", controller=name) for name in EVERY]
     more = MORE_SEEDS.get(dataset)
     return (*few, *(Run(dataset, "euler", controller=n, seeds=more) for n in SEEN_MORE if more))
 

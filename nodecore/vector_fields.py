@@ -118,20 +118,25 @@ class LinearHead(nn.Module):
         return _apply(self.linear, z.flatten(2))
 
     def margins(self, logits: Tensor) -> Tensor:
-        """Distance of states with these logits to the nearest other class, (members, batch).
+        """Distance of states with these logits to the nearest other class, (members, batch)."""
+        return boundary_distances(logits, self.linear[0].transpose(1, 2))
 
-        Exact: the states that are rather put into class c than into y are a half-space, at the
-        distance of logit_y - logit_c over the norm of the difference of the two classes' weights,
-        and the nearest of these counts. Infinite where there is no such boundary.
-        """
-        weight = self.linear[0].transpose(1, 2)  # (members, classes, features)
-        lengths = (weight[:, :, None] - weight[:, None]).norm(dim=-1)
-        best, predicted = logits.max(-1)
-        lengths = torch.stack([rows[y] for rows, y in zip(lengths, predicted, strict=True)])
-        # margin = min over classes c of (logit_y - logit_c) / |w_y - w_c|, y the predicted class
-        distances = (best[..., None] - logits) / lengths
-        # Classes with the same weights, such as y itself, have no boundary between them.
-        return distances.masked_fill(lengths == 0, torch.inf).amin(-1)
+
+def boundary_distances(logits: Tensor, weight: Tensor) -> Tensor:
+    """Distance (members, batch) of states to the nearest other class of an affine classifier.
+
+    logits: of the states, (members, batch, classes). weight: (members, classes, features). Exact:
+    the states that are rather put into class c than into y are a half-space, at the distance of
+    logit_y - logit_c over the norm of the difference of the two classes' weights, and the nearest
+    of these counts. Infinite where there is no such boundary.
+    """
+    lengths = (weight[:, :, None] - weight[:, None]).norm(dim=-1)
+    best, predicted = logits.max(-1)
+    lengths = torch.stack([rows[y] for rows, y in zip(lengths, predicted, strict=True)])
+    # margin = min over classes c of (logit_y - logit_c) / |w_y - w_c|, y the predicted class
+    distances = (best[..., None] - logits) / lengths
+    # Classes with the same weights, such as y itself, have no boundary between them.
+    return distances.masked_fill(lengths == 0, torch.inf).amin(-1)
 
 
 def take_members(module: nn.Module, members: Sequence[int]) -> nn.Module:

@@ -318,7 +318,7 @@ def test_an_adapted_run_is_trained_and_keeps_its_history(monkeypatch, tmp_path):
     assert evidence.records["controller"].unique().tolist() == ["algorithm1"]
     assert evidence.records[["reversals", "final_n_steps", "agreement_gap"]].notna().all().all()
     assert evidence.stored.header["controller_constants"] == asdict(Algorithm1())
-    monkeypatch.setitem(adapt.CONTROLLERS, "algorithm1", Algorithm1(increase=1.2))
+    monkeypatch.setitem(adapt.EVERY, "algorithm1", Algorithm1(increase=1.2))
     assert find(run, tmp_path) is None, "with other constants it is another controller"
 
 
