@@ -43,6 +43,8 @@ from nodecore.parameters import check_parameters
 check_parameters()
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
@@ -267,7 +269,7 @@ for (data, solver, rtol), evidence in found.items():
     x = test.x[:batch_size].expand(len(seeds), batch_size, -1)
     row = rows[name_of(data), name_of(solver), f"{rtol:g}"] = {}
     for kind in ("batch", "sample"):
-        solution = solve_setting(evidence.field, x, setting, per_sample=kind == "sample")
+        solution = solve_setting(evidence.field, x, replace(setting, per_sample=kind == "sample"))
         right = evidence.head(solution.z).argmax(-1) == test.y[:batch_size]
         row[f"NFE, {kind}"] = solution.nfe.double().mean().item()
         row[f"accuracy, {kind}"] = right.double().mean().item()

@@ -13,6 +13,7 @@ from nodecore.solve import (
     SolveError,
     check_embedded,
     check_n_steps,
+    check_per_sample,
     check_tolerance,
     solve_adaptive,
     solve_fixed,
@@ -27,18 +28,24 @@ FLOAT32_RTOL = 1e-5  # below it the error estimate would drown in float32
 
 @dataclass(frozen=True)
 class TestSetting:
-    """A test solver with its number of steps, or with its tolerance (rtol = atol). Checked."""
+    """A test solver with its number of steps, or with its tolerance (rtol = atol). Checked.
+
+    per_sample: with a tolerance, each sample has an error norm and steps of its own, instead of
+    each member's batch.
+    """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     solver: str
     n_steps: int | None = None
     rtol: float | None = None
+    per_sample: bool = False
 
     def __post_init__(self):
         get_tableau(self.solver)
         if (self.n_steps is None) == (self.rtol is None):
             raise ValueError(f"n_steps = {self.n_steps}, rtol = {self.rtol}: give exactly one")
+        check_per_sample(self.per_sample, self.rtol)
         if self.n_steps is not None:
             check_n_steps(self.n_steps)
         else:
@@ -50,14 +57,11 @@ EXACT = TestSetting("dopri5", rtol=EXACT_RTOL)
 
 
 @torch.no_grad()
-def solve_setting(
-    field: nn.Module, x: Tensor, setting: TestSetting, T: float = 1.0, per_sample: bool = False
-) -> Solution:
+def solve_setting(field: nn.Module, x: Tensor, setting: TestSetting, T: float = 1.0) -> Solution:
     """The states x (members, batch, ...) carried from 0 to T under a test setting.
 
-    Adaptive solves take steps of each member's own, as in training, or of each sample's own; below
-    FLOAT32_RTOL they run in float64, and the result has x's dtype. A member that such a solve
-    cannot carry to T ends as NaN.
+    Adaptive solves below FLOAT32_RTOL run in float64, and the result has x's dtype. A member that
+    an adaptive solve cannot carry to T ends as NaN.
     """
     if setting.n_steps is not None:
         return solve_fixed(field, x, setting.solver, n_steps=setting.n_steps, t=(0.0, T))
@@ -73,16 +77,15 @@ def solve_setting(
                 rtol=setting.rtol,
                 atol=setting.rtol,
                 t=(0.0, T),
-                instance_axes=2 if per_sample else 1,
-                backend="auto" if dtype == torch.float32 and not per_sample else "torch",
+                instance_axes=2 if setting.per_sample else 1,
+                backend="auto" if dtype == torch.float32 and not setting.per_sample else "torch",
             )
         except SolveError as error:
-            members = error.failed.flatten(1).any(1) if per_sample else error.failed
-            if bool((failed & members).any()):
+            if bool((failed & error.members).any()):
                 raise
-            failed |= members
+            failed |= error.members
             for parameter in field.parameters():  # weights of zero solve in one step
-                parameter[members] = 0.0
+                parameter[error.members] = 0.0
             continue
         z = solution.z.masked_fill(failed.view(-1, *[1] * (x.dim() - 1)), torch.nan)
         return replace(solution, z=z.to(x.dtype))

@@ -52,6 +52,11 @@ class SolveError(ArithmeticError):
         super().__init__(message)
         self.failed = failed
 
+    @property
+    def members(self) -> Tensor:
+        """Those with an instance at fault, (members,) bool; for at least one axis of instances."""
+        return self.failed.reshape(len(self.failed), -1).any(1)
+
 
 # --- one step -----------------------------------------------------------------------------------
 
@@ -570,6 +575,12 @@ def check_tolerance(name: str, value: float) -> float:
     if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise ValueError(f"{name} = {value!r}: give a tolerance > 0, such as 1e-3")
     return value
+
+
+def check_per_sample(per_sample: bool, rtol: float | None) -> None:
+    """ValueError for steps of each sample's own where there is no tolerance to choose them by."""
+    if per_sample and rtol is None:
+        raise ValueError("per_sample = True needs the steps that a tolerance chooses: give rtol")
 
 
 def _time_span(t):

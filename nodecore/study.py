@@ -32,7 +32,13 @@ from nodecore.evaluate import (
     has_trained,
 )
 from nodecore.protocols import Protocol, digest, get_protocol
-from nodecore.solve import check_embedded, check_n_steps, check_tolerance, count_steps
+from nodecore.solve import (
+    check_embedded,
+    check_n_steps,
+    check_per_sample,
+    check_tolerance,
+    count_steps,
+)
 from nodecore.tableaus import get_tableau
 from nodecore.train import Progress, Trained, check_seeds, make_model, train
 from nodecore.vector_fields import take_members
@@ -45,7 +51,8 @@ TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 class Run:
     """One ensemble to train. Give one of n_steps, rtol or controller. Raises ValueError.
 
-    T: the time to integrate over, 1 in the paper; n_steps fill it.
+    T: the time to integrate over, 1 in the paper; n_steps fill it. per_sample: with rtol, each
+    sample has an error norm and steps of its own, instead of each seed's batch.
     """
 
     dataset: str
@@ -56,6 +63,7 @@ class Run:
     seeds: tuple[int, ...] = SEEDS
     profile: str = "paper"
     T: float = 1.0
+    per_sample: bool = False
 
     def __post_init__(self):
         check_seeds(self.seeds)
@@ -67,6 +75,7 @@ class Run:
             raise ValueError(f"T = {self.T!r}: give a time > 0")
         if [self.n_steps, self.rtol, self.controller].count(None) != 2:
             raise ValueError(f"{self}: give exactly one of n_steps, rtol and controller")
+        check_per_sample(self.per_sample, self.rtol)
         if self.n_steps is not None:
             check_n_steps(self.n_steps)
         if self.rtol is not None:
@@ -78,9 +87,11 @@ class Run:
     @property
     def study(self) -> str:
         """The study it belongs to: `<dataset>-<train solver>`, `-adaption` (of steps), `-tolerance`
-        (its adaption), or `-growing-T`."""
+        (its adaption), `-growing-T`, or `-per-sample`."""
         if self.T != 1.0:
             return f"{self.dataset}-growing-T"
+        if self.per_sample:
+            return f"{self.dataset}-per-sample"
         if self.controller is None:
             return f"{self.dataset}-{self.train_solver}"
         return f"{self.dataset}-{'tolerance' if self.adapts_tolerance else 'adaption'}"
@@ -114,10 +125,11 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change with the protocol or a controller's constants."""
-        if self.controller is None:
-            return self.protocol.digest
-        return digest(asdict(self.protocol) | {"controller": self.controller_constants})
+        """Twelve hexadecimal digits that change with the protocol, whose norm bounds the error, or
+        a controller's constants."""
+        more = {"controller": self.controller_constants} if self.controller else {}
+        more |= {"per_sample": True} if self.per_sample else {}
+        return digest(asdict(self.protocol) | more)
 
     def path(self, root: Path) -> Path:
         """Where its JSON lies below a root."""
@@ -188,8 +200,20 @@ def _tolerance_runs(dataset, solver):
     return tuple(Run(dataset, solver, rtol=r, profile="laptop") for r in TOLERANCES)
 
 
+# An error norm for each sample: around the tolerances that are critical under one for the batch.
+PER_SAMPLE = {"fehlberg21": (1e-2, 1e-3, 1e-4), "dopri5": (1e-1, 1e-2, 1e-3)}
+
+
+def per_sample_runs(dataset: str, profile: str = "laptop", seeds: tuple = SEEDS) -> tuple[Run, ...]:
+    """Trainings in which each sample has steps of its own, at a reduced scale: as many are tried
+    for the whole batch as the sample that needs most asks for."""
+    how = {"seeds": seeds, "profile": profile, "per_sample": True}
+    return tuple(Run(dataset, s, rtol=r, **how) for s, rtols in PER_SAMPLE.items() for r in rtols)
+
+
 STUDIES = {
     "spheres2-growing-T": growing_runs("spheres2"),
+    "spheres2-per-sample": per_sample_runs("spheres2"),
     **{name: _grid_runs(name, grid) for name, grid in GRIDS.items()},
     **{
         f"{dataset}-{solver}": _tolerance_runs(dataset, solver)
@@ -334,6 +358,7 @@ def train_run(run: Run, **options) -> Result:
         run.seeds,
         n_steps=run.n_steps,
         rtol=run.rtol,
+        per_sample=run.per_sample,
         controller=run.controller,
         **options,
     )
@@ -356,12 +381,20 @@ def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
     """What a run is tested under; `n_steps` are those of its training, or of its last iteration."""
     if run.rtol is not None or run.adapts_tolerance:
         others = {"fehlberg21", "dopri5", run.train_solver}
-        settings = [TestSetting(s, rtol=r) for s in sorted(others) for r in TOLERANCES]
+        settings = [recorded_setting(run, s, rtol=r) for s in sorted(others) for r in TOLERANCES]
         return [*settings, EXACT]
     return cross_solver_settings(run.train_solver, n_steps, GRIDS.get(run.study, ()))
 
 
 test_settings.__test__ = False  # not a test case, whatever pytest makes of the name
+
+
+def recorded_setting(
+    run: Run, solver: str, n_steps: int | None = None, rtol: float | None = None
+) -> TestSetting:
+    """The test setting of a record of the run: with the error norm of its training, EXACT apart."""
+    setting = TestSetting(solver, n_steps, rtol)
+    return setting if setting == EXACT else replace(setting, per_sample=run.per_sample)
 
 
 def evaluate_run(run: Run, trained: Trained) -> list[dict]:
@@ -408,7 +441,7 @@ def _test_groups(run, trained):
     """Members that share test settings, the settings, and the setting of their training."""
     members = range(len(trained.seeds))
     if run.rtol is not None:
-        yield members, test_settings(run), TestSetting(run.train_solver, rtol=run.rtol)
+        yield members, test_settings(run), recorded_setting(run, run.train_solver, rtol=run.rtol)
     elif run.n_steps is not None:
         own = TestSetting(run.train_solver, run.n_steps)
         yield members, test_settings(run, run.n_steps), own
@@ -450,6 +483,7 @@ def _header(run, trained):
         "train_solver": run.train_solver,
         "n_steps": run.n_steps,
         "rtol": run.rtol,
+        "per_sample": run.per_sample,
         "controller": run.controller,
         "controller_constants": run.controller_constants,
         "seeds": list(run.seeds),

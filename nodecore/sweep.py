@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nodecore import kernels, store
 from nodecore.cluster import train_with
-from nodecore.evaluate import TestSetting, accuracy
+from nodecore.evaluate import accuracy
 from nodecore.solve import resolve_backend
 from nodecore.study import (
     STUDIES,
@@ -27,6 +27,7 @@ from nodecore.study import (
     get_study,
     keep,
     obtain,
+    recorded_setting,
 )
 from nodecore.tableaus import get_tableau
 from nodecore.train import get_device, make_model
@@ -285,7 +286,8 @@ def _largest_change(evidence):
     changes = []
     for (solver, n_steps, rtol), rows in evidence.records.groupby(keys, dropna=False):
         fixed = pd.notna(n_steps)
-        setting = TestSetting(solver, int(n_steps) if fixed else None, None if fixed else rtol)
+        how = {"n_steps": int(n_steps)} if fixed else {"rtol": rtol}
+        setting = recorded_setting(evidence.run, solver, **how)
         values = accuracy(evidence.field, evidence.head, test, setting, evidence.run.T)
         members = [evidence.run.seeds.index(seed) for seed in rows["seed"]]
         changes.append(np.abs(values[members].numpy() - rows["accuracy"].to_numpy()).max())

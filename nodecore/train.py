@@ -24,6 +24,7 @@ from nodecore.solve import (
     check_embedded,
     check_finer,
     check_n_steps,
+    check_per_sample,
     check_tolerance,
     check_walk,
     choose_adaptive_backend,
@@ -98,8 +99,9 @@ Progress = bool | Callable[[int], None]
 @dataclass
 class Trained:
     """A trained ensemble. nfe_per_iteration, step_size: (members,) float64, the evaluations counted
-    with those of the checks, and the step, or tolerance, that a controller ended with. diverged_at:
-    iteration of the first non-finite loss, -1 for none.
+    with those of the checks (those of one sample, on average, where each steps by itself), and the
+    step, or tolerance, that a controller ended with. diverged_at: iteration of the first non-finite
+    loss, -1 for none.
     history: a dict for each check or look at the test set, where a controller was at work; marks:
     weights by name at the moments that the history marks, a dict for each mark."""
 
@@ -139,8 +141,9 @@ class _Ensemble:
     Whatever an iteration changes and a later one needs is in `state`.
     """
 
-    def __init__(self, protocol, solver, seeds, n_steps, rtol, device, backend):
+    def __init__(self, protocol, solver, seeds, n_steps, rtol, per_sample, device, backend):
         self.protocol, self.seeds, self.rtol = protocol, seeds, rtol
+        self.instance_axes = 2 if per_sample else 1  # who steps by itself, where the steps adapt
         self.tableau = get_tableau(solver)
         self.backend, self.device = backend, device
         self.field, self.head = (m.to(device) for m in make_model(protocol, seeds))
@@ -158,7 +161,7 @@ class _Ensemble:
         self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
         self.adaption: Adaption | None = None  # who changes step_size, if anyone does
         self.step_size = None if n_steps is None else protocol.T / n_steps
-        self.nfe = torch.zeros(len(seeds), dtype=torch.int64, device=device)
+        self.nfe = torch.zeros(len(seeds), dtype=torch.float64, device=device)
         self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
         self.iteration, self.backend_used = 0, "torch"
@@ -220,10 +223,8 @@ class _Ensemble:
             return solve_fixed(
                 self.field, x, tableau, step_size=steps, t=span, backend=self.backend
             )
-        tolerances = {"rtol": steps, "atol": steps}
-        return solve_adaptive(
-            self.field, x, tableau, **tolerances, t=span, instance_axes=1, backend=self.backend
-        )
+        how = {"rtol": steps, "atol": steps, "instance_axes": self.instance_axes}
+        return solve_adaptive(self.field, x, tableau, **how, t=span, backend=self.backend)
 
     def solve_or_retire(self, x, tableau, steps=None) -> Solution:
         """The same; members that cannot be solved are given up."""
@@ -231,7 +232,7 @@ class _Ensemble:
             try:
                 return self.solve(x, tableau, steps)
             except SolveError as error:
-                self.retire(error.failed)
+                self.retire(error.members)
 
     def forward(self, x) -> Tensor:
         """End states under the training solver; evaluations are counted."""
@@ -241,7 +242,10 @@ class _Ensemble:
         return solution.z
 
     def count(self, solution):
+        """Add the evaluations of each member; those of its samples count as their mean."""
         nfe = solution.nfe
+        if isinstance(nfe, Tensor) and nfe.dim() > 1:
+            nfe = nfe.double().mean(1)
         self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
 
     def iterate(self, step, x, y) -> None:
@@ -322,7 +326,7 @@ class _FusedStep:
         try:
             check_walk(self.solve)
         except SolveError as error:
-            ensemble.retire(error.failed)
+            ensemble.retire(error.members)
             return self._forward(tensors)
         ensemble.nfe += self.solve.nfe
         ensemble.n_accepted = self.solve.n_steps
@@ -383,6 +387,7 @@ def train(
     *,
     n_steps: int | None = None,
     rtol: float | None = None,
+    per_sample: bool = False,
     controller: str | Controller | None = None,
     look_every: int = 500,
     device: str = "auto",
@@ -392,11 +397,12 @@ def train(
 ) -> Trained:
     """Train one member for each seed, all in one batch, back-propagating through the solver.
 
-    Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same), or
-    `controller` (it adapts for each member the size of fixed steps, or the tolerance of an embedded
-    method: one of adapt.py, or its name, such as "auto" or "algorithm1"; the test split is looked
-    at every `look_every` iterations). A member that diverges is marked and does not touch the
-    others. `progress`: show a bar, or call this with the iterations done so far.
+    Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same; with
+    `per_sample` each sample has an error norm and steps of its own, instead of each member's
+    batch), or `controller` (it adapts for each member the size of fixed steps, or the tolerance of
+    an embedded method: one of adapt.py, or its name, such as "auto" or "algorithm1"; the test split
+    is looked at every `look_every` iterations). A member that diverges is marked and does not touch
+    the others. `progress`: show a bar, or call this with the iterations done so far.
     With a `checkpoint` it goes on where the same training was stopped, to the same bits on a CPU;
     Ctrl-C then stops between two iterations and leaves a checkpoint.
 
@@ -405,9 +411,10 @@ def train(
     seeds = list(seeds)
     controller = get_controller(controller) if isinstance(controller, str) else controller
     _check_training(solver, seeds, n_steps, rtol, controller)
+    check_per_sample(per_sample, rtol)
     device = get_device(device)
     training, test = (split.to(device) for split in protocol.load())
-    ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, device, backend)
+    ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, per_sample, device, backend)
     if controller is not None:
         adaption = Adaption if ensemble.tableau.b_embedded is None else ToleranceAdaption
         ensemble.adaption = adaption(ensemble, controller, test, look_every)
@@ -452,7 +459,7 @@ def train(
         ensemble.head,
         protocol,
         seeds,
-        nfe_per_iteration=(ensemble.nfe.double() / protocol.iterations).cpu(),
+        nfe_per_iteration=(ensemble.nfe / protocol.iterations).cpu(),
         diverged_at=diverged.cpu(),
         seconds=time.perf_counter() - start,
         backend=ensemble.backend_used,
@@ -493,15 +500,15 @@ def _identity(ensemble, x, n_steps, rtol, controller, look_every):
     if ensemble.rtol is None:
         backend = choose_backend(ensemble.field, batch, backend=ensemble.backend)
     else:
-        backend = choose_adaptive_backend(
-            ensemble.field, batch, ensemble.tableau, backend=ensemble.backend
-        )
+        how = {"instance_axes": ensemble.instance_axes, "backend": ensemble.backend}
+        backend = choose_adaptive_backend(ensemble.field, batch, ensemble.tableau, **how)
     return {
         "protocol": asdict(ensemble.protocol),
         "solver": ensemble.tableau.name,
         "seeds": ensemble.seeds,
         "n_steps": n_steps,
         "rtol": rtol,
+        "instance_axes": ensemble.instance_axes,
         "controller": repr(controller),
         "look_every": look_every,
         "backend": backend,

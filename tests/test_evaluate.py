@@ -1,6 +1,7 @@
 """Accuracies counted exactly, the settings of the grid, and the critical step size."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,7 +107,8 @@ def test_each_sample_may_have_steps_of_its_own():
     field = MLPField(2, 16, generators=generators(2))
     x = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 5, 2))).float()
     setting = TestSetting("bosh3", rtol=1e-3)
-    together = solve_setting(field, x, setting, per_sample=True)
+    each = replace(setting, per_sample=True)
+    together = solve_setting(field, x, each)
     assert together.nfe.shape == (2, 5)
     for i in range(5):
         alone = solve_setting(field, x[:, i : i + 1], setting)
@@ -114,7 +116,7 @@ def test_each_sample_may_have_steps_of_its_own():
         torch.testing.assert_close(together.z[:, i], alone.z[:, 0], rtol=1e-5, atol=1e-5)
     with torch.no_grad():
         field.third[0][1] = math.nan  # a member that cannot be carried to the end
-    failed = solve_setting(field, x, setting, per_sample=True).z.isnan()
+    failed = solve_setting(field, x, each).z.isnan()
     assert failed[1].all() and not failed[0].any()
 
 
@@ -225,6 +227,7 @@ def test_a_seed_trained_if_it_beats_the_largest_class(train_accuracy, trained):
         (("dopri5", 2, 1e-3), "n_steps = 2, rtol = 0.001: give exactly one"),
         (("dopri5", None, -1e-3), "rtol = -0.001: give a tolerance > 0"),
         (("rk4", None, 1e-3), "embedded"),
+        (("euler", 2, None, True), "per_sample = True needs .*: give rtol"),
     ],
 )
 def test_bad_settings_are_refused(arguments, message):

@@ -15,7 +15,7 @@ from nodecore import train as training
 from nodecore.adapt import Algorithm1
 from nodecore.checkpoint import Checkpoint
 from nodecore.evaluate import TestSetting, cross_solver_settings
-from nodecore.solve import solve_fixed
+from nodecore.solve import solve_adaptive, solve_fixed
 from nodecore.study import GRIDS, STUDIES, Run, agreement_gaps, find, get_study, obtain
 from nodecore.summary import as_trained
 from nodecore.train import Trained, make_model
@@ -333,6 +333,23 @@ def test_an_adaptive_run_is_tested_over_the_tolerances(tmp_path):
     assert frame["nfe_per_iteration"].iloc[0] > 2
 
 
+def test_each_sample_may_have_steps_of_its_own(tmp_path):
+    """In the training, in its tests, and where these are verified; not in the exact flow."""
+    run = Run("spheres2", "fehlberg21", rtol=0.01, seeds=(0,), profile="smoke", per_sample=True)
+    assert run.path(tmp_path).parts[-3:-1] == ("spheres2-per-sample", "smoke")
+    assert run.digest != replace(run, per_sample=False).digest == run.protocol.digest
+    evidence = obtain(run, root=tmp_path, **QUIET)
+    frame, test = evidence.records, run.protocol.load()[1]
+    assert evidence.stored.header["per_sample"] is True
+    assert frame["nfe_per_iteration"].iloc[0] % 1 > 0, "a mean over samples"
+    for solver, rtol, axes in (("fehlberg21", 0.01, 2), ("dopri5", 10.0, 2), ("dopri5", 1e-6, 1)):
+        how = {"rtol": rtol, "atol": rtol, "instance_axes": axes}
+        z = solve_adaptive(evidence.field.double(), test.x[None].double(), solver, **how).z
+        expected = float((evidence.head.double()(z)[0].argmax(-1) == test.y).double().mean())
+        rows = frame[(frame.test_solver == solver) & (frame.test_rtol == rtol)]
+        assert rows["accuracy"].tolist() == [expected]
+
+
 def test_an_adapted_tolerance_is_where_its_own_test_is(tmp_path):
     run = Run("spheres2", "fehlberg21", controller="algorithm1", seeds=(0, 1), profile="smoke")
     assert run.study == "spheres2-tolerance"
@@ -382,6 +399,16 @@ def test_where_a_run_lies(tmp_path, run, path):
     assert run.path(tmp_path) == tmp_path / path
 
 
+def test_committed_evidence_is_still_found():
+    """Neither the name nor the digest of a run may change under what was trained long ago."""
+    runs = [run for name in STUDIES for run in get_study(name)]
+    there = [run for run in runs if run.path(store.COMMITTED).exists()]
+    assert len(there) > 0.8 * len(runs)
+    for run in there:
+        header = json.loads(run.path(store.COMMITTED).read_text())["header"]
+        assert header["protocol_hash"] == run.digest, run.path(store.COMMITTED)
+
+
 def test_no_two_runs_share_a_file(tmp_path):
     runs = [run for name in STUDIES for run in get_study(name)]
     assert len({run.path(tmp_path) for run in runs}) == len(runs)
@@ -419,6 +446,7 @@ def test_the_studies_are_the_papers_grids():
         ({"seeds": (1, 1)}, r"seeds = \[1, 1\]: give at least one"),
         ({"seeds": (-1,)}, r"seeds = \[-1\]: give at least one"),
         ({"n_steps": None, "rtol": 1e-3}, "'euler' has no embedded method"),
+        ({"per_sample": True}, "per_sample = True needs the steps that a tolerance .* give rtol"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_before_any_work(changes, message):

@@ -288,6 +288,33 @@ def test_adaptive_training_counts_each_members_own_evaluations(backend):
     assert together.backend == backend
 
 
+def test_each_sample_may_train_with_steps_of_its_own():
+    """Against a loop that solves every sample by itself; its evaluations count as their mean."""
+    protocol = replace(TINY_MLP, iterations=3, optimiser="sgd", learning_rate=0.5)
+    seeds, rtol, split = [3, 8], 1e-2, protocol.load()[0]
+    trained = train(protocol, "bosh3", seeds, rtol=rtol, per_sample=True, **QUIET)
+    for m, seed in enumerate(seeds):
+        field, head = make_model(protocol, [seed])
+        optimiser = torch.optim.SGD([*field.parameters(), *head.parameters()], lr=0.5)
+        counts = []
+        for index in batches(len(split), 32, [make_generator(seed, "batches")], 3):
+            alone = [
+                solve_adaptive(field, split.x[i][None, None], "bosh3", rtol=rtol, atol=rtol)
+                for i in index[0]
+            ]
+            counts += [solution.nfe for solution in alone]
+            optimiser.zero_grad()
+            z = torch.cat([solution.z for solution in alone], dim=1)
+            F.cross_entropy(head(z)[0], split.y[index[0]]).backward()
+            optimiser.step()
+        assert len(set(counts)) > 1, "the samples do step by themselves"
+        assert float(trained.nfe_per_iteration[m]) == pytest.approx(np.mean(counts), abs=0)
+        for ours, its in zip(
+            parameters(trained), (*field.parameters(), *head.parameters()), strict=True
+        ):
+            torch.testing.assert_close(ours[m], its[0], rtol=1e-4, atol=1e-5)
+
+
 # --- divergence -----------------------------------------------------------------------------------
 
 
@@ -311,9 +338,10 @@ def poison(monkeypatch, value, member=1):
         {"solver": "euler", "n_steps": 4},
         {"solver": "dopri5", "rtol": 1e-2, "backend": "torch"},
         {"solver": "dopri5", "rtol": 1e-2},
+        {"solver": "dopri5", "rtol": 1e-2, "per_sample": True},
         {"solver": "euler", "controller": Algorithm1(every=3)},
     ],
-    ids=["fixed", "fixed fused", "adaptive", "adaptive fused", "adapted"],
+    ids=["fixed", "fixed fused", "adaptive", "adaptive fused", "per sample", "adapted"],
 )
 def test_a_member_that_diverges_is_marked_and_leaves_the_others_alone(monkeypatch, how, value):
     protocol = replace(TINY_MLP, iterations=8)
@@ -415,6 +443,16 @@ def test_the_digest_changes_with_every_value():
         ({"rtol": 1e-3}, "give exactly one"),
         ({"n_steps": None, "rtol": -1e-3}, "rtol = -0.001: give a tolerance > 0"),
         ({"n_steps": None, "rtol": 1e-3}, "'euler' has no embedded method"),
+        ({"per_sample": True}, "per_sample = True needs the steps that a tolerance .* give rtol"),
+        (
+            {"n_steps": None, "solver": "dopri5", "controller": Algorithm1(), "per_sample": True},
+            "per_sample = True needs",
+        ),
+        (
+            {"n_steps": None, "rtol": 1e-3, "solver": "dopri5", "per_sample": True}
+            | {"backend": "fused"},
+            "instance_axes = 1; got 2",
+        ),
         (
             {"n_steps": None, "controller": Algorithm1(test_solver="rk5")},
             "solver = 'rk5' is unknown",
