@@ -9,7 +9,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab reproduce bench overview clean
+.PHONY: help book test lab reproduce scorecard bench overview clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lab: $(READY)  ## JupyterLab; the chapters in book/ open as notebooks
 
 reproduce: $(READY)  ## train the evidence that is missing in book/results; stop and resume at will
 	$(BIN)/python -m nodecore study run --committed
+
+scorecard: $(READY)  ## decide the claims anew: verdicts in book/claims.yml, the README's table
+	$(BIN)/python -c 'from nodecore.scorecard import refresh; refresh()'
 
 bench: $(READY) .venv-bench/.ready  ## measure the speed of training and solving against peers
 	$(BIN)/python -m nodecore bench

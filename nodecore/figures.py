@@ -25,12 +25,13 @@ def download_links(fig: Figure, name: str, table: pd.DataFrame) -> HTML:
     with rc_context({"svg.hashsalt": name}):
         fig.savefig(picture, format="svg", bbox_inches="tight", metadata={"Date": None})
     csv = table.to_csv(index=False, float_format="%.6g").encode()
-    data = _link(f"{name}.csv", "text/csv", csv)
-    vectors = _link(f"{name}.svg", "image/svg+xml", picture.getvalue())
+    data = file_link(f"{name}.csv", "text/csv", csv)
+    vectors = file_link(f"{name}.svg", "image/svg+xml", picture.getvalue())
     return HTML(f'<p class="downloads">Download: {data} (data), {vectors} (picture)</p>')
 
 
-def _link(file, mime, content):
+def file_link(file: str, mime: str, content: bytes) -> str:
+    """A link that carries its file, HTML."""
     address = f"data:{mime};base64,{base64.b64encode(content).decode()}"
     return f'<a download="{file}" href="{address}">{file}</a>'
 

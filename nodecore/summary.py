@@ -148,6 +148,20 @@ def _slope(accuracies):
     return stats.linregress(np.log2(accuracies.index.to_numpy(float)), accuracies).slope
 
 
+def same_mean(one: tuple, other: tuple, level: float = 0.05) -> bool:
+    """Whether two means are not told apart by a t test; each is (mean, std, seeds).
+
+    Welch's test. Where one side has a single seed the other's std serves both; where both have,
+    nothing tells them apart.
+    """
+    if one[2] == other[2] == 1:
+        return True
+    sides = [(mean, 0.0 if n == 1 else std, n) for mean, std, n in (one, other)]
+    alone = 1 in (one[2], other[2])
+    test = stats.ttest_ind_from_stats(*sides[0], *sides[1], equal_var=alone)
+    return bool(test.pvalue >= level)
+
+
 @dataclass(frozen=True)
 class GridSearch:
     """What a grid of training n_steps finds.

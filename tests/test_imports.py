@@ -18,6 +18,7 @@ ORDER = [
     *("vector_fields", "train", "evaluate", "margins", "crossings", "fixed_points", "lipschitz"),
     *("intervals", "flow_report", "flow_model", "flow"),
     *("store", "checkpoint", "study", "cluster", "sweep", "summary", "paper", "plots", "figures"),
+    *("verdicts", "claims", "scorecard"),
     *("explorers", "parameters", "book", "bench_diffrax", "bench", "__main__"),
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))

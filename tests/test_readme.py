@@ -9,13 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nodecore import store
 from nodecore.__main__ import app
-from nodecore.adapt import controller_name
 from nodecore.book import ROOT
-from nodecore.paper import TABLE1, percent
-from nodecore.study import SEEDS
-from nodecore.summary import as_trained, grid_search
 
 README = (ROOT / "README.md").read_text()
 SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
@@ -61,36 +56,6 @@ def test_old_python_is_refused_with_a_remedy(tmp_path: Path):
     assert done.returncode != 0
     assert "Python 3.11 or newer is needed" in done.stderr and "Python 3.9.2" in done.stderr
     assert not (tmp_path / ".venv").exists()
-
-
-@pytest.mark.parametrize("dataset", ["spheres2", "landscape"])
-def test_the_table_says_what_the_records_say(dataset: str):
-    """Grid: around the critical step, and the best run from there on. Adaption: the same seeds."""
-    grid = grid_search(store.records(store.COMMITTED, f"{dataset}-euler", "paper"))
-    adapted = as_trained(store.records(store.COMMITTED, f"{dataset}-adaption", "paper"))
-    adapted = adapted[adapted["seed"].isin(SEEDS)]
-    nfe = adapted.groupby("controller")["nfe_per_iteration"].mean()
-    accuracies = adapted.groupby("controller")["accuracy"].agg(["mean", "std"])
-    paper, calm = TABLE1[dataset], controller_name("auto")
-    low, high = paper["grid NFE"]
-    rows = [
-        [
-            f"{low}–{high}",
-            grid.nfe.replace("-", "–"),
-            paper["grid accuracy"],
-            (grid.mean, grid.std),
-        ],
-        [
-            f"{paper['adaption NFE']}",
-            f"{nfe['algorithm1']:.1f}",
-            paper["adaption accuracy"],
-            accuracies.loc["algorithm1"],
-        ],
-        ["–", f"{nfe[calm]:.1f}", None, accuracies.loc[calm]],
-    ]
-    for theirs, ours, *pairs in rows:
-        row = " | ".join([theirs, ours, *("–" if p is None else percent(*p) for p in pairs)])
-        assert f"| {row} |" in README
 
 
 def test_papermill_line_runs(tmp_path: Path):

@@ -1,0 +1,185 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (chapter-scorecard)=
+# # Scorecard
+#
+# **Question.** Which claims and numbers of {cite:t}`ott2020` hold here, which do not, and which
+# were not tested?
+#
+# **Claim.** Everything that the paper states in its abstract, sections 3 to 6, captions, Table 1 and
+# appendix is listed in `book/claims.yml`, in our words. The verdicts on this page are computed from
+# the committed evidence while the page is built. Nothing is trained here.
+
+# %% tags=["parameters"] example="root _build/results"
+root = ""  # folder of results to judge in place of the committed ones, such as _build/results
+
+# %%
+from nodecore.parameters import check_parameters
+
+check_parameters()
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from IPython.display import HTML, Markdown
+
+from nodecore import plots, store
+from nodecore.claims import gather_all, judge, read_claims
+from nodecore.evaluate import AGREEMENT
+from nodecore.figures import download_links
+from nodecore.scorecard import cards, count_verdicts, records_list, table1
+from nodecore.study import SEEDS
+from nodecore.summary import AGREES_AT_END
+from nodecore.verdicts import FAILS, PARTLY, UNTESTED
+
+plots.use_style()
+folder = Path(root) if root else store.COMMITTED
+claims = read_claims()
+evidence = gather_all(claims, folder)
+judgements = [judge(claim, evidence) for claim in claims]
+
+# %% tags=["hide-input"]
+Markdown(f"**{count_verdicts(judgements)}**")
+
+# %% [markdown]
+# ## How a verdict is made
+#
+# A claim names the studies that it reads and the function that decides it. The function looks at
+# each data set, solver or number by itself and gives each a verdict by a rule with fixed limits,
+# which every card states under *rule*. The limits 0.1 and 0.05 are those of the chapters, set
+# before their results were known; the others, such as a factor of two, were set with this page.
+#
+# - ✓ **holds**: on all that the claim speaks of.
+# - ◐ **holds in part**: on some of it, or on all that was tested while some was not.
+# - ✗ **does not hold here**: on nothing that was tested. *Here* means these trainings, seeds and
+#   limits.
+# - – **not tested here**: there are no records for it, or no test; the card says which.
+
+# %% tags=["hide-input"]
+Markdown(
+    f"""
+A change of accuracy counts as a loss if it exceeds {AGREEMENT:g}, the threshold of the paper's Algorithm 1.
+Two accuracies count as the same if they are within {AGREES_AT_END:g} of each other and a $t$ test (level 0.05) does
+not tell them apart; with few seeds that spread widely it seldom does, so look at the deviations too. Ours are
+means and standard deviations over the seeds that trained, of the seeds {SEEDS[0]} to {SEEDS[-1]}, unless a card
+says otherwise. Each card tells the scale of its models. A number that comes from a reduced scale is judged by the
+same rule, though the shorter training alone may set it apart.
+"""
+)
+
+# %% [markdown]
+# ## Table 1 at a glance
+#
+# NFE is the number of evaluations of the vector field in one training iteration. For the grid it
+# is the pair $K + 1$ around the critical step.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The numbers of the paper's Table 1 (open diamonds) and ours (filled circles): NFE with the pair of the grid or the standard deviation over seeds, and test accuracy with its standard deviation. Where a circle is missing there are no records yet. Paper scale and 5 seeds unless stated in the figure. Records: listed at the end of the page.", "name": "fig-numbers"}, "image": {"alt": "Two panels with a row for each data set and training, NFE on the left and accuracy on the right, each with the paper's number above and ours below it."}}
+numbers = table1(folder)
+n_rows = numbers.groupby(["dataset", "training"]).ngroups
+fig, (left, right) = plt.subplots(1, 2, figsize=(8, 0.42 * n_rows + 1.2), sharey=True)
+plots.numbers_beside(left, right, numbers)
+fig.legend(handles=plots.numbers_beside_handles(), loc="outside lower center", ncols=2)
+plt.show()
+
+# %% tags=["remove-input"]
+download_links(fig, "fig-numbers", numbers)
+
+
+# %% tags=["remove-cell"]
+def show(group):
+    """The cards of one group of claims."""
+    return HTML(cards(j for j in judgements if j.claim.group == group))
+
+
+# %% [markdown]
+# ## Table 1, number by number
+
+# %% tags=["remove-input"]
+show("table1")
+
+# %% [markdown]
+# ## The data and what is learned of it
+
+# %% tags=["remove-input"]
+show("data")
+
+# %% [markdown]
+# ## Small steps, large steps
+
+# %% tags=["remove-input"]
+show("flows")
+
+# %% [markdown]
+# ## The critical step size
+
+# %% tags=["remove-input"]
+show("grids")
+
+# %% [markdown]
+# ## The step adaption
+
+# %% tags=["remove-input"]
+show("algorithm")
+
+# %% [markdown]
+# ## Adaptive solvers
+
+# %% tags=["remove-input"]
+show("tolerances")
+
+# %% [markdown]
+# ## Settings of the trainings
+#
+# Numbers that the paper gives of its own set-up; the question is whether ours is the same.
+
+# %% tags=["remove-input"]
+show("settings")
+
+# %% [markdown]
+# ## The records
+#
+# The studies that the verdicts rest on: the folder of each in the project, and all its records as
+# one table, a row for each seed and test setting.
+
+# %% tags=["remove-input"]
+HTML(records_list(evidence))
+
+# %% [markdown]
+# ## What we saw
+#
+# The lines are made from the verdicts above.
+
+
+# %% tags=["hide-input"]
+def listed(verdict):
+    """The claims with a verdict, each linked to its card."""
+    found = [j for j in judgements if j.verdict == verdict]
+    lines = [f'  - <a href="#claim-{j.claim.id}">{j.claim.claim}</a>' for j in found]
+    return "\n".join(lines) or "  - none"
+
+
+partly = [j for j in judgements if j.verdict == PARTLY]
+untried = [j for j in partly if {part.verdict for part in j.parts} == {"holds"}]
+Markdown(
+    f"""
+- {count_verdicts(judgements)}
+- Of those that hold in part, {len(untried)} hold on everything that was tested and lack the rest.
+- What does not hold here:
+{listed(FAILS)}
+- What was not tested:
+{listed(UNTESTED)}
+"""
+)

@@ -1,0 +1,215 @@
+"""The claims of the paper, and what the evidence says of each.
+
+`book/claims.yml` lists them: what is claimed and where, the paper's number, the function of
+`nodecore.verdicts` that decides it, and the studies it reads. Verdicts are computed from the
+evidence whenever they are shown; the file keeps the last ones so that none changes unseen.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from itertools import takewhile
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from nodecore import store
+from nodecore.paper import TABLE1
+from nodecore.plots import name_of
+from nodecore.study import SEEDS, STUDIES, find
+from nodecore.verdicts import FAILS, HOLDS, PARTLY, UNTESTED, Material, Part, get_decision
+
+CLAIMS = store.PROJECT / "book" / "claims.yml"
+# The paper's own studies; those that are not among STUDIES have no evidence yet.
+KNOWN = [
+    *STUDIES,
+    *(
+        name
+        for dataset in TABLE1
+        for kind in ("euler", "rk4", "adaption")
+        if (name := f"{dataset}-{kind}") not in STUDIES
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper, in our words. Checked: see `read_claims`.
+
+    where: section, figure or table. chapter: stem of the chapter that looks into it. paper: its
+    number as text, if it has one. numbers: those that the decision needs. reason: why it is not
+    tested. verdict: the last one that was written down.
+    """
+
+    id: str
+    group: str
+    claim: str
+    where: str
+    chapter: str
+    decided_by: str
+    verdict: str | None = None
+    paper: str | None = None
+    studies: tuple[str, ...] = ()
+    numbers: Mapping = field(default_factory=dict)
+    reason: str | None = None
+
+    def __post_init__(self):
+        get_decision(self.decided_by)
+        for name in self.studies:
+            _choose(f"{self.id}: study", name, KNOWN)
+        _choose(f"{self.id}: chapter", self.chapter, chapters())
+
+
+def chapters() -> list[str]:
+    """Stems of the chapters, in order."""
+    return sorted(path.stem for path in CLAIMS.parent.glob("0*.py"))
+
+
+def _choose(what, value, known):
+    if value not in known:
+        raise ValueError(f"{what} = {value!r} is unknown; choose one of {', '.join(known)}")
+
+
+def read_claims(path: Path | None = None) -> list[Claim]:
+    """The claims in the file, in order.
+
+    Raises ValueError for a key, function, study or chapter that is unknown, listing the known ones;
+    a key that is missing; an id that comes twice.
+    """
+    document = yaml.safe_load((path or CLAIMS).read_text())
+    rows = [{"group": g, **row} for g, members in document.items() for row in members]
+    claims = [_claim(row) for row in rows]
+    ids = [claim.id for claim in claims]
+    if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        raise ValueError(f"id = {', '.join(twice)}: give each claim an id of its own")
+    return claims
+
+
+def _claim(row):
+    known, title = [f.name for f in fields(Claim)], row.get("id", "a claim")
+    for key in row:
+        _choose(f"{title}: key", key, known)
+    missing = [k for k in ("id", "claim", "where", "chapter", "decided_by") if k not in row]
+    if missing:
+        raise ValueError(f"{title} has no {', '.join(missing)}: add what is missing")
+    return Claim(**{**row, "studies": tuple(row.get("studies", ()))})
+
+
+# --- evidence -------------------------------------------------------------------------------------
+
+
+def gather(name: str, root: Path = store.COMMITTED) -> Material | None:
+    """The evidence of a study in `root`, runs of the paper's five seeds only; None without any.
+
+    Of a grid of step sizes the runs up to the first that is missing.
+    """
+    runs = [run for run in STUDIES.get(name, ()) if set(run.seeds) <= set(SEEDS)]
+    found = [find(run, root) for run in runs]
+    if runs and runs[0].n_steps is not None:
+        found = takewhile(bool, found)
+    found = tuple(filter(None, found))
+    if not found:
+        return None
+    records = pd.concat([evidence.records for evidence in found], ignore_index=True)
+    return Material(name, records, found)
+
+
+def gather_all(claims: Iterable[Claim], root: Path = store.COMMITTED) -> dict[str, Material]:
+    """The evidence of every study that a claim names, by name; those without any left out."""
+    names = dict.fromkeys(name for claim in claims for name in claim.studies)
+    found = {name: gather(name, root) for name in names}
+    return {name: material for name, material in found.items() if material is not None}
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the evidence says of a claim.
+
+    parts: one for each data set or number. scale: profile and seeds of the models behind it.
+    missing: names of data sets without evidence. records: the files that were read.
+    """
+
+    claim: Claim
+    parts: tuple[Part, ...]
+    scale: str
+    missing: tuple[str, ...]
+    records: tuple[Path, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Of all parts together. What was not tested everywhere holds at most in part."""
+        seen = {part.verdict for part in self.parts} - {UNTESTED}
+        if not seen:
+            return UNTESTED
+        everywhere = not self.missing and UNTESTED not in {part.verdict for part in self.parts}
+        if seen == {HOLDS}:
+            return HOLDS if everywhere else PARTLY
+        return FAILS if seen == {FAILS} else PARTLY
+
+    @property
+    def ours(self) -> str:
+        """What was found, as one text."""
+        return "; ".join(f"{part.where}: {part.found}" for part in self.parts)
+
+    @property
+    def reason(self) -> str:
+        """Which parts speak for the verdict, and what was not tested and why."""
+        told = {}
+        for part in self.parts:
+            told.setdefault(part.verdict, []).append(part.where)
+        reasons = [f"{verdict}: {', '.join(where)}" for verdict, where in told.items()]
+        if self.missing:
+            reasons.append(f"{UNTESTED}: {', '.join(self.missing)} (no evidence is committed)")
+        if self.claim.reason:
+            reasons.append(self.claim.reason)
+        return "; ".join(reasons) or "the runs that it needs are not there"
+
+
+def judge(claim: Claim, evidence: Mapping[str, Material]) -> Judgement:
+    """Decide a claim from the evidence of studies, by name."""
+    used = {name: evidence[name] for name in claim.studies if name in evidence}
+    parts = get_decision(claim.decided_by)(used, claim.numbers) if used or not claim.studies else []
+    absent = dict.fromkeys(n.split("-")[0] for n in claim.studies if n not in used)
+    return Judgement(
+        claim,
+        tuple(parts),
+        scale_of(used.values()),
+        tuple(map(name_of, absent)),
+        tuple(e.stored.path for material in used.values() for e in material.found),
+    )
+
+
+def judge_all(claims: Iterable[Claim] | None = None, root: Path = store.COMMITTED):
+    """A Judgement for each claim (of the file, where none are given)."""
+    claims = read_claims() if claims is None else list(claims)
+    evidence = gather_all(claims, root)
+    return [judge(claim, evidence) for claim in claims]
+
+
+def scale_of(materials: Iterable[Material]) -> str:
+    """Such as "paper scale, 5 seeds"; empty without records."""
+    frames = [material.records for material in materials]
+    if not frames:
+        return ""
+    profiles = dict.fromkeys(profile for frame in frames for profile in frame["profile"].unique())
+    seeds = sorted({frame["seed"].nunique() for frame in frames})
+    count = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
+    return f"{' and '.join(profiles)} scale, {count} seed{'s' * (seeds[-1] > 1)}"
+
+
+def write_verdicts(judgements: Iterable[Judgement], path: Path | None = None) -> None:
+    """Put the verdicts into the file, after each claim's `decided_by`; nothing else changes."""
+    path, verdicts = path or CLAIMS, {j.claim.id: j.verdict for j in judgements}
+    lines, current = [], None
+    for line in path.read_text().splitlines():
+        if found := re.match(r"  - id: (\S+)$", line):
+            current = found[1]
+        if not line.startswith("    verdict: "):
+            lines.append(line)
+        if line.startswith("    decided_by: "):
+            lines.append(f"    verdict: {verdicts[current]}")
+    store.write_atomically(path, ("\n".join(lines) + "\n").encode())

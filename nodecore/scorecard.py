@@ -1,0 +1,207 @@
+"""The scorecard: claims with their verdicts as HTML, Table 1 beside ours, the README's table."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from nodecore import store
+from nodecore.adapt import controller_name
+from nodecore.claims import Judgement, gather, judge_all, scale_of, write_verdicts
+from nodecore.figures import file_link
+from nodecore.paper import TABLE1, percent
+from nodecore.plots import name_of
+from nodecore.summary import as_trained, grid_search
+from nodecore.verdicts import (
+    FAILS,
+    HOLDS,
+    PARTLY,
+    UNTESTED,
+    VERDICTS,
+    Material,
+    get_decision,
+)
+
+README = store.PROJECT / "README.md"
+MARKS = ("<!-- from the records: make scorecard -->\n", "<!-- end -->\n")
+SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNTESTED: "–"}
+CLASSES = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", UNTESTED: "untested"}
+
+
+def count_verdicts(judgements: Iterable[Judgement]) -> str:
+    """Such as "47 claims and numbers: 13 ✓ holds, ..."."""
+    found = Counter(judgement.verdict for judgement in judgements)
+    told = [f"{found[verdict]} {SYMBOLS[verdict]} {verdict}" for verdict in VERDICTS]
+    return f"{found.total()} claims and numbers: {', '.join(told)}."
+
+
+# --- the claims as HTML ---------------------------------------------------------------------------
+
+
+def cards(judgements: Iterable[Judgement]) -> str:
+    """A card for each claim: verdict, claim and place, the paper's number, ours, records, rule."""
+    return f'<div class="scorecard">{"".join(map(_card, judgements))}</div>'
+
+
+def _card(judgement):
+    claim = judgement.claim
+    number = claim.chapter.split("_")[0].lstrip("0")
+    rows = {
+        "paper": escape(claim.paper or ""),
+        "here": _findings(judgement),
+        "not tested": escape(_untested(judgement)),
+        "models": _models(judgement),
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in rows.items() if text)
+    return (
+        f'<section class="claim" id="claim-{claim.id}">{_badge(judgement.verdict)}'
+        f'<div><p class="said">{escape(claim.claim)}</p>'
+        f'<p class="where">{escape(claim.where)} · <a href="{claim.chapter}.html">chapter {number}'
+        f"</a></p><dl>{listed}</dl><details><summary>rule</summary>"
+        f"{escape(get_decision(claim.decided_by).rule)}</details></div></section>"
+    )
+
+
+def _badge(verdict):
+    symbol = f'<span aria-hidden="true">{SYMBOLS[verdict]}</span>'
+    return f'<p class="verdict {CLASSES[verdict]}">{symbol} {verdict}</p>'
+
+
+def _findings(judgement):
+    """What each part found; a part says its own verdict where they differ."""
+    verdicts = {part.verdict for part in judgement.parts}
+    items = []
+    for part in judgement.parts:
+        own = f" <em>({SYMBOLS[part.verdict]} {part.verdict})</em>" if len(verdicts) > 1 else ""
+        items.append(f"<li>{escape(part.where)}: {escape(part.found)}{own}</li>")
+    return f"<ul>{''.join(items)}</ul>" if items else ""
+
+
+def _untested(judgement):
+    if judgement.claim.reason or not judgement.parts:
+        return judgement.reason.removeprefix(f"{UNTESTED}: ")
+    return f"{', '.join(judgement.missing)} (no evidence is committed)" * bool(judgement.missing)
+
+
+def _models(judgement):
+    """Scale, seeds and links to the records behind a verdict."""
+    if not judgement.records:
+        return ""
+    studies = dict.fromkeys(path.parent.parent.name for path in judgement.records)
+    links = ", ".join(f'<a href="#records-{study}">{study}</a>' for study in studies)
+    return f"{escape(judgement.scale)}; records: {links}"
+
+
+def records_list(evidence: Mapping[str, Material]) -> str:
+    """Every study that was read: its folder, scale and runs, and its records as a CSV file."""
+    items = []
+    for study, material in evidence.items():
+        csv = material.records.to_csv(index=False, float_format="%.6g").encode()
+        folders = dict.fromkeys(store.shown(e.stored.path.parent) for e in material.found)
+        shown = ", ".join(f"<code>{escape(folder)}/</code>" for folder in folders)
+        items.append(
+            f'<li id="records-{study}">{shown}: {len(material.found)} runs, '
+            f"{scale_of([material])}; {file_link(f'{study}.csv', 'text/csv', csv)}</li>"
+        )
+    return f'<ul class="scorecard records">{"".join(items)}</ul>'
+
+
+# --- Table 1 --------------------------------------------------------------------------------------
+
+
+def table1(root: Path = store.COMMITTED) -> pd.DataFrame:
+    """The paper's Table 1 and the same from the records, a row for each training and source.
+
+    Columns: dataset, training (grid, Algorithm 1, a calmer controller), source (paper, here),
+    scale, nfe as text, low and high of the NFE (the pair of the grid; mean less and plus std),
+    accuracy and std. Without records there is no row.
+    """
+    rows = []
+    for dataset, paper in TABLE1.items():
+        low, high = paper["grid NFE"]
+        nfe = paper["adaption NFE"]
+        rows.append([dataset, "grid", "paper", "", f"{low}–{high}", low, high])
+        rows[-1] += paper["grid accuracy"]
+        rows += _grid_row(dataset, gather(f"{dataset}-euler", root))
+        rows.append([dataset, "Algorithm 1", "paper", "", f"{nfe:.1f}", nfe, nfe])
+        rows[-1] += paper["adaption accuracy"]
+        rows += _adaption_rows(dataset, gather(f"{dataset}-adaption", root))
+    columns = ["dataset", "training", "source", "scale", "nfe", "low", "high", "accuracy", "std"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _grid_row(dataset, material):
+    search = grid_search(material.records) if material else None
+    if search is None:
+        return []
+    low, high = (search.coarser or search.critical) + 1, search.critical + 1
+    nfe = search.nfe.replace("-", "–")
+    source = [dataset, "grid", "here", scale_of([material])]
+    return [[*source, nfe, low, high, search.mean, search.std]]
+
+
+def _adaption_rows(dataset, material):
+    rows = []
+    names = {"algorithm1": "Algorithm 1", controller_name("auto"): "a calmer controller"}
+    for controller, training in names.items() if material else ():
+        own = as_trained(material.records[material.records["controller"] == controller])
+        if own.empty:
+            continue
+        nfe, accuracy = own["nfe_per_iteration"], own["accuracy"]
+        std = nfe.std() if len(nfe) > 1 else 0.0
+        ends = nfe.mean() - std, nfe.mean() + std
+        source = [dataset, training, "here", scale_of([material])]
+        rows.append([*source, f"{nfe.mean():.1f}", *ends, accuracy.mean(), accuracy.std()])
+    return rows
+
+
+def table1_text(table: pd.DataFrame) -> str:
+    """Table 1 in Markdown; what is below paper scale says so."""
+    lines = [
+        "| data set | | NFE, paper | NFE, here | accuracy, paper | accuracy, here |",
+        "| :-- | :-- | --: | --: | --: | --: |",
+    ]
+    shown = set()
+    for (dataset, training), rows in table.groupby(["dataset", "training"], sort=False):
+        sides = rows.set_index("source")
+        title = "" if dataset in shown else f"{name_of(dataset)} "
+        scale = sides["scale"].get("here", "")
+        note = "" if scale.startswith("paper") or not scale else f", {scale}"
+        nfe = [sides["nfe"].get(side, "–") for side in ("paper", "here")]
+        accuracies = [
+            percent(*sides.loc[side, ["accuracy", "std"]]) if side in sides.index else "–"
+            for side in ("paper", "here")
+        ]
+        if "here" not in sides.index:
+            nfe[1] = accuracies[1] = "not measured yet"
+        lines.append(f"| {title}| {training}{note} | {' | '.join([*nfe, *accuracies])} |")
+        shown.add(dataset)
+    return "\n".join(lines)
+
+
+# --- what is written down -------------------------------------------------------------------------
+
+
+def readme_part(judgements: Iterable[Judgement], table: pd.DataFrame) -> str:
+    """What stands between the marks of the README."""
+    return f"\n{table1_text(table)}\n\n{count_verdicts(judgements)}\n\n"
+
+
+def readme_with(text: str, part: str) -> str:
+    """A README with another part between its marks. Raises ValueError if a mark is not there."""
+    before, first, rest = text.partition(MARKS[0])
+    _, second, after = rest.partition(MARKS[1])
+    if not first or not second:
+        raise ValueError(f"the README has lost a mark; it needs both of {MARKS}")
+    return before + first + part + second + after
+
+
+def refresh() -> None:
+    """Judge all claims; write the verdicts into book/claims.yml and the README's part."""
+    judgements = judge_all()
+    write_verdicts(judgements)
+    text = readme_with(README.read_text(), readme_part(judgements, table1()))
+    store.write_atomically(README, text.encode())
+    print(count_verdicts(judgements))

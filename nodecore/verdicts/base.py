@@ -1,0 +1,134 @@
+"""What a verdict is made of: words, a claim's parts, the evidence of a study, the register."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from nodecore.evaluate import critical_n_steps
+from nodecore.plots import name_of
+from nodecore.study import Evidence, agreement_gaps
+from nodecore.summary import AGREES_AT_END, GridSearch, as_trained, same_mean
+
+HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold here"
+UNTESTED = "not tested here"
+VERDICTS = (HOLDS, PARTLY, FAILS, UNTESTED)
+
+FACTOR = 2.0  # a number within this factor is the same up to one step of the grid
+MOST, MANY = 0.95, 0.8  # shares that count as nearly always, and as mostly
+
+
+@dataclass(frozen=True)
+class Part:
+    """A claim on one data set, study or number: its verdict, and what was found, in words."""
+
+    where: str
+    verdict: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """The evidence of one study: its name, its records, and the runs behind them."""
+
+    study: str
+    records: pd.DataFrame
+    found: tuple[Evidence, ...] = field(default=(), repr=False)
+
+    @property
+    def dataset(self) -> str:
+        return self.study.split("-")[0]
+
+    @property
+    def title(self) -> str:
+        """Such as "spheres, 2-D, Euler"."""
+        dataset, kind = self.study.split("-", 1)
+        return f"{name_of(dataset)}, {name_of(kind)}"
+
+    def run(self, n_steps: int) -> Evidence | None:
+        """The run that was trained with so many steps."""
+        return next((e for e in self.found if e.run.n_steps == n_steps), None)
+
+    def history(self, controller: str) -> pd.DataFrame:
+        """What was followed while this controller was at work."""
+        return next(e.history for e in self.found if e.run.controller == controller)
+
+
+Studies = Mapping[str, Material]
+Decision = Callable[[Studies, Mapping], list[Part]]
+DECISIONS: dict[str, Decision] = {}
+
+
+def decides(rule: str) -> Callable[[Decision], Decision]:
+    """Register a function under its name, with the rule it follows in a sentence."""
+
+    def register(function):
+        function.rule = rule
+        DECISIONS[function.__name__] = function
+        return function
+
+    return register
+
+
+def get_decision(name: str) -> Decision:
+    """The function of that name. ValueError lists the names."""
+    if name not in DECISIONS:
+        raise ValueError(f"decided_by = {name!r} is unknown; choose one of {', '.join(DECISIONS)}")
+    return DECISIONS[name]
+
+
+def grade(*conditions: bool) -> str:
+    """All hold, some do, or none; not tested if there are none."""
+    if not conditions:
+        return UNTESTED
+    return HOLDS if all(conditions) else PARTLY if any(conditions) else FAILS
+
+
+def points(value: float) -> str:
+    """A difference of accuracies as text."""
+    return f"{100 * value:.1f} points"
+
+
+def spread(values, digits: int = 1) -> str:
+    """Mean and standard deviation over seeds; of one seed its value."""
+    values = pd.Series(values).dropna()
+    deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{deviation}"
+
+
+def extent(values) -> str:
+    """Smallest to largest whole number, those of no seed left out."""
+    values = sorted(pd.Series(values).dropna())
+    if not values:
+        return "none"
+    ends = dict.fromkeys(f"{v:.0f}" for v in (values[0], values[-1]))
+    return " to ".join(ends)
+
+
+def of_kind(studies, kind):
+    """The studies of a kind, such as "euler", by data set."""
+    return {m.dataset: m for name, m in studies.items() if name.endswith(f"-{kind}")}
+
+
+def critical_of(material):
+    """The critical n_steps of the mean, or None."""
+    return critical_n_steps(agreement_gaps(material.records))
+
+
+# --- accuracies beside one another ----------------------------------------------------------------
+
+ACCURACIES = (
+    f"Accuracies: within {AGREES_AT_END:g} of one another, and not told apart (t test, 0.05); "
+    "holds if both, in part if one. "
+)
+
+
+def best_of(frame: pd.DataFrame, search: GridSearch) -> tuple:
+    """Mean and std of accuracy, and number of seeds, of the best ODE-like run of a grid."""
+    trained = as_trained(frame)
+    return search.mean, search.std, int((trained["n_steps"] == search.best).sum())
+
+
+def judge_accuracy(ours: tuple, theirs: tuple) -> str:
+    """Verdict on two accuracies, (mean, std, seeds) each: near one another, not told apart."""
+    return grade(abs(ours[0] - theirs[0]) <= AGREES_AT_END, same_mean(ours, theirs))
