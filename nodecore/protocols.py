@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from nodecore.datasets import Split, check_dataset, load
+from nodecore.datasets import IMAGES, SYNTHETIC, Split, check_dataset, load
 
 
 def digest(values: Mapping) -> str:
@@ -48,7 +48,13 @@ PROTOCOLS = {
     "spheres10": replace(_SPHERES, dataset="spheres10"),
     "spheres900": replace(_SPHERES, dataset="spheres900"),
     "landscape": Protocol("landscape", "mlp", 48, 128, "adam", 5e-4, 30_000),
+    "mnist": Protocol("mnist", "conv2d", 96, 256, "sgd", 1e-2, 7020, n_train=60_000, n_test=10_000),
+    "cifar10": Protocol(
+        "cifar10", "conv2d", 128, 256, "adam", 1e-3, 7800, n_train=50_000, n_test=10_000
+    ),
 }
+
+_TINY = {"width": 4, "batch_size": 16, "iterations": 4, "n_train": 64, "n_test": 32}
 
 # What a profile changes. paper: nothing. laptop: what a CPU affords in minutes even without the
 # fused kernel. smoke: seconds, to see that everything runs; never evidence.
@@ -60,8 +66,13 @@ PROFILES = {
         "spheres10": {"iterations": 1000},
         "spheres900": {"iterations": 1000},
         "landscape": {"iterations": 6000},
+        "mnist": {"width": 16, "batch_size": 32, "iterations": 2000, "n_test": 1000},
+        "cifar10": {"width": 16, "batch_size": 32, "iterations": 2000, "n_test": 1000},
     },
-    "smoke": {name: {"iterations": 60, "n_train": 256, "n_test": 200} for name in PROTOCOLS},
+    "smoke": {
+        **{name: {"iterations": 60, "n_train": 256, "n_test": 200} for name in SYNTHETIC},
+        **{name: _TINY for name in IMAGES},
+    },
 }
 
 

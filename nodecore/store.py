@@ -32,6 +32,8 @@ COLUMNS = [
     *("study", "dataset", "profile", "train_solver", "n_steps", "rtol", "controller", "seed"),
     *("test_solver", "test_n_steps", "test_rtol"),
     *("accuracy", "train_accuracy", "trained", "status"),
+    # Of image sets: which test images `accuracy` is about; and beside it that on all of them.
+    *("test_split", "accuracy_all", "test_split_all"),
     *("nfe_per_iteration", "seconds", "backend", "device", "protocol_hash", "revision"),
     *("reversals", "spread", "failed_checks", "final_n_steps", "final_rtol", "agreement_gap"),
 ]

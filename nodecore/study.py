@@ -21,17 +21,19 @@ from nodecore import store
 from nodecore.adapt import EVERY, controller_name, get_controller
 from nodecore.adaption import restlessness
 from nodecore.checkpoint import Checkpoint
-from nodecore.datasets import check_dataset
+from nodecore.datasets import IMAGES, check_dataset, exact_test_images, load
 from nodecore.evaluate import (
     EXACT,
+    FINER,
     TestSetting,
     accuracy,
     check_setting,
     cross_solver_grid,
     cross_solver_settings,
     has_trained,
+    predict,
 )
-from nodecore.protocols import Protocol, digest, get_protocol
+from nodecore.protocols import Protocol, check_profile, digest, get_protocol
 from nodecore.solve import (
     check_embedded,
     check_n_steps,
@@ -166,6 +168,32 @@ GRIDS = {  # training n_steps of the fixed-step studies
     "landscape-euler": _powers(256),
     "landscape-rk4": _powers(64),
 }
+# Images: hours on a CPU even at a reduced scale; at the paper's, hours on a GPU.
+IMAGE_GRIDS = {
+    "mnist-euler": {"paper": _powers(64), "laptop": _powers(16)},
+    "mnist-rk4": {"paper": _powers(32), "laptop": _powers(4)},
+    "cifar10-euler": {"paper": _powers(64), "laptop": _powers(16)},
+    "cifar10-rk4": {"paper": _powers(16), "laptop": _powers(4)},
+}
+IMAGE_SEEDS = {"paper": SEEDS, "laptop": (0, 1, 2), "smoke": (0, 1)}
+IMAGE_CONTROLLERS = ("algorithm1", "auto")
+
+
+def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
+    """The runs of a study of images at a profile, such as those of mnist-euler or mnist-adaption.
+
+    ValueError for an unknown profile.
+    """
+    how = {"seeds": IMAGE_SEEDS[check_profile(profile)], "profile": profile}
+    dataset, solver = study.split("-")
+    if solver == "adaption":
+        return tuple(Run(dataset, "euler", controller=c, **how) for c in IMAGE_CONTROLLERS)
+    grid = IMAGE_GRIDS[study].get(profile, (1, 2))
+    return tuple(Run(dataset, solver, n_steps=k, **how) for k in grid)
+
+
+IMAGE_STUDIES = (*IMAGE_GRIDS, *(f"{dataset}-adaption" for dataset in IMAGES))
+
 SMALLER = {"spheres900": {"profile": "laptop", "seeds": (0,)}}  # full scale would take days
 
 
@@ -226,14 +254,20 @@ STUDIES = {
         for name in ("algorithm1", "settling-discord", "remembering-discord")
     ),
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
+    **{name: image_runs(name) for name in IMAGE_STUDIES},
 }
 
 
-def get_study(name: str) -> tuple[Run, ...]:
-    """The runs of a study. ValueError lists the names."""
+def get_study(name: str, profile: str | None = None) -> tuple[Run, ...]:
+    """The runs of a study, each at its own profile or all at `profile`, which for images has a
+    grid and seeds of its own. ValueError lists the names of either."""
     if name not in STUDIES:
         raise ValueError(f"study = {name!r} is unknown; choose one of {', '.join(STUDIES)}")
-    return STUDIES[name]
+    if profile is None:
+        return STUDIES[name]
+    if name in IMAGE_STUDIES:
+        return image_runs(name, profile)
+    return tuple(replace(run, profile=profile) for run in STUDIES[name])
 
 
 # --- a run and its evidence -----------------------------------------------------------------------
@@ -259,6 +293,13 @@ class Evidence:
     def path(self) -> str:
         """Its JSON file, as a path in the project where it lies there."""
         return store.shown(self.stored.path)
+
+    @property
+    def flipped(self) -> tuple[Tensor, Tensor]:
+        """Of a run on images: images (n, channels, height, width) uint8 that the first seed gets
+        right as trained and wrong under the test solver, and their classes (n, 2) under either."""
+        weights = self.stored.weights()
+        return weights["flipped.images"], weights["flipped.classes"]
 
     def _rebuilt(self, mark=""):
         vector_field, head = make_model(self.run.protocol, self.run.seeds)
@@ -367,6 +408,7 @@ def train_run(run: Run, **options) -> Result:
     weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}
     for mark, kept in trained.marks.items():
         weights |= {f"{mark}.{k}": v for k, v in kept.items()}
+    weights |= _flipped(run, trained) if run.dataset in IMAGES else {}
     return Result(_header(run, trained), evaluate_run(run, trained), weights, trained.history)
 
 
@@ -378,12 +420,22 @@ def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
 
 
 def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
-    """What a run is tested under; `n_steps` are those of its training, or of its last iteration."""
+    """What a run is tested under; `n_steps` are those of its training, or of its last iteration.
+
+    Tests of image models are dear: those of a grid go without the exact flow, those of an adapted
+    step without other steps.
+    """
     if run.rtol is not None or run.adapts_tolerance:
         others = {"fehlberg21", "dopri5", run.train_solver}
         settings = [recorded_setting(run, s, rtol=r) for s in sorted(others) for r in TOLERANCES]
         return [*settings, EXACT]
-    return cross_solver_settings(run.train_solver, n_steps, GRIDS.get(run.study, ()))
+    if run.dataset not in IMAGES:
+        grid = GRIDS.get(run.study, ())
+        return [*cross_solver_settings(run.train_solver, n_steps, grid), EXACT]
+    if run.controller is not None:
+        return [*(TestSetting(s, n_steps) for s in (run.train_solver, *FINER)), EXACT]
+    grid = IMAGE_GRIDS.get(run.study, {}).get(run.profile, ())
+    return cross_solver_settings(run.train_solver, n_steps, grid)
 
 
 test_settings.__test__ = False  # not a test case, whatever pytest makes of the name
@@ -399,13 +451,14 @@ def recorded_setting(
 
 def evaluate_run(run: Run, trained: Trained) -> list[dict]:
     """A record for each seed and test setting."""
-    training, test = run.protocol.load()
+    training, test, every = _data(run)
     largest_share = float(training.class_shares().max())
     rows = []
     for group, settings, own in _test_groups(run, trained):
         field, head = (take_members(module, group) for module in (trained.field, trained.head))
         train_accuracy = accuracy(field, head, training, own, run.T)
         grid = dict(cross_solver_grid(field, head, test, settings, run.T))
+        on_all = {own: _on_all(run, field, head, every, own)} if every is not None else {}
         common = [
             {
                 **_member_values(trained, member, float(train_accuracy[i]), largest_share),
@@ -421,9 +474,52 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
                 "test_n_steps": setting.n_steps,
                 "test_rtol": setting.rtol,
             }
-            for member, value in zip(common, values.tolist(), strict=True):
-                rows.append({**member, **tested, "accuracy": value})
+            if every is not None:
+                tested["test_split"] = f"first {len(test)}"
+            for i, (member, value) in enumerate(zip(common, values.tolist(), strict=True)):
+                more = {key: of_members[i] for key, of_members in on_all.get(setting, {}).items()}
+                rows.append({**member, **tested, "accuracy": value, **more})
     return rows
+
+
+FLIPPED_IMAGES = 12
+
+
+def _flipped(run, trained):
+    """The first test images that the first seed gets right as trained and wrong under the test
+    solver: kept with the weights, to be looked at where the data set is not."""
+    _, test, _ = _data(run)
+    (group, _, own), *_ = _test_groups(run, trained)
+    field, head = (take_members(module, group[:1]) for module in (trained.field, trained.head))
+    settings = own, check_setting(own.solver, own.n_steps)
+    mine, other = (predict(field, head, test.x, setting, run.T)[0] for setting in settings)
+    which = ((mine == test.y) & (other != test.y)).nonzero()[:FLIPPED_IMAGES, 0]
+    pixels = (255 * test.x[which]).round().to(torch.uint8)
+    return {"flipped.images": pixels, "flipped.classes": torch.stack([mine, other], 1)[which]}
+
+
+TRAINING_IMAGES = 2000  # enough to say whether a seed trained
+
+
+def _data(run):
+    """Training and test data of a run; of image sets also all test images.
+
+    Only exact copies of the released images make the test.
+    """
+    training, test = run.protocol.load()
+    if run.dataset not in IMAGES:
+        return training, test, None
+    n_test = min(len(test), exact_test_images(run.dataset))
+    _, every = load(run.dataset, None, None)
+    return training.first(TRAINING_IMAGES), test.first(n_test), every
+
+
+def _on_all(run, field, head, every, own):
+    """Accuracies as trained on all test images, and what these are, in lists of the members'."""
+    lossy = len(every) - exact_test_images(run.dataset)
+    name = f"all {len(every)}" + (f", {lossy} of them lossy" if lossy > 0 else "")
+    values = accuracy(field, head, every, own, run.T).tolist()
+    return {"accuracy_all": values, "test_split_all": [name] * len(values)}
 
 
 def _member_values(trained, member, train_accuracy, largest_share):
@@ -491,6 +587,7 @@ def _header(run, trained):
         "protocol_hash": run.digest,
         "seconds": round(trained.seconds, 2),
         "backend": trained.backend,
+        "precision": trained.precision,
         "device": device_name(trained.device),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -1,10 +1,10 @@
 """Whole studies: training what is missing, here or on a cluster; what is there, and is it so."""
 
+import math
 import random
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nodecore import kernels, store
 from nodecore.cluster import train_with
+from nodecore.datasets import DATASETS
 from nodecore.evaluate import accuracy
 from nodecore.solve import resolve_backend
 from nodecore.study import (
@@ -46,9 +47,7 @@ def select(
     only: a pattern for names of runs such as `euler-K8-*`, or of study and run, `spheres*/*-K8-*`.
     Raises ValueError for an unknown study, and one that lists the runs where `only` fits none.
     """
-    runs = [run for name in names or STUDIES for run in get_study(name)]
-    if profile is not None:
-        runs = [replace(run, profile=profile) for run in runs]
+    runs = [run for name in names or STUDIES for run in get_study(name, profile)]
     if only is None:
         return runs
     chosen = [run for run in runs if any(fnmatchcase(n, only) for n in (run.name, _title(run)))]
@@ -76,7 +75,9 @@ def cost(run: Run) -> int:
 def _multiplications(protocol):
     """Of the field, for one sample: those of its middle layer, which has by far the most."""
     field = make_model(protocol, [0])[0]
-    return field.second[0].numel() * field.positions
+    channels = field.third[1].numel()
+    positions = math.prod(DATASETS[protocol.dataset].shape) // channels
+    return field.second[0].numel() * positions
 
 
 # --- training -------------------------------------------------------------------------------------

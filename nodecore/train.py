@@ -1,9 +1,11 @@
 """Training a whole ensemble at once: every seed of a run in one loop."""
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Protocol as Interface
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from nodecore.adapt import Controller, get_controller
 from nodecore.adaption import Adaption, ToleranceAdaption
+from nodecore.datasets import DATASETS
 from nodecore.kernels import classify_fused
 from nodecore.protocols import Protocol
 from nodecore.seeding import make_generator
@@ -35,11 +38,11 @@ from nodecore.solve import (
     solve_fixed,
 )
 from nodecore.tableaus import get_tableau
-from nodecore.vector_fields import Conv1dField, LinearHead, MLPField
+from nodecore.vector_fields import Conv1dField, Conv2dField, LinearHead, MLPField
 
 # --- models ---------------------------------------------------------------------------------------
 
-FIELDS = {"mlp": MLPField, "conv1d": Conv1dField}
+FIELDS = {"mlp": MLPField, "conv1d": Conv1dField, "conv2d": Conv2dField}
 OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
@@ -56,13 +59,48 @@ def get_device(device: str = "auto") -> torch.device:
     return chosen
 
 
+# float32: IEEE products throughout. tf32: products of 10-bit mantissas on a GPU's tensor cores.
+# bf16: products in bfloat16, states and weights in float32.
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+@contextmanager
+def in_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """Products within are computed in one of PRECISIONS; afterwards as before."""
+    products = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [product.fp32_precision for product in products]
+    # A CUDA graph cannot replay from autocast's cache of weights in bfloat16.
+    bf16 = torch.autocast(device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
+    try:
+        for product in products:
+            product.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        with bf16:
+            yield
+    finally:
+        for product, value in zip(products, before, strict=True):
+            product.fp32_precision = value
+
+
+def _check_precision(precision, protocol, device):
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision = {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
+        )
+    if precision != "float32" and protocol.field != "conv2d":
+        raise ValueError(
+            f"precision = {precision!r}: only fields of images, not {protocol.dataset}, are "
+            "trained in less than float32; leave it out"
+        )
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision = {precision!r}: {device} has none; use float32 or bf16")
+
+
 def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[nn.Module, LinearHead]:
     """Vector field and classifier, one member for each seed, freshly initialised."""
-    split = protocol.load()[0]
+    data = DATASETS[protocol.dataset]
     generators = [make_generator(seed, "initialisation") for seed in seeds]
-    shape = split.x.shape[1:]
-    vector_field = FIELDS[protocol.field](shape[0], protocol.width, generators=generators)
-    head = LinearHead(shape.numel(), split.n_classes, generators=generators)
+    vector_field = FIELDS[protocol.field](data.shape[0], protocol.width, generators=generators)
+    head = LinearHead(math.prod(data.shape), data.n_classes, generators=generators)
     return vector_field, head
 
 
@@ -114,6 +152,7 @@ class Trained:
     seconds: float
     backend: str
     device: str
+    precision: str = "float32"
     step_size: Tensor | None = None
     history: list[dict] = field(default_factory=list)
     marks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -394,6 +433,7 @@ def train(
     backend: str = "auto",
     progress: Progress = True,
     checkpoint: Checkpoint | None = None,
+    precision: str = "float32",
 ) -> Trained:
     """Train one member for each seed, all in one batch, back-propagating through the solver.
 
@@ -404,7 +444,8 @@ def train(
     is looked at every `look_every` iterations). A member that diverges is marked and does not touch
     the others. `progress`: show a bar, or call this with the iterations done so far.
     With a `checkpoint` it goes on where the same training was stopped, to the same bits on a CPU;
-    Ctrl-C then stops between two iterations and leaves a checkpoint.
+    Ctrl-C then stops between two iterations and leaves a checkpoint. `precision`: of products in
+    fields of images, one of PRECISIONS; tests afterwards are in float32.
 
     Raises ValueError for a bad argument, before any work.
     """
@@ -413,12 +454,14 @@ def train(
     _check_training(solver, seeds, n_steps, rtol, controller)
     check_per_sample(per_sample, rtol)
     device = get_device(device)
+    _check_precision(precision, protocol, device)
     training, test = (split.to(device) for split in protocol.load())
     ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, per_sample, device, backend)
     if controller is not None:
         adaption = Adaption if ensemble.tableau.b_embedded is None else ToleranceAdaption
         ensemble.adaption = adaption(ensemble, controller, test, look_every)
     identity = _identity(ensemble, training.x, n_steps, rtol, controller, look_every)
+    identity["precision"] = precision
     saved = checkpoint.load(identity) if checkpoint is not None else None
     if saved is not None:
         ensemble.restore(*saved)
@@ -441,7 +484,7 @@ def train(
     )
     tell = progress if callable(progress) else lambda iteration: None
     tell(done)
-    with _HeldInterrupt(checkpoint) as interrupt:
+    with _HeldInterrupt(checkpoint) as interrupt, in_precision(precision, device):
         for index in bar:
             index = index.to(device)
             ensemble.iterate(step, training.x[index], training.y[index])
@@ -464,6 +507,7 @@ def train(
         seconds=time.perf_counter() - start,
         backend=ensemble.backend_used,
         device=str(device),
+        precision=precision,
         step_size=ensemble.steps if controller else None,
         history=adaption.history if adaption else [],
         marks={k: ensemble.named(v) for k, v in adaption.marks.items()} if adaption else {},

@@ -79,9 +79,12 @@ class Conv2dField(nn.Module):
     """Conv2d channels-width k1, ReLU, width-width k3 pad 1, ReLU, width-channels k1 on
     z (members, batch, channels, height, width); autonomous.
 
-    Only z is kept for the backward pass, which computes the hidden maps again: a solve of K steps
-    needs the memory of K states, where the hidden maps are `width` times as large each.
+    Where the hidden maps of an evaluation take more than SMALL, only z is kept for the backward
+    pass, which computes them again: a solve of K steps needs the memory of K states.
     """
+
+    SMALL = 16 * 2**20  # bytes
+    IMAGES_AT_ONCE = 16  # on a CPU: their hidden maps stay in its cache
 
     def __init__(
         self, channels: int = 1, width: int = 96, *, generators: Sequence[torch.Generator]
@@ -92,19 +95,31 @@ class Conv2dField(nn.Module):
         self.third = _affine(width, (channels, width, 1, 1), (channels,), generators)
 
     def forward(self, t, z: Tensor) -> Tensor:
-        return torch.stack([self._recomputed(m, images) for m, images in enumerate(z)])
-
-    def _recomputed(self, m, z):
-        if not torch.is_grad_enabled():
-            return self._member(m, z)
-        return checkpoint(self._member, m, z, use_reentrant=False, preserve_rng_state=False)
+        return torch.stack([self._member(m, images) for m, images in enumerate(z)])
 
     def _member(self, m, z):
-        # Channels last: what convolutions on CPU and GPU are fastest on.
-        z = z.contiguous(memory_format=torch.channels_last)
-        z = F.relu(F.conv2d(z, self.first[0][m], self.first[1][m]))
-        z = F.relu(F.conv2d(z, self.second[0][m], self.second[1][m], padding=1))
-        return F.conv2d(z, self.third[0][m], self.third[1][m])
+        weights = [p[m] for p in (*self.first, *self.second, *self.third)]
+        parts = z.split(self.IMAGES_AT_ONCE) if z.device.type == "cpu" else [z]
+        pixels = z.shape[-1] * z.shape[-2]
+        hidden = 2 * len(z) * len(weights[0]) * pixels * z.element_size()
+        if torch.is_grad_enabled() and hidden > self.SMALL:
+            slopes = [_recomputed(part, weights) for part in parts]
+        else:
+            slopes = [_convolutions(part, *weights) for part in parts]
+        return torch.cat(slopes)
+
+
+def _recomputed(z, weights):
+    """The slope at z; the backward pass computes the hidden maps once more."""
+    return checkpoint(_convolutions, z, *weights, use_reentrant=False, preserve_rng_state=False)
+
+
+def _convolutions(z, weight1, bias1, weight2, bias2, weight3, bias3):
+    # Channels last: what convolutions on CPU and GPU are fastest on.
+    z = z.contiguous(memory_format=torch.channels_last)
+    z = F.relu(F.conv2d(z, weight1, bias1))
+    z = F.relu(F.conv2d(z, weight2, bias2, padding=1))
+    return F.conv2d(z, weight3, bias3)
 
 
 class LinearHead(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from nodecore.datasets import (
-    DATASETS,
+    SYNTHETIC,
     Split,
     concentric_spheres,
     energy_landscape,
@@ -132,9 +132,9 @@ def test_a_particle_on_a_maximum_is_at_rest_but_not_done(monkeypatch):
 # --- by name, and seeds ---------------------------------------------------------------------------
 
 
-def test_all_datasets_load_by_name():
-    assert list(DATASETS) == ["spheres2", "spheres3", "spheres10", "spheres900", "landscape"]
-    for name in DATASETS:
+def test_all_synthetic_sets_load_by_name():
+    assert list(SYNTHETIC) == ["spheres2", "spheres3", "spheres10", "spheres900", "landscape"]
+    for name in SYNTHETIC:
         training, test = load(name, 20, 12)
         assert (len(training), len(test)) == (20, 12)
         assert training.n_classes == (3 if name == "landscape" else 2)

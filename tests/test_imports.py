@@ -14,7 +14,17 @@ import nodecore
 
 PACKAGE = Path(next(iter(nodecore.__path__)))
 ORDER = [
-    *("seeding", "tableaus", "kernels", "solve", "adapt", "datasets", "adaption", "protocols"),
+    *(
+        "seeding",
+        "tableaus",
+        "kernels",
+        "solve",
+        "adapt",
+        "images",
+        "datasets",
+        "adaption",
+        "protocols",
+    ),
     *("vector_fields", "train", "evaluate", "margins", "crossings", "fixed_points", "lipschitz"),
     *("intervals", "flow_report", "flow_model", "flow"),
     *("store", "checkpoint", "study", "cluster", "sweep", "summary", "paper", "plots", "figures"),

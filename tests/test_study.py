@@ -14,7 +14,7 @@ from nodecore import adapt, protocols, store, study
 from nodecore import train as training
 from nodecore.adapt import Algorithm1
 from nodecore.checkpoint import Checkpoint
-from nodecore.evaluate import TestSetting, cross_solver_settings
+from nodecore.evaluate import EXACT, TestSetting, cross_solver_settings
 from nodecore.solve import solve_adaptive, solve_fixed
 from nodecore.study import GRIDS, STUDIES, Run, agreement_gaps, find, get_study, obtain
 from nodecore.summary import as_trained
@@ -141,7 +141,7 @@ def make_other_model(protocol, seeds):
 def test_every_seed_has_a_row_for_every_setting(evidence):
     frame = evidence.records
     assert list(frame.columns) == store.COLUMNS
-    settings = cross_solver_settings("euler", 2, GRIDS["spheres2-euler"])
+    settings = [*cross_solver_settings("euler", 2, GRIDS["spheres2-euler"]), EXACT]
     expected = {(seed, s.solver, s.n_steps, s.rtol) for seed in (0, 3) for s in settings}
     rows = frame[["seed", "test_solver", "test_n_steps", "test_rtol"]].astype(object)
     rows = rows.where(rows.notna(), None)
@@ -307,7 +307,7 @@ def test_an_adapted_run_records_how_it_walked():
             TestSetting(r.test_solver, int(r.test_n_steps))
             for r in frame[(frame.seed == seed) & frame.test_n_steps.notna()].itertuples()
         }
-        assert settings == set(cross_solver_settings("euler", n_steps)[:-1])
+        assert settings == set(cross_solver_settings("euler", n_steps))
 
 
 def test_an_adapted_run_is_trained_and_keeps_its_history(monkeypatch, tmp_path):

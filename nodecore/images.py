@@ -1,0 +1,137 @@
+"""MNIST and CIFAR-10 on disk: fetched where they are absent, checked, read; nothing is unpickled.
+
+<root>/MNIST/raw/              the four files that torchvision's MNIST reads
+<root>/cifar-10-batches-bin/   CIFAR-10's binary release: a label and 3 x 1,024 pixels an image
+"""
+
+import hashlib
+import os
+import tarfile
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Labelled = tuple[Tensor, Tensor]  # images (n, channels, height, width) uint8, labels (n,) int64
+
+MNIST = "MNIST/raw"
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+CIFAR10 = "cifar-10-batches-bin"
+CIFAR10_MD5 = {
+    "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+    "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+    "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+    "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+    "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
+}
+CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
+CIFAR10_URL = f"https://www.cs.toronto.edu/~kriz/{CIFAR10_ARCHIVE}"
+CIFAR10_ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+CIFAR10_SHAPE = (3, 32, 32)
+
+# A copy of the test batch that goes round where the release cannot be had: its first images are
+# the release's, the others went through JPEG, with the right labels.
+CIFAR10_COPY_MD5 = "c3b28fcb373f35d9e9d1b6f7428ee370"
+CIFAR10_COPY_EXACT = 1000
+
+
+class DataError(OSError):
+    """Data that cannot be fetched, or is not what was released; the message says what to do."""
+
+
+def data_root(root: Path | str | None = None) -> Path:
+    """Where data lies: `root`, or NODECORE_DATA, or nodecore in the user's cache directory."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(root or os.environ.get("NODECORE_DATA") or cache / "nodecore")
+
+
+def read_mnist(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
+    """The 60,000 training and 10,000 test images (n, 1, 28, 28); fetched where absent.
+
+    Raises DataError where they cannot be fetched or do not match the release's checksums.
+    """
+    from torchvision import datasets
+
+    root = data_root(root)
+    if not all((root / MNIST / name).exists() for name in MNIST_MD5):
+        names = ", ".join(f"{name}.gz" for name in MNIST_MD5)
+        _fetch(root / MNIST, names, lambda: datasets.MNIST(root, download=True))
+    for name, md5 in MNIST_MD5.items():
+        _check(root / MNIST / name, md5)
+    parts = (datasets.MNIST(root, train=train) for train in (True, False))
+    training, test = ((part.data[:, None], part.targets) for part in parts)
+    return training, test
+
+
+def read_cifar10(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
+    """The 50,000 training and 10,000 test images (n, 3, 32, 32); fetched where absent.
+
+    Raises DataError where they cannot be fetched or do not match the release's checksums.
+    """
+    folder = data_root(root) / CIFAR10
+    if not all((folder / name).exists() for name in CIFAR10_MD5):
+        _fetch(folder, ", ".join(CIFAR10_MD5), lambda: _fetch_cifar10(folder.parent))
+    batches = {name: _read_batch(folder / name, md5) for name, md5 in CIFAR10_MD5.items()}
+    test = batches.pop("test_batch.bin")
+    images, labels = zip(*batches.values(), strict=True)
+    return (torch.cat(images), torch.cat(labels)), test
+
+
+def exact_cifar10_test(root: Path | str | None = None) -> int:
+    """How many of the test images, from the first on, are the release's pixel by pixel."""
+    path = data_root(root) / CIFAR10 / "test_batch.bin"
+    return CIFAR10_COPY_EXACT if _md5(path) == CIFAR10_COPY_MD5 else 10_000
+
+
+def _read_batch(path, md5):
+    if path.name == "test_batch.bin" and _md5(path) == CIFAR10_COPY_MD5:
+        md5 = CIFAR10_COPY_MD5
+    _check(path, md5)
+    rows = torch.from_numpy(np.fromfile(path, np.uint8)).view(-1, 1 + 3 * 32 * 32)
+    return rows[:, 1:].reshape(-1, *CIFAR10_SHAPE), rows[:, 0].long()
+
+
+def _fetch_cifar10(root):
+    from torchvision.datasets.utils import download_url
+
+    download_url(CIFAR10_URL, str(root), CIFAR10_ARCHIVE, CIFAR10_ARCHIVE_MD5)
+    with tarfile.open(root / CIFAR10_ARCHIVE) as archive:
+        archive.extractall(root, filter="data")
+    (root / CIFAR10_ARCHIVE).unlink()
+
+
+def _fetch(folder, names, fetch):
+    """Fetch what belongs into a folder; half of it never stays there unseen, for all is checked."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fetch()
+    except (URLError, RuntimeError, OSError, EOFError, tarfile.TarError) as error:
+        raise DataError(
+            f"{folder} lacks data that cannot be fetched ({error}): put {names} of the release "
+            "there, or name by NODECORE_DATA a folder that holds them"
+        ) from error
+
+
+def _check(path, md5):
+    if _md5(path) != md5:
+        raise DataError(
+            f"{path} is not the file that was released (its checksum differs: it was cut short or "
+            "altered); delete it, and it is fetched again"
+        )
+
+
+def _md5(path):
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); make it readable") from error
