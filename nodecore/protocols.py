@@ -66,8 +66,8 @@ PROFILES = {
         "spheres10": {"iterations": 1000},
         "spheres900": {"iterations": 1000},
         "landscape": {"iterations": 6000},
-        "mnist": {"width": 16, "batch_size": 32, "iterations": 2000, "n_test": 1000},
-        "cifar10": {"width": 16, "batch_size": 32, "iterations": 2000, "n_test": 1000},
+        "mnist": {"width": 16, "batch_size": 32, "iterations": 1500, "n_test": 1000},
+        "cifar10": {"width": 16, "batch_size": 32, "iterations": 1500, "n_test": 1000},
     },
     "smoke": {
         **{name: {"iterations": 60, "n_train": 256, "n_test": 200} for name in SYNTHETIC},
