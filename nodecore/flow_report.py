@@ -153,11 +153,12 @@ class FlowReport:
     def _repr_html_(self):
         head, *rows = ([escape(cell) for cell in row] for row in self._table())
         head = "".join(f"<th>{cell}</th>" for cell in head)
-        rows = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows)
+        rows = "".join(f"<tr>{''.join(map(_table_cell, row))}</tr>" for row in rows)
         found = "".join(f"<li>{escape(k)}: {escape(v)}</li>" for k, v in self._findings())
         return (
-            f"<p><strong>{escape(self.verdict)}</strong>: {escape(self.reason)}</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{found}</ul>"
+            f'<div class="flow-report"><p><strong>{escape(self.verdict)}</strong>: '
+            f"{escape(self.reason)}</p><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{rows}</tbody></table><ul>{found}</ul></div>"
         )
 
     def plot(self, axes=None):
@@ -198,6 +199,12 @@ class FlowReport:
         ax.set(xlabel="distance", ylabel="share of samples", ylim=(0, 1.02), xscale=scale)
         above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
         ax.legend(**above, ncols=2, fontsize="small", frameon=False, columnspacing=1.0)
+
+
+def _table_cell(text):
+    """HTML of a cell; a page may put the interval of a value on a line of its own."""
+    value, bracket, interval = text.partition(" (")
+    return f"<td>{value} <small>({interval}</small></td>" if bracket else f"<td>{value}</td>"
 
 
 def _plot_shares(ax, values, **style):

@@ -128,7 +128,7 @@ import torch, nodecore
 assert {target!r} in nodecore.__file__, nodecore.__file__
 x = torch.linspace(-1, 1, 200).view(100, 2)
 report = nodecore.check_flow(lambda t, z: -z, None, x, solver="euler", n_steps=64, verbose=False)
-print(report.verdict, report._repr_html_()[:3])
+print(report.verdict, report._repr_html_()[:4])
 """
 
 
@@ -150,4 +150,4 @@ def test_installed_elsewhere_it_asks_for_torch_and_numpy_and_checks_a_model(tmp_
     environment = os.environ | {"PYTHONPATH": str(target)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "flow <p>\n"
+    assert done.stdout == "flow <div\n"

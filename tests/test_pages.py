@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page
 
 from nodecore import store
 from nodecore.book import ROOT, pages
+from nodecore.claims import read_claims
 
 PAGES = pages(ROOT / "_toc.yml")
 CHAPTERS = [page for page in PAGES if page[5:7].isdigit()]
@@ -208,6 +209,15 @@ def test_every_picture_is_a_captioned_figure(html: Path, name: str):
         if not img.find_parent("figure")
     ]
     assert loose == []
+
+
+def test_the_scorecard_shows_every_claim_with_its_verdict(html: Path):
+    page = soup(html / "book/07_scorecard.html")
+    shown = {card["id"]: card.select_one(".verdict").get_text() for card in page.select(".claim")}
+    claims = read_claims()
+    assert list(shown) and set(shown) == {f"claim-{claim.id}" for claim in claims}
+    for claim in claims:
+        assert shown[f"claim-{claim.id}"].split(" ", 1)[1] == claim.verdict
 
 
 def test_api_page_documents_the_package(html: Path):
