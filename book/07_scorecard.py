@@ -23,7 +23,7 @@
 # the committed evidence while the page is built. Nothing is trained here.
 
 # %% tags=["parameters"] example="root _build/results"
-root = ""  # folder of results to judge in place of the committed ones, such as _build/results
+root = ""  # folder of the results to judge; empty: the committed ones
 
 # %%
 from nodecore.parameters import check_parameters
@@ -66,7 +66,7 @@ Markdown(f"**{count_verdicts(judgements)}**")
 # - ◐ **holds in part**: on some of it, or on all that was tested while some was not.
 # - ✗ **does not hold here**: on nothing that was tested. *Here* means these trainings, seeds and
 #   limits.
-# - – **not tested here**: there are no records for it, or no test; the card says which.
+# - ○ **not tested here**: there are no records for it, or no test; the card says which.
 
 # %% tags=["hide-input"]
 Markdown(

@@ -26,7 +26,7 @@ from nodecore.verdicts import (
 
 README = store.PROJECT / "README.md"
 MARKS = ("<!-- from the records: make scorecard -->\n", "<!-- end -->\n")
-SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNTESTED: "–"}
+SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNTESTED: "○"}
 CLASSES = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", UNTESTED: "untested"}
 
 

@@ -63,7 +63,8 @@ def start_is_not_too_small(studies: Studies, numbers: Mapping) -> list[Part]:
         critical = critical_of(grids[dataset]) if dataset in grids else None
         if critical is None:
             continue
-        first = material.history("algorithm1").drop_duplicates("seed").set_index("seed")["n_steps"]
+        checks = material.history("algorithm1").dropna(subset="n_steps")
+        first = checks.drop_duplicates("seed").set_index("seed")["n_steps"]
         found = f"K = {extent(first)} at the start; critical K of the grid {critical}"
         parts.append(Part(name_of(dataset), grade((first <= critical).all()), found))
     return parts

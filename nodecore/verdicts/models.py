@@ -272,8 +272,9 @@ def margin_explains_agreement(studies: Studies, numbers: Mapping) -> list[Part]:
         shares = (tested.inside & ~tested.flipped).sum(1) / (~tested.flipped).sum(1)
         mean = float(shares.mean())
         verdict = HOLDS if mean >= MOST else PARTLY if mean >= 0.5 else FAILS
-        found = f"at K = {critical} {spread(100 * shares.numpy())} % of those that keep their class"
-        parts.append(Part(material.title, verdict, f"{found} lie inside the margin"))
+        share = spread(100 * shares.numpy())
+        found = f"at K = {critical}, {share} % of those that keep their class are inside the margin"
+        parts.append(Part(material.title, verdict, found))
     return parts
 
 
