@@ -69,6 +69,9 @@ def run(
     ] = None,
     profile: Profile = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of runs on images: float32, tf32 (GPU) or bf16.")
+    ] = "float32",
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Train on the workers of this dask scheduler."),
@@ -79,17 +82,21 @@ def run(
 ) -> None:
     """Train the runs that are in no store; stop at any moment, and run again to go on.
 
-    With --committed, those that are not in book/results.
+    With --committed, those that are not in book/results. Says beforehand what images will take.
     """
     from nodecore import cluster, store, sweep
+    from nodecore.estimate import estimate
 
-    root = store.COMMITTED if committed else None
+    chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
+    how = {"device": device, "precision": precision}
     client = cluster.connect(scheduler) if scheduler else nullcontext()
-    options = {"only": only, "profile": profile, "root": root, "device": device}
     try:
+        if not scheduler:
+            expected = estimate(sweep.find_missing(names or (), **chosen), **how)
+            typer.echo(expected or "", nl=expected is not None)
         with client as connected:
-            sweep.run_studies(names or (), **options, client=connected)
-    except (ValueError, store.StoreError, cluster.ClusterError) as error:
+            sweep.run_studies(names or (), **chosen, **how, client=connected)
+    except (ValueError, OSError, cluster.ClusterError) as error:
         _end(f"error: {error}")
     except KeyboardInterrupt:
         _end("stopped; what is finished is kept, and the same command goes on from here", 130)
@@ -130,6 +137,29 @@ def verify(
         typer.echo(f"error: {why}", err=True)
     if not table["agrees"].all():
         raise typer.Exit(1)
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="mnist or cifar10.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Where to; default: NODECORE_DATA or the user's cache.")
+    ] = None,
+) -> None:
+    """Fetch a set of images where it is absent, and check it."""
+    from nodecore.datasets import IMAGES, exact_test_images
+    from nodecore.images import DataError, data_root
+
+    if name not in IMAGES:
+        _end(f"error: name = {name!r} is unknown; choose one of {', '.join(IMAGES)}")
+    try:
+        training, test = IMAGES[name].make(root)
+    except DataError as error:
+        _end(f"error: {error}")
+    typer.echo(f"{len(training)} training and {len(test)} test images lie in {data_root(root)}")
+    lossy = len(test) - exact_test_images(name, root)
+    if lossy:
+        typer.echo(f"{lossy} of the test images are lossy copies: tests are on the others")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from nodecore.datasets import IMAGES
 from nodecore.study import Result, Run, train_run
 
 
@@ -28,7 +29,14 @@ def connect(address: str) -> Iterator:
         yield client
 
 
-def train_with(client, runs: Sequence[Run], device: str = "auto") -> Iterator[tuple[Run, Result]]:
+def precision_of(run: Run, precision: str) -> str:
+    """That of its training: the one asked for where it is on images, else float32."""
+    return precision if run.dataset in IMAGES else "float32"
+
+
+def train_with(
+    client, runs: Sequence[Run], device: str = "auto", precision: str = "float32"
+) -> Iterator[tuple[Run, Result]]:
     """Have the workers train all `runs`, the first ones first; yields each as it ends.
 
     A worker that dies has its run trained elsewhere. When the caller stops asking, what is not done
@@ -38,7 +46,14 @@ def train_with(client, runs: Sequence[Run], device: str = "auto") -> Iterator[tu
     from distributed import KilledWorker, as_completed
 
     futures = {
-        client.submit(_train_on_worker, run, device, key=_key(run), priority=-rank): run
+        client.submit(
+            _train_on_worker,
+            run,
+            device,
+            precision_of(run, precision),
+            key=_key(run),
+            priority=-rank,
+        ): run
         for rank, run in enumerate(runs)
     }
     killed = []
@@ -69,8 +84,9 @@ def _key(run):
     return f"nodecore-{run.study}-{run.profile}-{run.name}-{run.digest}"
 
 
-def _train_on_worker(run, device):
-    return train_run(run, device=device, progress=False, checkpoint=_Watch())
+def _train_on_worker(run, device, precision):
+    how = {"device": device, "precision": precision}
+    return train_run(run, **how, progress=False, checkpoint=_Watch())
 
 
 class _Watch:

@@ -198,9 +198,9 @@ def _as_split(part):
     return Split(images.float() / 255, labels, n_classes=10)
 
 
-def exact_test_images(name: str) -> int:
+def exact_test_images(name: str, root: Path | str | None = None) -> int:
     """How many of the test images, from the first on, are exact copies of the release's."""
-    return exact_cifar10_test() if name == "cifar10" else N_TEST
+    return exact_cifar10_test(root) if name == "cifar10" else N_TEST
 
 
 # --- by name --------------------------------------------------------------------------------------

@@ -110,14 +110,14 @@ def _fetch_cifar10(root):
 
 
 def _fetch(folder, names, fetch):
-    """Fetch what belongs into a folder; half of it never stays there unseen, for all is checked."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fetch()
     except (URLError, RuntimeError, OSError, EOFError, tarfile.TarError) as error:
         raise DataError(
-            f"{folder} lacks data that cannot be fetched ({error}): put {names} of the release "
-            "there, or name by NODECORE_DATA a folder that holds them"
+            f"{folder} lacks files that cannot be fetched ({' '.join(str(error).split())}): put "
+            f"{names} of the release there, or set NODECORE_DATA to a folder that has them in the "
+            "same sub-folder"
         ) from error
 
 

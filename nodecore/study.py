@@ -352,6 +352,7 @@ def obtain(
     *,
     device: str = "auto",
     backend: str = "auto",
+    precision: str = "float32",
     root: Path | None = None,
     progress: Progress = True,
     wait: bool = True,
@@ -373,9 +374,8 @@ def obtain(
         if found is not None:
             return found
         checkpoint = Checkpoint(store.hidden(path, "checkpoint"))
-        result = train_run(
-            run, device=device, backend=backend, progress=progress, checkpoint=checkpoint
-        )
+        how = {"device": device, "backend": backend, "precision": precision}
+        result = train_run(run, **how, progress=progress, checkpoint=checkpoint)
         evidence = keep(run, result, root)
         checkpoint.remove()
         return evidence

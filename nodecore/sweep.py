@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from nodecore import kernels, store
-from nodecore.cluster import train_with
-from nodecore.datasets import DATASETS
+from nodecore.cluster import precision_of, train_with
+from nodecore.datasets import DATASETS, IMAGES
 from nodecore.evaluate import accuracy
 from nodecore.solve import resolve_backend
 from nodecore.study import (
@@ -90,6 +90,7 @@ def run_studies(
     profile: str | None = None,
     root: Path | None = None,
     device: str = "auto",
+    precision: str = "float32",
     client=None,
 ) -> None:
     """Train what is missing of the studies (all, where none is named), the longest runs first.
@@ -97,38 +98,50 @@ def run_studies(
     Each run is written as it ends, and one that is stopped leaves a checkpoint. Other processes on
     the same store meanwhile train other runs. With a `client` of dask.distributed its workers
     train, and this process writes. names, only, profile: see select. root: the store (the scratch
-    store). Raises ValueError for bad input and store.StoreError where nothing can be written,
-    before any work.
+    store). precision: see train; of runs on images. Before any work, raises ValueError for bad
+    input, store.StoreError where nothing can be written, images.DataError where data is missing.
     """
-    runs = select(names, only, profile)
+    missing = find_missing(names, only, profile, root)
     if client is None:
         get_device(device)
-    missing = [run for run in runs if find(run, root) is None]
+        for protocol in {run.protocol for run in missing if run.dataset in IMAGES}:
+            protocol.load()
     missing.sort(key=cost, reverse=True)
     with _Bar(missing) as bar:
         while missing:
             if client is None:
-                left = _train_here(missing, root, device, bar)
+                left = _train_here(missing, root, device, precision, bar)
             else:
-                left = _train_there(missing, root, device, client, bar)
+                left = _train_there(missing, root, device, precision, client, bar)
             if len(left) == len(missing):
                 bar.show("waiting for another process")
                 time.sleep(POLL)
             missing = left
 
 
-def _train_here(runs, root, device, bar):
+def find_missing(
+    names: Sequence[str] = (),
+    only: str | None = None,
+    profile: str | None = None,
+    root: Path | None = None,
+) -> list[Run]:
+    """The runs that are in no store, or not in `root`; see select."""
+    return [run for run in select(names, only, profile) if find(run, root) is None]
+
+
+def _train_here(runs, root, device, precision, bar):
     """Those that another process trains."""
     left = []
     for run in runs:
-        if obtain(run, root=root, device=device, progress=bar.follow(run), wait=False) is None:
+        how = {"device": device, "precision": precision_of(run, precision)}
+        if obtain(run, root=root, progress=bar.follow(run), wait=False, **how) is None:
             left.append(run)
         else:
             bar.end(run)
     return left
 
 
-def _train_there(runs, root, device, client, bar):
+def _train_there(runs, root, device, precision, client, bar):
     """Those that another process trains. All others stay reserved until the last one is done."""
     mine, left = [], []
     with ExitStack() as reserved:
@@ -141,7 +154,7 @@ def _train_there(runs, root, device, client, bar):
             else:
                 bar.end(run)
         bar.show(f"on {len(client.scheduler_info(n_workers=-1)['workers'])} workers")
-        for run, result in train_with(client, mine, device):
+        for run, result in train_with(client, mine, device, precision):
             keep(run, result, root)
             bar.end(run)
     return left

@@ -83,6 +83,18 @@ def test_a_training_killed_anywhere_ends_at_the_same_bits(tmp_path, way, optimis
         assert_same(resumed, whole)
 
 
+@pytest.mark.parametrize("way", ["torch", "adapted"])
+def test_a_training_on_images_killed_anywhere_ends_at_the_same_bits(tmp_path, few_images, way):
+    protocol = Protocol("cifar10", "conv2d", 4, 8, "adam", 1e-3, 6, n_train=20, n_test=10)
+    whole = train(protocol, seeds=[0, 1], **WAYS[way], **QUIET)
+    for kills in ([1], [2, 2], [5]):
+        path = tmp_path / f"state-{kills}"
+        for after in kills:
+            interrupted(path, after, protocol, **WAYS[way])
+        resumed = train(protocol, seeds=[0, 1], checkpoint=Checkpoint(path), **WAYS[way], **QUIET)
+        assert_same(resumed, whole)
+
+
 def test_it_goes_on_where_it_stopped(monkeypatch, tmp_path):
     interrupted(tmp_path / "state", 10, **WAYS["torch"])
     steps, step = [], training._Ensemble.step

@@ -1,0 +1,96 @@
+"""What studies of images will take before they start: hours, and the memory of the largest run."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nodecore.datasets import DATASETS, IMAGES
+from nodecore.study import Run
+from nodecore.tableaus import get_tableau
+from nodecore.train import get_device, in_precision, make_model
+from nodecore.vector_fields import Conv2dField
+
+USUAL_N_STEPS = 32  # of a run whose steps are adapted, for want of knowledge
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """hours: of training, without tests. gigabytes: at most at a time, data and model."""
+
+    runs: int
+    hours: float
+    gigabytes: float
+    device: str
+
+    def __str__(self):
+        return (
+            f"{self.runs} runs on images: about {self.hours:.1f} h of training on {self.device} "
+            f"and up to {self.gigabytes:.1f} GB of memory"
+        )
+
+
+def estimate(
+    runs: Sequence[Run], *, device: str = "auto", precision: str = "float32"
+) -> Estimate | None:
+    """The estimate for those of the runs that are on images; None where none is.
+
+    Times one evaluation with its gradient for each data set and profile. ValueError for a device
+    that is not there.
+    """
+    runs = [run for run in runs if run.dataset in IMAGES]
+    device = get_device(device)
+    if not runs:
+        return None
+    seconds = {p: _evaluation_seconds(p, device, precision) for p in {r.protocol for r in runs}}
+    hours = sum(
+        run.protocol.iterations * len(run.seeds) * evaluations(run) * seconds[run.protocol]
+        for run in runs
+    )
+    most = max(memory(run, device) for run in runs)
+    return Estimate(len(runs), hours / 3600, most / 1e9, str(device))
+
+
+def evaluations(run: Run) -> int:
+    """Evaluations of the field in an iteration, one member's; those of checks left out."""
+    n_steps = run.n_steps or USUAL_N_STEPS
+    return n_steps * get_tableau(run.train_solver).n_solution_stages
+
+
+def memory(run: Run, device: torch.device) -> int:
+    """Bytes: the data, a state for each evaluation, and the hidden maps that live at a time."""
+    protocol, data = run.protocol, DATASETS[run.dataset]
+    pixels = math.prod(data.shape)
+    state = 4 * len(run.seeds) * protocol.batch_size * pixels
+    everything = 4 * (protocol.n_train + protocol.n_test) * pixels
+    area = pixels // data.shape[0]
+    kept = 2 * protocol.batch_size * protocol.width * area * 4  # by one member's evaluation
+    if kept <= Conv2dField.SMALL:
+        hidden = 2 * kept * len(run.seeds) * evaluations(run)
+    else:
+        at_once = Conv2dField.IMAGES_AT_ONCE if device.type == "cpu" else protocol.batch_size
+        # Two layers before and after their ReLU, and two of their gradients.
+        hidden = 3 * kept * at_once // protocol.batch_size
+    return everything + state * evaluations(run) + hidden
+
+
+def _evaluation_seconds(protocol, device, precision):
+    """Seconds of an evaluation of one member on a batch and of its gradient."""
+    field = make_model(protocol, [0])[0].to(device)
+    shape = (1, protocol.batch_size, *DATASETS[protocol.dataset].shape)
+    z = torch.rand(shape, device=device, generator=torch.Generator(device).manual_seed(0))
+    z.requires_grad_()
+    with in_precision(precision, device):
+        for _ in range(2):  # the first one warms up
+            _wait_for(device)
+            start = time.perf_counter()
+            field(0.0, z).sum().backward()
+            _wait_for(device)
+    return time.perf_counter() - start
+
+
+def _wait_for(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
