@@ -362,7 +362,7 @@ for d in datasets:
 
 def shown_row(dataset, name, row, m="mean", s="std"):
     return [
-        name_of(dataset), name.removeprefix("algorithm1-"),
+        name_of(dataset), name_of(name.removeprefix("algorithm1-")),
         f"{row['nfe_per_iteration', m]:.1f} ± {row['nfe_per_iteration', s]:.1f}",
         percent(row["accuracy", m], row["accuracy", s]),
         f"{row['reversals', m]:.1f}", f"{row['spread', m]:.3f}", f"{row['failed_checks', m]:.1f}",
@@ -439,7 +439,9 @@ shown_table(list(CONTROLLERS))
 
 # %% tags=["hide-input"]
 goals = {
-    (name_of(d), c): calmness(table, c)["holds"].astype(bool).map({True: "yes", False: "no"})
+    (name_of(d), name_of(c)): calmness(table, c)["holds"]
+    .astype(bool)
+    .map({True: "yes", False: "no"})
     for d, table in compared.items()
     for c in table.index.intersection([c for c in CONTROLLERS if c != "algorithm1"], sort=False)
 }
@@ -457,7 +459,7 @@ for row, dataset in zip(axes, datasets, strict=True):
         plots.over_iterations(ax, seen(dataset, controller, "n_steps"), "n_steps", seeds)
         total = found[dataset, controller].run.protocol.iterations
         ax.axvspan(total / 2, total, color="#f0f0f0", zorder=0)
-        ax.set_title(f"{name_of(dataset)}, {controller}")
+        ax.set_title(f"{name_of(dataset)}, {name_of(controller)}")
     row[0].set_ylabel("number of steps $K$")
 handles, labels = axes[0, 0].get_legend_handles_labels()
 fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
@@ -479,7 +481,7 @@ download_links(fig, "fig-calm", followed("algorithm1", calm))
 def ends_row(dataset, name, nfe, accuracy, gaps):
     each = ", ".join(f"{100 * gap:.1f}" for gap in gaps)
     numbers = f"{nfe:.1f}", f"{100 * accuracy:.1f} %", f"{100 * gaps.mean():.1f}", each
-    return [name_of(dataset), name, *numbers]
+    return [name_of(dataset), name_of(name), *numbers]
 
 
 def end_gaps(dataset, controller):
@@ -596,7 +598,7 @@ for d in datasets:
         f"checks failed, and $\\log K$ had a spread of {base['spread', 'mean']:.3f}. At the end "
         f"{int(base['agreeing', ''])} of {int(base['seeds', ''])} seeds were within "
         f"{100 * AGREES_AT_END:.0f} points of the exact flow, the worst "
-        f"{100 * base['agreement_gap', 'max']:.1f} points away. `{calm}`: "
+        f"{100 * base['agreement_gap', 'max']:.1f} points away. {name_of(calm).capitalize()}: "
         f"{ours['nfe_per_iteration', 'mean']:.1f} evaluations, "
         f"{ours['reversals', 'mean']:.1f} reversals, {ours['failed_checks', 'mean']:.1f} failed "
         f"checks, a spread of {ours['spread', 'mean']:.3f}, {int(ours['agreeing', ''])} of "

@@ -308,6 +308,14 @@ NAMES = {
     "spheres900": "spheres, 900-D",
     "mnist": "MNIST",
     "cifar10": "CIFAR-10",
+    "algorithm1": "Algorithm 1",
+    "confirmed-increase": "confirmed increase",
+    "settling-gap": "settling by gap",
+    "settling-discord": "settling by discord",
+    "settling-closeness": "settling by closeness",
+    "settling-bend": "settling by bend",
+    "remembering-gap": "remembering gap",
+    "remembering-discord": "remembering discord",
 }
 CLASSES = {  # of the data sets in the plane, by label
     "spheres2": ["inner and outer shell", "middle shell"],
@@ -316,7 +324,7 @@ CLASSES = {  # of the data sets in the plane, by label
 
 
 def name_of(name: str) -> str:
-    """A data set or solver as text calls it."""
+    """A data set, solver or controller as text calls it."""
     return NAMES.get(name, name)
 
 
@@ -511,6 +519,7 @@ def over_iterations(ax: Axes, history, column: str, seeds) -> None:
         ax.plot(rows["iteration"], rows[column], marker="", **line)
     ax.set_xlabel("iteration")
     ax.locator_params(axis="x", nbins=4)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.grid(axis="y")
     if column == "n_steps":
         ax.set_yscale("log", base=2)

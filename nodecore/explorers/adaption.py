@@ -75,7 +75,7 @@ class AdaptionExplorer(Explorer):
         solver = controller.test_solver or finer_solver(found.run.train_solver)
         return {
             "name": name,
-            "title": f"{plots.name_of(found.run.dataset)}, {found.run.controller}",
+            "title": _title(found.run),
             "solver": plots.name_of(found.run.train_solver),
             "testSolver": plots.name_of(solver),
             "every": controller.every,
@@ -141,8 +141,8 @@ class AdaptionExplorer(Explorer):
         found, rows = self._runs[self.run], self.history
         row = rows[rows["iteration"] <= max(self.iteration, rows["iteration"][0])].iloc[-1]
         return (
-            f"{plots.name_of(found.run.dataset)}, {found.run.controller}, seed {self.seed}, "
-            f"iteration {self.iteration}: h = {row['step_size']:.4f}, accuracy of the batch "
+            f"{_title(found.run)}, seed {self.seed}, "
+            f"iteration {self.iteration:,}: h = {row['step_size']:.4f}, accuracy of the batch "
             f"{100 * row['train_accuracy']:.1f} % under the training solver, "
             f"{100 * row['test_accuracy']:.1f} % under the test solver; "
             f"{int(rows['failed'].sum())} of {len(rows)} checks failed"
@@ -169,6 +169,10 @@ class AdaptionExplorer(Explorer):
         below.set(xlabel="iteration", ylabel="accuracy of the batch", ylim=(0, 1))
         figure.suptitle("\n".join(self.describe().split(": ", 1)), fontsize=9)
         return figure
+
+
+def _title(run):
+    return f"{plots.name_of(run.dataset)}, {plots.name_of(run.controller)}"
 
 
 def _checks(found):

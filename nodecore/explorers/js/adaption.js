@@ -15,6 +15,7 @@ import {
   readColours,
   renderInto,
   slider,
+  thousands,
   traitWriter,
   wantsStillness,
 } from "./ui.js";
@@ -159,7 +160,7 @@ function start(model, shell) {
       run.histories.map(({ seed }) => [seed, `${seed}`]),
       history.seed,
     );
-    time.show(iteration, `iteration ${iteration}`);
+    time.show(iteration, `iteration ${thousands(iteration)}`);
     play.show(replay.isRunning() ? "pause" : "play");
     for (const each of sliders) {
       each.element.hidden = !run.constants;
@@ -170,7 +171,7 @@ function start(model, shell) {
     showHonesty(run, history, other);
     draw(run, history, other);
     shell.announce(
-      `${run.title}, seed ${history.seed}, iteration ${iteration}: ${stepsOf(history.steps[at])} ` +
+      `${run.title}, seed ${history.seed}, iteration ${thousands(iteration)}: ${stepsOf(history.steps[at])} ` +
         `steps; accuracy of the batch ${percent(history.train[at])} under the training solver, ` +
         `${percent(history.test[at])} under the test solver. ${honest.textContent}`,
     );
@@ -179,7 +180,7 @@ function start(model, shell) {
   function showNumbers({ solver, testSolver }, history, at, { threshold }) {
     const seen = history.failed.slice(0, at + 1);
     const count = seen.reduce((n, failed) => n + failed, 0);
-    iterationFigure.show(`${iteration}`, `of ${history.iterations.at(-1)}`);
+    iterationFigure.show(thousands(iteration), `of ${thousands(history.iterations.at(-1))}`);
     stepFigure.show(stepsOf(history.steps[at]), `h = ${history.steps[at].toFixed(4)}`);
     trainFigure.show(percent(history.train[at]), solver);
     testFigure.show(percent(history.test[at]), testSolver);
@@ -199,7 +200,7 @@ function start(model, shell) {
       const ends = stepsOf(other.steps.at(-1));
       honest.textContent =
         `With these constants the step would have left the recorded one at iteration ` +
-        `${history.iterations[other.departs]}. Up to there this is exact. Beyond, the weights ` +
+        `${thousands(history.iterations[other.departs])}. Up to there this is exact. Beyond, the weights ` +
         `would have been trained with other steps and given other accuracies: the dashed line ` +
         `(${other.failed} failed checks, ${ends} steps at the end) only shows the rule on the ` +
         `recorded ones.`;

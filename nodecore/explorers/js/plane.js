@@ -114,7 +114,7 @@ function ticks(a, b) {
 }
 
 function formatTick(value) {
-  return String(Number(value.toPrecision(6))).replace("-", "−");
+  return value.toLocaleString("en-GB", { maximumSignificantDigits: 6 }).replace("-", "−");
 }
 
 // --- trajectories -------------------------------------------------------------------------------
