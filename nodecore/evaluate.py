@@ -79,7 +79,7 @@ def solve_setting(field: nn.Module, x: Tensor, setting: TestSetting, T: float = 
                 atol=setting.rtol,
                 t=(0.0, T),
                 instance_axes=2 if setting.per_sample else 1,
-                backend="auto" if dtype == torch.float32 and not setting.per_sample else "torch",
+                backend="auto" if dtype == torch.float32 else "torch",
             )
         except SolveError as error:
             if bool((failed & error.members).any()):

@@ -223,18 +223,20 @@ def prepare_fused(
     n_steps: int | None = None,
     step_size: float | Tensor | None = None,
     rtol: float | Tensor | None = None,
+    per_sample: bool = False,
     t: tuple[float, float] = (0.0, 1.0),
 ) -> kernels.FusedSolve:
     """The fused kernel set up for many solves of states like z0 (members, batch, dim).
 
     What a training loop repeats without checking it anew. Give `n_steps`, `step_size`, or `rtol`
-    (atol is the same). Steps and errors as in solve_fixed and solve_adaptive.
+    (atol is the same; with `per_sample` each sample steps by itself). Steps and errors as in
+    solve_fixed and solve_adaptive.
     """
     tableau = get_tableau(solver)
     layers, arrays = f.block_layers(), tableau_arrays(tableau)
     if rtol is not None:
         _check_adaptive(tableau, rtol, rtol, z0, 1, None, MAX_STEPS)
-        control = _step_control(tableau, rtol, rtol, t)
+        control = _step_control(tableau, rtol, rtol, t, per_sample=per_sample)
         return kernels.FusedAdaptive(z0, layers, *arrays, control, positions=f.positions)
     steps = _fused_steps(_plan_steps(n_steps, step_size, t, z0), z0)
     return kernels.FusedSolve(z0, layers, *arrays, *steps, positions=f.positions)
@@ -339,7 +341,7 @@ def solve_adaptive(
     2: one for each sample. Times, counts and errors then have the shape of these axes. rtol and
     atol may then be tensors (members,), a tolerance for each entry of z0's first axis.
 
-    backend: as for `solve_fixed`; the fused kernel serves instance_axes = 1.
+    backend: as for `solve_fixed`; the fused kernel serves instance_axes = 1 and 2.
 
     Raises ValueError for a bad argument, SolveError when a step underflows, the state is not finite
     or max_steps are not enough.
@@ -347,13 +349,13 @@ def solve_adaptive(
     tableau = get_tableau(solver)
     check_state(z0)
     _check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps)
-    control = _step_control(tableau, rtol, atol, t, first_step, max_steps)
+    control = _step_control(tableau, rtol, atol, t, first_step, max_steps, instance_axes == 2)
     if choose_adaptive_backend(f, z0, tableau, instance_axes, path, backend) == "fused":
         return _adapt_fused(f, z0, tableau, control)
     return _adapt(f, z0, tableau, control, instance_axes, path)
 
 
-def _step_control(tableau, rtol, atol, t, first_step=None, max_steps=MAX_STEPS):
+def _step_control(tableau, rtol, atol, t, first_step=None, max_steps=MAX_STEPS, per_sample=False):
     return kernels.StepControl(
         b_error=np.array(tableau.b_error),
         same_as_last=tableau.first_same_as_last,
@@ -367,6 +369,7 @@ def _step_control(tableau, rtol, atol, t, first_step=None, max_steps=MAX_STEPS):
         min_factor=MIN_FACTOR,
         max_factor=MAX_FACTOR,
         max_steps=max_steps,
+        per_sample=per_sample,
     )
 
 
@@ -450,12 +453,12 @@ def choose_adaptive_backend(
     backend = resolve_backend(backend)
     if backend == "torch":
         return "torch"
-    if instance_axes != 1 or not _kernel_estimates(tableau):
+    if instance_axes not in (1, 2) or not _kernel_estimates(tableau):
         if backend == "fused":
             raise ValueError(
-                f"backend = 'fused' serves steps of each member's own (instance_axes = 1; got "
-                f"{instance_axes}) and methods whose error estimate needs no stage of its own; "
-                "use backend='torch'"
+                "backend = 'fused' serves steps of each member's own or of each sample's "
+                f"(instance_axes = 1 or 2; got {instance_axes}) and methods whose error estimate "
+                "needs no stage of its own; use backend='torch'"
             )
         return "torch"
     return choose_backend(f, z0, path, backend)
@@ -474,13 +477,14 @@ def _adapt_fused(f, z0, tableau, control):
     check_walk(walk)
     n_steps = walk.n_steps
     most = int(n_steps.max())
-    hs = torch.cat([torch.full((len(z), 1), control.t0), walk.step_sizes[:, :most]], 1)
-    arrived = torch.arange(most + 1) >= n_steps[:, None]
+    start = torch.full((*n_steps.shape, 1), control.t0)
+    times = torch.cat([start, walk.step_sizes[..., :most]], -1).cumsum(-1)
+    arrived = torch.arange(most + 1) >= n_steps[..., None]
     return Solution(
         z,
-        ts=torch.where(arrived, control.t1, hs.cumsum(1)),
+        ts=torch.where(arrived, control.t1, times),
         nfe=walk.nfe,
-        n_accepted=n_steps,
+        n_accepted=n_steps - walk.rejected if control.per_sample else n_steps,
         n_rejected=walk.rejected,
         backend="fused",
     )
@@ -493,7 +497,7 @@ def check_walk(walk: kernels.FusedAdaptive) -> None:
     failed = walk.state > 0
     end = int(walk.state[failed][0])  # the others may have failed otherwise
     at_fault = walk.state == end
-    max_steps = walk.step_sizes.shape[1]
+    max_steps = walk.step_sizes.shape[-1]
     message = _why_it_ended(kernels.ENDS[end], walk.time[at_fault], walk.step[at_fault], max_steps)
     raise SolveError(message, failed)
 

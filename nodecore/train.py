@@ -18,7 +18,7 @@ from tqdm import tqdm
 from nodecore.adapt import Controller, get_controller
 from nodecore.adaption import Adaption, ToleranceAdaption
 from nodecore.datasets import DATASETS
-from nodecore.kernels import classify_fused
+from nodecore.kernels import FusedAdaptive, classify_fused
 from nodecore.protocols import Protocol
 from nodecore.seeding import make_generator
 from nodecore.solve import (
@@ -280,7 +280,7 @@ class _Ensemble:
         self.n_accepted, self.backend_used = solution.n_accepted, solution.backend
         return solution.z
 
-    def count(self, solution):
+    def count(self, solution: Solution | FusedAdaptive) -> None:
         """Add the evaluations of each member; those of its samples count as their mean."""
         nfe = solution.nfe
         if isinstance(nfe, Tensor) and nfe.dim() > 1:
@@ -367,7 +367,7 @@ class _FusedStep:
         except SolveError as error:
             ensemble.retire(error.members)
             return self._forward(tensors)
-        ensemble.nfe += self.solve.nfe
+        ensemble.count(self.solve)
         ensemble.n_accepted = self.solve.n_steps
         return z
 
@@ -375,6 +375,7 @@ class _FusedStep:
         ensemble, span = self.ensemble, (0.0, self.ensemble.protocol.T)
         self.steps = ensemble.steps
         how = {"step_size" if ensemble.rtol is None else "rtol": self.steps}
+        how |= {"per_sample": ensemble.instance_axes == 2}
         self.solve = prepare_fused(ensemble.field, x, ensemble.tableau, t=span, **how)
         self.tape = None  # its memory serves the new one
         self.tape = self.solve.tape()

@@ -91,10 +91,11 @@ class Problem:
         tableau="rk4",
         tolerance=1e-3,
         steepness=1.0,
+        per_sample=False,
     ):
         g = torch.Generator().manual_seed(seed)
         self.positions, self.window, self.tableau = positions, window, TABLEAUS[tableau]
-        self.tolerance = tolerance
+        self.tolerance, self.per_sample = tolerance, per_sample
 
         def normal(*shape, scale=1.0):
             return scale * torch.randn(shape, generator=g)
@@ -131,7 +132,7 @@ class Problem:
         return solve_fused(z0, layers, *self.tableau, self.n_steps, self.step_sizes, self.positions)
 
     def adaptive(self, z0, *p):
-        """In steps of each member's own, which then are those of the other solves."""
+        """In steps of each member's or sample's own, which then are those of the other solves."""
         layers = (
             BlockLayer(p[0], p[1]),
             BlockLayer(p[2], p[3], self.window),
@@ -153,12 +154,14 @@ class Problem:
             min_factor=0.2,
             max_factor=10.0,
             max_steps=200,
+            per_sample=self.per_sample,
         )
         a, b = a[:stages, :stages], b[:stages]
         z, self.walk = solve_fused_adaptive(z0, layers, a, b, control, self.positions)
         self.n_steps = self.walk.n_steps.clamp(min=1)
-        self.step_sizes = self.walk.step_sizes[:, : max(self.n_steps)].clone()
-        self.step_sizes[torch.arange(max(self.n_steps)) >= self.walk.n_steps[:, None]] = 0.0
+        most = int(self.n_steps.max())
+        self.step_sizes = self.walk.step_sizes[..., :most].clone()
+        self.step_sizes[torch.arange(most) >= self.walk.n_steps[..., None]] = 0.0
         return z
 
     def reference(self, z0, *p, slope_from=0.0):
@@ -180,7 +183,8 @@ class Problem:
 
         z = z0
         for step in range(int(self.n_steps.max())):
-            h = self.step_sizes[:, step].to(z.dtype)[:, None, None]
+            h = self.step_sizes[..., step].to(z.dtype)
+            h = h.view(*h.shape, *[1] * (z.dim() - h.dim()))
             k = []
             for i in range(len(b)):
                 k.append(field(z + h * sum((a[i, j] * k[j] for j in range(i) if a[i, j]), 0 * z)))
@@ -382,16 +386,19 @@ ADAPTIVE = [
 @needs_kernel
 @pytest.mark.parametrize("sizes", ADAPTIVE, ids=str)
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-5])
-def test_adaptive_steps_are_as_good_as_torchs_through_the_same_steps(sizes, tolerance):
-    problem = Problem(tolerance=tolerance, **sizes)
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_adaptive_steps_are_as_good_as_torchs_through_the_same_steps(sizes, tolerance, per_sample):
+    problem = Problem(tolerance=tolerance, per_sample=per_sample, **sizes)
     problem.assert_as_good_as_torch(solve=problem.adaptive)
-    assert problem.walk.state.tolist() == [0] * len(problem.z0)
-    torch.testing.assert_close(problem.step_sizes.sum(1), torch.ones(len(problem.z0)).double())
-    assert tolerance > 1e-5 or bool((problem.walk.rejected > 0).all())
+    shape = problem.z0.shape[: 2 if per_sample else 1]
+    assert problem.walk.state.shape == shape and not problem.walk.state.any()
+    torch.testing.assert_close(problem.step_sizes.sum(-1), torch.ones(shape).double())
+    rejected = problem.walk.rejected.reshape(len(problem.z0), -1)
+    assert tolerance > 1e-5 or bool((rejected > 0).any(1).all())
 
 
 @needs_kernel
-@pytest.mark.parametrize("sizes", ADAPTIVE[::2], ids=str)
+@pytest.mark.parametrize("sizes", [*ADAPTIVE[::2], {**ADAPTIVE[2], "per_sample": True}], ids=str)
 def test_the_bits_of_adaptive_steps_depend_on_nothing_else(monkeypatch, sizes):
     def run():
         problem = Problem(tolerance=1e-5, **sizes)
@@ -402,7 +409,7 @@ def test_the_bits_of_adaptive_steps_depend_on_nothing_else(monkeypatch, sizes):
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         runs.append(run())
-    assert max(runs[0][-3].shape) > 4
+    assert runs[0][-3].shape[-1] > 4
     monkeypatch.setattr(fused.FusedAdaptive, "FIRST_STEPS", 1)  # the tape has to grow
     runs.append(run())
     monkeypatch.setattr(fused, "HIDDEN_BYTES", 0)
@@ -429,6 +436,23 @@ def test_an_adaptive_member_that_fails_leaves_the_others_alone(bad, end):
     for name in ("nfe", "n_steps", "rejected", "time"):
         ours, its = (getattr(p.walk, name)[[0, 2]] for p in (clean, poisoned))
         assert torch.equal(ours, its), name
+
+
+@needs_kernel
+@pytest.mark.parametrize("tableau", ["fehlberg21", "dopri5"])
+def test_a_sample_that_fails_leaves_the_others_alone(tableau):
+    sizes = {"members": 2, "batch": 50, "tableau": tableau, "per_sample": True}
+    clean, poisoned = Problem(**sizes), Problem(**sizes)
+    poisoned.z0[1, 7] = float("nan")
+    others = torch.ones(2, 50, dtype=bool)
+    others[1, 7] = False
+    ends = [p.results(p.adaptive) for p in (clean, poisoned)]
+    assert fused.ENDS[poisoned.walk.state[1, 7]] == "not finite"
+    assert not poisoned.walk.state[others].any()
+    assert_identical(*[[z[others], dz0[others]] for z, dz0, *_ in ends])
+    assert_identical(*[[g[0] for g in gradients] for _, _, *gradients in ends])
+    for name in ("nfe", "n_steps", "rejected", "time"):
+        assert_identical(*[[getattr(p.walk, name)[others]] for p in (clean, poisoned)])
 
 
 @needs_kernel

@@ -288,11 +288,14 @@ def test_adaptive_training_counts_each_members_own_evaluations(backend):
     assert together.backend == backend
 
 
-def test_each_sample_may_train_with_steps_of_its_own():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_sample_may_train_with_steps_of_its_own(backend):
     """Against a loop that solves every sample by itself; its evaluations count as their mean."""
     protocol = replace(TINY_MLP, iterations=3, optimiser="sgd", learning_rate=0.5)
     seeds, rtol, split = [3, 8], 1e-2, protocol.load()[0]
-    trained = train(protocol, "bosh3", seeds, rtol=rtol, per_sample=True, **QUIET)
+    how = {"rtol": rtol, "per_sample": True, "backend": backend}
+    trained = train(protocol, "bosh3", seeds, **how, **QUIET)
+    assert trained.backend == backend
     for m, seed in enumerate(seeds):
         field, head = make_model(protocol, [seed])
         optimiser = torch.optim.SGD([*field.parameters(), *head.parameters()], lr=0.5)
@@ -338,10 +341,14 @@ def poison(monkeypatch, value, member=1):
         {"solver": "euler", "n_steps": 4},
         {"solver": "dopri5", "rtol": 1e-2, "backend": "torch"},
         {"solver": "dopri5", "rtol": 1e-2},
+        {"solver": "dopri5", "rtol": 1e-2, "per_sample": True, "backend": "torch"},
         {"solver": "dopri5", "rtol": 1e-2, "per_sample": True},
         {"solver": "euler", "controller": Algorithm1(every=3)},
     ],
-    ids=["fixed", "fixed fused", "adaptive", "adaptive fused", "per sample", "adapted"],
+    ids=[
+        *("fixed", "fixed fused", "adaptive", "adaptive fused"),
+        *("per sample", "per sample fused", "adapted"),
+    ],
 )
 def test_a_member_that_diverges_is_marked_and_leaves_the_others_alone(monkeypatch, how, value):
     protocol = replace(TINY_MLP, iterations=8)
@@ -382,6 +389,7 @@ def test_the_iteration_of_a_late_divergence_is_recorded(monkeypatch, how):
         {"solver": "rk4", "controller": Algorithm1(every=2)},
         {"solver": "fehlberg21", "rtol": 1e-3},
         {"solver": "dopri5", "rtol": 1e-3},
+        {"solver": "fehlberg21", "rtol": 1e-2, "per_sample": True},
     ],
     ids=str,
 )
@@ -447,11 +455,6 @@ def test_the_digest_changes_with_every_value():
         (
             {"n_steps": None, "solver": "dopri5", "controller": Algorithm1(), "per_sample": True},
             "per_sample = True needs",
-        ),
-        (
-            {"n_steps": None, "rtol": 1e-3, "solver": "dopri5", "per_sample": True}
-            | {"backend": "fused"},
-            "instance_axes = 1; got 2",
         ),
         (
             {"n_steps": None, "controller": Algorithm1(test_solver="rk5")},

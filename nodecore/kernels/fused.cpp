@@ -16,7 +16,9 @@
 //     block of rows x block of units, in registers
 //
 // An error estimate is one norm over the whole batch of a member: there the loop over steps lies
-// outside that over the tiles, and members alone are shared out between threads.
+// outside that over the tiles, and members alone are shared out between threads. Where each sample
+// has a norm and steps of its own, the samples of a tile try their steps side by side; one that was
+// rejected, or has arrived, takes a step of size 0.
 //
 // Arrays of a tile are [position][sample][channel]: a row is one sample at one position, and hidden
 // channels are padded with zeros to whole SIMD vectors. Gradients of the weights are summed per
@@ -33,10 +35,11 @@
 // What the caller hands over. Arrays are dense, members first; mirrored field by field in Python.
 extern "C" struct Problem {
     int64_t members, batch, positions, channels, width1, width2, window, stages, most_steps,
-        threads, tape_steps, keep_hidden;
+        threads, tape_steps, keep_hidden, per_sample;
     const double *a, *b;      // (stages, stages), (stages)
-    int64_t *n_steps;         // (members), at most most_steps each
-    double *step_sizes;       // (members, most_steps)
+    // One row for each member, or with per_sample for each sample, (members, batch):
+    int64_t *n_steps;         // at most most_steps each
+    double *step_sizes;       // (..., most_steps)
     const float *w1, *b1;     // (members, channels, width1), (members, width1)
     const float *w2, *b2;     // (members, window * width1, width2), ...
     const float *w3, *b3;     // (members, width2, channels), ...
@@ -47,14 +50,15 @@ extern "C" struct Problem {
     float *grad_z0, *grad_w1, *grad_b1, *grad_w2, *grad_b2, *grad_w3, *grad_b3;
 };
 
-// What an adaptive solve needs besides, and what it reports. It writes n_steps and step_sizes too.
+// What an adaptive solve needs besides, and what it reports, a number for each row of n_steps and
+// step_sizes. It writes these, too; with per_sample n_steps counts the rejected steps of size 0.
 extern "C" struct Adaptive {
     int64_t same_as_last; // whether a stage after the others is the first one of the next step
     double t0, t1, first_step, exponent, safety, min_factor, max_factor;
     const double *rtol, *atol;       // (members)
     const double *b_error;           // (stages + same_as_last)
-    int64_t *nfe, *rejected, *state; // (members), `state` one of End
-    double *time, *step;             // (members), where and with which step it ended
+    int64_t *nfe, *rejected, *state; // `state` one of End
+    double *time, *step;             // where and with which step it ended
 };
 
 namespace {
@@ -383,6 +387,7 @@ class Tile {
     int64_t member_, first_, real_;
     float *tape_;                    // [step][stage][state | second hidden map]
     float *z_, *z_new_, *k_, *zero_; // of a walk: states and slopes
+    float *sizes_ = nullptr; // of each sample's own step, like a state; the others then count as 1
 
   public:
     Tile(const Problem &q, const Shape &s, const Member &w, const Scratch &x, int64_t member,
@@ -393,10 +398,13 @@ class Tile {
 
     // Scratch that a walk or the backward pass takes from the arena for itself.
     static int64_t floats(const Shape &s) { return (s.stages + 5) * (s.state() + 16); }
+    int64_t samples() const { return real_; }
+    int64_t row(int64_t sample) const { return member_ * q_.batch + first_ + sample; }
 
     // The first state of a walk.
     void start(Arena &arena) {
         const int64_t n = s_.state();
+        if (q_.per_sample) sizes_ = arena.take(n);
         z_ = arena.take(n), z_new_ = arena.take(n), zero_ = arena.take_zeros(n);
         k_ = arena.take((s_.stages + 1) * n);
         gather(q_.z0, z_);
@@ -418,15 +426,26 @@ class Tile {
         evaluate(step, i, z_, row_of_a(h, i), k_ + i * s_.state());
     }
 
-    // A step of size h whose first slope is known; returns the sum of squares of its scaled error.
-    double attempt(int64_t step, double h, const Adaptive &c) {
+    // What a norm is made of: a sum of squares over the tile, or one for each sample.
+    struct OverTile {
+        double sum = 0;
+        void operator()(int64_t, float value) { sum += value * value; }
+    };
+    struct OverSamples {
+        std::vector<double> sums;
+        explicit OverSamples(int64_t samples) : sums(samples) {}
+        void operator()(int64_t sample, float value) { sums[sample] += double(value) * value; }
+    };
+
+    // A step of size h whose first slope is known; adds the squares of its scaled error to `sum`.
+    template <class Sum> void attempt(int64_t step, double h, const Adaptive &c, Sum &sum) {
         const int64_t n = s_.state();
         for (int64_t i = 1; i < s_.stages; ++i) stage(step, h, i);
-        combine(z_new_, z_, n, row_of_b(h), k_);
+        advance(z_new_, z_, row_of_b(h));
         if (c.same_as_last) evaluate(step + 1, 0, z_new_, {}, k_ + s_.stages * n);
         float *error = x_.stage;
-        combine(error, zero_, n, scaled(h, c.b_error, s_.stages + c.same_as_last), k_);
-        return sum_of_squares([&](int64_t i) {
+        advance(error, zero_, scaled(h, c.b_error, s_.stages + c.same_as_last));
+        add_squares(sum, [&](int64_t i) {
             return error[i] / scale(c, std::max(std::abs(z_[i]), std::abs(z_new_[i])));
         });
     }
@@ -435,20 +454,45 @@ class Tile {
         if (c.same_as_last) std::copy_n(k_ + s_.stages * s_.state(), s_.state(), k_);
     }
 
-    // For the first step size: sums of squares of the scaled state, slope, and change of slope over
-    // an Euler step of size h.
-    double size_of_state(const Adaptive &c) const {
-        return sum_of_squares([&](int64_t i) { return z_[i] / scale(c, std::abs(z_[i])); });
+    // For the first step size: squares of the scaled state, slope, and change of slope over an
+    // Euler step of size h.
+    template <class Sum> void size_of_state(const Adaptive &c, Sum &sum) const {
+        add_squares(sum, [&](int64_t i) { return z_[i] / scale(c, std::abs(z_[i])); });
     }
-    double size_of_slope(const Adaptive &c) const {
-        return sum_of_squares([&](int64_t i) { return k_[i] / scale(c, std::abs(z_[i])); });
+    template <class Sum> void size_of_slope(const Adaptive &c, Sum &sum) const {
+        add_squares(sum, [&](int64_t i) { return k_[i] / scale(c, std::abs(z_[i])); });
     }
-    double change_of_slope(double h, const Adaptive &c) {
+    template <class Sum> void change_of_slope(double h, const Adaptive &c, Sum &sum) {
         float *change = k_ + s_.state();
-        combine(x_.stage, z_, s_.state(), {float(h)}, k_);
+        advance(x_.stage, z_, {float(h)});
         field(x_.stage, change, nullptr);
-        return sum_of_squares(
-            [&](int64_t i) { return (change[i] - k_[i]) / scale(c, std::abs(z_[i])); });
+        add_squares(sum,
+                    [&](int64_t i) { return (change[i] - k_[i]) / scale(c, std::abs(z_[i])); });
+    }
+
+    // Lets each sample take a step of its own size; those that pad the tile go with the last one.
+    template <class Size> void size_samples(Size size) {
+        for_rows([&](int64_t sample, int64_t row) {
+            std::fill_n(sizes_ + row * s_.channels, s_.channels, float(size(sample)));
+        });
+    }
+    // Leaves the samples that did not accept the step where they were, on the tape as well.
+    void accept(const std::vector<char> &accepted, int64_t step, const Adaptive &c) {
+        const int64_t n = s_.state(), width = s_.width2;
+        const bool tape = c.same_as_last && taped(step + 1);
+        for_rows([&](int64_t sample, int64_t row) {
+            const int64_t at = row * s_.channels;
+            if (accepted[sample]) {
+                std::copy_n(z_new_ + at, s_.channels, z_ + at);
+                if (c.same_as_last) std::copy_n(k_ + s_.stages * n + at, s_.channels, k_ + at);
+            } else if (tape) {
+                const float *before = evaluation(step, 0);
+                float *after = evaluation(step + 1, 0);
+                std::copy_n(before + at, s_.channels, after + at);
+                if (s_.keep_hidden)
+                    std::copy_n(before + n + row * width, width, after + n + row * width);
+            }
+        });
     }
 
     // The adjoint of `forward`, stage by stage. With u_j the gradient of stage j's argument:
@@ -457,17 +501,21 @@ class Tile {
         const int64_t n = s_.state(), stages = s_.stages;
         float *lambda = arena.take(n), *g = arena.take(n), *u = arena.take(stages * n);
         float *sum_g = arena.take_zeros(n), *zero = arena.take_zeros(n);
+        if (q_.per_sample) sizes_ = arena.take(n);
         gather(q_.grad_z1, lambda);
         drop_padding(lambda);
         std::vector<float> ones(stages, 1.f);
         std::memset(u, 0, stages * n * sizeof(float));
-        for (int64_t step = q_.n_steps[member_] - 1; step >= 0; --step) {
+        for (int64_t step = n_steps() - 1; step >= 0; --step) {
+            if (sizes_) size_samples([&](int64_t sample) { return size(row(sample), step); });
             for (int64_t i = stages - 1; i >= 0; --i) {
                 std::vector<float> column(stages, 0.f);
                 for (int64_t j = i + 1; j < stages; ++j)
                     column[j] = float(h(step) * q_.a[j * stages + i]);
                 combine(g, zero, n, column, u);
                 combine(g, g, n, {float(h(step) * q_.b[i])}, lambda);
+                if (sizes_)
+                    for (int64_t j = 0; j < n; j += LANES) store(g + j, load(g + j) * load(sizes_ + j));
                 combine(sum_g, sum_g, n, {1.f}, g);
                 const float *y = evaluation(step, i);
                 const float *hidden2 = s_.keep_hidden ? y + n : nullptr;
@@ -482,7 +530,14 @@ class Tile {
     }
 
   private:
-    double h(int64_t step) const { return q_.step_sizes[member_ * q_.most_steps + step]; }
+    double size(int64_t row, int64_t step) const {
+        return q_.step_sizes[row * q_.most_steps + step];
+    }
+    double h(int64_t step) const { return q_.per_sample ? 1 : size(member_, step); }
+    int64_t n_steps() const {
+        if (!q_.per_sample) return q_.n_steps[member_];
+        return *std::max_element(q_.n_steps + row(0), q_.n_steps + row(real_));
+    }
     bool taped(int64_t step) const { return tape_ && step < q_.tape_steps; }
     float *evaluation(int64_t step, int64_t stage) const {
         return tape_ + (step * s_.stages + stage) * s_.evaluation();
@@ -491,8 +546,16 @@ class Tile {
     void evaluate(int64_t step, int64_t i, const float *z, const std::vector<float> &coefficients,
                   float *k) {
         float *y = taped(step) ? evaluation(step, i) : x_.stage;
-        combine(y, z, s_.state(), coefficients, k_);
+        advance(y, z, coefficients);
         field(y, k, taped(step) && s_.keep_hidden ? y + s_.state() : nullptr);
+    }
+    // out = z + sum of coefficients times slopes, times each sample's own step where it has one
+    void advance(float *out, const float *z, const std::vector<float> &coefficient) const {
+        const int64_t n = s_.state();
+        if (!sizes_) return combine(out, z, n, coefficient, k_);
+        combine(out, zero_, n, coefficient, k_);
+        for (int64_t i = 0; i < n; i += LANES)
+            store(out + i, load(z + i) + load(sizes_ + i) * load(out + i));
     }
     static std::vector<float> scaled(double h, const double *coefficients, int64_t count) {
         std::vector<float> row(count);
@@ -508,15 +571,16 @@ class Tile {
         return float(c.atol[member_]) + float(c.rtol[member_]) * size;
     }
     // Over the samples that are there; v(i) is a number of the tile's array of states.
-    template <class F> double sum_of_squares(F v) const {
-        double sum = 0;
+    template <class Sum, class F> void add_squares(Sum &sum, F v) const {
         for (int64_t p = 0; p < s_.positions; ++p)
-            for (int64_t i = p * s_.samples * s_.channels, end = i + real_ * s_.channels; i < end;
-                 ++i) {
-                const float value = v(i);
-                sum += value * value;
-            }
-        return sum;
+            for (int64_t s = 0, i = p * s_.samples * s_.channels; s < real_; ++s)
+                for (int64_t c = 0; c < s_.channels; ++c, ++i) sum(s, v(i));
+    }
+    // f(sample, row of the arrays); samples that pad the tile count as its last one.
+    template <class F> void for_rows(F f) const {
+        for (int64_t p = 0; p < s_.positions; ++p)
+            for (int64_t s = 0; s < s_.samples; ++s)
+                f(std::min(s, real_ - 1), p * s_.samples + s);
     }
     float *at(float *ring, int64_t position, int64_t width) const {
         return ring + position % s_.ring * s_.samples * width;
@@ -663,6 +727,24 @@ class Tile {
 
 enum End : int64_t { ARRIVED, UNDERFLOWN, NOT_FINITE, SPENT };
 
+// How much longer the next step is; an accepted step is never followed by a shorter one.
+double factor(const Adaptive &c, double error, bool accept) {
+    const double wanted = c.safety * std::pow(std::max(error, 1e-10), c.exponent);
+    return std::min(std::max(wanted, accept ? 1.0 : c.min_factor), c.max_factor);
+}
+
+// The first step: Hairer, Norsett, Wanner (1993), p. 169, as in initial_step_size. From the norms of
+// state and slope a short one, and from how the slope changes over that the step itself.
+double short_step(double d0, double d1) {
+    return d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
+}
+double longer_step(const Adaptive &c, double h0, double d1, double d2) {
+    const double largest = d1 >= d2 ? d1 : d2; // NaN passes through, here and below
+    const double h1 = largest <= 1e-15 ? std::max(1e-6, h0 * 1e-3)
+                                       : std::pow(0.01 / largest, -c.exponent);
+    return std::min(h1, 100 * h0);
+}
+
 // The adaptive solve of one member. The rule is that of solve_adaptive, line by line.
 class Walk {
     const Problem &q_;
@@ -687,7 +769,8 @@ class Walk {
             if (time + h <= time) end = UNDERFLOWN;
             else if (accepted + rejected >= q_.most_steps) end = SPENT;
             if (end) break;
-            const double error = norm([&](Tile &tile) { return tile.attempt(accepted, h, c_); });
+            const double error =
+                norm([&](Tile &tile, auto &sum) { tile.attempt(accepted, h, c_, sum); });
             nfe += q_.stages - 1 + c_.same_as_last;
             if (!std::isfinite(error)) {
                 end = NOT_FINITE;
@@ -706,9 +789,7 @@ class Walk {
             } else {
                 ++rejected;
             }
-            const double factor = c_.safety * std::pow(std::max(error, 1e-10), c_.exponent);
-            // An accepted step is never followed by a shorter one.
-            h *= std::min(std::max(factor, accept ? 1.0 : c_.min_factor), c_.max_factor);
+            h *= factor(c_, error, accept);
         }
         for (const Tile &tile : tiles_) tile.finish();
         q_.n_steps[member_] = accepted, c_.rejected[member_] = rejected, c_.nfe[member_] = nfe;
@@ -717,22 +798,111 @@ class Walk {
 
   private:
     // The root mean square over the member's batch; tiles are added in order.
-    template <class F> double norm(F sum_of_squares) {
+    template <class F> double norm(F add_squares) {
         double sum = 0;
-        for (Tile &tile : tiles_) sum += sum_of_squares(tile);
+        for (Tile &tile : tiles_) {
+            Tile::OverTile over;
+            add_squares(tile, over);
+            sum += over.sum;
+        }
         return std::sqrt(sum / double(q_.batch * q_.positions * q_.channels));
     }
 
-    // Hairer, Norsett, Wanner (1993), p. 169, as in initial_step_size.
     double first_step() {
-        const double d0 = norm([&](Tile &tile) { return tile.size_of_state(c_); });
-        const double d1 = norm([&](Tile &tile) { return tile.size_of_slope(c_); });
-        const double h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
-        const double d2 = norm([&](Tile &tile) { return tile.change_of_slope(h0, c_); }) / h0;
-        const double largest = d1 >= d2 ? d1 : d2; // NaN passes through, here and below
-        const double h1 = largest <= 1e-15 ? std::max(1e-6, h0 * 1e-3)
-                                           : std::pow(0.01 / largest, -c_.exponent);
-        return std::min(h1, 100 * h0);
+        const double d0 = norm([&](Tile &tile, auto &sum) { tile.size_of_state(c_, sum); });
+        const double d1 = norm([&](Tile &tile, auto &sum) { tile.size_of_slope(c_, sum); });
+        const double h0 = short_step(d0, d1);
+        const double d2 = norm([&](Tile &tile, auto &sum) { tile.change_of_slope(h0, c_, sum); });
+        return longer_step(c_, h0, d1, d2 / h0);
+    }
+};
+
+// The adaptive solve of one tile whose samples step by themselves, by the same rule.
+class SampleWalk {
+    const Problem &q_;
+    const Adaptive &c_;
+    Tile tile_;
+    const int64_t n_;
+    std::vector<double> time_, h_, tried_; // `tried_`: the step, 0 where there is none to take
+    std::vector<char> accepted_;
+
+  public:
+    SampleWalk(const Problem &q, const Adaptive &c, const Tile &tile)
+        : q_(q), c_(c), tile_(tile), n_(tile.samples()), time_(n_, c.t0), h_(n_, c.first_step),
+          tried_(n_), accepted_(n_) {}
+
+    void run(Arena &arena) {
+        tile_.start(arena), tile_.size_samples([](int64_t) { return 0.0; });
+        tile_.stage(0, 0, 0);
+        for (int64_t s = 0; s < n_; ++s)
+            report(q_.n_steps, s) = report(c_.rejected, s) = 0, report(c_.state, s) = ARRIVED,
+            report(c_.nfe, s) = c_.first_step == 0 ? 2 : 1;
+        if (c_.first_step == 0) first_steps();
+        for (int64_t step = 0; choose(step); ++step) {
+            tile_.size_samples([&](int64_t s) { return tried_[s]; });
+            const std::vector<double> error =
+                norms([&](auto &sum) { tile_.attempt(step, 1, c_, sum); });
+            for (int64_t s = 0; s < n_; ++s) judge(s, step, error[s]);
+            tile_.accept(accepted_, step, c_);
+            if (!c_.same_as_last) tile_.stage(step + 1, 1, 0);
+        }
+        tile_.finish();
+        for (int64_t s = 0; s < n_; ++s) report(c_.time, s) = time_[s], report(c_.step, s) = h_[s];
+    }
+
+  private:
+    template <class T> T &report(T *rows, int64_t sample) const {
+        return rows[tile_.row(sample)];
+    }
+    bool active(int64_t s) const { return time_[s] < c_.t1 && report(c_.state, s) == ARRIVED; }
+
+    // The steps to try next; false where no sample has any.
+    bool choose(int64_t step) {
+        for (int64_t s = 0; s < n_; ++s) {
+            if (!active(s)) continue;
+            h_[s] = std::min(h_[s], c_.t1 - time_[s]);
+            if (time_[s] + h_[s] <= time_[s]) report(c_.state, s) = UNDERFLOWN;
+            else if (step >= q_.most_steps) report(c_.state, s) = SPENT;
+        }
+        bool any = false;
+        for (int64_t s = 0; s < n_; ++s) tried_[s] = active(s) ? any = true, h_[s] : 0;
+        return any;
+    }
+
+    void judge(int64_t s, int64_t step, double error) {
+        accepted_[s] = tried_[s] > 0 && error <= 1;
+        double &size = q_.step_sizes[tile_.row(s) * q_.most_steps + step];
+        size = accepted_[s] ? tried_[s] : 0;
+        if (tried_[s] == 0) return;
+        report(q_.n_steps, s) = step + 1, report(c_.nfe, s) += q_.stages - 1 + c_.same_as_last;
+        if (!std::isfinite(error)) {
+            report(c_.state, s) = NOT_FINITE;
+            return;
+        }
+        if (accepted_[s]) {
+            time_[s] = h_[s] >= c_.t1 - time_[s] ? c_.t1 : time_[s] + h_[s];
+            report(c_.nfe, s) += !c_.same_as_last && time_[s] < c_.t1;
+        } else {
+            ++report(c_.rejected, s);
+        }
+        h_[s] *= factor(c_, error, accepted_[s]);
+    }
+
+    void first_steps() {
+        const auto d0 = norms([&](auto &sum) { tile_.size_of_state(c_, sum); });
+        const auto d1 = norms([&](auto &sum) { tile_.size_of_slope(c_, sum); });
+        for (int64_t s = 0; s < n_; ++s) h_[s] = short_step(d0[s], d1[s]);
+        tile_.size_samples([&](int64_t s) { return h_[s]; });
+        const auto d2 = norms([&](auto &sum) { tile_.change_of_slope(1, c_, sum); });
+        for (int64_t s = 0; s < n_; ++s) h_[s] = longer_step(c_, h_[s], d1[s], d2[s] / h_[s]);
+    }
+
+    // The root mean square of each sample.
+    template <class F> std::vector<double> norms(F add_squares) {
+        Tile::OverSamples over(n_);
+        add_squares(over);
+        for (double &sum : over.sums) sum = std::sqrt(sum / double(q_.positions * q_.channels));
+        return over.sums;
     }
 };
 
@@ -760,10 +930,20 @@ class Call {
 
     void forward(const Adaptive &c) {
         prepare(false, 0);
+        if (q_.per_sample) return sample_walks(c);
         in_parallel(q_.members, [&](int64_t m) {
             Arena &arena = reserved(s_.tiles);
             const Scratch scratch(s_, members_[m], arena);
             Walk(q_, c, s_, members_[m], scratch, m).run(arena);
+        });
+    }
+
+    void sample_walks(const Adaptive &c) {
+        in_parallel(q_.members * s_.tiles, [&](int64_t i) {
+            Arena &arena = reserved(1);
+            const int64_t m = i / s_.tiles;
+            const Scratch scratch(s_, members_[m], arena);
+            SampleWalk(q_, c, Tile(q_, s_, members_[m], scratch, m, i % s_.tiles)).run(arena);
         });
     }
 

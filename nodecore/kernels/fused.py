@@ -58,7 +58,8 @@ def solve_fused_adaptive(
     control: "StepControl",
     positions: int = 1,
 ) -> tuple[Tensor, "FusedAdaptive"]:
-    """z(T) of all members in steps of their own that keep the error within the tolerances.
+    """z(T) of all members in steps that keep the error within the tolerances: of each member's own,
+    or of each sample's.
 
     Arguments and errors as for `solve_fused`; the second result says how each member went.
     Differentiable likewise, with the step sizes as constants.
@@ -76,7 +77,7 @@ def _apply(plan, z0, layers):
 
 NUMBERS = (
     "members batch positions channels width1 width2 window stages most_steps "
-    "threads tape_steps keep_hidden"
+    "threads tape_steps keep_hidden per_sample"
 )
 ARRAYS = "a b n_steps step_sizes w1 b1 w2 b2 w3 b3 z0 z1 tape"
 GRADIENTS = "grad_z1 grad_z0 grad_w1 grad_b1 grad_w2 grad_b2 grad_w3 grad_b3"
@@ -101,7 +102,7 @@ class StepControl(NamedTuple):
     b_error: weights of the error estimate over the stages, and over one more, evaluated where the
     step ends, where same_as_last says that it is the first stage of the next step. exponent: of
     the error in the factor between two steps. rtol, atol: for all members, or (members,) float64.
-    first_step: 0 for Hairer's.
+    first_step: 0 for Hairer's. per_sample: each sample has an error norm and steps of its own.
     """
 
     b_error: np.ndarray
@@ -116,6 +117,7 @@ class StepControl(NamedTuple):
     min_factor: float
     max_factor: float
     max_steps: int
+    per_sample: bool = False
 
 
 CONTROL = "t0 t1 first_step exponent safety min_factor max_factor"
@@ -162,7 +164,7 @@ class FusedSolve:
             width2=second.weight.shape[2],
             window=second.window,
             stages=len(self.b),
-            most_steps=step_sizes.shape[1],
+            most_steps=step_sizes.shape[-1],
             a=self.a.ctypes.data,
             b=self.b.ctypes.data,
             n_steps=n_steps.data_ptr(),
@@ -190,7 +192,7 @@ class FusedSolve:
         return gradients
 
     def tape(self) -> "_Tape":
-        return _Tape(self, max(self.n_steps.tolist()))
+        return _Tape(self, int(self.n_steps.max()))
 
     def _call(
         self, function: str, tensors: list[Tensor], tape: "_Tape | None", *structs, **more: Tensor
@@ -209,9 +211,11 @@ class FusedSolve:
 class FusedAdaptive(FusedSolve):
     """An adaptive solve, for passes as often as its shapes and tolerances stay.
 
-    After a pass forward, one entry for each member: n_steps accepted and `rejected` steps, `nfe`,
-    `state` (an index of ENDS), and the time and the step where it ended; step_sizes holds the
-    accepted steps, (members, max_steps), of which n_steps count.
+    After a pass forward, one entry for each member, or for each sample, (members, batch), where
+    these step by themselves: n_steps, those of them that were `rejected` (a member's n_steps are
+    those that were not), `nfe`, `state` (an index of ENDS), and the time and the step where it
+    ended; step_sizes holds the steps, (..., max_steps), of which n_steps count. The rejected ones
+    of a sample have size 0.
     """
 
     FIRST_STEPS = 16  # that a new tape has room for
@@ -226,13 +230,14 @@ class FusedAdaptive(FusedSolve):
                 f"b_error has {len(self.b_error)} entries for {len(self.b)} stages; "
                 "give one for each, and one more with same_as_last"
             )
-        members = z0.shape[0]
-        sizes = torch.empty(members, control.max_steps, dtype=torch.float64)
-        self._set_up(z0, layers, torch.zeros(members, dtype=torch.int64), sizes, positions)
-        self.nfe, self.rejected, self.state = torch.zeros(3, members, dtype=torch.int64)
-        self.time, self.step = torch.zeros(2, members, dtype=torch.float64)
+        shape = z0.shape[: 2 if control.per_sample else 1]
+        sizes = torch.empty(*shape, control.max_steps, dtype=torch.float64)
+        self._set_up(z0, layers, torch.zeros(shape, dtype=torch.int64), sizes, positions)
+        self.problem.per_sample = control.per_sample
+        self.nfe, self.rejected, self.state = torch.zeros(3, *shape, dtype=torch.int64)
+        self.time, self.step = torch.zeros(2, *shape, dtype=torch.float64)
         self.rtol, self.atol = (
-            torch.as_tensor(value, dtype=torch.float64).expand(members).contiguous()
+            torch.as_tensor(value, dtype=torch.float64).expand(len(z0)).contiguous()
             for value in (control.rtol, control.atol)
         )
         self.adaptive = _Adaptive(
@@ -246,7 +251,7 @@ class FusedAdaptive(FusedSolve):
 
     def forward(self, tensors: list[Tensor], tape: "_Tape | None") -> Tensor:
         z1 = self._walk(tensors, tape)
-        most = max(self.n_steps.tolist())
+        most = int(self.n_steps.max())
         if tape is not None and most > tape.steps:
             # Only now is it known how long the tape has to be; the second walk is the first again.
             tape.resize(self, 2 * most)
