@@ -589,6 +589,18 @@ def accuracy_by_tolerance(ax: Axes, table, colour) -> None:
     _tolerance_axis(ax)
 
 
+def tolerance_handles() -> list[Line2D]:
+    """Legend of `accuracy_by_tolerance`."""
+    lines = {
+        "mean": {"linewidth": 1.6, "marker": "o", "markersize": 4},
+        "a seed": {"linewidth": 0.5},
+        "mean, other method": {"linewidth": 1.0, "linestyle": "--"},
+    }
+    handles = [Line2D([], [], color=GREY, label=name, **style) for name, style in lines.items()]
+    ring = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none"}
+    return [*handles, Line2D([], [], color="black", label="as trained", **ring)]
+
+
 def nfe_by_tolerance(ax: Axes, nfe, rtol: float, colour) -> None:
     """Evaluations, a series by test tolerance, fine to the right; a ring at the training rtol."""
     ax.plot(nfe, color=colour, marker="o", markersize=4, label=f"trained at {rtol:g}")
