@@ -295,6 +295,15 @@ def radii(ax: Axes, values, labels) -> None:
     ax.set(xlabel="radius", ylabel="points")
 
 
+def labelled_images(axes, pixels, titles) -> None:
+    """An image (channels, height, width) on each of the axes, as far as there are any."""
+    for ax in axes:
+        ax.axis("off")
+    for ax, image, title in zip(axes, pixels, titles, strict=False):
+        ax.imshow(np.moveaxis(np.asarray(image), 0, -1).squeeze(), cmap="gray")
+        ax.set_title(title, fontsize=9)
+
+
 # --- accuracy under other solvers -----------------------------------------------------------------
 
 NAMES = {
@@ -320,6 +329,10 @@ NAMES = {
 CLASSES = {  # of the data sets in the plane, by label
     "spheres2": ["inner and outer shell", "middle shell"],
     "landscape": ["left minimum", "middle minimum", "right minimum"],
+}
+IMAGE_CLASSES = {
+    "mnist": [str(digit) for digit in range(10)],
+    "cifar10": ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
 }
 
 

@@ -59,6 +59,35 @@ def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.agg(["mean", "std", "count"]).rename(columns={"count": "seeds"}).reset_index()
 
 
+def same_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """By training n_steps: mean and std (n - 1) of the accuracy over the seeds that trained.
+
+    Columns (name, "mean" or "std"), name: "as trained"; "test solver", that of the critical step;
+    "rk4" at the same step; "all", as trained on all test images. NaN where there are no records.
+    """
+    rk4 = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == frame["n_steps"])
+    parts = {
+        "as trained": as_trained(frame)["accuracy"],
+        "test solver": _under_test_solver(frame)["accuracy"],
+        "rk4": frame[rk4 & frame["trained"].astype(bool)]["accuracy"],
+        "all": as_trained(frame)["accuracy_all"],
+    }
+    tables = {
+        name: values.astype(float).groupby(frame["n_steps"]).agg(["mean", "std"])
+        for name, values in parts.items()
+    }
+    return pd.concat(tables, axis=1)
+
+
+def _under_test_solver(frame):
+    """The records under the test solver of the critical step, seeds that trained only."""
+    pairs = zip(frame["train_solver"], frame["n_steps"], strict=True)
+    checks = [check_setting(solver, int(k)) for solver, k in pairs]
+    tested = frame["test_solver"] == [check.solver for check in checks]
+    tested &= frame["test_n_steps"] == [check.n_steps for check in checks]
+    return frame[tested & frame["trained"].astype(bool)]
+
+
 Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
 
 
@@ -97,13 +126,9 @@ def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Serie
 
 def _signed_gaps(frame):
     """Accuracy as trained less that under the test solver: n_steps by seed, seeds that trained."""
-    solver = frame["train_solver"].iloc[0]
-    checks = [check_setting(solver, int(k)) for k in frame["n_steps"]]
-    tested = frame["test_solver"] == [check.solver for check in checks]
-    tested &= frame["test_n_steps"] == [check.n_steps for check in checks]
     own, other = (
         rows.pivot(index="n_steps", columns="seed", values="accuracy")
-        for rows in (as_trained(frame), frame[tested & frame["trained"].astype(bool)])
+        for rows in (as_trained(frame), _under_test_solver(frame))
     )
     return (own - other).reindex(sorted(frame["n_steps"].unique()))
 

@@ -20,6 +20,7 @@ from nodecore.summary import (
     exact_gaps,
     grid_search,
     mean_accuracies,
+    same_step,
     seed_critical,
     tolerance_ends,
     tolerances,
@@ -53,6 +54,18 @@ GRID = {
     2: [(0.8, 0.95, 0.6), (0.9, 0.75, 0.6)],
     4: [(0.8, 0.8, 0.8), (0.7, 0.7, 0.7)],
 }
+
+
+def test_accuracies_at_the_same_step():
+    table = fixed_steps(GRID, trained=lambda k, seed: (k, seed) != (4, 1))
+    own = (table["test_solver"] == "euler") & (table["test_n_steps"] == table["n_steps"])
+    table.loc[own, "accuracy_all"] = 0.5
+    found = same_step(table)
+    assert found["as trained", "mean"].tolist() == pytest.approx([0.96, 0.85, 0.8])
+    assert found["test solver", "mean"].tolist() == pytest.approx([0.4, 0.85, 0.8])
+    assert found["test solver", "std"].tolist()[:2] == pytest.approx([0.0, 0.02**0.5])
+    assert found["all", "mean"].tolist() == [0.5, 0.5, 0.5]
+    assert found["rk4"].isna().all(axis=None)
 
 
 def test_grid_search_takes_the_best_of_the_ode_like_runs_only():
