@@ -176,7 +176,8 @@ IMAGE_GRIDS = {
     "cifar10-rk4": {"paper": _powers(16), "laptop": _powers(4)},
 }
 IMAGE_SEEDS = {"paper": SEEDS, "laptop": (0, 1, 2), "smoke": (0, 1)}
-IMAGE_CONTROLLERS = ("algorithm1", "auto")
+# "auto" asks for six checks before it lengthens a step: too many where all of them are thirty.
+IMAGE_CONTROLLERS = ("algorithm1", "settling-discord")
 
 
 def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
