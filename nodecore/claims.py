@@ -15,22 +15,11 @@ import pandas as pd
 import yaml
 
 from nodecore import store
-from nodecore.paper import TABLE1
 from nodecore.plots import name_of
-from nodecore.study import SEEDS, STUDIES, find
+from nodecore.study import SEEDS, STUDIES, find, get_study
 from nodecore.verdicts import FAILS, HOLDS, PARTLY, UNTESTED, Material, Part, get_decision
 
 CLAIMS = store.PROJECT / "book" / "claims.yml"
-# The paper's own studies; those that are not among STUDIES have no evidence yet.
-KNOWN = [
-    *STUDIES,
-    *(
-        name
-        for dataset in TABLE1
-        for kind in ("euler", "rk4", "adaption")
-        if (name := f"{dataset}-{kind}") not in STUDIES
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class Claim:
     def __post_init__(self):
         get_decision(self.decided_by)
         for name in self.studies:
-            _choose(f"{self.id}: study", name, KNOWN)
+            _choose(f"{self.id}: study", name, STUDIES)
         _choose(f"{self.id}: chapter", self.chapter, chapters())
 
 
@@ -104,7 +93,7 @@ def gather(name: str, root: Path = store.COMMITTED) -> Material | None:
 
     Of a grid of step sizes the runs up to the first that is missing.
     """
-    runs = [run for run in STUDIES.get(name, ()) if set(run.seeds) <= set(SEEDS)]
+    runs = [run for run in get_study(name) if set(run.seeds) <= set(SEEDS)]
     found = [find(run, root) for run in runs]
     if runs and runs[0].n_steps is not None:
         found = takewhile(bool, found)

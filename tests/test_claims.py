@@ -267,6 +267,16 @@ def test_a_critical_step(grid, expected):
         assert "critical K = 2, of single seeds 2; against the exact flow 2" in part.found
 
 
+def test_where_the_exact_flow_is_not_recorded_rk4_in_fine_steps_stands_for_it():
+    found = material("mnist-euler", GRIDS["agrees"]).records
+    grid = found[found["test_solver"] != "dopri5"]
+    fine = found[found["test_solver"] == "dopri5"].assign(test_solver="rk4", test_rtol=np.nan)
+    for accuracy, expected in ((0.85, HOLDS), (0.7, PARTLY)):
+        fine = fine.assign(test_n_steps=4 * fine["n_steps"], accuracy=accuracy)
+        [part] = decide("critical_step_exists", [Material("mnist-euler", pd.concat([grid, fine]))])
+        assert part.verdict == expected and "against rk4 at 4K" in part.found
+
+
 def test_critical_steps_beside_one_another():
     early, late = (
         [material("spheres2-euler", GRIDS["agrees"]), material("landscape-euler", GRIDS[grid])]
@@ -491,8 +501,12 @@ def test_the_pair_of_the_grid(critical, expected):
     grid = {2**i: (0.96, 0.96 if 2**i >= critical else 0.5, 0.96) for i in range(8)}
     first, _ = decide("grid_numbers_match", [material("mnist-euler", grid)])
     assert first == Part("NFE", expected, f"{critical // 2 + 1}–{critical + 1}")
-    never = decide("grid_numbers_match", [material("mnist-euler", GRIDS["never agrees"])])
-    assert [part.verdict for part in never] == [FAILS]
+
+
+@pytest.mark.parametrize(("last", "expected"), [(16, FAILS), (8, UNTESTED)])
+def test_a_grid_that_ends_before_the_papers_step_tells_nothing(last, expected):
+    grid = {k: (0.96, 0.5, 0.5) for k in (4, 8, 16) if k <= last}
+    assert verdicts("grid_numbers_match", [material("mnist-euler", grid)]) == [expected]
 
 
 def test_constants_come_from_the_records():

@@ -154,7 +154,9 @@ def constants_are_robust(studies: Studies, numbers: Mapping) -> list[Part]:
         harmful = [name for name in there if not _is_harmless(table.loc[name], base)]
         found = f"{len(there) - len(harmful)} of {len(there)} changes are harmless"
         if harmful:
-            listed = ", ".join(name.removeprefix("algorithm1-") for name in harmful)
+            listed = ", ".join(
+                name.removeprefix("algorithm1-").replace("-", " ") for name in harmful
+            )
             found += f" (not: {listed})"
         verdict = HOLDS if not harmful else PARTLY if len(harmful) < len(there) else FAILS
         parts.append(Part(name_of(dataset), verdict, found))
