@@ -75,7 +75,8 @@ A change of accuracy counts as a loss if it exceeds {AGREEMENT:g}, the threshold
 Two accuracies count as the same if they are within {AGREES_AT_END:g} of each other and a $t$ test (level 0.05) does
 not tell them apart; with few seeds that spread widely it seldom does, so look at the deviations too. Ours are
 means and standard deviations over the seeds that trained, of the seeds {SEEDS[0]} to {SEEDS[-1]}, unless a card
-says otherwise. Each card tells the scale of its models. A number that comes from a reduced scale is judged by the
+says otherwise. *Redrawn seeds* are those of {{ref}}`chapter-grids`: how often the same critical $K$ would come
+out if other seeds had been drawn. Each card tells the scale of its models. A number that comes from a reduced scale is judged by the
 same rule, though the shorter training alone may set it apart. Accuracies on images are those on the test
 images that every solver was tried on, the first 1,000.
 """

@@ -264,7 +264,8 @@ def test_a_critical_step(grid, expected):
     [part] = decide("critical_step_exists", [material("landscape-euler", GRIDS[grid])])
     assert part.verdict == expected
     if expected == HOLDS:
-        assert "critical K = 2, of single seeds 2; against the exact flow 2" in part.found
+        sure = "critical K = 2 (100 % of redrawn seeds; single seeds K = 2)"
+        assert f"{sure}; against the exact flow 2" in part.found
 
 
 def test_where_the_exact_flow_is_not_recorded_rk4_in_fine_steps_stands_for_it():
@@ -500,7 +501,8 @@ def test_the_pair_of_the_grid(critical, expected):
     """MNIST: the paper's 9 is the last K that fails, 8, and one evaluation."""
     grid = {2**i: (0.96, 0.96 if 2**i >= critical else 0.5, 0.96) for i in range(8)}
     first, _ = decide("grid_numbers_match", [material("mnist-euler", grid)])
-    assert first == Part("NFE", expected, f"{critical // 2 + 1}–{critical + 1}")
+    sure = f"(100 % of redrawn seeds; single seeds K = {critical})"
+    assert first == Part("NFE", expected, f"{critical // 2 + 1}–{critical + 1} {sure}")
 
 
 @pytest.mark.parametrize(("last", "expected"), [(16, FAILS), (8, UNTESTED)])

@@ -11,6 +11,7 @@ from nodecore.plots import name_of
 from nodecore.study import SEEDS, agreement_gaps
 from nodecore.summary import (
     critical_rtols,
+    critical_shares,
     exact_gaps,
     grid_search,
     own_accuracy,
@@ -78,11 +79,19 @@ def _critical_part(material):
         return Part(material.title, FAILS, f"{lost} from K = {gaps.index[0]} on")
     if critical is None:
         return Part(material.title, PARTLY, f"{lost}; no critical K on the grid, up to {last}")
-    single = seed_critical(frame)
-    alone = f", of single seeds {extent(single)}" if len(single) > 1 else ""
     flow = "none" if exact is None else exact
-    found = f"{lost}; critical K = {critical}{alone}; against {flow_name(frame)} {flow}"
+    found = f"{lost}; critical K = {critical}{_sureness(frame, critical)}"
+    found += f"; against {flow_name(frame)} {flow}"
     return Part(material.title, HOLDS if exact is not None else PARTLY, found)
+
+
+def _sureness(frame, critical):
+    """How sure a critical n_steps is, where there is more than one seed."""
+    single = seed_critical(frame)
+    if len(single) < 2:
+        return ""
+    share = critical_shares(frame).get(critical, 0.0)
+    return f" ({100 * share:.0f} % of redrawn seeds; single seeds K = {extent(single)})"
 
 
 @decides(
@@ -247,7 +256,8 @@ def grid_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
         verdict = HOLDS if factor == 1 else PARTLY if factor in (0.5, 2) else FAILS
         ours = best_of(material.records, search)
         same = judge_accuracy(ours, (*paper["grid accuracy"], len(SEEDS)))
-        parts.append(Part("NFE", verdict, search.nfe.replace("-", "–")))
+        sureness = _sureness(material.records, search.critical)
+        parts.append(Part("NFE", verdict, search.nfe.replace("-", "–") + sureness))
         parts.append(Part("accuracy", same, percent(*ours[:2])))
     return parts
 
