@@ -159,11 +159,11 @@ class ToleranceExplorer(Explorer):
         return (
             f"{plots.name_of(found.run.dataset)}, trained with {_title(found.run)}, seed "
             f"{self.seed}, solved by {plots.name_of(self.solver)} at tolerance {self.rtol:g}: "
-            f"{100 * self.accuracy:.1f} % of {len(model.y)} test points are right; {text}"
+            f"{100 * self.accuracy:.1f} % of {len(model.y):,} test points are right; {text}"
         )
 
     def draw(self) -> Figure:
-        figure, ax = plt.subplots(figsize=(6, 4.6))
+        figure, ax = plt.subplots(figsize=(7, 4.6))
         starts = self._starts[self._model.dataset]
         paths = []
         for i in starts:  # each start with steps of its own, as in the browser
@@ -175,7 +175,7 @@ class ToleranceExplorer(Explorer):
             plots.trajectories(ax, path, self._model.y[i : i + 1], mark_steps=True)
         if paths:
             plots.zoom(ax, torch.cat([torch.stack([path[0], path[-1]]) for path, _ in paths], 1))
-        ax.set_title("\n".join(self.describe().split(": ")), fontsize=9)
+        figure.suptitle("\n".join(self.describe().split(": ")), fontsize=9)
         return figure
 
 
