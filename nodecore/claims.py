@@ -8,7 +8,7 @@ evidence whenever they are shown; the file keeps the last ones so that none chan
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import pandas as pd
@@ -91,17 +91,17 @@ def _claim(row):
 def gather(name: str, root: Path = store.COMMITTED) -> Material | None:
     """The evidence of a study in `root`, runs of the paper's five seeds only; None without any.
 
-    Of a grid of step sizes the runs up to the first that is missing.
+    Of a grid of step sizes the first of its runs that follow one another.
     """
     runs = [run for run in get_study(name) if set(run.seeds) <= set(SEEDS)]
-    found = [find(run, root) for run in runs]
-    if runs and runs[0].n_steps is not None:
-        found = takewhile(bool, found)
-    found = tuple(filter(None, found))
+    all_found = [find(run, root) for run in runs]
+    is_grid = runs[0].n_steps is not None
+    from_coarsest = dropwhile(lambda evidence: evidence is None, all_found)
+    found = tuple(takewhile(bool, from_coarsest) if is_grid else filter(None, all_found))
     if not found:
         return None
     records = pd.concat([evidence.records for evidence in found], ignore_index=True)
-    return Material(name, records, found)
+    return Material(name, records, found, cut=is_grid and all_found[0] is None)
 
 
 def gather_all(claims: Iterable[Claim], root: Path = store.COMMITTED) -> dict[str, Material]:

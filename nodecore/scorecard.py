@@ -13,7 +13,7 @@ from nodecore.claims import Judgement, gather, judge_all, scale_of, write_verdic
 from nodecore.figures import file_link
 from nodecore.paper import TABLE1, percent
 from nodecore.plots import name_of
-from nodecore.summary import as_trained, grid_search
+from nodecore.summary import as_trained
 from nodecore.verdicts import (
     FAILS,
     HOLDS,
@@ -23,6 +23,7 @@ from nodecore.verdicts import (
     Material,
     get_decision,
 )
+from nodecore.verdicts.base import search_of
 
 README = store.PROJECT / "README.md"
 MARKS = ("<!-- from the records: make scorecard -->\n", "<!-- end -->\n")
@@ -133,7 +134,7 @@ def table1(root: Path = store.COMMITTED) -> pd.DataFrame:
 
 
 def _grid_row(dataset, material):
-    search = grid_search(material.records) if material else None
+    search = search_of(material) if material else None
     if search is None:
         return []
     low, high = (search.coarser or search.critical) + 1, search.critical + 1

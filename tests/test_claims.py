@@ -199,14 +199,32 @@ def test_image_claims_turn_once_their_records_are_there():
     assert judge(claim, {k: v for k, v in evidence.items() if k != "mnist-rk4"}).verdict == PARTLY
 
 
-def test_a_grid_is_read_up_to_its_first_gap(monkeypatch):
-    runs = STUDIES["spheres2-euler"]
-    gone = runs[3]
+@pytest.mark.parametrize(
+    ("gone", "expected", "cut"),
+    [((3,), [1, 2, 4], False), ((0, 1, 7), [4, 8, 16, 32, 64], True), (range(9), None, None)],
+)
+def test_a_grid_is_read_as_far_as_its_runs_follow_one_another(monkeypatch, gone, expected, cut):
+    missing = [STUDIES["spheres2-euler"][i] for i in gone]
     real = gather.__globals__["find"]
     monkeypatch.setitem(
-        gather.__globals__, "find", lambda run, root: None if run == gone else real(run, root)
+        gather.__globals__, "find", lambda run, root: None if run in missing else real(run, root)
     )
-    assert gather("spheres2-euler").records["n_steps"].unique().tolist() == [1, 2, 4]
+    found = gather("spheres2-euler")
+    assert (found and found.records["n_steps"].unique().tolist()) == expected
+    assert (found and found.cut) == cut
+
+
+def test_where_coarse_runs_are_missing_a_critical_step_may_be_unknown():
+    whole = material("mnist-euler", {k: v for k, v in GRIDS["agrees"].items() if k > 1})
+    cut = Material(whole.study, whole.records, cut=True)
+    rk4 = material("mnist-rk4", GRIDS["agrees"])
+    assert verdicts("critical_step_exists", [whole]) == [FAILS]
+    [part] = decide("critical_step_exists", [cut])
+    assert part.verdict == UNTESTED and "coarser runs are missing" in part.found
+    assert verdicts("higher_order_allows_larger_steps", [rk4, cut]) == [UNTESTED]
+    assert verdicts("grid_numbers_match", [cut]) == [UNTESTED]
+    told = Material("mnist-euler", material("mnist-euler", GRIDS["agrees"]).records, cut=True)
+    assert verdicts("critical_step_exists", [told]) == [HOLDS]
 
 
 # --- the rules, each verdict reached --------------------------------------------------------------

@@ -8,7 +8,7 @@ from nodecore.evaluate import AGREEMENT
 from nodecore.paper import TABLE1, percent
 from nodecore.plots import name_of
 from nodecore.study import SEEDS
-from nodecore.summary import AGREES_AT_END, as_trained, compare_controllers, grid_search
+from nodecore.summary import AGREES_AT_END, as_trained, compare_controllers
 from nodecore.verdicts.base import (
     ACCURACIES,
     FACTOR,
@@ -25,6 +25,7 @@ from nodecore.verdicts.base import (
     grade,
     judge_accuracy,
     of_kind,
+    search_of,
     spread,
 )
 
@@ -184,7 +185,7 @@ def _summary_of(material):
 def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
     grids, parts = of_kind(studies, "euler"), []
     for dataset, material in _adapted(studies):
-        search = grid_search(grids[dataset].records) if dataset in grids else None
+        search = search_of(grids[dataset]) if dataset in grids else None
         if search is None:
             continue
         ours, theirs = _summary_of(material), best_of(grids[dataset].records, search)

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from nodecore.evaluate import critical_n_steps
 from nodecore.plots import name_of
-from nodecore.study import Evidence, agreement_gaps
-from nodecore.summary import AGREES_AT_END, GridSearch, as_trained, same_mean
+from nodecore.study import Evidence
+from nodecore.summary import AGREES_AT_END, GridSearch, as_trained, grid_search, same_mean
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold here"
 UNTESTED = "not tested here"
@@ -29,11 +28,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Material:
-    """The evidence of one study: its name, its records, and the runs behind them."""
+    """The evidence of one study: its name, its records, and the runs behind them.
+
+    cut: the coarsest runs of a grid of step sizes are missing.
+    """
 
     study: str
     records: pd.DataFrame
     found: tuple[Evidence, ...] = field(default=(), repr=False)
+    cut: bool = False
 
     @property
     def dataset(self) -> str:
@@ -111,8 +114,25 @@ def of_kind(studies, kind):
 
 
 def critical_of(material):
-    """The critical n_steps of the mean, or None."""
-    return critical_n_steps(agreement_gaps(material.records))
+    """The critical n_steps of the mean; None where there is none or coarser runs are missing."""
+    search = search_of(material)
+    return search and search.critical
+
+
+def search_of(material: Material) -> GridSearch | None:
+    """The grid search of a study; None where its critical step is not known."""
+    search = grid_search(material.records)
+    bound_only = material.cut and search is not None and search.coarser is None
+    return None if bound_only else search
+
+
+def unfound(material: Material) -> str:
+    """Why search_of found nothing, in words."""
+    search, steps = grid_search(material.records), material.records["n_steps"]
+    if search is not None:
+        missing = "; coarser runs are missing" if material.cut else ""
+        return f"agrees from K = {steps.min()} on{missing}"
+    return f"no critical K on the grid, up to {steps.max()}"
 
 
 # --- accuracies beside one another ----------------------------------------------------------------

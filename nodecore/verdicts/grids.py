@@ -13,7 +13,6 @@ from nodecore.summary import (
     critical_rtols,
     critical_shares,
     exact_gaps,
-    grid_search,
     own_accuracy,
     seed_critical,
     seed_gaps,
@@ -39,6 +38,8 @@ from nodecore.verdicts.base import (
     judge_accuracy,
     of_kind,
     points,
+    search_of,
+    unfound,
 )
 
 # --- grids of step sizes --------------------------------------------------------------------------
@@ -73,12 +74,12 @@ def flow_name(frame: pd.DataFrame) -> str:
 def _critical_part(material):
     frame = material.records
     gaps, exact = agreement_gaps(frame), critical_n_steps(flow_gaps(frame))
-    critical, last = critical_n_steps(gaps), gaps.index[-1]
-    lost = f"loses up to {points(gaps.max())}"
+    critical, lost = critical_n_steps(gaps), f"loses up to {points(gaps.max())}"
     if gaps.max() <= AGREEMENT:
-        return Part(material.title, FAILS, f"{lost} from K = {gaps.index[0]} on")
+        verdict = UNTESTED if material.cut else FAILS
+        return Part(material.title, verdict, f"{lost}; {unfound(material)}")
     if critical is None:
-        return Part(material.title, PARTLY, f"{lost}; no critical K on the grid, up to {last}")
+        return Part(material.title, PARTLY, f"{lost}; {unfound(material)}")
     flow = "none" if exact is None else exact
     found = f"{lost}; critical K = {critical}{_sureness(frame, critical)}"
     found += f"; against {flow_name(frame)} {flow}"
@@ -131,7 +132,7 @@ def higher_order_allows_larger_steps(studies: Studies, numbers: Mapping) -> list
         last = euler[dataset].records["n_steps"].max()
         shown = [f"{k}" if k else "none on the grid" for k in (ours, theirs)]
         found = f"critical K: rk4 {shown[0]}, Euler {shown[1]}"
-        if ours is None or (theirs is None and ours > last):
+        if ours is None or (theirs is None and (euler[dataset].cut or ours > last)):
             parts.append(Part(name_of(dataset), UNTESTED, found))
         else:
             parts.append(Part(name_of(dataset), grade(theirs is None or ours < theirs), found))
@@ -165,7 +166,7 @@ def accuracy_has_no_trend(studies: Studies, numbers: Mapping) -> list[Part]:
 def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> list[Part]:
     parts = []
     for material in studies.values():
-        search, own = grid_search(material.records), own_accuracy(material.records)
+        search, own = search_of(material), own_accuracy(material.records)
         if search is None or search.coarser is None:
             continue
         coarse = own[own.index < search.critical]
@@ -245,12 +246,12 @@ def protocol_is_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
 def grid_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
     parts = []
     for dataset, material in of_kind(studies, "euler").items():
-        search, paper = grid_search(material.records), TABLE1[dataset]
+        search, paper = search_of(material), TABLE1[dataset]
         theirs = 2 * (paper["grid NFE"][0] - 1)  # one past the last K that fails in the paper
         if search is None:
-            last = material.records["n_steps"].max()
-            verdict = FAILS if last >= theirs else UNTESTED
-            parts.append(Part("NFE", verdict, f"no critical K up to {last}, where the grid ends"))
+            far_enough = material.records["n_steps"].max() >= theirs and not material.cut
+            verdict = FAILS if far_enough else UNTESTED
+            parts.append(Part("NFE", verdict, unfound(material)))
             continue
         factor = search.critical / theirs
         verdict = HOLDS if factor == 1 else PARTLY if factor in (0.5, 2) else FAILS
