@@ -293,7 +293,8 @@ download_links(fig, "fig-seeds-1", single_seeds("rk4"))
 # narrower field, smaller batches and fewer iterations, as the figures say; the same data, step
 # sizes up to a smaller end of the grid, optimiser and learning rate. On a GPU the command
 # `python -m nodecore study run mnist-euler --profile paper --device cuda` trains the paper's
-# scale; it tells beforehand what that takes.
+# scale; it tells beforehand what that takes. No GPU was at hand for these pages, so nothing here
+# is at that scale.
 #
 # Every accuracy here is on the first 1,000 test images, which is $\pm 1$ point or so of
 # sampling error. Beside it stands that on all 10,000 test images as trained.
