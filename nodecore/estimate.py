@@ -14,11 +14,12 @@ from nodecore.train import get_device, in_precision, make_model
 from nodecore.vector_fields import Conv2dField
 
 USUAL_N_STEPS = 32  # of a run whose steps are adapted, for want of knowledge
+TORCH = 10**9  # bytes, about: torch with its libraries and what it keeps for itself
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """hours: of training, without tests. gigabytes: at most at a time, data and model."""
+    """hours: of training, without tests. gigabytes: at most at a time."""
 
     runs: int
     hours: float
@@ -60,7 +61,7 @@ def evaluations(run: Run) -> int:
 
 
 def memory(run: Run, device: torch.device) -> int:
-    """Bytes: the data, a state for each evaluation, and the hidden maps that live at a time."""
+    """Bytes: torch, the data, a state for each evaluation, the hidden maps that live at a time."""
     protocol, data = run.protocol, DATASETS[run.dataset]
     pixels = math.prod(data.shape)
     state = 4 * len(run.seeds) * protocol.batch_size * pixels
@@ -73,7 +74,7 @@ def memory(run: Run, device: torch.device) -> int:
         at_once = Conv2dField.IMAGES_AT_ONCE if device.type == "cpu" else protocol.batch_size
         # Two layers before and after their ReLU, and two of their gradients.
         hidden = 3 * kept * at_once // protocol.batch_size
-    return everything + state * evaluations(run) + hidden
+    return TORCH + everything + state * evaluations(run) + hidden
 
 
 def _evaluation_seconds(protocol, device, precision):

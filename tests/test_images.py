@@ -251,8 +251,8 @@ def test_the_estimate_adds_up(monkeypatch):
     assert found.hours == pytest.approx(7020 * 5 * (4 + 8) * 0.5 / 3600)
     data, state = 70_000 * 784 * 4, 5 * 256 * 784 * 4
     hidden = 6 * 16 * 96 * 784 * 4
-    assert found.gigabytes == pytest.approx((data + 8 * state + hidden) / 1e9)
-    assert str(found).startswith("2 runs on images: about 58.5 h of training on cpu and up to 0.")
+    assert found.gigabytes == pytest.approx(1 + (data + 8 * state + hidden) / 1e9)
+    assert str(found).startswith("2 runs on images: about 58.5 h of training on cpu and up to 1.")
     assert estimate(runs[2:]) is None
 
 
