@@ -356,7 +356,7 @@ lossy = {
     for (d, _), frame in frames_images.items()
     if frame["test_split_all"].str.contains("lossy").any()
 }
-notes = [f"Of the test images of {name_of(d)} here: {what}." for d, what in lossy.items()]
+notes = [f"Test images of {name_of(d)} that were at hand: {what}." for d, what in lossy.items()]
 Markdown(" ".join([*notes, "Only exact copies of the released images make the test."]))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, every seed: accuracy on the first 1,000 test images against test steps; circles Euler, crosses midpoint, triangles rk4; dark-edged: as trained; grey: seeds that did not train. Cf. {cite:t}`ott2020`, Fig. 13 to 16. Profile laptop, 3 seeds. Records: `book/results/<data set>-<solver>/laptop/`.", "name": "fig-images-seeds"}, "image": {"alt": "A panel for each training K, solver and set of images with the accuracy of every seed under all test solvers; the seeds lie close together."}}
