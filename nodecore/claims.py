@@ -119,7 +119,7 @@ class Judgement:
     """What the evidence says of a claim.
 
     parts: one for each data set or number. scale: profile and seeds of the models behind it.
-    missing: names of data sets without evidence. records: the files that were read.
+    missing: data sets or studies without evidence. records: the files that were read.
     """
 
     claim: Claim
@@ -152,7 +152,7 @@ class Judgement:
             told.setdefault(part.verdict, []).append(part.where)
         reasons = [f"{verdict}: {', '.join(where)}" for verdict, where in told.items()]
         if self.missing:
-            reasons.append(f"{UNTESTED}: {', '.join(self.missing)} (no evidence is committed)")
+            reasons.append(f"{UNTESTED}: {'; '.join(self.missing)} (no evidence is committed)")
         if self.claim.reason:
             reasons.append(self.claim.reason)
         return "; ".join(reasons) or "the runs that it needs are not there"
@@ -162,14 +162,25 @@ def judge(claim: Claim, evidence: Mapping[str, Material]) -> Judgement:
     """Decide a claim from the evidence of studies, by name."""
     used = {name: evidence[name] for name in claim.studies if name in evidence}
     parts = get_decision(claim.decided_by)(used, claim.numbers) if used or not claim.studies else []
-    absent = dict.fromkeys(n.split("-")[0] for n in claim.studies if n not in used)
     return Judgement(
         claim,
         tuple(parts),
         scale_of(used.values()),
-        tuple(map(name_of, absent)),
+        _absent(claim.studies, used),
         tuple(e.stored.path for material in used.values() for e in material.found),
     )
+
+
+def _absent(names, used):
+    """What has no evidence: a data set, or its studies where another of them has some."""
+    there = {name.split("-")[0] for name in used}
+    shown = []
+    for name in (n for n in names if n not in used):
+        dataset, kind = name.split("-", 1)
+        shown.append(
+            f"{name_of(dataset)}, {name_of(kind)}" if dataset in there else name_of(dataset)
+        )
+    return tuple(dict.fromkeys(shown))
 
 
 def judge_all(claims: Iterable[Claim] | None = None, root: Path = store.COMMITTED):

@@ -83,7 +83,7 @@ def _findings(judgement):
 def _untested(judgement):
     if judgement.claim.reason or not judgement.parts:
         return judgement.reason.removeprefix(f"{UNTESTED}: ")
-    return f"{', '.join(judgement.missing)} (no evidence is committed)" * bool(judgement.missing)
+    return f"{'; '.join(judgement.missing)} (no evidence is committed)" * bool(judgement.missing)
 
 
 def _models(judgement):

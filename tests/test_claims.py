@@ -196,7 +196,8 @@ def test_image_claims_turn_once_their_records_are_there():
     evidence = {f"mnist-{s}": material(f"mnist-{s}", GRIDS["agrees"]) for s in ("euler", "rk4")}
     assert judge(claim, evidence).verdict == HOLDS
     assert judge(claim, evidence).scale == "laptop scale, 2 seeds"
-    assert judge(claim, {k: v for k, v in evidence.items() if k != "mnist-rk4"}).verdict == PARTLY
+    only_euler = judge(claim, {"mnist-euler": evidence["mnist-euler"]})
+    assert only_euler.verdict == PARTLY and only_euler.missing == ("MNIST, rk4",)
 
 
 @pytest.mark.parametrize(
@@ -306,6 +307,8 @@ def test_critical_steps_beside_one_another():
     third = [*late, material("mnist-euler", GRIDS["agrees"])]
     assert verdicts("critical_step_differs", third) == [PARTLY]
     assert verdicts("critical_step_differs", early[:1]) == []
+    unknown = material("mnist-euler", GRIDS["never agrees"])
+    assert verdicts("critical_step_differs", [*late, unknown]) == [HOLDS, UNTESTED]
     numbers = {"synthetic": ["spheres2", "landscape"], "images": ["mnist", "cifar10"]}
     assert verdicts("synthetic_needs_more_steps", third, numbers) == [PARTLY]
     assert verdicts("synthetic_needs_more_steps", third[1:], numbers) == [HOLDS]
@@ -342,7 +345,9 @@ def test_a_trend():
 def test_accurate_without_a_flow():
     assert verdicts("accurate_without_a_flow", [material("mnist-rk4", GRIDS["agrees"])]) == [HOLDS]
     assert verdicts("accurate_without_a_flow", [material("mnist-rk4", GRIDS["poor"])]) == [FAILS]
-    assert verdicts("accurate_without_a_flow", [material("mnist-rk4", GRIDS["never agrees"])]) == []
+    for grid in ("never agrees", "always agrees"):
+        found = [material("mnist-rk4", GRIDS[grid])]
+        assert verdicts("accurate_without_a_flow", found) == [UNTESTED]
 
 
 def test_one_better_solver_against_the_exact_flow():
@@ -423,6 +428,10 @@ def test_the_first_step(first, expected):
     studies = [adapted(history, accuracy=0.9), material("spheres2-euler", GRIDS["agrees"])]
     assert verdicts("start_is_not_too_small", studies) == [expected]
     assert verdicts("start_is_not_too_small", studies[:1]) == []
+    unknown = [studies[0], material("spheres2-euler", GRIDS["never agrees"])]
+    for name in ("start_is_not_too_small", "adaption_matches_the_grid"):
+        assert verdicts(name, unknown) == [UNTESTED]
+    assert verdicts("adaption_is_cheaper_than_the_grid", unknown) == [UNTESTED]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from nodecore.verdicts.base import (
     of_kind,
     search_of,
     spread,
+    unfound,
 )
 
 FEW_FAILURES, SOME_FAILURES = 0.01, 0.2  # shares of checks
@@ -61,8 +62,11 @@ def constants_are_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
 def start_is_not_too_small(studies: Studies, numbers: Mapping) -> list[Part]:
     grids, parts = of_kind(studies, "euler"), []
     for dataset, material in _adapted(studies):
-        critical = critical_of(grids[dataset]) if dataset in grids else None
+        if dataset not in grids:
+            continue
+        critical = critical_of(grids[dataset])
         if critical is None:
+            parts.append(Part(name_of(dataset), UNTESTED, unfound(grids[dataset])))
             continue
         checks = material.history("algorithm1").dropna(subset="n_steps")
         first = checks.drop_duplicates("seed").set_index("seed")["n_steps"]
@@ -150,6 +154,7 @@ def constants_are_robust(studies: Studies, numbers: Mapping) -> list[Part]:
         table = compare_controllers(material.records)
         there = [name for name in VARIATIONS if name in table.index]
         if not there:
+            parts.append(Part(name_of(dataset), UNTESTED, "no variation was trained"))
             continue
         base = table.loc["algorithm1"]
         harmful = [name for name in there if not _is_harmless(table.loc[name], base)]
@@ -185,8 +190,11 @@ def _summary_of(material):
 def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
     grids, parts = of_kind(studies, "euler"), []
     for dataset, material in _adapted(studies):
-        search = search_of(grids[dataset]) if dataset in grids else None
+        if dataset not in grids:
+            continue
+        search = search_of(grids[dataset])
         if search is None:
+            parts.append(Part(name_of(dataset), UNTESTED, unfound(grids[dataset])))
             continue
         ours, theirs = _summary_of(material), best_of(grids[dataset].records, search)
         nfe = _algorithm1(material)["nfe_per_iteration"].mean()
@@ -206,8 +214,11 @@ def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
 def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
     grids, parts = of_kind(studies, "euler"), []
     for dataset, material in _adapted(studies):
-        critical = critical_of(grids[dataset]) if dataset in grids else None
+        if dataset not in grids:
+            continue
+        critical = critical_of(grids[dataset])
         if critical is None:
+            parts.append(Part(name_of(dataset), UNTESTED, unfound(grids[dataset])))
             continue
         runs = grids[dataset].records.groupby("n_steps")["nfe_per_iteration"].mean()
         whole = runs[runs.index <= critical].sum()

@@ -95,18 +95,26 @@ def _sureness(frame, critical):
     return f" ({100 * share:.0f} % of redrawn seeds; single seeds K = {extent(single)})"
 
 
+def _critical_steps(studies):
+    """Critical K of Euler's method by data set, and a part for each where it is not known."""
+    euler = of_kind(studies, "euler")
+    found = {d: k for d, material in euler.items() if (k := critical_of(material))}
+    unknown = [Part(name_of(d), UNTESTED, unfound(m)) for d, m in euler.items() if d not in found]
+    return found, unknown
+
+
 @decides(
     "The critical K of Euler's method for each data set. Holds if no two are equal, in part if "
     "not all are."
 )
 def critical_step_differs(studies: Studies, numbers: Mapping) -> list[Part]:
-    found = {d: k for d, m in of_kind(studies, "euler").items() if (k := critical_of(m))}
+    found, unknown = _critical_steps(studies)
     if len(found) < 2:
-        return []
+        return unknown
     different = len(set(found.values()))
     verdict = HOLDS if different == len(found) else PARTLY if different > 1 else FAILS
     shown = ", ".join(f"{name_of(d)} {k}" for d, k in found.items())
-    return [Part("critical K", verdict, shown)]
+    return [Part("critical K", verdict, shown), *unknown]
 
 
 @decides(
@@ -114,13 +122,13 @@ def critical_step_differs(studies: Studies, numbers: Mapping) -> list[Part]:
     "image set, in part if some pair does."
 )
 def synthetic_needs_more_steps(studies: Studies, numbers: Mapping) -> list[Part]:
-    found = {d: k for d, m in of_kind(studies, "euler").items() if (k := critical_of(m))}
+    found, unknown = _critical_steps(studies)
     pairs = [
         found[a] > found[b] for a in numbers["synthetic"] for b in numbers["images"]
         if a in found and b in found
     ]  # fmt: skip
     shown = ", ".join(f"{name_of(d)} {k}" for d, k in found.items())
-    return [Part("critical K", grade(*pairs), shown)] if pairs else []
+    return [*([Part("critical K", grade(*pairs), shown)] if pairs else []), *unknown]
 
 
 @decides("Holds if the critical K of rk4 is smaller than that of Euler's method.")
@@ -148,7 +156,7 @@ def accuracy_has_no_trend(studies: Studies, numbers: Mapping) -> list[Part]:
     for material in studies.values():
         line = trend(material.records)
         if line is None:
-            parts.append(Part(material.title, UNTESTED, "too few seeds to tell"))
+            parts.append(Part(material.title, UNTESTED, "too few seeds or runs to tell"))
             continue
         found = (
             f"{100 * line.slope:+.2f} points for twice the steps (95 %: {100 * line.low:+.2f} to "
@@ -168,6 +176,7 @@ def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> list[Part]:
     for material in studies.values():
         search, own = search_of(material), own_accuracy(material.records)
         if search is None or search.coarser is None:
+            parts.append(Part(material.title, UNTESTED, unfound(material)))
             continue
         coarse = own[own.index < search.critical]
         worst = coarse.loc[coarse["mean"].idxmin()]
