@@ -334,7 +334,7 @@ def test_an_adaptive_run_is_tested_over_the_tolerances(tmp_path):
 
 
 def test_each_sample_may_have_steps_of_its_own(tmp_path):
-    """In the training, in its tests, and where these are verified; not in the exact flow."""
+    """In the training and in its tests; not in the exact flow."""
     run = Run("spheres2", "fehlberg21", rtol=0.01, seeds=(0,), profile="smoke", per_sample=True)
     assert run.path(tmp_path).parts[-3:-1] == ("spheres2-per-sample", "smoke")
     assert run.digest != replace(run, per_sample=False).digest == run.protocol.digest
@@ -403,7 +403,7 @@ def test_committed_evidence_is_still_found():
     """Neither the name nor the digest of a run may change under what was trained long ago."""
     runs = [run for name in STUDIES for run in get_study(name)]
     there = [run for run in runs if run.path(store.COMMITTED).exists()]
-    assert len(there) > 0.8 * len(runs)
+    assert len(there) > 100
     for run in there:
         header = json.loads(run.path(store.COMMITTED).read_text())["header"]
         assert header["protocol_hash"] == run.digest, run.path(store.COMMITTED)
