@@ -356,7 +356,7 @@ fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]
-# Means over all seeds, and the range of the tolerances that they end at. Turns, spread and failed
+# Seeds that trained; means over all; the range of the tolerances they end at. Turns, spread and failed
 # checks are those of {ref}`chapter-adaption`, over the second half of the training: changes of
 # direction, the standard deviation of $\log K$, and how many of the checks, which are the same for
 # all rules, found the accuracies more than 0.1 apart.
@@ -370,7 +370,7 @@ ends_at = [f"{high:.0e}–{low:.0e}".replace("e-0", "e-") for high, low in final
 measures = {"turns": "reversals", "spread": "spread", "failed": "failed_checks"}
 pd.DataFrame(
     {
-        "trained": [f"{n:g} of {len(seeds)}" for n in by_rule["trained"].sum()],
+        "seeds": [f"{n:g}/{len(seeds)}" for n in by_rule["trained"].sum()],
         "ends at": ends_at,
         "NFE": by_rule["nfe_per_iteration"].mean().round(1),
         **{
@@ -484,10 +484,15 @@ Markdown("\n".join(lines))
 # the solver chose them by itself: an error estimate bounds the error of a step along the field
 # that there is, but nothing in the training asks for a field on which large steps are accurate.
 #
+# A norm for each sample is another solver of the same kind: around the critical tolerance a training
+# with it costs a sample about as many evaluations, and the verdict stays. The steps of a sample then
+# no longer depend on its batch; what that costs is the sample that needs most, where a batch is
+# carried in step.
+#
 # An adapted tolerance ends near the critical one or above it, and the model below the accuracy of a
 # fine tolerance that was kept from the start: while the tolerance is too coarse, the model learns
-# what only its solver can do, and has to unlearn it. The calmer rules
-# turn less often; none of them is the better one in every measure of the table.
+# what only its solver can do, and has to unlearn it. The calmer rules turn less often; none of them
+# is the better one in every measure of the table.
 #
 # A longer time at the same step does bring the two flows together, but it is no substitute for a
 # short step: the accuracy goes down with it, and over the longest time most seeds do not train.
