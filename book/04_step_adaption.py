@@ -573,6 +573,8 @@ for row, dataset in zip(axes, adapted, strict=False):
         if (dataset, controller) in found:
             own = found[dataset, controller].run.seeds
             plots.over_iterations(ax, seen(dataset, controller, column), column, own)
+        else:
+            ax.text(0.5, 0.5, "no records yet", transform=ax.transAxes, ha="center")
         ax.set_title(name_of(controller))
     row[0].set(ylabel=f"{name_of(dataset)}\ntest accuracy", ylim=(0, 1.05))
     row[1].set_ylabel("number of steps $K$")
