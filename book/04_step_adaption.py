@@ -367,11 +367,14 @@ pd.DataFrame(rows, columns=columns).set_index("data set")
 # above, means; *gap*: between Euler's accuracy at the end and the exact flow's, in points, mean
 # and worst seed; *agree*: seeds with a gap of at most 5 points.
 
+
 # %% tags=["hide-input"]
-compared = {}
-for d in datasets:
-    frames = [found[d, c].records for c in EVERY if (d, c) in found]
-    compared[d] = compare_controllers(pd.concat(frames))
+def compared_on(dataset):
+    frames = [found[dataset, c].records for c in EVERY if (dataset, c) in found]
+    return compare_controllers(pd.concat(frames))
+
+
+compared = {d: compared_on(d) for d in datasets}
 
 
 def shown_row(dataset, name, row, m="mean", s="std"):
@@ -583,11 +586,7 @@ fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
 plots.stamp_profile(fig, "laptop")
 
 # %% tags=["hide-input"]
-compared_images = {}
-for d in adapted:
-    frames = [found[d, c].records for c in EVERY if (d, c) in found]
-    compared_images[d] = compare_controllers(pd.concat(frames))
-shown_table(list(CONTROLLERS), compared_images)
+shown_table(list(CONTROLLERS), {d: compared_on(d) for d in adapted})
 
 # %% [markdown]
 # ## A modeller's view

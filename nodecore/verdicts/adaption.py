@@ -19,7 +19,6 @@ from nodecore.verdicts.base import (
     Part,
     Studies,
     best_of,
-    critical_of,
     decides,
     extent,
     grade,
@@ -46,6 +45,19 @@ def _algorithm1(material):
     return as_trained(material.records[material.records["controller"] == "algorithm1"])
 
 
+def _beside_grid(studies, compare):
+    """A part for each data set whose grid is there as well: where its critical step is known,
+    compare(material, grid, search) gives verdict and finding."""
+    grids, parts = of_kind(studies, "euler"), []
+    for dataset, material in _adapted(studies):
+        if (grid := grids.get(dataset)) is None:
+            continue
+        search = search_of(grid)
+        judged = compare(material, grid, search) if search else (UNTESTED, unfound(grid))
+        parts.append(Part(name_of(dataset), *judged))
+    return parts
+
+
 @decides("The constants that lie in the records. Holds if they are the paper's.")
 def constants_are_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
     parts = []
@@ -60,19 +72,13 @@ def constants_are_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
 
 @decides("Holds if no seed starts with more steps than the critical K of the grid.")
 def start_is_not_too_small(studies: Studies, numbers: Mapping) -> list[Part]:
-    grids, parts = of_kind(studies, "euler"), []
-    for dataset, material in _adapted(studies):
-        if dataset not in grids:
-            continue
-        critical = critical_of(grids[dataset])
-        if critical is None:
-            parts.append(Part(name_of(dataset), UNTESTED, unfound(grids[dataset])))
-            continue
+    def compare(material, grid, search):
         checks = material.history("algorithm1").dropna(subset="n_steps")
         first = checks.drop_duplicates("seed").set_index("seed")["n_steps"]
-        found = f"K = {extent(first)} at the start; critical K of the grid {critical}"
-        parts.append(Part(name_of(dataset), grade((first <= critical).all()), found))
-    return parts
+        found = f"K = {extent(first)} at the start; critical K of the grid {search.critical}"
+        return grade((first <= search.critical).all()), found
+
+    return _beside_grid(studies, compare)
 
 
 @decides(
@@ -157,15 +163,15 @@ def constants_are_robust(studies: Studies, numbers: Mapping) -> list[Part]:
             parts.append(Part(name_of(dataset), UNTESTED, "no variation was trained"))
             continue
         base = table.loc["algorithm1"]
-        harmful = [name for name in there if not _is_harmless(table.loc[name], base)]
+        harmless = {name: _is_harmless(table.loc[name], base) for name in there}
+        harmful = [name for name, is_so in harmless.items() if not is_so]
         found = f"{len(there) - len(harmful)} of {len(there)} changes are harmless"
         if harmful:
             listed = ", ".join(
                 name.removeprefix("algorithm1-").replace("-", " ") for name in harmful
             )
             found += f" (not: {listed})"
-        verdict = HOLDS if not harmful else PARTLY if len(harmful) < len(there) else FAILS
-        parts.append(Part(name_of(dataset), verdict, found))
+        parts.append(Part(name_of(dataset), grade(*harmless.values()), found))
     return parts
 
 
@@ -188,23 +194,17 @@ def _summary_of(material):
     "one."
 )
 def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
-    grids, parts = of_kind(studies, "euler"), []
-    for dataset, material in _adapted(studies):
-        if dataset not in grids:
-            continue
-        search = search_of(grids[dataset])
-        if search is None:
-            parts.append(Part(name_of(dataset), UNTESTED, unfound(grids[dataset])))
-            continue
-        ours, theirs = _summary_of(material), best_of(grids[dataset].records, search)
+    def compare(material, grid, search):
+        ours, theirs = _summary_of(material), best_of(grid.records, search)
         nfe = _algorithm1(material)["nfe_per_iteration"].mean()
         near = judge_accuracy(ours, theirs) == HOLDS
         found = (
             f"accuracy {percent(*ours[:2])}, grid {percent(*theirs[:2])}; NFE {nfe:.1f}, "
             f"grid {search.nfe.replace('-', '–')}"
         )
-        parts.append(Part(name_of(dataset), grade(near, nfe <= search.critical + 1), found))
-    return parts
+        return grade(near, nfe <= search.critical + 1), found
+
+    return _beside_grid(studies, compare)
 
 
 @decides(
@@ -212,20 +212,13 @@ def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
     "critical K together. Holds if fewer."
 )
 def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
-    grids, parts = of_kind(studies, "euler"), []
-    for dataset, material in _adapted(studies):
-        if dataset not in grids:
-            continue
-        critical = critical_of(grids[dataset])
-        if critical is None:
-            parts.append(Part(name_of(dataset), UNTESTED, unfound(grids[dataset])))
-            continue
-        runs = grids[dataset].records.groupby("n_steps")["nfe_per_iteration"].mean()
-        whole = runs[runs.index <= critical].sum()
+    def compare(material, grid, search):
+        runs = grid.records.groupby("n_steps")["nfe_per_iteration"].mean()
+        whole = runs[runs.index <= search.critical].sum()
         nfe = _algorithm1(material)["nfe_per_iteration"]
-        found = f"{spread(nfe)} against {whole:.0f}"
-        parts.append(Part(name_of(dataset), grade(nfe.mean() < whole), found))
-    return parts
+        return grade(nfe.mean() < whole), f"{spread(nfe)} against {whole:.0f}"
+
+    return _beside_grid(studies, compare)
 
 
 # --- its numbers in Table 1 -----------------------------------------------------------------------
