@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from nodecore.datasets import IMAGES
-from nodecore.study import Result, Run, train_run
+from nodecore.study import Result, Run, precision_of, train_run
 
 
 class ClusterError(RuntimeError):
@@ -27,11 +26,6 @@ def connect(address: str) -> Iterator:
         ) from error
     with client:
         yield client
-
-
-def precision_of(run: Run, precision: str) -> str:
-    """That of its training: the one asked for where it is on images, else float32."""
-    return precision if run.dataset in IMAGES else "float32"
 
 
 def train_with(

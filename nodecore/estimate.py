@@ -9,11 +9,10 @@ import torch
 
 from nodecore.datasets import DATASETS, IMAGES
 from nodecore.study import Run
-from nodecore.tableaus import get_tableau
+from nodecore.sweep import evaluations
 from nodecore.train import get_device, in_precision, make_model
-from nodecore.vector_fields import Conv2dField
+from nodecore.vector_fields import Conv2dField, hidden_bytes
 
-USUAL_N_STEPS = 32  # of a run whose steps are adapted, for want of knowledge
 TORCH = 10**9  # bytes, about: torch with its libraries and what it keeps for itself
 
 
@@ -54,12 +53,6 @@ def estimate(
     return Estimate(len(runs), hours / 3600, most / 1e9, str(device))
 
 
-def evaluations(run: Run) -> int:
-    """Evaluations of the field in an iteration, one member's; those of checks left out."""
-    n_steps = run.n_steps or USUAL_N_STEPS
-    return n_steps * get_tableau(run.train_solver).n_solution_stages
-
-
 def memory(run: Run, device: torch.device) -> int:
     """Bytes: torch, the data, a state for each evaluation, the hidden maps that live at a time."""
     protocol, data = run.protocol, DATASETS[run.dataset]
@@ -67,7 +60,7 @@ def memory(run: Run, device: torch.device) -> int:
     state = 4 * len(run.seeds) * protocol.batch_size * pixels
     everything = 4 * (protocol.n_train + protocol.n_test) * pixels
     area = pixels // data.shape[0]
-    kept = 2 * protocol.batch_size * protocol.width * area * 4  # by one member's evaluation
+    kept = hidden_bytes(protocol.batch_size, protocol.width, area)  # by one member's evaluation
     if kept <= Conv2dField.SMALL:
         hidden = 2 * kept * len(run.seeds) * evaluations(run)
     else:

@@ -21,7 +21,7 @@ from nodecore import store
 from nodecore.adapt import EVERY, controller_name, get_controller
 from nodecore.adaption import restlessness
 from nodecore.checkpoint import Checkpoint
-from nodecore.datasets import IMAGES, check_dataset, exact_test_images, load
+from nodecore.datasets import IMAGES, Split, check_dataset, exact_test_images, load
 from nodecore.evaluate import (
     EXACT,
     FINER,
@@ -382,6 +382,11 @@ def obtain(
         return evidence
 
 
+def precision_of(run: Run, precision: str) -> str:
+    """That of its training: the one asked for where it is on images, else float32."""
+    return precision if run.dataset in IMAGES else "float32"
+
+
 @dataclass(frozen=True)
 class Result:
     """What a training leaves, as plain data; see store.save_run."""
@@ -452,7 +457,8 @@ def recorded_setting(
 
 def evaluate_run(run: Run, trained: Trained) -> list[dict]:
     """A record for each seed and test setting."""
-    training, test, every = _data(run)
+    training, test = _trained_on(run), tested_on(run)
+    every = load(run.dataset, None, None)[1] if run.dataset in IMAGES else None
     largest_share = float(training.class_shares().max())
     rows = []
     for group, settings, own in _test_groups(run, trained):
@@ -489,7 +495,7 @@ FLIPPED_IMAGES = 12
 def _flipped(run, trained):
     """The first test images that the first seed gets right as trained and wrong under the test
     solver: kept with the weights, to be looked at where the data set is not."""
-    _, test, _ = _data(run)
+    test = tested_on(run)
     (group, _, own), *_ = _test_groups(run, trained)
     field, head = (take_members(module, group[:1]) for module in (trained.field, trained.head))
     settings = own, check_setting(own.solver, own.n_steps)
@@ -502,17 +508,15 @@ def _flipped(run, trained):
 TRAINING_IMAGES = 2000  # enough to say whether a seed trained
 
 
-def _data(run):
-    """Training and test data of a run; of image sets also all test images.
+def tested_on(run: Run) -> Split:
+    """The test data of a run's records: of images, exact copies of the released ones only."""
+    _, test = run.protocol.load()
+    return test.first(exact_test_images(run.dataset)) if run.dataset in IMAGES else test
 
-    Only exact copies of the released images make the test.
-    """
-    training, test = run.protocol.load()
-    if run.dataset not in IMAGES:
-        return training, test, None
-    n_test = min(len(test), exact_test_images(run.dataset))
-    _, every = load(run.dataset, None, None)
-    return training.first(TRAINING_IMAGES), test.first(n_test), every
+
+def _trained_on(run):
+    training, _ = run.protocol.load()
+    return training.first(TRAINING_IMAGES) if run.dataset in IMAGES else training
 
 
 def _on_all(run, field, head, every, own):

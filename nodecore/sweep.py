@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from nodecore import kernels, store
-from nodecore.cluster import precision_of, train_with
+from nodecore.cluster import train_with
 from nodecore.datasets import DATASETS, IMAGES
 from nodecore.evaluate import accuracy
 from nodecore.solve import resolve_backend
@@ -28,11 +28,14 @@ from nodecore.study import (
     get_study,
     keep,
     obtain,
+    precision_of,
     recorded_setting,
+    tested_on,
 )
 from nodecore.tableaus import get_tableau
 from nodecore.train import get_device, make_model
 
+USUAL_N_STEPS = 32  # of an adaptive or adapting run, for want of knowledge
 POLL = 2.0  # seconds between two looks at the runs that another process trains
 
 
@@ -64,11 +67,15 @@ def _title(run):
 def cost(run: Run) -> int:
     """Multiplications in a training, about: how long it takes beside others.
 
-    An adaptive or adapting run counts as one of medium length, for want of knowledge.
+    An adaptive or adapting run counts as one of USUAL_N_STEPS.
     """
-    evaluations = (run.n_steps or 32) * get_tableau(run.train_solver).n_solution_stages
-    samples = len(run.seeds) * run.protocol.batch_size
-    return run.protocol.iterations * samples * evaluations * _multiplications(run.protocol)
+    samples = len(run.seeds) * run.protocol.batch_size * run.protocol.iterations
+    return samples * evaluations(run) * _multiplications(run.protocol)
+
+
+def evaluations(run: Run) -> int:
+    """Of the field in an iteration, one member's; those of checks left out."""
+    return (run.n_steps or USUAL_N_STEPS) * get_tableau(run.train_solver).n_solution_stages
 
 
 @cache
@@ -295,7 +302,7 @@ def _backend():
 
 def _largest_change(evidence):
     """Between a stored accuracy and that of the stored weights today, in samples of the test."""
-    _, test = evidence.run.protocol.load()
+    test = tested_on(evidence.run)
     keys = ["test_solver", "test_n_steps", "test_rtol"]
     changes = []
     for (solver, n_steps, rtol), rows in evidence.records.groupby(keys, dropna=False):

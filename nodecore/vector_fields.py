@@ -101,12 +101,17 @@ class Conv2dField(nn.Module):
         weights = [p[m] for p in (*self.first, *self.second, *self.third)]
         parts = z.split(self.IMAGES_AT_ONCE) if z.device.type == "cpu" else [z]
         pixels = z.shape[-1] * z.shape[-2]
-        hidden = 2 * len(z) * len(weights[0]) * pixels * z.element_size()
+        hidden = hidden_bytes(len(z), len(weights[0]), pixels, z.element_size())
         if torch.is_grad_enabled() and hidden > self.SMALL:
             slopes = [_recomputed(part, weights) for part in parts]
         else:
             slopes = [_convolutions(part, *weights) for part in parts]
         return torch.cat(slopes)
+
+
+def hidden_bytes(images: int, width: int, pixels: int, bytes_each: int = 4) -> int:
+    """Of the hidden maps that a Conv2dField of this width makes of some images, one member's."""
+    return 2 * images * width * pixels * bytes_each
 
 
 def _recomputed(z, weights):

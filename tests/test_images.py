@@ -177,6 +177,14 @@ def test_records_say_which_images_they_are_about(small, tmp_path, monkeypatch):
         assert rows[column].tolist() == pytest.approx(expected.tolist())
 
 
+def test_only_exact_images_are_verified(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("nodecore.study.exact_test_images", lambda name: 4)
+    run = get_study("cifar10-euler", "smoke")[0]
+    frame = obtain(run, root=tmp_path, progress=False).records
+    assert set(frame["test_split"]) == {"first 4"}
+    assert verify(["cifar10-euler"], "smoke", root=tmp_path)["change"].tolist() == [0]
+
+
 def test_flipped_images_are_kept_with_the_run(small, tmp_path, monkeypatch):
     answers = iter([torch.tensor([[7, 2, 1, 0, 0, 1]]), torch.tensor([[7, 3, 1, 6, 4, 1]])])
     monkeypatch.setattr("nodecore.study.predict", lambda *_: next(answers))
