@@ -27,7 +27,7 @@
 # an error norm that is taken sample by sample.
 
 # %% tags=["parameters"] example="device cpu"
-profile = "laptop"  # size of every run: paper, laptop or smoke
+profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
 dataset = "spheres2"  # data set of all runs
 others = ["landscape"]  # more data sets, drawn from the records there are, never trained here
@@ -67,7 +67,7 @@ from nodecore.tableaus import get_tableau
 
 plots.use_style()
 name_of = plots.name_of
-smaller = "laptop" if profile == "paper" else profile  # of the runs that vary the norm, and T
+smaller = "laptop" if profile == "paper" else profile  # of the trainings by either norm
 SHARED = {"sharey": True, "squeeze": False}
 
 # %% [markdown]
@@ -300,12 +300,11 @@ norms.drop(columns="change").round({"NFE, batch": 1, "NFE, sample": 1}).round(3)
 # carries a batch in step pays for the sample that needs most.
 
 # %%
-of_samples = study.per_sample_runs(dataset, smaller, tuple(seeds))
-of_batches = [replace(run, per_sample=False) for run in of_samples]
-both = {
-    norm: pd.concat([study.obtain(run, device=device).records for run in runs])
-    for norm, runs in (("batch", of_batches), ("sample", of_samples))
-}
+both = {"batch": [], "sample": []}
+for run in study.per_sample_runs(dataset, smaller, tuple(seeds)):
+    norm = "sample" if run.per_sample else "batch"
+    both[norm].append(study.obtain(run, device=device).records)
+both = {norm: pd.concat(there) for norm, there in both.items()}
 
 
 # %% tags=["hide-input"]
@@ -390,7 +389,7 @@ pd.DataFrame(
 
 # %%
 depth = {run.T: study.obtain(run, device=device)
-         for run in study.growing_runs(dataset, smaller, tuple(seeds))}  # fmt: skip
+         for run in study.growing_runs(dataset, profile, tuple(seeds))}  # fmt: skip
 longer = pd.concat([e.records.assign(T=T) for T, e in depth.items()], ignore_index=True)
 same_steps = longer["test_n_steps"] == longer["n_steps"]
 midpoint = longer[longer["trained"] & (longer["test_solver"] == "midpoint") & same_steps]
@@ -410,7 +409,7 @@ for solver, table in by_time.items():
     plots.accuracy_over_time(ax, table, styles[solver])
 ax.set(ylabel="test accuracy", ylim=(0, 1.05), title=name_of(dataset))
 fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-plots.stamp_profile(fig, smaller)
+plots.stamp_profile(fig, profile)
 
 # %% [markdown]
 # ## What we saw
@@ -473,7 +472,7 @@ counts = longer.groupby("T")["seed"].nunique()
 for T, own in by_time["euler"].iterrows():
     gap = abs(own.mean() - by_time["dopri5"].loc[T].mean())
     lines.append(
-        f"- T = {T:g} at h = 1/8 (profile {smaller}): {own.count()} of {counts[T]} seeds trained, to "
+        f"- T = {T:g} at h = 1/8: {own.count()} of {counts[T]} seeds trained, to "
         f"{percent(own.mean(), own.std())}; gap to the exact flow {gap:.3f}, "
         + ("which agrees." if gap <= AGREEMENT else "which does not agree.")
     )
