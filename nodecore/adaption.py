@@ -9,11 +9,19 @@ from torch import Tensor
 
 from nodecore.adapt import Controller, Observation, StepState
 from nodecore.datasets import Split
-from nodecore.solve import Solution, count_steps, finer_solver, initial_step_size
+from nodecore.solve import (
+    Solution,
+    check_tolerance,
+    count_steps,
+    finer_solver,
+    initial_step_size,
+)
 from nodecore.tableaus import get_tableau
 
 MOST_STEPS = 10_000  # no step gets shorter than T / MOST_STEPS
 OUTSIDE_EVERY = 50  # iterations between two outside checks, which are the same for every controller
+RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
+FIRST_RTOL = 1e-5  # where it begins: fine, so that the model is a flow before it is tried coarser
 OUTSIDE_GAP = 0.1  # largest difference of accuracy that an outside check lets pass
 
 
@@ -44,6 +52,21 @@ def bend(start: Tensor, z: Tensor, other: Tensor) -> Tensor:
     # Euler's error of a step is h^2 / 2 |J f|, its length h |f|: their ratio is h L / 2.
     error, length = ((v - z).flatten(2).norm(dim=-1).double().mean(1) for v in (other, start))
     return 2 * error / length
+
+
+def check_first_rtol(first_rtol: float | None, solver: str, controller: object) -> None:
+    """ValueError unless it is None, or where a controller can begin with a tolerance."""
+    if first_rtol is None:
+        return
+    if controller is None or get_tableau(solver).b_embedded is None:
+        raise ValueError(
+            f"first_rtol = {first_rtol!r}: it is where the adaption of a tolerance begins; give it "
+            "with a controller and an embedded method, or leave it out"
+        )
+    check_tolerance("first_rtol", first_rtol)
+    finest, coarsest = RTOL_BOUNDS
+    if not finest <= first_rtol <= coarsest:
+        raise ValueError(f"first_rtol = {first_rtol!r}: give one from {finest:g} to {coarsest:g}")
 
 
 def step_bounds(T: float) -> tuple[float, float]:
@@ -243,13 +266,17 @@ class ToleranceAdaption(Adaption):
     steps than the training solver, but no finer than an estimate in float32 can serve.
     """
 
-    FIRST, BOUNDS, FINEST_TEST = 1e-2, (1e-5, 10.0), 1e-6
+    FINEST_TEST = 1e-6
+
+    def __init__(self, ensemble, controller, test, look_every, first_rtol: float | None):
+        self.first_rtol = first_rtol or FIRST_RTOL
+        super().__init__(ensemble, controller, test, look_every)
 
     def set_up(self):
-        self.bounds = self.BOUNDS
+        self.bounds = RTOL_BOUNDS
         self.test_tableau = get_tableau("dopri5")
         self.finer = 10.0 if self.ensemble.tableau.name == "dopri5" else 5.0
-        self.set_states([StepState(self.FIRST)] * len(self.ensemble.seeds))
+        self.set_states([StepState(self.first_rtol)] * len(self.ensemble.seeds))
 
     def begin(self, x):
         """The tolerance needs no batch to begin with."""

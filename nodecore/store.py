@@ -29,8 +29,8 @@ COMMITTED = PROJECT / "book" / "results"
 
 # Every row of a frame of records has all of these, NaN or None where one does not apply.
 COLUMNS = [
-    *("study", "dataset", "profile", "train_solver", "n_steps", "rtol", "controller", "seed"),
-    *("test_solver", "test_n_steps", "test_rtol"),
+    *("study", "dataset", "profile", "train_solver", "n_steps", "rtol", "controller", "first_rtol"),
+    *("seed", "test_solver", "test_n_steps", "test_rtol"),
     *("accuracy", "train_accuracy", "trained", "status"),
     # Of image sets: which test images `accuracy` is about; and beside it that on all of them.
     *("test_split", "accuracy_all", "test_split_all"),

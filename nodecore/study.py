@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nodecore import store
 from nodecore.adapt import EVERY, controller_name, get_controller
-from nodecore.adaption import restlessness
+from nodecore.adaption import FIRST_RTOL, check_first_rtol, restlessness
 from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import IMAGES, Split, check_dataset, exact_test_images, load
 from nodecore.evaluate import (
@@ -47,6 +47,7 @@ from nodecore.vector_fields import take_members
 
 SEEDS = (0, 1, 2, 3, 4)
 TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+FIRST_RTOLS = (1e-2, 1e-5)  # adapted tolerances begin coarse, or at the finest one
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Run:
     """One ensemble to train. Give one of n_steps, rtol or controller. Raises ValueError.
 
     T: the time to integrate over, 1 in the paper; n_steps fill it. per_sample: with rtol, each
-    sample has an error norm and steps of its own, instead of each seed's batch.
+    sample has an error norm and steps of its own, instead of each seed's batch. first_rtol: where
+    a controller begins that adapts the tolerance of an embedded method, by default FIRST_RTOL.
     """
 
     dataset: str
@@ -66,6 +68,7 @@ class Run:
     profile: str = "paper"
     T: float = 1.0
     per_sample: bool = False
+    first_rtol: float | None = None
 
     def __post_init__(self):
         check_seeds(self.seeds)
@@ -85,6 +88,9 @@ class Run:
             check_embedded(self.train_solver)
         if self.controller is not None:
             object.__setattr__(self, "controller", controller_name(self.controller))
+        check_first_rtol(self.first_rtol, self.train_solver, self.controller)
+        if self.adapts_tolerance and self.first_rtol is None:
+            object.__setattr__(self, "first_rtol", FIRST_RTOL)
 
     @property
     def study(self) -> str:
@@ -113,6 +119,7 @@ class Run:
             what = f"{self.train_solver}-tol{float(self.rtol)!r}".removesuffix(".0")
         else:
             what = f"{self.train_solver}-{self.controller}"
+            what += f"-from{self.first_rtol!r}" if self.adapts_tolerance else ""
         time = "" if self.T == 1.0 else f"-T{self.T:g}"
         return f"{what}{time}-seeds{_ranges(self.seeds)}"
 
@@ -127,10 +134,11 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change with the protocol, whose norm bounds the error, or
-        a controller's constants."""
+        """Twelve hexadecimal digits that change with the protocol, whose norm bounds the error, a
+        controller's constants, or where it begins."""
         more = {"controller": self.controller_constants} if self.controller else {}
         more |= {"per_sample": True} if self.per_sample else {}
+        more |= {"first_rtol": self.first_rtol} if self.adapts_tolerance else {}
         return digest(asdict(self.protocol) | more)
 
     def path(self, root: Path) -> Path:
@@ -250,7 +258,8 @@ STUDIES = {
         for solver in ("fehlberg21", "dopri5")
     },
     "spheres2-tolerance": tuple(
-        Run("spheres2", solver, controller=name)
+        Run("spheres2", solver, controller=name, first_rtol=first)
+        for first in FIRST_RTOLS
         for solver in ("fehlberg21", "dopri5")
         for name in ("algorithm1", "settling-discord", "remembering-discord")
     ),
@@ -407,6 +416,7 @@ def train_run(run: Run, **options) -> Result:
         rtol=run.rtol,
         per_sample=run.per_sample,
         controller=run.controller,
+        first_rtol=run.first_rtol,
         **options,
     )
     trained.field.cpu(), trained.head.cpu()
@@ -586,6 +596,7 @@ def _header(run, trained):
         "rtol": run.rtol,
         "per_sample": run.per_sample,
         "controller": run.controller,
+        "first_rtol": run.first_rtol,
         "controller_constants": run.controller_constants,
         "seeds": list(run.seeds),
         "protocol": asdict(run.protocol),

@@ -50,7 +50,8 @@ def select(
     only: a pattern for names of runs such as `euler-K8-*`, or of study and run, `spheres*/*-K8-*`.
     Raises ValueError for an unknown study, and one that lists the runs where `only` fits none.
     """
-    runs = [run for name in names or STUDIES for run in get_study(name, profile)]
+    every = (run for name in names or STUDIES for run in get_study(name, profile))
+    runs = list(dict.fromkeys(every))  # some belong to two studies
     if only is None:
         return runs
     chosen = [run for run in runs if any(fnmatchcase(n, only) for n in (run.name, _title(run)))]

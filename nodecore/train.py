@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nodecore.adapt import Controller, get_controller
-from nodecore.adaption import Adaption, ToleranceAdaption
+from nodecore.adaption import Adaption, ToleranceAdaption, check_first_rtol
 from nodecore.datasets import DATASETS
 from nodecore.kernels import FusedAdaptive, classify_fused
 from nodecore.protocols import Protocol
@@ -429,6 +429,7 @@ def train(
     rtol: float | None = None,
     per_sample: bool = False,
     controller: str | Controller | None = None,
+    first_rtol: float | None = None,
     look_every: int = 500,
     device: str = "auto",
     backend: str = "auto",
@@ -441,12 +442,13 @@ def train(
     Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same; with
     `per_sample` each sample has an error norm and steps of its own, instead of each member's
     batch), or `controller` (it adapts for each member the size of fixed steps, or the tolerance of
-    an embedded method: one of adapt.py, or its name, such as "auto" or "algorithm1"; the test split
-    is looked at every `look_every` iterations). A member that diverges is marked and does not touch
-    the others. `progress`: show a bar, or call this with the iterations done so far.
-    With a `checkpoint` it goes on where the same training was stopped, to the same bits on a CPU;
-    Ctrl-C then stops between two iterations and leaves a checkpoint. `precision`: of products in
-    fields of images, one of PRECISIONS; tests afterwards are in float32.
+    an embedded method, from `first_rtol` on, by default FIRST_RTOL: one of adapt.py, or its name,
+    such as "auto" or "algorithm1"; the test split is looked at every `look_every` iterations). A
+    member that diverges is marked and does not touch the others. `progress`: show a bar, or call
+    this with the iterations done so far. With a `checkpoint` it goes on where the same training was
+    stopped, to the same bits on a CPU; Ctrl-C then stops between two iterations and leaves a
+    checkpoint. `precision`: of products in fields of images, one of PRECISIONS; tests afterwards
+    are in float32.
 
     Raises ValueError for a bad argument, before any work.
     """
@@ -454,15 +456,17 @@ def train(
     controller = get_controller(controller) if isinstance(controller, str) else controller
     _check_training(solver, seeds, n_steps, rtol, controller)
     check_per_sample(per_sample, rtol)
+    check_first_rtol(first_rtol, solver, controller)
     device = get_device(device)
     _check_precision(precision, protocol, device)
     training, test = (split.to(device) for split in protocol.load())
     ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, per_sample, device, backend)
     if controller is not None:
-        adaption = Adaption if ensemble.tableau.b_embedded is None else ToleranceAdaption
-        ensemble.adaption = adaption(ensemble, controller, test, look_every)
+        how = (ensemble, controller, test, look_every)
+        embedded = ensemble.tableau.b_embedded is not None
+        ensemble.adaption = ToleranceAdaption(*how, first_rtol) if embedded else Adaption(*how)
     identity = _identity(ensemble, training.x, n_steps, rtol, controller, look_every)
-    identity["precision"] = precision
+    identity |= {"precision": precision, "first_rtol": first_rtol}
     saved = checkpoint.load(identity) if checkpoint is not None else None
     if saved is not None:
         ensemble.restore(*saved)

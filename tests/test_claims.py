@@ -624,6 +624,12 @@ def test_table_1_says_where_the_scale_is_reduced():
     ]
 
 
+def test_table_1_has_a_calmer_controller_for_every_data_set():
+    table = table1()
+    calmer = table[table["training"] == "a calmer controller"]
+    assert list(calmer["dataset"]) == list(TABLE1) and set(calmer["source"]) == {"here"}
+
+
 def test_a_readme_without_its_marks_is_refused():
     with pytest.raises(ValueError, match="lost a mark"):
         readme_with("# A project\n", "part")

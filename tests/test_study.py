@@ -351,8 +351,10 @@ def test_each_sample_may_have_steps_of_its_own(tmp_path):
 
 
 def test_an_adapted_tolerance_is_where_its_own_test_is(tmp_path):
-    run = Run("spheres2", "fehlberg21", controller="algorithm1", seeds=(0, 1), profile="smoke")
+    how = {"controller": "algorithm1", "seeds": (0, 1), "profile": "smoke"}
+    run = Run("spheres2", "fehlberg21", first_rtol=1e-2, **how)
     assert run.study == "spheres2-tolerance"
+    assert run.digest != Run("spheres2", "fehlberg21", **how).digest, "it begins elsewhere"
     frame = obtain(run, root=tmp_path, **QUIET).records
     assert frame["final_rtol"].unique().tolist() == [1.1 * 1e-2]  # one check, which agreed
     own = as_trained(frame.assign(trained=True))
@@ -393,6 +395,10 @@ def test_a_longer_time_is_trained_and_tested_over(tmp_path):
             Run("landscape", "euler", controller="algorithm1", profile="laptop"),
             "landscape-adaption/laptop/euler-algorithm1-seeds0-4.json",
         ),
+        (
+            Run("spheres2", "dopri5", controller="algorithm1"),
+            "spheres2-tolerance/paper/dopri5-algorithm1-from1e-05-seeds0-4.json",
+        ),
     ],
 )
 def test_where_a_run_lies(tmp_path, run, path):
@@ -410,7 +416,7 @@ def test_committed_evidence_is_still_found():
 
 
 def test_no_two_runs_share_a_file(tmp_path):
-    runs = [run for name in STUDIES for run in get_study(name)]
+    runs = {run for name in STUDIES for run in get_study(name)}  # some belong to two studies
     assert len({run.path(tmp_path) for run in runs}) == len(runs)
     close = [Run("landscape", "dopri5", rtol=rtol) for rtol in (0.1, 0.1000001)]
     assert close[0].path(tmp_path) != close[1].path(tmp_path)

@@ -59,7 +59,14 @@ def test_each_study_has_its_own_profile_unless_one_is_named():
     assert own["spheres900-rk4"] == "laptop"
     assert own["landscape-rk4"] == "paper"
     assert {run.profile for run in select(profile="laptop")} == {"laptop"}
-    assert len(select()) == sum(map(len, STUDIES.values()))
+    assert set(select()) == {run for runs in STUDIES.values() for run in runs}
+
+
+def test_a_run_that_belongs_to_two_studies_comes_once():
+    names = ["spheres2-per-sample", "spheres2-dopri5", "spheres2-fehlberg21"]
+    every = [run for name in names for run in get_study(name, "laptop")]
+    chosen = select(names, profile="laptop")
+    assert set(chosen) == set(every) and len(chosen) == len(set(every)) < len(every)
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,8 @@ def test_the_rule_for_tolerances_does_what_the_later_paper_prints(backend, solve
     """One member in plain torch: the tolerance halved or lengthened after dopri5's finer check."""
     protocol = replace(TINY_MLP, iterations=12, optimiser="sgd", learning_rate=0.5)
     controller = Algorithm1(every=2, threshold=0.01)
-    trained = train(protocol, solver, [3], controller=controller, backend=backend, **QUIET)
+    how = {"controller": controller, "first_rtol": 1e-2, "backend": backend}
+    trained = train(protocol, solver, [3], **how, **QUIET)
     split = protocol.load()[0]
     field, head = make_model(protocol, [3])
     optimiser = torch.optim.SGD([*field.parameters(), *head.parameters()], lr=0.5)
@@ -449,6 +450,11 @@ def test_the_digest_changes_with_every_value():
         ({"n_steps": 0}, "n_steps = 0: give a whole number of steps >= 1"),
         ({"n_steps": None}, "n_steps = None, rtol = None, controller = None: give exactly one"),
         ({"rtol": 1e-3}, "give exactly one"),
+        ({"first_rtol": 1e-3}, "first_rtol = 0.001: .* with a controller and an embedded method"),
+        (
+            {"n_steps": None, "solver": "dopri5", "controller": Algorithm1(), "first_rtol": 1e-7},
+            "first_rtol = 1e-07: give one from 1e-05 to 10",
+        ),
         ({"n_steps": None, "rtol": -1e-3}, "rtol = -0.001: give a tolerance > 0"),
         ({"n_steps": None, "rtol": 1e-3}, "'euler' has no embedded method"),
         ({"per_sample": True}, "per_sample = True needs the steps that a tolerance .* give rtol"),
