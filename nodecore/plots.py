@@ -530,13 +530,17 @@ def over_iterations(ax: Axes, history, column: str, seeds) -> None:
         rows = history[(history["seed"] == seed) & history[column].notna()]
         line = {"color": colour, "linewidth": 0.8, "label": f"seed {seed}"}
         ax.plot(rows["iteration"], rows[column], marker="", **line)
+    _iterations_axis(ax)
+    if column == "n_steps":
+        ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _iterations_axis(ax):
     ax.set_xlabel("iteration")
     ax.locator_params(axis="x", nbins=4)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.grid(axis="y")
-    if column == "n_steps":
-        ax.set_yscale("log", base=2)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def checks(ax: Axes, history) -> None:
@@ -641,9 +645,18 @@ def gap_by_tolerance(ax: Axes, gaps, seed_gaps) -> None:
     ax.grid(axis="y")
 
 
-def tolerance_over_iterations(ax: Axes, history, seeds) -> None:
-    """The tolerance in use against the iteration, a line for each seed."""
-    over_iterations(ax, history, "step_size", seeds)
+def tolerance_over_iterations(ax: Axes, histories, critical) -> None:
+    """The tolerance in use against the iteration, a line for each seed and a colour for each start.
+
+    histories: by the tolerance that the adaption begins at. critical: the critical tolerance and
+    the next coarser one, shaded; NaN where there is none.
+    """
+    ax.axhspan(*critical, color="#dddddd", zorder=0, label="critical range of fixed tolerances")
+    for (first, history), colour in zip(histories.items(), CLASS_COLOURS, strict=False):
+        for _, rows in history[history["step_size"].notna()].groupby("seed"):
+            line = {"color": colour, "linewidth": 0.8, "marker": ""}
+            ax.plot(rows["iteration"], rows["step_size"], **line, label=f"begins at {first:g}")
+    _iterations_axis(ax)
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(LogFormatterSciNotation())
 
