@@ -373,12 +373,12 @@ ends = {
     (name_of(s), f"{first:g}", rule): tolerance_ends(e.records)
     for (s, first, rule), e in adapted.items()
 }
-ends = pd.concat(ends, names=["method", "begins at", "rule"])
+ends = pd.concat(ends, names=["method", "from", "rule"])
 ends["gap"] = (ends["as trained"] - ends["exact flow"]).abs()
-by_rule = ends.groupby(level=["method", "begins at", "rule"], sort=False)
+by_rule = ends.groupby(level=["method", "from", "rule"], sort=False)
 final = by_rule["final_rtol"].agg(["max", "min"])
 ends_at = [f"{high:.0e}–{low:.0e}".replace("e-0", "e-") for high, low in final.values]
-measures = {"turns": "reversals", "spread": "spread", "failed": "failed_checks"}
+measures = {"turns": "reversals", "spread": "spread", "fails": "failed_checks"}
 pd.DataFrame(
     {
         "seeds": [f"{n:g}/{len(seeds)}" for n in by_rule["trained"].sum()],
@@ -467,7 +467,7 @@ for method, table in side_by_side.groupby(level=0, sort=False):
         f"{', '.join(f'{gap:.3f}' for gap in sample['gap'])} in place of "
         f"{', '.join(f'{gap:.3f}' for gap in batch['gap'])}."
     )
-for (method, first), rows in ends.groupby(level=["method", "begins at"], sort=False):
+for (method, first), rows in ends.groupby(level=["method", "from"], sort=False):
     worst = rows["gap"].groupby(level="rule", sort=False).max()
     lines.append(
         f"- {method}, tolerance adapted from {first}, all rules: {rows['trained'].sum():g} of "
