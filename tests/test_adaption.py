@@ -16,7 +16,7 @@ from nodecore.adapt import (
     StepState,
     get_controller,
 )
-from nodecore.adaption import ToleranceAdaption, bend, closeness, flips, step_bounds
+from nodecore.adaption import RTOL_BOUNDS, bend, closeness, flips, step_bounds
 from nodecore.checkpoint import Checkpoint
 from nodecore.protocols import Protocol
 from nodecore.seeding import make_generator
@@ -198,11 +198,12 @@ def test_committed_histories_are_their_controllers_work(evidence):
     """Every step follows from what was seen before it; the later rule may also keep the old one."""
     rule = get_controller(evidence.run.controller)
     tolerance = evidence.run.adapts_tolerance
-    bounds = ToleranceAdaption.BOUNDS if tolerance else step_bounds(evidence.run.T)
+    bounds = RTOL_BOUNDS if tolerance else step_bounds(evidence.run.T)
     history = evidence.history[evidence.history["train_accuracy"].notna()]
     for _, rows in history.groupby("seed"):
         rows = rows.to_dict("records")
         state = StepState(rows[0]["step_size"])
+        assert not tolerance or state.step_size == evidence.run.first_rtol
         for row, after in pairwise(rows):
             accuracies = row["train_accuracy"], row["test_accuracy"]
             read = {name: row[name] for name in rule.reads}
