@@ -652,9 +652,10 @@ def tolerance_over_iterations(ax: Axes, histories, critical) -> None:
     the next coarser one, shaded; NaN where there is none.
     """
     ax.axhspan(*critical, color="#dddddd", zorder=0, label="critical range of fixed tolerances")
-    for (first, history), colour in zip(histories.items(), CLASS_COLOURS, strict=False):
+    colours = step_colours([*histories, None])  # without the lightest
+    for first, history in histories.items():
         for _, rows in history[history["step_size"].notna()].groupby("seed"):
-            line = {"color": colour, "linewidth": 0.8, "marker": ""}
+            line = {"color": colours[first], "linewidth": 0.8, "marker": ""}
             ax.plot(rows["iteration"], rows["step_size"], **line, label=f"begins at {first:g}")
     _iterations_axis(ax)
     ax.set_yscale("log")
