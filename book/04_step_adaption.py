@@ -318,7 +318,7 @@ for d in grids:
                  percent(*paper["grid accuracy"]), f"{paper['adaption NFE']:.1f}",
                  percent(*paper["adaption accuracy"])])  # fmt: skip
     scale = "" if d in datasets else ", laptop scale"
-    other = calm if d in datasets else study.IMAGE_CONTROLLERS[-1]
+    other = calm if d in datasets else study.calmer_controller(d)
     for label, controller in {"here": "algorithm1", name_of(other): other}.items():
         if (d, controller) not in found:
             continue

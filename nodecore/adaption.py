@@ -20,9 +20,9 @@ from nodecore.tableaus import get_tableau
 
 MOST_STEPS = 10_000  # no step gets shorter than T / MOST_STEPS
 OUTSIDE_EVERY = 50  # iterations between two outside checks, which are the same for every controller
-RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
-FIRST_RTOL = 1e-5  # where it begins: fine, so that the model is a flow before it is tried coarser
 OUTSIDE_GAP = 0.1  # largest difference of accuracy that an outside check lets pass
+RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
+FIRST_RTOL = RTOL_BOUNDS[0]  # begun there, the model is a flow before anything coarser is tried
 
 
 def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
@@ -54,19 +54,21 @@ def bend(start: Tensor, z: Tensor, other: Tensor) -> Tensor:
     return 2 * error / length
 
 
-def check_first_rtol(first_rtol: float | None, solver: str, controller: object) -> None:
-    """ValueError unless it is None, or where a controller can begin with a tolerance."""
-    if first_rtol is None:
-        return
+def choose_first_rtol(first_rtol: float | None, solver: str, controller: object) -> float | None:
+    """Where the adaption of a tolerance begins, by default at FIRST_RTOL; None where none is
+    adapted. ValueError for a tolerance that cannot be it, or that nothing would adapt."""
     if controller is None or get_tableau(solver).b_embedded is None:
+        if first_rtol is None:
+            return None
         raise ValueError(
             f"first_rtol = {first_rtol!r}: it is where the adaption of a tolerance begins; give it "
             "with a controller and an embedded method, or leave it out"
         )
-    check_tolerance("first_rtol", first_rtol)
+    first = check_tolerance("first_rtol", FIRST_RTOL if first_rtol is None else first_rtol)
     finest, coarsest = RTOL_BOUNDS
-    if not finest <= first_rtol <= coarsest:
-        raise ValueError(f"first_rtol = {first_rtol!r}: give one from {finest:g} to {coarsest:g}")
+    if not finest <= first <= coarsest:
+        raise ValueError(f"first_rtol = {first!r}: give one from {finest:g} to {coarsest:g}")
+    return float(first)
 
 
 def step_bounds(T: float) -> tuple[float, float]:
@@ -268,8 +270,8 @@ class ToleranceAdaption(Adaption):
 
     FINEST_TEST = 1e-6
 
-    def __init__(self, ensemble, controller, test, look_every, first_rtol: float | None):
-        self.first_rtol = first_rtol or FIRST_RTOL
+    def __init__(self, ensemble, controller, test, look_every, first_rtol: float):
+        self.first_rtol = first_rtol
         super().__init__(ensemble, controller, test, look_every)
 
     def set_up(self):

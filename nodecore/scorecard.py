@@ -8,13 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from nodecore import store
-from nodecore.adapt import controller_name
 from nodecore.claims import Judgement, gather, judge_all, scale_of, write_verdicts
-from nodecore.datasets import IMAGES
 from nodecore.figures import file_link
 from nodecore.paper import TABLE1, percent
 from nodecore.plots import name_of
-from nodecore.study import IMAGE_CONTROLLERS
+from nodecore.study import calmer_controller
 from nodecore.summary import as_trained
 from nodecore.verdicts import (
     FAILS,
@@ -147,8 +145,7 @@ def _grid_row(dataset, material):
 
 def _adaption_rows(dataset, material):
     rows = []
-    calmer = IMAGE_CONTROLLERS[-1] if dataset in IMAGES else controller_name("auto")
-    names = {"algorithm1": "Algorithm 1", calmer: "a calmer controller"}
+    names = {"algorithm1": "Algorithm 1", calmer_controller(dataset): "a calmer controller"}
     for controller, training in names.items() if material else ():
         own = as_trained(material.records[material.records["controller"] == controller])
         if own.empty:

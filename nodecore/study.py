@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nodecore import store
 from nodecore.adapt import EVERY, controller_name, get_controller
-from nodecore.adaption import FIRST_RTOL, check_first_rtol, restlessness
+from nodecore.adaption import FIRST_RTOL, choose_first_rtol, restlessness
 from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import IMAGES, Split, check_dataset, exact_test_images, load
 from nodecore.evaluate import (
@@ -47,7 +47,7 @@ from nodecore.vector_fields import take_members
 
 SEEDS = (0, 1, 2, 3, 4)
 TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-FIRST_RTOLS = (1e-2, 1e-5)  # adapted tolerances begin coarse, or at the finest one
+FIRST_RTOLS = (1e-2, FIRST_RTOL)  # adapted tolerances begin coarse, or at the finest one
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ class Run:
             check_embedded(self.train_solver)
         if self.controller is not None:
             object.__setattr__(self, "controller", controller_name(self.controller))
-        check_first_rtol(self.first_rtol, self.train_solver, self.controller)
-        if self.adapts_tolerance and self.first_rtol is None:
-            object.__setattr__(self, "first_rtol", FIRST_RTOL)
+        first_rtol = choose_first_rtol(self.first_rtol, self.train_solver, self.controller)
+        object.__setattr__(self, "first_rtol", first_rtol)
 
     @property
     def study(self) -> str:
@@ -107,8 +106,7 @@ class Run:
     @property
     def adapts_tolerance(self) -> bool:
         """Whether a controller is at work on the tolerance of an embedded method."""
-        embedded = get_tableau(self.train_solver).b_embedded is not None
-        return self.controller is not None and embedded
+        return self.first_rtol is not None
 
     @property
     def name(self) -> str:
@@ -199,6 +197,11 @@ def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
         return tuple(Run(dataset, "euler", controller=c, **how) for c in IMAGE_CONTROLLERS)
     grid = IMAGE_GRIDS[study].get(profile, (1, 2))
     return tuple(Run(dataset, solver, n_steps=k, **how) for k in grid)
+
+
+def calmer_controller(dataset: str) -> str:
+    """The name of the controller that stands beside Algorithm 1 on a data set."""
+    return IMAGE_CONTROLLERS[-1] if dataset in IMAGES else controller_name("auto")
 
 
 IMAGE_STUDIES = (*IMAGE_GRIDS, *(f"{dataset}-adaption" for dataset in IMAGES))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nodecore.adapt import Controller, get_controller
-from nodecore.adaption import Adaption, ToleranceAdaption, check_first_rtol
+from nodecore.adaption import Adaption, ToleranceAdaption, choose_first_rtol
 from nodecore.datasets import DATASETS
 from nodecore.kernels import FusedAdaptive, classify_fused
 from nodecore.protocols import Protocol
@@ -456,15 +456,15 @@ def train(
     controller = get_controller(controller) if isinstance(controller, str) else controller
     _check_training(solver, seeds, n_steps, rtol, controller)
     check_per_sample(per_sample, rtol)
-    check_first_rtol(first_rtol, solver, controller)
+    first_rtol = choose_first_rtol(first_rtol, solver, controller)
     device = get_device(device)
     _check_precision(precision, protocol, device)
     training, test = (split.to(device) for split in protocol.load())
     ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, per_sample, device, backend)
     if controller is not None:
         how = (ensemble, controller, test, look_every)
-        embedded = ensemble.tableau.b_embedded is not None
-        ensemble.adaption = ToleranceAdaption(*how, first_rtol) if embedded else Adaption(*how)
+        of_tolerance = first_rtol is not None
+        ensemble.adaption = ToleranceAdaption(*how, first_rtol) if of_tolerance else Adaption(*how)
     identity = _identity(ensemble, training.x, n_steps, rtol, controller, look_every)
     identity |= {"precision": precision, "first_rtol": first_rtol}
     saved = checkpoint.load(identity) if checkpoint is not None else None

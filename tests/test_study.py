@@ -399,6 +399,10 @@ def test_a_longer_time_is_trained_and_tested_over(tmp_path):
             Run("spheres2", "dopri5", controller="algorithm1"),
             "spheres2-tolerance/paper/dopri5-algorithm1-from1e-05-seeds0-4.json",
         ),
+        (
+            Run("spheres2", "dopri5", controller="algorithm1", first_rtol=1),
+            "spheres2-tolerance/paper/dopri5-algorithm1-from1.0-seeds0-4.json",
+        ),
     ],
 )
 def test_where_a_run_lies(tmp_path, run, path):
