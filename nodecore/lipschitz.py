@@ -35,20 +35,20 @@ def spectral_norm(layer: BlockLayer, positions: int) -> Tensor:
 def _operator(layer, positions):
     """The map as matrices (members, rows, columns); alike at every position, one stands for all."""
     weight = layer.weight.double()
-    if layer.window == 1:
+    if layer.taps == 1:
         return weight
     members, rows, channels_out = weight.shape
-    channels_in = rows // layer.window
+    channels_in = rows // layer.taps
     if positions * channels_in > MAX_OPERATOR:
         raise ValueError(
             f"positions = {positions}: the layer's operator would have {positions * channels_in} "
             f"rows; lipschitz_bound takes at most {MAX_OPERATOR}, use jacobian_norms there"
         )
-    taps = weight.view(members, layer.window, channels_in, channels_out)
+    taps = weight.view(members, layer.taps, channels_in, channels_out)
     operator = weight.new_zeros(members, positions, channels_in, positions, channels_out)
     for position in range(positions):
-        for tap in range(layer.window):
-            neighbour = position + tap - layer.window // 2
+        for tap in range(layer.taps):
+            neighbour = position + tap - layer.taps // 2
             if 0 <= neighbour < positions:  # outside is zero padding
                 operator[:, neighbour, :, position] = taps[:, tap]
     return operator.view(members, positions * channels_in, positions * channels_out)

@@ -202,10 +202,7 @@ def _walk(f, z0, tableau, schedule, path):
 def _walk_fused(f, z0, tableau, schedule, path):
     steps = _fused_steps(schedule, z0)
     z0 = z0.contiguous()
-    z = kernels.solve_fused(
-        z0, f.block_layers(), *tableau_arrays(tableau), *steps, positions=f.positions
-    )
-    return z, None
+    return kernels.solve_fused(z0, f.block_layers(), *tableau_arrays(tableau), *steps), None
 
 
 def _fused_steps(schedule, z0):
@@ -226,7 +223,7 @@ def prepare_fused(
     per_sample: bool = False,
     t: tuple[float, float] = (0.0, 1.0),
 ) -> kernels.FusedSolve:
-    """The fused kernel set up for many solves of states like z0 (members, batch, dim).
+    """The fused kernel set up for many solves of states like z0.
 
     What a training loop repeats without checking it anew. Give `n_steps`, `step_size`, or `rtol`
     (atol is the same; with `per_sample` each sample steps by itself). Steps and errors as in
@@ -237,9 +234,9 @@ def prepare_fused(
     if rtol is not None:
         _check_adaptive(tableau, rtol, rtol, z0, 1, None, MAX_STEPS)
         control = _step_control(tableau, rtol, rtol, t, per_sample=per_sample)
-        return kernels.FusedAdaptive(z0, layers, *arrays, control, positions=f.positions)
+        return kernels.FusedAdaptive(z0, layers, *arrays, control)
     steps = _fused_steps(_plan_steps(n_steps, step_size, t, z0), z0)
-    return kernels.FusedSolve(z0, layers, *arrays, *steps, positions=f.positions)
+    return kernels.FusedSolve(z0, layers, *arrays, *steps)
 
 
 @cache
@@ -292,18 +289,14 @@ def choose_backend(f: VectorField, z0: Tensor, path: bool = False, backend: str 
     backend = resolve_backend(backend)
     if backend == "torch":
         return "torch"
-    serves = (
-        hasattr(f, "block_layers")
-        and z0.device.type == "cpu"
-        and z0.dtype == torch.float32
-        and z0.dim() == 3
-        and not path
-    )
+    serves = not path and z0.device.type == "cpu" and z0.dtype == torch.float32
+    serves = serves and _has_kernel_layers(f, z0.dim())
     if backend == "fused" and not serves:
         raise ValueError(
-            "backend = 'fused' serves fields with block_layers on float32 CPU states (members, "
-            f"batch, dim) without path; got {type(f).__name__} on {z0.dtype} {z0.device} "
-            f"{tuple(z0.shape)}, path={path}; use backend='torch'"
+            "backend = 'fused' serves dense fields and convolutions of one channel on float32 CPU "
+            f"states, (members, batch, dim) or (members, batch, 1, height, width), without path; "
+            f"got {type(f).__name__} on {z0.dtype} {z0.device} {tuple(z0.shape)}, path={path}; "
+            "use backend='torch'"
         )
     if not serves:
         return "torch"
@@ -311,6 +304,12 @@ def choose_backend(f: VectorField, z0: Tensor, path: bool = False, backend: str 
     if not status.available and backend == "fused":
         raise ValueError(f"backend = 'fused' is not available: {status.reason}")
     return "fused" if status.available else "torch"
+
+
+def _has_kernel_layers(f, axes):
+    """Whether f has layers that the kernel knows, for states of so many axes."""
+    layers = f.block_layers() if hasattr(f, "block_layers") else None
+    return layers is not None and axes == (5 if layers[1].taps == 9 else 3)
 
 
 # --- adaptive steps -----------------------------------------------------------------------------
@@ -471,9 +470,7 @@ def _kernel_estimates(tableau):
 
 def _adapt_fused(f, z0, tableau, control):
     layers, arrays = f.block_layers(), tableau_arrays(tableau)
-    z, walk = kernels.solve_fused_adaptive(
-        z0.contiguous(), layers, *arrays, control, positions=f.positions
-    )
+    z, walk = kernels.solve_fused_adaptive(z0.contiguous(), layers, *arrays, control)
     check_walk(walk)
     n_steps = walk.n_steps
     most = int(n_steps.max())

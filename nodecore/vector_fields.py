@@ -72,7 +72,7 @@ class Conv1dField(nn.Module):
 
     def block_layers(self) -> tuple[BlockLayer, ...]:
         """The layers as the fused kernel takes them."""
-        return BlockLayer(*self.first), BlockLayer(*self.second, window=3), BlockLayer(*self.third)
+        return BlockLayer(*self.first), BlockLayer(*self.second, taps=3), BlockLayer(*self.third)
 
 
 class Conv2dField(nn.Module):
@@ -96,6 +96,12 @@ class Conv2dField(nn.Module):
 
     def forward(self, t, z: Tensor) -> Tensor:
         return torch.stack([self._member(m, images) for m, images in enumerate(z)])
+
+    def block_layers(self) -> tuple[BlockLayer, ...] | None:
+        """The layers as the fused kernel takes them; None for more than one channel."""
+        if self.first[0].shape[2] != 1:
+            return None
+        return BlockLayer(*self.first), BlockLayer(*self.second, taps=9), BlockLayer(*self.third)
 
     def _member(self, m, z):
         weights = [p[m] for p in (*self.first, *self.second, *self.third)]

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("fused.cpp")
+SOURCE = Path(__file__).with_name("cpp") / "fused.cpp"  # includes its neighbours
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared")
 THREADS = ("-fopenmp",)  # left out where the compiler has none: one thread then
 COMPILERS = ("c++", "g++", "clang++")
@@ -62,7 +62,8 @@ def _cache_folder() -> Path:
 def _fingerprint(compiler: list[str]) -> str:
     """Names one build: the same source, flags, compiler and processor give the same name."""
     version = _run([*compiler, "--version"]).stdout
-    parts = (SOURCE.read_text(), " ".join([*compiler, *FLAGS, *THREADS]), version, _processor())
+    sources = [path.read_text() for path in sorted(SOURCE.parent.iterdir())]
+    parts = (*sources, " ".join([*compiler, *FLAGS, *THREADS]), version, _processor())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

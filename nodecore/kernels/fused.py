@@ -20,15 +20,29 @@ PROCESS = os.getpid()
 
 
 class BlockLayer(NamedTuple):
-    """One affine layer y = x @ weight + bias, applied at every position with the same weights.
+    """One affine layer of a field, applied at every position with the same weights.
 
-    weight (members, window * in_channels, out_channels), rows ordered (tap, in_channel);
-    bias (members, out_channels); window 1, or 3 for neighbouring positions with zero padding.
+    taps = 1: y = x @ weight + bias, weight (members, in, out). taps = 3, for the middle layer: a
+    convolution along a row with zero padding, weight (members, 3 * in, out), rows ordered
+    (tap, in). taps = 9: the same over an image, weight (members, out, in, 3, 3) as conv2d has it.
+    bias (members, out).
     """
 
     weight: Tensor
     bias: Tensor
-    window: int = 1
+    taps: int = 1
+
+    @property
+    def width(self) -> int:
+        """Units out."""
+        return self.bias.shape[-1]
+
+    def strides(self) -> dict[str, int]:
+        """Of one member's weight, between taps, units in and units out."""
+        channels = self.weight[0].numel() // (self.taps * self.width)
+        if self.taps == 9:
+            return {"w2_tap": 1, "w2_in": 9, "w2_out": 9 * channels}
+        return {"w2_tap": channels * self.width, "w2_in": self.width, "w2_out": 1}
 
 
 def solve_fused(
@@ -38,15 +52,18 @@ def solve_fused(
     tableau_b: np.ndarray,
     n_steps: Tensor,
     step_sizes: Tensor,
-    positions: int = 1,
 ) -> Tensor:
-    """z(T) of all members under an explicit Runge-Kutta method, (members, batch, dim).
+    """z(T) of all members under an explicit Runge-Kutta method, in the shape of z0.
 
-    z0 (members, batch, dim) float32; dim = positions * channels of the first layer. Member m takes
-    n_steps[m] steps of the sizes step_sizes[m, :n_steps[m]]. Differentiable in z0, weights and
-    biases. Raises ValueError for shapes, dtypes, devices or strides that the kernel cannot take.
+    z0 float32: (members, batch, dim), or (members, batch, 1, height, width) where the middle layer
+    has 9 taps. Member m takes n_steps[m] steps of the sizes step_sizes[m, :n_steps[m]].
+    Differentiable in z0, weights and biases. Between forward and backward a convolution keeps for
+    each number of the state and each stage 4 bytes and a bit for each unit of the second layer
+    (whole vectors of them): 16 bytes for the 96 units of MNIST's field.
+
+    Raises ValueError for shapes, dtypes, devices or strides that the kernel cannot take.
     """
-    plan = FusedSolve(z0, layers, tableau_a, tableau_b, n_steps, step_sizes, positions)
+    plan = FusedSolve(z0, layers, tableau_a, tableau_b, n_steps, step_sizes)
     return _apply(plan, z0, layers)
 
 
@@ -56,7 +73,6 @@ def solve_fused_adaptive(
     tableau_a: np.ndarray,
     tableau_b: np.ndarray,
     control: "StepControl",
-    positions: int = 1,
 ) -> tuple[Tensor, "FusedAdaptive"]:
     """z(T) of all members in steps that keep the error within the tolerances: of each member's own,
     or of each sample's.
@@ -64,7 +80,7 @@ def solve_fused_adaptive(
     Arguments and errors as for `solve_fused`; the second result says how each member went.
     Differentiable likewise, with the step sizes as constants.
     """
-    plan = FusedAdaptive(z0, layers, tableau_a, tableau_b, control, positions)
+    plan = FusedAdaptive(z0, layers, tableau_a, tableau_b, control)
     return _apply(plan, z0, layers), plan
 
 
@@ -76,8 +92,8 @@ def _apply(plan, z0, layers):
 
 
 NUMBERS = (
-    "members batch positions channels width1 width2 window stages most_steps "
-    "threads tape_steps keep_hidden per_sample"
+    "members batch channels height width taps width1 width2 stages most_steps "
+    "threads tape_steps keep_hidden per_sample w2_tap w2_in w2_out"
 )
 ARRAYS = "a b n_steps step_sizes w1 b1 w2 b2 w3 b3 z0 z1 tape"
 GRADIENTS = "grad_z1 grad_z0 grad_w1 grad_b1 grad_w2 grad_b2 grad_w3 grad_b3"
@@ -89,7 +105,7 @@ def _fields(*groups):
 
 
 class _Problem(ctypes.Structure):
-    """Field by field the struct `Problem` of fused.cpp."""
+    """Field by field the struct `Problem` of problem.h."""
 
     _fields_ = _fields(
         (NUMBERS, ctypes.c_int64), (ARRAYS, ctypes.c_void_p), (GRADIENTS, ctypes.c_void_p)
@@ -126,7 +142,7 @@ ENDS = ("arrived", "underflow", "not finite", "spent")  # what `state` numbers
 
 
 class _Adaptive(ctypes.Structure):
-    """Field by field the struct `Adaptive` of fused.cpp."""
+    """Field by field the struct `Adaptive` of problem.h."""
 
     _fields_ = _fields(
         ("same_as_last", ctypes.c_int64),
@@ -146,23 +162,25 @@ class FusedSolve:
     each layer; `tape` carries what the backward pass needs from the forward pass.
     """
 
-    def __init__(self, z0, layers, a, b, n_steps, step_sizes, positions):
-        _check(z0, layers, positions)
+    def __init__(self, z0, layers, a, b, n_steps, step_sizes):
+        _check(z0, layers)
         _check_steps(n_steps, step_sizes, z0.shape[0])
         self.a, self.b = _live_stages(*(array.tobytes() for array in _tableau(a, b)))
-        self._set_up(z0, layers, n_steps, step_sizes, positions)
+        self._set_up(z0, layers, n_steps, step_sizes)
 
-    def _set_up(self, z0, layers, n_steps, step_sizes, positions):
+    def _set_up(self, z0, layers, n_steps, step_sizes):
         self.n_steps, self.step_sizes = n_steps, step_sizes
         first, second, third = layers
         self.problem = _Problem(
             members=z0.shape[0],
             batch=z0.shape[1],
-            positions=positions,
-            channels=third.weight.shape[2],
-            width1=first.weight.shape[2],
-            width2=second.weight.shape[2],
-            window=second.window,
+            channels=third.width,
+            height=z0.shape[-2] if second.taps == 9 else 1,
+            width=z0.shape[-1] if second.taps > 1 else 1,
+            taps=second.taps,
+            width1=first.width,
+            width2=second.width,
+            **second.strides(),
             stages=len(self.b),
             most_steps=step_sizes.shape[-1],
             a=self.a.ctypes.data,
@@ -220,8 +238,8 @@ class FusedAdaptive(FusedSolve):
 
     FIRST_STEPS = 16  # that a new tape has room for
 
-    def __init__(self, z0, layers, a, b, control: StepControl, positions):
-        _check(z0, layers, positions)
+    def __init__(self, z0, layers, a, b, control: StepControl):
+        _check(z0, layers)
         self.a, self.b = _tableau(a, b)
         _check_explicit(self.a)
         self.b_error = np.ascontiguousarray(control.b_error, np.float64)
@@ -232,7 +250,7 @@ class FusedAdaptive(FusedSolve):
             )
         shape = z0.shape[: 2 if control.per_sample else 1]
         sizes = torch.empty(*shape, control.max_steps, dtype=torch.float64)
-        self._set_up(z0, layers, torch.zeros(shape, dtype=torch.int64), sizes, positions)
+        self._set_up(z0, layers, torch.zeros(shape, dtype=torch.int64), sizes)
         self.problem.per_sample = control.per_sample
         self.nfe, self.rejected, self.state = torch.zeros(3, *shape, dtype=torch.int64)
         self.time, self.step = torch.zeros(2, *shape, dtype=torch.float64)
@@ -268,7 +286,7 @@ class FusedAdaptive(FusedSolve):
 
 
 class _Classifier(ctypes.Structure):
-    """Field by field the struct `Classifier` of fused.cpp."""
+    """Field by field the struct `Classifier` of classifier.h."""
 
     _fields_ = _fields(("members batch dim classes", ctypes.c_int64), (CLASSIFIER, ctypes.c_void_p))
 
@@ -311,7 +329,7 @@ class _Tape:
     def resize(self, plan: FusedSolve, steps: int) -> None:
         """Other memory, whose contents are lost."""
         p = plan.problem
-        hidden_bytes = 4 * p.members * steps * p.stages * p.batch * p.positions * p.width2
+        hidden_bytes = 4 * p.members * steps * p.stages * p.batch * p.width2
         self.steps, self.keep_hidden = steps, hidden_bytes <= HIDDEN_BYTES
         p.tape_steps, p.keep_hidden = self.steps, self.keep_hidden
         size = plan.kernel.nodecore_tape_floats
@@ -368,27 +386,37 @@ def _live_stages(a_bytes: bytes, b_bytes: bytes) -> tuple[np.ndarray, np.ndarray
     return np.ascontiguousarray(a[np.ix_(live, live)]), np.ascontiguousarray(b[live])
 
 
-def _check(z0, layers, positions) -> None:
-    if z0.dim() != 3 or 0 in z0.shape:
-        raise ValueError(f"z0 has shape {tuple(z0.shape)}: give (members, batch, dim), none zero")
-    members, _, dim = z0.shape
-    if positions < 1 or dim % positions:
-        raise ValueError(f"positions = {positions} does not divide dim = {dim} of z0")
-    if len(layers) != 3 or layers[1].window not in (1, 3):
-        raise ValueError("layers: give three, the second with a window of 1 or 3")
-    _check_tensor("z0", z0, torch.float32, z0.shape)
-    channels = dim // positions
-    for number, layer in enumerate(layers):
-        if number != 1 and layer.window != 1:
+def _check(z0, layers) -> None:
+    if len(layers) != 3 or layers[1].taps not in (1, 3, 9):
+        raise ValueError("layers: give three, the second with 1, 3 or 9 taps")
+    for number in (0, 2):
+        if layers[number].taps != 1:
             raise ValueError(
-                f"layers[{number}].window = {layer.window}: only the second layer may have a "
-                "window of 3; use the torch path"
+                f"layers[{number}].taps = {layers[number].taps}: only the middle layer may have "
+                "more than one; use the torch path"
             )
-        out = dim // positions if number == 2 else layer.weight.shape[-1]
-        shape = (members, layer.window * channels, out)
+    taps = layers[1].taps
+    axes = 5 if taps == 9 else 3
+    if z0.dim() != axes or 0 in z0.shape:
+        wanted = "(members, batch, 1, height, width)" if taps == 9 else "(members, batch, dim)"
+        raise ValueError(f"z0 has shape {tuple(z0.shape)}: give {wanted}, none zero")
+    _check_tensor("z0", z0, torch.float32, z0.shape)
+    members, channels = len(z0), z0.shape[2] if taps != 3 else 1
+    if taps == 9 and channels != 1:
+        raise ValueError(f"z0 has {channels} channels: the kernel takes one; use the torch path")
+    for number, (layer, width) in enumerate(
+        zip(layers, (layers[0].width, layers[1].width, channels), strict=True)
+    ):
+        shape = (
+            members,
+            layer.taps * (channels if number == 0 else layers[number - 1].width),
+            width,
+        )
+        if taps == 9:  # as conv2d has them
+            size = 3 if number == 1 else 1
+            shape = (members, width, shape[1] // layer.taps, size, size)
         _check_tensor(f"layers[{number}].weight", layer.weight, torch.float32, shape)
-        _check_tensor(f"layers[{number}].bias", layer.bias, torch.float32, (members, out))
-        channels = out
+        _check_tensor(f"layers[{number}].bias", layer.bias, torch.float32, (members, width))
 
 
 def _check_steps(n_steps, step_sizes, members) -> None:

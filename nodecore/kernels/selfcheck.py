@@ -2,11 +2,13 @@
 
 import functools
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nodecore.kernels.build import Unavailable
 from nodecore.kernels.fused import BlockLayer, StepControl, solve_fused, solve_fused_adaptive
@@ -55,14 +57,14 @@ def status() -> KernelStatus:
 
 def _check() -> None:
     """Raises Unavailable if the kernel cannot be built or disagrees with torch."""
-    for positions, window in ((1, 1), (3, 3)):
+    for taps in (1, 3, 9):
         for adaptive in (False, True):
-            worst = _difference(positions, window, adaptive)
+            worst = _difference(taps, adaptive)
             if not worst <= TOLERANCE:
                 raise Unavailable(f"its self-check differs from torch by {worst:.1e}")
 
 
-def _difference(positions: int, window: int, adaptive: bool) -> float:
+def _difference(taps: int, adaptive: bool) -> float:
     """The largest relative difference of z(T) and of all gradients, two members, midpoint rule.
 
     Adaptive steps are walked again in torch, and must fill the time from 0 to 1.
@@ -70,21 +72,25 @@ def _difference(positions: int, window: int, adaptive: bool) -> float:
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator) / max(shape[-2], 1) ** 0.5
+        return torch.randn(shape, generator=generator) / math.prod(shape[1:-1]) ** 0.5
 
-    z0 = normal(2, 5, 2 * positions)
-    parameters = [normal(2, 2, 7), normal(2, 7), normal(2, window * 7, 9), normal(2, 9)]
-    parameters += [normal(2, 9, 2), normal(2, 2)]
+    z0 = normal(2, 5, *{1: (2,), 3: (4,), 9: (1, 3, 4)}[taps])
+    channels = 2 if taps == 1 else 1
+    weights = [normal(2, channels, 7), normal(2, taps * 7, 9), normal(2, 9, channels)]
+    if taps == 9:
+        shapes = (2, 7, 1, 1, 1), (2, 9, 7, 3, 3), (2, 1, 9, 1, 1)
+        weights = [weight.reshape(shape) for weight, shape in zip(weights, shapes, strict=True)]
+    parameters = [*weights, normal(2, 7), normal(2, 9), normal(2, channels)]
     a, b = np.array([[0.0, 0.0], [0.5, 0.0]]), np.array([0.0, 1.0])
     n_steps = torch.tensor([2, 3])
     step_sizes = torch.tensor([[0.5, 0.5, 0.0], [0.4, 0.4, 0.2]], dtype=torch.float64)
 
     def fused(z: Tensor, *p: Tensor) -> Tensor:
         nonlocal n_steps, step_sizes
-        layers = (BlockLayer(p[0], p[1]), BlockLayer(p[2], p[3], window), BlockLayer(p[4], p[5]))
+        layers = BlockLayer(p[0], p[3]), BlockLayer(p[1], p[4], taps), BlockLayer(p[2], p[5])
         if not adaptive:
-            return solve_fused(z, layers, a, b, n_steps, step_sizes, positions)
-        z, walk = solve_fused_adaptive(z, layers, a, b, CONTROL, positions)
+            return solve_fused(z, layers, a, b, n_steps, step_sizes)
+        z, walk = solve_fused_adaptive(z, layers, a, b, CONTROL)
         n_steps, step_sizes = walk.n_steps, walk.step_sizes
         return z
 
@@ -93,8 +99,8 @@ def _difference(positions: int, window: int, adaptive: bool) -> float:
         for m in range(2):
             y = z[m]
             for h in step_sizes[m, : n_steps[m]]:
-                half = y + h / 2 * _field(y, [q[m] for q in p], positions, window)
-                y = y + h * _field(half, [q[m] for q in p], positions, window)
+                half = y + h / 2 * _field(y, [q[m] for q in p], taps)
+                y = y + h * _field(half, [q[m] for q in p], taps)
             rows.append(y)
         return torch.stack(rows)
 
@@ -109,9 +115,13 @@ def _difference(positions: int, window: int, adaptive: bool) -> float:
     return max(float((x - y).abs().max() / (1 + y.abs().max())) for x, y in pairs)
 
 
-def _field(y: Tensor, p: list[Tensor], positions: int, window: int) -> Tensor:
-    """f(y), (batch, dim) -> (batch, dim), one member."""
-    x = torch.relu(y.reshape(len(y), positions, -1) @ p[0] + p[1])
-    x = torch.nn.functional.pad(x, (0, 0, window // 2, window // 2))
-    x = torch.cat([x[:, tap : tap + positions] for tap in range(window)], dim=-1)
-    return (torch.relu(x @ p[2] + p[3]) @ p[4] + p[5]).reshape(y.shape)
+def _field(y: Tensor, p: list[Tensor], taps: int) -> Tensor:
+    """f(y) in the shape of y, (batch, dim) or (batch, 1, height, width); one member."""
+    if taps == 9:
+        x = F.relu(F.conv2d(y, p[0], p[3]))
+        return F.conv2d(F.relu(F.conv2d(x, p[1], p[4], padding=1)), p[2], p[5])
+    positions = y.shape[1] if taps == 3 else 1
+    x = F.relu(y.reshape(len(y), positions, -1) @ p[0] + p[3])
+    x = F.pad(x, (0, 0, taps // 2, taps // 2))
+    x = torch.cat([x[:, tap : tap + positions] for tap in range(taps)], dim=-1)
+    return (F.relu(x @ p[1] + p[4]) @ p[2] + p[5]).reshape(y.shape)
