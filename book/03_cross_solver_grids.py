@@ -94,10 +94,11 @@ name_of = plots.name_of
 #
 # Every run trains one model for each seed, all with the same number of steps $K$ of the same size
 # $h = T / K$, $T = 1$. Models trained with Euler's method are tested with Euler's method, the
-# midpoint method and rk4, models trained with rk4 with rk4, at $0.5$, $0.75$, $1$, $1.5$, $2$ and
-# $4$ times as many steps; and all of them under Dormand and Prince's method at a tolerance of
-# $10^{-6}$ {cite:p}`dormand1980`, which stands for the exact flow. The step of every test is
-# whole and equal. Back-propagation goes through the steps of the solver.
+# midpoint method and rk4, models trained with rk4 with rk4, at $1/2$, $2/3$, $1$, $4/3$, $2$ and
+# $4$ times as many steps, rounded to whole ones of equal size: the paper's factors of the step size
+# and one finer. All of them are tested under Dormand and Prince's method at a tolerance of
+# $10^{-6}$ {cite:p}`dormand1980`, too, which stands for the exact flow. Back-propagation goes through
+# the steps of the solver.
 
 
 # %%
