@@ -58,7 +58,7 @@ class TestSetting:
 
 
 EXACT = TestSetting("dopri5", rtol=EXACT_RTOL)
-IMAGES_EXACT = TestSetting("dopri5", rtol=1e-4)
+IMAGES_EXACT = TestSetting("dopri5", rtol=1e-5)
 
 
 def exact_flow(dataset: str) -> TestSetting:

@@ -500,7 +500,7 @@ def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
     Tests of image models are dear: those of a grid go without the grid's other numbers of steps
     and, under midpoint and rk4, without a factor that the paper has not; those of an adapted step
     without other steps. At the paper's scale, on all test images, a run of MNIST with 32 steps is
-    then tested with 1,400 evaluations, those of all of a seed's runs up to there with 4,300.
+    then tested with 1,500 evaluations, those of all of a seed's runs up to there with 4,500.
     """
     if run.rtol is not None or run.adapts_tolerance:
         others = {"fehlberg21", "dopri5", run.train_solver}
