@@ -196,6 +196,7 @@ stored = [
     study.find(replace(run, profile=profile))
     for name in ("landscape-euler", "spheres2-euler")
     for run in study.get_study(name)
+    if run.seeds == study.SEEDS
 ]
 explorer = TrajectoryExplorer.from_evidence(
     [models["coarse"], models["fine"], *filter(None, stored)],

@@ -8,6 +8,7 @@ evidence whenever they are shown; the file keeps the last ones so that none chan
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache, partial
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pandas as pd
 import yaml
 
 from nodecore import store
+from nodecore.joined import Look, best, training_of
 from nodecore.plots import name_of
-from nodecore.study import SEEDS, STUDIES, find, get_study
+from nodecore.study import STUDIES, find
 from nodecore.verdicts import FAILS, HOLDS, PARTLY, UNTESTED, Material, Part, get_decision
 
 CLAIMS = store.PROJECT / "book" / "claims.yml"
@@ -88,27 +90,31 @@ def _claim(row):
 # --- evidence -------------------------------------------------------------------------------------
 
 
-def gather(name: str, root: Path = store.COMMITTED) -> Material | None:
-    """The evidence of a study in `root`, runs of the paper's five seeds only; None without any.
+def gather(names: Iterable[str], look: Look) -> dict[str, Material]:
+    """The evidence of studies by name, those without any left out; see joined.best.
 
-    Of a grid of step sizes the first of its runs that follow one another.
+    Studies of one data set have one scale. Of a grid of step sizes it is the first of its trainings
+    that follow one another.
     """
-    runs = [run for run in get_study(name) if set(run.seeds) <= set(SEEDS)]
-    all_found = [find(run, root) for run in runs]
-    is_grid = runs[0].n_steps is not None
+    by_dataset = {}
+    for name in names:
+        by_dataset.setdefault(name.split("-")[0], []).append(name)
+    shown = {study.study: study for same in by_dataset.values() for study in best(same, look)}
+    found = {name: _material(shown[name]) for name in names}
+    return {name: material for name, material in found.items() if material is not None}
+
+
+def _material(shown):
+    there = {training_of(evidence.run): evidence for evidence in shown.found}
+    all_found = [there.get(training) for training in shown.trainings]
+    is_grid = shown.trainings[0].n_steps is not None
     from_coarsest = dropwhile(lambda evidence: evidence is None, all_found)
     found = tuple(takewhile(bool, from_coarsest) if is_grid else filter(None, all_found))
     if not found:
         return None
     records = pd.concat([evidence.records for evidence in found], ignore_index=True)
-    return Material(name, records, found, cut=is_grid and all_found[0] is None)
-
-
-def gather_all(claims: Iterable[Claim], root: Path = store.COMMITTED) -> dict[str, Material]:
-    """The evidence of every study that a claim names, by name; those without any left out."""
-    names = dict.fromkeys(name for claim in claims for name in claim.studies)
-    found = {name: gather(name, root) for name in names}
-    return {name: material for name, material in found.items() if material is not None}
+    cut = is_grid and all_found[0] is None
+    return Material(shown.study, records, found, cut=cut, lacking=shown.lacking)
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -119,14 +125,25 @@ class Judgement:
     """What the evidence says of a claim.
 
     parts: one for each data set or number. scale: profile and seeds of the models behind it.
-    missing: data sets or studies without evidence. records: the files that were read.
+    missing: data sets or studies without evidence. materials: the evidence that was read.
     """
 
     claim: Claim
     parts: tuple[Part, ...]
     scale: str
     missing: tuple[str, ...]
-    records: tuple[Path, ...]
+    materials: tuple[Material, ...]
+
+    @property
+    def records(self) -> list[Path]:
+        """The files behind it."""
+        return [path for m in self.materials for e in m.found for path in e.stored.paths]
+
+    @property
+    def lacking(self) -> str:
+        """What of a larger scale is missing, in words."""
+        told = {m.dataset: m.lacking for m in self.materials if m.lacking}
+        return "; ".join(f"{name_of(dataset)}, {text}" for dataset, text in told.items())
 
     @property
     def verdict(self) -> str:
@@ -167,7 +184,7 @@ def judge(claim: Claim, evidence: Mapping[str, Material]) -> Judgement:
         tuple(parts),
         scale_of(used.values()),
         _absent(claim.studies, used),
-        tuple(e.stored.path for material in used.values() for e in material.found),
+        tuple(used.values()),
     )
 
 
@@ -183,11 +200,13 @@ def _absent(names, used):
     return tuple(dict.fromkeys(shown))
 
 
-def judge_all(claims: Iterable[Claim] | None = None, root: Path = store.COMMITTED):
-    """A Judgement for each claim (of the file, where none are given)."""
-    claims = read_claims() if claims is None else list(claims)
-    evidence = gather_all(claims, root)
-    return [judge(claim, evidence) for claim in claims]
+def judge_all(
+    claims: Iterable[Claim] | None = None, root: Path = store.COMMITTED
+) -> list[Judgement]:
+    """A Judgement for each claim (of the file, where none are given) from evidence in `root`."""
+    look = cache(partial(find, root=root))
+    claims = read_claims() if claims is None else claims
+    return [judge(claim, gather(claim.studies, look)) for claim in claims]
 
 
 def scale_of(materials: Iterable[Material]) -> str:
@@ -196,7 +215,9 @@ def scale_of(materials: Iterable[Material]) -> str:
     if not frames:
         return ""
     profiles = dict.fromkeys(profile for frame in frames for profile in frame["profile"].unique())
-    seeds = sorted({frame["seed"].nunique() for frame in frames})
+    training = ["train_solver", "n_steps", "rtol", "controller"]
+    grouped = (frame.groupby(training, dropna=False)["seed"].nunique() for frame in frames)
+    seeds = sorted({count for counts in grouped for count in counts})
     count = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
     return f"{' and '.join(profiles)} scale, {count} seed{'s' * (seeds[-1] > 1)}"
 

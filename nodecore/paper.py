@@ -37,3 +37,9 @@ def percent(mean: float, std: float) -> str:
     if math.isnan(mean):
         return "-"
     return f"{100 * mean:.1f} %" if math.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f} %"
+
+
+def scale_note(scale: str) -> str:
+    """What is to be said of a scale (see claims.scale_of) that is not the paper's: less, or with
+    other seeds than its five."""
+    return "" if scale == "paper scale, 5 seeds" else scale.removeprefix("paper scale, ")

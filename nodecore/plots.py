@@ -16,6 +16,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterSciNotation
 
+from nodecore.paper import scale_note
+
 # Dark, middle and light (CIE L* about 22, 49, 70), in hues that no common colour
 # blindness mixes up.
 CLASS_COLOURS = ("#14327d", "#cc4a0c", "#3fb8ae")
@@ -716,8 +718,8 @@ def numbers_beside(left: Axes, right: Axes, table) -> None:
 
 
 def _training_name(dataset, training, sides):
-    """A row's label; what is below paper scale says so."""
-    notes = [s for s in sides["scale"] if s and not s.startswith("paper")]
+    """A row's label; what has another scale or other seeds than the paper says so."""
+    notes = filter(None, map(scale_note, sides["scale"]))
     return "\n".join([f"{name_of(dataset)}: {training}", *notes])
 
 

@@ -1,7 +1,8 @@
 """The scorecard: claims with their verdicts as HTML, Table 1 beside ours, the README's table."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pandas as pd
 from nodecore import store
 from nodecore.claims import Judgement, gather, judge_all, scale_of, write_verdicts
 from nodecore.figures import file_link
-from nodecore.paper import TABLE1, percent
+from nodecore.paper import TABLE1, percent, scale_note
 from nodecore.plots import name_of
-from nodecore.study import calmer_controller
+from nodecore.study import calmer_controller, find
 from nodecore.summary import as_trained
 from nodecore.verdicts import (
     FAILS,
@@ -20,7 +21,6 @@ from nodecore.verdicts import (
     PARTLY,
     UNTESTED,
     VERDICTS,
-    Material,
     get_decision,
 )
 from nodecore.verdicts.base import search_of
@@ -87,24 +87,28 @@ def _untested(judgement):
 
 
 def _models(judgement):
-    """Scale, seeds and links to the records behind a verdict."""
-    if not judgement.records:
+    """Scale, seeds, what a larger scale lacks, and links to the records behind a verdict."""
+    if not judgement.materials:
         return ""
-    studies = dict.fromkeys(path.parent.parent.name for path in judgement.records)
-    links = ", ".join(f'<a href="#records-{study}">{study}</a>' for study in studies)
-    return f"{escape(judgement.scale)}; records: {links}"
+    links = ", ".join(
+        f'<a href="#records-{m.study}-{m.profile}">{m.study}</a>' for m in judgement.materials
+    )
+    lacking = f" ({escape(judgement.lacking)})" if judgement.lacking else ""
+    return f"{escape(judgement.scale)}{lacking}; records: {links}"
 
 
-def records_list(evidence: Mapping[str, Material]) -> str:
+def records_list(judgements: Iterable[Judgement]) -> str:
     """Every study that was read: its folder, scale and runs, and its records as a CSV file."""
+    read = {(m.study, m.profile): m for j in judgements for m in j.materials}
     items = []
-    for study, material in evidence.items():
+    for (study, profile), material in read.items():
         csv = material.records.to_csv(index=False, float_format="%.6g").encode()
-        folders = dict.fromkeys(store.shown(e.stored.path.parent) for e in material.found)
+        paths = [path for evidence in material.found for path in evidence.stored.paths]
+        folders = dict.fromkeys(store.shown(path.parent) for path in paths)
         shown = ", ".join(f"<code>{escape(folder)}/</code>" for folder in folders)
         items.append(
-            f'<li id="records-{study}">{shown}: {len(material.found)} runs, '
-            f"{scale_of([material])}; {file_link(f'{study}.csv', 'text/csv', csv)}</li>"
+            f'<li id="records-{study}-{profile}">{shown}: {len(material.found)} trainings, '
+            f"{scale_of([material])}; {file_link(f'{study}-{profile}.csv', 'text/csv', csv)}</li>"
         )
     return f'<ul class="scorecard records">{"".join(items)}</ul>'
 
@@ -119,21 +123,22 @@ def table1(root: Path = store.COMMITTED) -> pd.DataFrame:
     scale, nfe as text, low and high of the NFE (the pair of the grid; mean less and plus std),
     accuracy and std. Without records there is no row.
     """
-    rows = []
+    rows, look = [], partial(find, root=root)
     for dataset, paper in TABLE1.items():
+        grid, adaption = (gather([f"{dataset}-{kind}"], look) for kind in ("euler", "adaption"))
         low, high = paper["grid NFE"]
         nfe = paper["adaption NFE"]
         rows.append([dataset, "grid", "paper", "", f"{low}–{high}", low, high])
         rows[-1] += paper["grid accuracy"]
-        rows += _grid_row(dataset, gather(f"{dataset}-euler", root))
+        rows += _grid_row(dataset, *grid.values())
         rows.append([dataset, "Algorithm 1", "paper", "", f"{nfe:.1f}", nfe, nfe])
         rows[-1] += paper["adaption accuracy"]
-        rows += _adaption_rows(dataset, gather(f"{dataset}-adaption", root))
+        rows += _adaption_rows(dataset, *adaption.values())
     columns = ["dataset", "training", "source", "scale", "nfe", "low", "high", "accuracy", "std"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _grid_row(dataset, material):
+def _grid_row(dataset, material=None):
     search = search_of(material) if material else None
     if search is None:
         return []
@@ -143,7 +148,7 @@ def _grid_row(dataset, material):
     return [[*source, nfe, low, high, search.mean, search.std]]
 
 
-def _adaption_rows(dataset, material):
+def _adaption_rows(dataset, material=None):
     rows = []
     names = {"algorithm1": "Algorithm 1", calmer_controller(dataset): "a calmer controller"}
     for controller, training in names.items() if material else ():
@@ -159,7 +164,7 @@ def _adaption_rows(dataset, material):
 
 
 def table1_text(table: pd.DataFrame) -> str:
-    """Table 1 in Markdown; what is below paper scale says so."""
+    """Table 1 in Markdown; what has another scale or other seeds than the paper says so."""
     lines = [
         "| data set | | NFE, paper | NFE, here | accuracy, paper | accuracy, here |",
         "| :-- | :-- | --: | --: | --: | --: |",
@@ -169,7 +174,7 @@ def table1_text(table: pd.DataFrame) -> str:
         sides = rows.set_index("source")
         title = "" if dataset in shown else f"{name_of(dataset)} "
         scale = sides["scale"].get("here", "")
-        note = "" if scale.startswith("paper") or not scale else f", {scale}"
+        note = f", {scale_note(scale)}" if scale_note(scale) else ""
         nfe = [sides["nfe"].get(side, "–") for side in ("paper", "here")]
         accuracies = [
             percent(*sides.loc[side, ["accuracy", "std"]]) if side in sides.index else "–"

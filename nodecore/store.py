@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -73,6 +74,11 @@ class StoredRun:
     path: Path
     history: pd.DataFrame | None = field(default=None, compare=False)
 
+    @property
+    def paths(self) -> list[Path]:
+        """The JSON files behind it."""
+        return [self.path]
+
     def frame(self) -> pd.DataFrame:
         """The records with the header's values, all of COLUMNS."""
         common = {key: self.header[key] for key in COLUMNS if key in self.header}
@@ -87,6 +93,56 @@ class StoredRun:
             return load_file(path)
         except SafetensorError as error:
             raise RecordError(path, f"it is no safetensors file ({error})") from error
+
+
+@dataclass(frozen=True)
+class JoinedRuns:
+    """Runs of one training with different seeds, as one run: what StoredRun has, of all of them.
+
+    header: the first one's. Weights that are no member's, and a mark that none of a run's members
+    has, are those of the runs that have them.
+    """
+
+    parts: tuple[StoredRun, ...]
+
+    @property
+    def header(self) -> Mapping:
+        return self.parts[0].header
+
+    @property
+    def records(self) -> list[Mapping]:
+        return [record for part in self.parts for record in part.records]
+
+    @property
+    def history(self) -> pd.DataFrame | None:
+        """All histories below one another; None if there is none."""
+        histories = [part.history for part in self.parts if part.history is not None]
+        return pd.concat(histories, ignore_index=True) if histories else None
+
+    @property
+    def paths(self) -> list[Path]:
+        return [part.path for part in self.parts]
+
+    def frame(self) -> pd.DataFrame:
+        return pd.concat([part.frame() for part in self.parts], ignore_index=True)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The members' tensors stacked in the order of their seeds. Raises RecordError."""
+        seeds = [part.header["seeds"] for part in self.parts]
+        order = torch.tensor([seed for own in seeds for seed in own]).argsort()
+        every, sizes = [part.weights() for part in self.parts], [len(own) for own in seeds]
+        joined = {}
+        for name in dict.fromkeys(name for weights in every for name in weights):
+            there = next(weights[name] for weights in every if name in weights)
+            if name.startswith("flipped."):
+                joined[name] = there
+                continue
+            stacked = [
+                weights.get(name, there.new_zeros(n, *there.shape[1:]))
+                for weights, n in zip(every, sizes, strict=True)
+            ]
+            joined[name] = torch.cat(stacked)[order]
+        return joined
 
 
 def shown(path: Path) -> str:

@@ -8,6 +8,7 @@ what is in neither is trained and written to the scratch store.
 import math
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -25,11 +26,13 @@ from nodecore.datasets import IMAGES, Split, check_dataset, exact_test_images, l
 from nodecore.evaluate import (
     EXACT,
     FINER,
+    PAPER_FACTORS,
     TestSetting,
     accuracy,
     check_setting,
     cross_solver_grid,
     cross_solver_settings,
+    exact_flow,
     has_trained,
     predict,
 )
@@ -165,23 +168,41 @@ def _powers(last: int) -> tuple[int, ...]:
 GRIDS = {  # training n_steps of the fixed-step studies
     "spheres2-euler": _powers(256),
     "spheres2-rk4": _powers(128),
-    "spheres3-euler": _powers(128),
+    "spheres3-euler": _powers(256),
     "spheres3-rk4": _powers(32),
-    "spheres10-euler": _powers(32),
-    "spheres10-rk4": _powers(8),
-    "spheres900-euler": (1, 4, 16),
-    "spheres900-rk4": (1,),
+    "spheres10-euler": _powers(128),
+    "spheres10-rk4": _powers(32),
+    "spheres900-euler": _powers(64),
+    "spheres900-rk4": _powers(8),
     "landscape-euler": _powers(256),
     "landscape-rk4": _powers(64),
 }
-# Images: hours on a CPU even at a reduced scale; at the paper's, hours on a GPU.
 IMAGE_GRIDS = {
     "mnist-euler": {"paper": _powers(64), "laptop": _powers(16)},
-    "mnist-rk4": {"paper": _powers(32), "laptop": _powers(4)},
+    "mnist-rk4": {"paper": _powers(16), "laptop": _powers(4)},
     "cifar10-euler": {"paper": _powers(64), "laptop": _powers(16)},
     "cifar10-rk4": {"paper": _powers(16), "laptop": _powers(4)},
 }
 IMAGE_SEEDS = {"paper": SEEDS, "laptop": (0, 1, 2), "smoke": (0, 1)}
+FIRST_SEEDS = (0, 1, 2)  # a study that has all its runs of these can be shown
+# Where all seeds together would train for a day, each of them is a run.
+ALONE = {("mnist", "paper"), ("spheres900", "paper")}
+BEYOND = {("mnist", "euler", 64), ("mnist", "rk4", 16)}  # where the critical step lies
+
+
+def together(dataset: str, profile: str, seeds: Sequence[int]) -> list[tuple[int, ...]]:
+    """Which of the seeds share a run: all, or where that is too long each has one of its own."""
+    return [(seed,) for seed in seeds] if (dataset, profile) in ALONE else [tuple(seeds)]
+
+
+def turn(run: Run) -> int:
+    """When it is trained: 0 for what a study waits for, 1 for more seeds, 2 for steps that are
+    finer than need be."""
+    if (run.dataset, run.train_solver, run.n_steps) in BEYOND:
+        return 2
+    return 0 if run.seeds[0] in FIRST_SEEDS else 1
+
+
 # "auto" asks for six checks before it lengthens a step: too many where all of them are thirty.
 IMAGE_CONTROLLERS = ("algorithm1", "settling-discord")
 
@@ -191,12 +212,18 @@ def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
 
     ValueError for an unknown profile.
     """
-    how = {"seeds": IMAGE_SEEDS[check_profile(profile)], "profile": profile}
+    seeds = IMAGE_SEEDS[check_profile(profile)]
     dataset, solver = study.split("-")
     if solver == "adaption":
-        return tuple(Run(dataset, "euler", controller=c, **how) for c in IMAGE_CONTROLLERS)
-    grid = IMAGE_GRIDS[study].get(profile, (1, 2))
-    return tuple(Run(dataset, solver, n_steps=k, **how) for k in grid)
+        solver, trainings = "euler", [{"controller": name} for name in IMAGE_CONTROLLERS]
+    else:
+        trainings = [{"n_steps": k} for k in IMAGE_GRIDS[study].get(profile, (1, 2))]
+    groups = together(dataset, profile, seeds)
+    return tuple(
+        Run(dataset, solver, **how, seeds=group, profile=profile)
+        for how in trainings
+        for group in groups
+    )
 
 
 def calmer_controller(dataset: str) -> str:
@@ -206,12 +233,32 @@ def calmer_controller(dataset: str) -> str:
 
 IMAGE_STUDIES = (*IMAGE_GRIDS, *(f"{dataset}-adaption" for dataset in IMAGES))
 
-SMALLER = {"spheres900": {"profile": "laptop", "seeds": (0,)}}  # full scale would take days
+IMAGE_PROFILES = {"mnist": ("paper", "laptop"), "cifar10": ("laptop",)}  # that evidence is of
+SMALLER = {  # the same of spheres, which have less of a grid there, and a single seed
+    "spheres900-euler": (1, 4, 16),
+    "spheres900-rk4": (1,),
+}
+# Where five seeds leave it open which step is critical: more of them, from where it may lie on.
+MORE_GRID_SEEDS = tuple(range(5, 20))
+MORE_GRIDS = {
+    "spheres2-euler": _powers(256)[3:],
+    "spheres2-rk4": _powers(32),
+    "landscape-euler": _powers(256)[3:],
+    "landscape-rk4": _powers(32),
+}
 
 
 def _grid_runs(name, grid):
     dataset, solver = name.split("-")
-    return tuple(Run(dataset, solver, n_steps=k, **SMALLER.get(dataset, {})) for k in grid)
+    groups = together(dataset, "paper", SEEDS)
+    return (
+        *(Run(dataset, solver, n_steps=k, seeds=group) for k in grid for group in groups),
+        *(Run(dataset, solver, n_steps=k, seeds=MORE_GRID_SEEDS) for k in MORE_GRIDS.get(name, ())),
+        *(
+            Run(dataset, solver, n_steps=k, seeds=(0,), profile="laptop")
+            for k in SMALLER.get(name, ())
+        ),
+    )
 
 
 # Step adaption: every controller, and more seeds where the paper's are few to see the spread.
@@ -267,20 +314,29 @@ STUDIES = {
         for name in ("algorithm1", "settling-discord", "remembering-discord")
     ),
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
-    **{name: image_runs(name) for name in IMAGE_STUDIES},
+    **{
+        name: tuple(r for p in IMAGE_PROFILES[name.split("-")[0]] for r in image_runs(name, p))
+        for name in IMAGE_STUDIES
+    },
 }
 
 
 def get_study(name: str, profile: str | None = None) -> tuple[Run, ...]:
-    """The runs of a study, each at its own profile or all at `profile`, which for images has a
-    grid and seeds of its own. ValueError lists the names of either."""
+    """The runs of a study, each at the profiles that its evidence is of, or all at `profile`.
+
+    Images have a grid and seeds of their own at each profile, other studies at one that is not
+    theirs the runs of the first seeds. ValueError lists the names of either.
+    """
     if name not in STUDIES:
         raise ValueError(f"study = {name!r} is unknown; choose one of {', '.join(STUDIES)}")
     if profile is None:
         return STUDIES[name]
     if name in IMAGE_STUDIES:
         return image_runs(name, profile)
-    return tuple(replace(run, profile=profile) for run in STUDIES[name])
+    own = tuple(run for run in STUDIES[name] if run.profile == profile)
+    smallest = STUDIES[name][-1].profile
+    fewest = (r for r in STUDIES[name] if r.profile == smallest and not turn(r))
+    return own or tuple(replace(run, profile=check_profile(profile)) for run in fewest)
 
 
 # --- a run and its evidence -----------------------------------------------------------------------
@@ -289,7 +345,7 @@ def get_study(name: str, profile: str | None = None) -> tuple[Run, ...]:
 class Evidence:
     """A finished run: its records, and its model rebuilt from the stored weights when asked for."""
 
-    def __init__(self, run: Run, stored: store.StoredRun):
+    def __init__(self, run: Run, stored: "store.StoredRun | store.JoinedRuns"):
         self.run, self.stored = run, stored
 
     @cached_property
@@ -304,8 +360,8 @@ class Evidence:
 
     @property
     def path(self) -> str:
-        """Its JSON file, as a path in the project where it lies there."""
-        return store.shown(self.stored.path)
+        """Its JSON file or files, as paths in the project where they lie there."""
+        return ", ".join(map(store.shown, self.stored.paths))
 
     @property
     def flipped(self) -> tuple[Tensor, Tensor]:
@@ -441,8 +497,10 @@ def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
 def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
     """What a run is tested under; `n_steps` are those of its training, or of its last iteration.
 
-    Tests of image models are dear: those of a grid go without the exact flow, those of an adapted
-    step without other steps.
+    Tests of image models are dear: those of a grid go without the grid's other numbers of steps
+    and, under midpoint and rk4, without a factor that the paper has not; those of an adapted step
+    without other steps. At the paper's scale, on all test images, a run of MNIST with 32 steps is
+    then tested with 1,500 evaluations, those of all of a seed's runs up to there with 4,500.
     """
     if run.rtol is not None or run.adapts_tolerance:
         others = {"fehlberg21", "dopri5", run.train_solver}
@@ -452,9 +510,10 @@ def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
         grid = GRIDS.get(run.study, ())
         return [*cross_solver_settings(run.train_solver, n_steps, grid), EXACT]
     if run.controller is not None:
-        return [*(TestSetting(s, n_steps) for s in (run.train_solver, *FINER)), EXACT]
-    grid = IMAGE_GRIDS.get(run.study, {}).get(run.profile, ())
-    return cross_solver_settings(run.train_solver, n_steps, grid)
+        settings = [TestSetting(s, n_steps) for s in (run.train_solver, *FINER)]
+    else:
+        settings = cross_solver_settings(run.train_solver, n_steps, finer_factors=PAPER_FACTORS)
+    return [*settings, exact_flow(run.dataset)]
 
 
 test_settings.__test__ = False  # not a test case, whatever pytest makes of the name
@@ -463,9 +522,11 @@ test_settings.__test__ = False  # not a test case, whatever pytest makes of the 
 def recorded_setting(
     run: Run, solver: str, n_steps: int | None = None, rtol: float | None = None
 ) -> TestSetting:
-    """The test setting of a record of the run: with the error norm of its training, EXACT apart."""
+    """The test setting of a record of the run: with the error norm of its training, except where it
+    stands for the exact flow."""
     setting = TestSetting(solver, n_steps, rtol)
-    return setting if setting == EXACT else replace(setting, per_sample=run.per_sample)
+    exact = setting in (EXACT, exact_flow(run.dataset))
+    return setting if exact else replace(setting, per_sample=run.per_sample)
 
 
 def evaluate_run(run: Run, trained: Trained) -> list[dict]:
@@ -478,7 +539,11 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
         field, head = (take_members(module, group) for module in (trained.field, trained.head))
         train_accuracy = accuracy(field, head, training, own, run.T)
         grid = dict(cross_solver_grid(field, head, test, settings, run.T))
-        on_all = {own: _on_all(run, field, head, every, own)} if every is not None else {}
+        on_all = {}
+        if every is not None:
+            same = len(every) == len(test)
+            values = grid[own] if same else accuracy(field, head, every, own, run.T)
+            on_all[own] = _on_all(run, every, values)
         common = [
             {
                 **_member_values(trained, member, float(train_accuracy[i]), largest_share),
@@ -487,7 +552,8 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
             for i, member in enumerate(group)
         ]
         if run.controller is not None:
-            common[0]["agreement_gap"] = abs(float(grid[own] - grid[EXACT]))
+            exact = grid[exact_flow(run.dataset)]
+            common[0]["agreement_gap"] = abs(float(grid[own] - exact))
         for setting, values in grid.items():
             tested = {
                 "test_solver": setting.solver,
@@ -502,13 +568,13 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
     return rows
 
 
-FLIPPED_IMAGES = 12
+FLIPPED_IMAGES, LOOKED_AT = 12, 1000
 
 
 def _flipped(run, trained):
-    """The first test images that the first seed gets right as trained and wrong under the test
-    solver: kept with the weights, to be looked at where the data set is not."""
-    test = tested_on(run)
+    """The first of the first test images that the first seed gets right as trained and wrong under
+    the test solver: kept with the weights, to be looked at where the data set is not."""
+    test = tested_on(run).first(LOOKED_AT)
     (group, _, own), *_ = _test_groups(run, trained)
     field, head = (take_members(module, group[:1]) for module in (trained.field, trained.head))
     settings = own, check_setting(own.solver, own.n_steps)
@@ -532,12 +598,11 @@ def _trained_on(run):
     return training.first(TRAINING_IMAGES) if run.dataset in IMAGES else training
 
 
-def _on_all(run, field, head, every, own):
+def _on_all(run, every, values):
     """Accuracies as trained on all test images, and what these are, in lists of the members'."""
     lossy = len(every) - exact_test_images(run.dataset)
     name = f"all {len(every)}" + (f", {lossy} of them lossy" if lossy > 0 else "")
-    values = accuracy(field, head, every, own, run.T).tolist()
-    return {"accuracy_all": values, "test_split_all": [name] * len(values)}
+    return {"accuracy_all": values.tolist(), "test_split_all": [name] * len(values)}
 
 
 def _member_values(trained, member, train_accuracy, largest_share):

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nodecore.evaluate import AGREEMENT, EXACT, check_setting, critical_n_steps
+from nodecore.datasets import IMAGES
+from nodecore.evaluate import AGREEMENT, EXACT, IMAGES_EXACT, check_setting, critical_n_steps
 from nodecore.study import agreement_gaps
 
 RESAMPLES = 2000  # draws of seeds with replacement, for the uncertainty of a critical step
@@ -33,8 +34,13 @@ def as_trained(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def under_exact_flow(frame: pd.DataFrame) -> pd.DataFrame:
-    """The records under the setting that stands for the exact flow, seeds that trained only."""
-    exact = (frame["test_solver"] == EXACT.solver) & (frame["test_rtol"] == EXACT.rtol)
+    """The records under the setting that stands for the exact flow, seeds that trained only.
+
+    Of images, records of old have the one of the other data sets.
+    """
+    rtol, on_images = frame["test_rtol"], frame["dataset"].isin(IMAGES)
+    exact = (rtol == EXACT.rtol) | (on_images & (rtol == IMAGES_EXACT.rtol))
+    exact &= frame["test_solver"] == EXACT.solver
     return frame[frame["trained"].astype(bool) & exact]
 
 
@@ -63,13 +69,15 @@ def same_step(frame: pd.DataFrame) -> pd.DataFrame:
     """By training n_steps: mean and std (n - 1) of the accuracy over the seeds that trained.
 
     Columns (name, "mean" or "std"), name: "as trained"; "test solver", that of the critical step;
-    "rk4" at the same step; "all", as trained on all test images. NaN where there are no records.
+    "rk4" at the same step; "exact flow"; "all", as trained on all test images. NaN where there are
+    no records.
     """
     rk4 = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == frame["n_steps"])
     parts = {
         "as trained": as_trained(frame)["accuracy"],
         "test solver": _under_test_solver(frame)["accuracy"],
         "rk4": frame[rk4 & frame["trained"].astype(bool)]["accuracy"],
+        "exact flow": under_exact_flow(frame)["accuracy"],
         "all": as_trained(frame)["accuracy_all"],
     }
     tables = {
@@ -153,7 +161,12 @@ class Trend:
 
 
 def trend(frame: pd.DataFrame) -> Trend | None:
-    """The trend of the accuracy as trained; None unless two seeds trained at two n_steps each."""
+    """The trend of the accuracy as trained; None unless two seeds trained at two n_steps each.
+
+    Of seeds that were tried on a part of the grid only, their runs do not count.
+    """
+    tried = frame.groupby("seed")["n_steps"].nunique()
+    frame = frame[frame["seed"].isin(tried.index[tried == tried.max()])]
     table = as_trained(frame).pivot(index="n_steps", columns="seed", values="accuracy")
     table = table.loc[:, table.notna().sum() > 1]
     if table.shape[1] < 2:

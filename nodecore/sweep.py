@@ -31,6 +31,7 @@ from nodecore.study import (
     precision_of,
     recorded_setting,
     tested_on,
+    turn,
 )
 from nodecore.tableaus import get_tableau
 from nodecore.train import get_device, make_model
@@ -101,7 +102,8 @@ def run_studies(
     precision: str = "float32",
     client=None,
 ) -> None:
-    """Train what is missing of the studies (all, where none is named), the longest runs first.
+    """Train what is missing of the studies (all, where none is named): what a study waits for
+    before more seeds (see study.turn), and the longest runs first.
 
     Each run is written as it ends, and one that is stopped leaves a checkpoint. Other processes on
     the same store meanwhile train other runs. With a `client` of dask.distributed its workers
@@ -114,7 +116,7 @@ def run_studies(
         get_device(device)
         for protocol in {run.protocol for run in missing if run.dataset in IMAGES}:
             protocol.load()
-    missing.sort(key=cost, reverse=True)
+    missing.sort(key=lambda run: (turn(run), -cost(run)))
     with _Bar(missing) as bar:
         while missing:
             if client is None:
@@ -220,25 +222,27 @@ ROUNDING = 2  # test samples that another machine may place on the other side of
 def status(
     names: Sequence[str] = (), profile: str | None = None, root: Path | None = None
 ) -> pd.DataFrame:
-    """One row for each study: its runs and how many of them are in a store; damaged files by name.
+    """One row for each study and profile: its seeds, runs, and how many of these are in a store;
+    damaged files by name.
 
     ValueError for an unknown study or profile.
     """
     rows = []
     for name in names or STUDIES:
         runs = select([name], profile=profile)
-        found = [_find_or_error(run, root) for run in runs]
-        damaged = [store.shown(f.path) for f in found if isinstance(f, store.RecordError)]
-        rows.append(
-            {
-                "study": name,
-                "profile": _common(run.profile for run in runs),
-                "seeds": _common(len(run.seeds) for run in runs),
-                "runs": len(runs),
-                "done": sum(isinstance(f, Evidence) for f in found),
-                "damaged": ", ".join(damaged),
-            }
-        )
+        for each in dict.fromkeys(run.profile for run in runs):
+            mine = [run for run in runs if run.profile == each]
+            found = [_find_or_error(run, root) for run in mine]
+            damaged = [store.shown(f.path) for f in found if isinstance(f, store.RecordError)]
+            rows.append(
+                {
+                    **{"study": name, "profile": each},
+                    "seeds": len({seed for run in mine for seed in run.seeds}),
+                    "runs": len(mine),
+                    "done": sum(isinstance(f, Evidence) for f in found),
+                    "damaged": ", ".join(damaged),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -247,11 +251,6 @@ def _find_or_error(run, root):
         return find(run, root)
     except store.RecordError as error:
         return error
-
-
-def _common(values):
-    """The one value, or all of them."""
-    return "/".join(str(value) for value in dict.fromkeys(values))
 
 
 def verify(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,11 +33,12 @@ from nodecore.scorecard import (
     table1,
     table1_text,
 )
-from nodecore.study import STUDIES
+from nodecore.study import find
 from nodecore.summary import same_mean
 from nodecore.verdicts import DECISIONS, FAILS, HOLDS, PARTLY, UNTESTED, Material, Part
 
 ALL = read_claims()
+committed = partial(find, root=store.COMMITTED)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +186,7 @@ def test_what_is_not_tested_everywhere_holds_in_part_at_most(parts, missing, ver
 
 
 def test_a_study_without_records_leaves_its_claims_untested(tmp_path: Path):
-    assert gather("spheres2-euler", tmp_path) is None
+    assert gather(["spheres2-euler"], partial(find, root=tmp_path)) == {}
     for judgement in judge_all(ALL, tmp_path):
         if judgement.claim.studies:
             assert judgement.verdict == UNTESTED and not judgement.records
@@ -204,13 +206,11 @@ def test_image_claims_turn_once_their_records_are_there():
     ("gone", "expected", "cut"),
     [((3,), [1, 2, 4], False), ((0, 1, 7), [4, 8, 16, 32, 64], True), (range(9), None, None)],
 )
-def test_a_grid_is_read_as_far_as_its_runs_follow_one_another(monkeypatch, gone, expected, cut):
-    missing = [STUDIES["spheres2-euler"][i] for i in gone]
-    real = gather.__globals__["find"]
-    monkeypatch.setitem(
-        gather.__globals__, "find", lambda run, root: None if run in missing else real(run, root)
-    )
-    found = gather("spheres2-euler")
+def test_a_grid_is_read_as_far_as_its_runs_follow_one_another(gone, expected, cut):
+    missing = [2**i for i in gone]
+    found = gather(
+        ["spheres2-euler"], lambda run: None if run.n_steps in missing else committed(run)
+    ).get("spheres2-euler")
     assert (found and found.records["n_steps"].unique().tolist()) == expected
     assert (found and found.cut) == cut
 
@@ -599,10 +599,13 @@ def test_cards_show_verdict_numbers_and_records(judgements):
 
 
 def test_records_are_carried_whole():
-    found = gather("spheres900-rk4")
-    html = records_list({"spheres900-rk4": found})
-    assert 'id="records-spheres900-rk4"' in html and "book/results/spheres900-rk4/laptop/" in html
-    assert 'download="spheres900-rk4.csv"' in html
+    [claim] = [c for c in ALL if c.id == "critical-cifar10"]
+    judgement = judge(claim, gather(claim.studies, committed))
+    html = records_list([judgement, judgement])
+    for link in ("cifar10-euler-laptop", "cifar10-rk4-laptop"):
+        assert html.count(f'id="records-{link}"') == 1 and f'download="{link}.csv"' in html
+        assert f'href="#records-{link}"' in cards([judgement])
+    assert "book/results/cifar10-rk4/laptop/" in html
 
 
 def test_counts_add_up(judgements):
@@ -616,11 +619,15 @@ def test_table_1_says_where_the_scale_is_reduced():
         ["mnist", "grid", "paper", "", "9–16", 9, 16, 0.965, 0.002],
         ["mnist", "grid", "here", "laptop scale, 1 seed", "5–9", 5, 9, 0.9, float("nan")],
         ["mnist", "Algorithm 1", "paper", "", "9.8", 9.8, 9.8, 0.956, 0.005],
+        ["landscape", "grid", "here", "paper scale, 5 seeds", "5–9", 5, 9, 0.9, float("nan")],
+        ["spheres2", "grid", "here", "paper scale, 5 to 20 seeds", "5–9", 5, 9, 0.9, float("nan")],
     ]
     lines = table1_text(pd.DataFrame(rows, columns=columns)).splitlines()[2:]
     assert lines == [
         "| MNIST | grid, laptop scale, 1 seed | 9–16 | 5–9 | 96.5 ± 0.2 % | 90.0 % |",
         "| | Algorithm 1 | 9.8 | not measured yet | 95.6 ± 0.5 % | not measured yet |",
+        "| energy landscape | grid | – | 5–9 | – | 90.0 % |",
+        "| spheres, 2-D | grid, 5 to 20 seeds | – | 5–9 | – | 90.0 % |",
     ]
 
 

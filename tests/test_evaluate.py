@@ -158,8 +158,9 @@ def test_the_grid_pairs_each_setting_with_its_accuracies():
     [
         (1, [1, 2, 4]),
         (2, [1, 2, 3, 4, 8]),
-        (4, [2, 3, 4, 6, 8, 16]),
-        (256, [128, 192, 256, 384, 512, 1024]),
+        (4, [2, 3, 4, 5, 8, 16]),
+        (3, [2, 3, 4, 6, 12]),
+        (256, [128, 171, 256, 341, 512, 1024]),
     ],
 )
 def test_scaled_steps_are_whole_ascending_and_without_duplicates(n_steps, expected):
@@ -178,6 +179,8 @@ def test_euler_models_meet_three_solvers_and_the_exact_flow():
     finer = [TestSetting(s, k) for s in ("midpoint", "rk4") for k in (1, 2, 3, 4, 8)]
     assert settings == [*euler, *finer]
     assert len(set(settings)) == len(settings)
+    few = cross_solver_settings("euler", 2, finer_factors=(1, 2))
+    assert few[5:] == [TestSetting(s, k) for s in ("midpoint", "rk4") for k in (2, 4)]
 
 
 def test_other_models_meet_their_own_solver_and_the_exact_flow():

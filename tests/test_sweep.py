@@ -54,10 +54,10 @@ def no_training(*arguments, **options):
 
 
 def test_each_study_has_its_own_profile_unless_one_is_named():
-    own = {run.study: run.profile for run in select()}
-    assert own["spheres2-euler"] == "smoke"
-    assert own["spheres900-rk4"] == "laptop"
-    assert own["landscape-rk4"] == "paper"
+    own = {name: {run.profile for run in select([name])} for name in STUDIES}
+    assert own["spheres2-euler"] == {"smoke"}
+    assert own["spheres900-rk4"] == own["mnist-adaption"] == {"paper", "laptop"}
+    assert own["landscape-rk4"] == {"paper"} and own["cifar10-rk4"] == {"laptop"}
     assert {run.profile for run in select(profile="laptop")} == {"laptop"}
     assert set(select()) == {run for runs in STUDIES.values() for run in runs}
 
@@ -124,6 +124,18 @@ def test_only_what_is_missing_is_trained_the_longest_first(monkeypatch, filled):
     with pytest.raises(ValueError, match="device = 'tpu9'"):
         run_studies(names, root=filled, device="tpu9")
     assert len(trained) == 3
+
+
+def test_what_a_study_waits_for_is_trained_before_more_seeds_and_finer_steps(monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(sweep, "obtain", lambda run, **options: trained.append(run) or run)
+    monkeypatch.setattr("nodecore.protocols.load", lambda *_: None)
+    run_studies(["mnist-euler"], profile="paper", root=tmp_path)
+    steps = [32, 16, 8, 4, 2, 1]
+    first = [(k, seed) for k in steps for seed in (0, 1, 2)]
+    more = [(k, seed) for k in steps for seed in (3, 4)]
+    beyond = [(64, seed) for seed in range(5)]
+    assert [(run.n_steps, *run.seeds) for run in trained] == [*first, *more, *beyond]
 
 
 # --- training them --------------------------------------------------------------------------------
@@ -239,13 +251,15 @@ def test_status_counts_what_is_there_and_names_what_is_damaged(root):
     damaged = SMALL[1].path(root)
     damaged.write_text(damaged.read_text().replace('"accuracy": 0', '"accuracy": 1', 1))
     SMALL[2].path(root).unlink()
-    table = status(["spheres2-euler", "spheres900-euler"], root=root)
-    first, second = table.to_dict("records")
-    assert (first["profile"], first["seeds"], first["runs"], first["done"]) == ("smoke", "2", 3, 1)
-    assert first["damaged"] == str(damaged)
-    assert (second["profile"], second["seeds"], second["done"]) == ("laptop", "1", 0)
-    assert second["damaged"] == ""
-    assert status(["spheres900-euler"], "paper", root)["profile"].tolist() == ["paper"]
+    table = status(["spheres2-euler", "spheres900-rk4"], root=root)
+    columns = ["profile", "seeds", "runs", "done", "damaged"]
+    assert table[columns].to_numpy().tolist() == [
+        ["smoke", 2, 3, 1, str(damaged)],
+        ["paper", 5, 20, 0, ""],  # a run for each seed
+        ["laptop", 1, 1, 0, ""],
+    ]
+    assert status(["spheres900-rk4"], "paper", root)["runs"].tolist() == [20]
+    assert status(["spheres900-rk4"], "smoke", root)["runs"].tolist() == [1]
 
 
 def test_the_command_prints_a_row_for_each_study(monkeypatch, root):
@@ -254,7 +268,8 @@ def test_the_command_prints_a_row_for_each_study(monkeypatch, root):
     result = CliRunner().invoke(app, ["study", "status"])
     assert result.exit_code == 0
     assert re.search(r"spheres2-euler +smoke +2 +3 +2\n", result.output)
-    assert len(result.output.splitlines()) == 1 + len(STUDIES) + 1
+    at_two_scales = 5  # of MNIST and the spheres in 900 dimensions
+    assert len(result.output.splitlines()) == 1 + len(STUDIES) + at_two_scales + 1
     assert f"damaged in spheres2-euler: {SMALL[1].path(root)}" in result.output
 
 

@@ -30,17 +30,23 @@ class Part:
 class Material:
     """The evidence of one study: its name, its records, and the runs behind them.
 
-    cut: the coarsest runs of a grid of step sizes are missing.
+    cut: the coarsest runs of a grid of step sizes are missing. lacking: in words, what is missing
+    of a larger scale.
     """
 
     study: str
     records: pd.DataFrame
     found: tuple[Evidence, ...] = field(default=(), repr=False)
     cut: bool = False
+    lacking: str = ""
 
     @property
     def dataset(self) -> str:
         return self.study.split("-")[0]
+
+    @property
+    def profile(self) -> str:
+        return self.records["profile"].iloc[0]
 
     @property
     def title(self) -> str:
