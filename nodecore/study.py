@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from nodecore import store
+from nodecore import kernels, store
 from nodecore.adapt import EVERY, controller_name, get_controller
 from nodecore.adaption import FIRST_RTOL, choose_first_rtol, restlessness
 from nodecore.checkpoint import Checkpoint
@@ -671,6 +671,7 @@ def _header(run, trained):
         "protocol_hash": run.digest,
         "seconds": round(trained.seconds, 2),
         "backend": trained.backend,
+        "kernel": kernel_version(trained.backend),
         "precision": trained.precision,
         "device": device_name(trained.device),
         "torch": torch.__version__,
@@ -678,6 +679,11 @@ def _header(run, trained):
         "revision": _revision(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def kernel_version(backend: str) -> int | None:
+    """Of the fused kernel's arithmetic, where it was at work."""
+    return kernels.VERSION if backend == "fused" else None
 
 
 def device_name(device: str) -> str:

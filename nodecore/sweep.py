@@ -27,6 +27,7 @@ from nodecore.study import (
     find,
     get_study,
     keep,
+    kernel_version,
     obtain,
     precision_of,
     recorded_setting,
@@ -291,8 +292,12 @@ def _verified(evidence):
 
 
 def _allowed(header):
-    here = ("torch", torch.__version__), ("device", device_name("cpu")), ("backend", _backend())
-    return 0 if all(header[key] == value for key, value in here) else ROUNDING
+    here = {
+        **{"torch": torch.__version__, "device": device_name("cpu"), "backend": _backend()},
+        "kernel": kernel_version(_backend()),
+    }
+    was = {"kernel": kernels.FIRST_VERSION if header["backend"] == "fused" else None} | header
+    return 0 if all(was[key] == value for key, value in here.items()) else ROUNDING
 
 
 def _backend():

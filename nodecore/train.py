@@ -349,7 +349,7 @@ class _FusedStep:
         z = self._forward([x, *self.parameters])
         if see is not None:
             see(z)
-        losses, slope = classify_fused(z, weight, bias, y, weight.grad, bias.grad)
+        losses, slope = classify_fused(z.flatten(2), weight, bias, y, weight.grad, bias.grad)
         gradients = [self.grad_x, *self.gradients]
         self.solve.backward([x, *self.parameters], self.tape, slope, gradients)
         ensemble.account(losses)

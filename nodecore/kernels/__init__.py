@@ -2,7 +2,7 @@
 
 `solve_fused`, in given steps, and `solve_fused_adaptive`, in steps that follow an error estimate,
 equal plain torch solves to float32 rounding and are several times faster. The C++
-source (`fused.cpp`) is compiled on first use; `status` says whether that worked.
+source (`cpp/`) is compiled on first use; `status` says whether that worked.
 """
 
 from nodecore.kernels.fused import (
@@ -17,8 +17,15 @@ from nodecore.kernels.fused import (
 )
 from nodecore.kernels.selfcheck import KernelStatus, status
 
+# Rises where the kernel's arithmetic changes: results of another one differ by rounding.
+# 1: products throughout. 2: convolutions of one channel through tables.
+VERSION = 2
+FIRST_VERSION = 1  # of records that name none
+
 __all__ = [
     "ENDS",
+    "FIRST_VERSION",
+    "VERSION",
     "BlockLayer",
     "FusedAdaptive",
     "FusedSolve",
