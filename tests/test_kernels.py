@@ -1,5 +1,6 @@
 """The fused kernel against an independent float64 reference, and everything that may go wrong."""
 
+import ctypes
 import math
 import os
 import re
@@ -30,6 +31,7 @@ from nodecore.kernels import (
     solve_fused,
     solve_fused_adaptive,
     status,
+    structs,
 )
 from nodecore.protocols import get_protocol
 from nodecore.train import train
@@ -615,6 +617,21 @@ def test_a_training_ends_where_the_torch_path_does():
 
 
 @needs_kernel
+def test_ten_iterations_on_images_end_where_the_torch_path_does(few_images):
+    """At full width: what ten iterations change is the same to a thousandth, biases included."""
+    protocol = replace(get_protocol("mnist", "smoke"), width=96, iterations=10)
+    protocol = replace(protocol, n_train=8, n_test=6, batch_size=8)
+    how = {"n_steps": 2, "progress": False, "device": "cpu"}
+    runs = [train(protocol, "euler", [0], backend=b, **how) for b in ("fused", "torch")]
+    assert [run.backend for run in runs] == ["fused", "torch"]
+    begin = train(replace(protocol, iterations=1, learning_rate=1e-30), "euler", [0], **how)
+    states = [run.field.state_dict() | run.head.state_dict() for run in (*runs, begin)]
+    for name, start in states[2].items():
+        ours, theirs = (state[name] - start for state in states[:2])
+        assert (ours - theirs).norm() <= 1e-3 * theirs.norm(), name
+
+
+@needs_kernel
 @pytest.mark.parametrize("shape", [(1, 1, 1, 2), (3, 37, 2, 3), (2, 128, 10, 2), (2, 5, 900, 10)])
 def test_the_classifier_equals_autograd_in_float64(shape):
     members, batch, dim, classes = shape
@@ -750,6 +767,16 @@ def test_a_kernel_that_computes_something_else_is_not_used(tmp_path, monkeypatch
         result = kernels.status()
     assert not result.available and "self-check differs from torch" in result.reason
     assert caplog.messages == [result.reason]
+
+
+@needs_kernel
+def test_a_struct_of_another_size_is_refused(monkeypatch):
+    fields = [*structs.Adaptive._fields_, ("more", ctypes.c_int64)]
+    other = type("Adaptive", (ctypes.Structure,), {"_fields_": fields})
+    monkeypatch.setattr(structs, "Adaptive", other)
+    with quick_build(monkeypatch):
+        result = kernels.status()
+    assert not result.available and "Adaptive has another size in Python than" in result.reason
 
 
 @needs_kernel

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nodecore.kernels.build import library
+from nodecore.kernels.structs import CONTROL, REPORT, Adaptive, Classifier, Problem
 
 # A backward pass needs every stage's state, and the second hidden map unless it is computed again,
 # which costs a seventh of the time. Beyond this many bytes the memory is worth more than that.
@@ -91,27 +92,6 @@ def _apply(plan, z0, layers):
     return plan.forward(tensors, tape=None)
 
 
-NUMBERS = (
-    "members batch channels height width taps width1 width2 stages most_steps "
-    "threads tape_steps keep_hidden per_sample w2_tap w2_in w2_out"
-)
-ARRAYS = "a b n_steps step_sizes w1 b1 w2 b2 w3 b3 z0 z1 tape"
-GRADIENTS = "grad_z1 grad_z0 grad_w1 grad_b1 grad_w2 grad_b2 grad_w3 grad_b3"
-CLASSIFIER = "z w b y loss grad_z grad_w grad_b"
-
-
-def _fields(*groups):
-    return tuple((name, kind) for names, kind in groups for name in names.split())
-
-
-class _Problem(ctypes.Structure):
-    """Field by field the struct `Problem` of problem.h."""
-
-    _fields_ = _fields(
-        (NUMBERS, ctypes.c_int64), (ARRAYS, ctypes.c_void_p), (GRADIENTS, ctypes.c_void_p)
-    )
-
-
 class StepControl(NamedTuple):
     """How an adaptive solve chooses its steps; meanings and defaults as in `solve_adaptive`.
 
@@ -136,20 +116,7 @@ class StepControl(NamedTuple):
     per_sample: bool = False
 
 
-CONTROL = "t0 t1 first_step exponent safety min_factor max_factor"
-REPORT = "nfe rejected state time step"
 ENDS = ("arrived", "underflow", "not finite", "spent")  # what `state` numbers
-
-
-class _Adaptive(ctypes.Structure):
-    """Field by field the struct `Adaptive` of problem.h."""
-
-    _fields_ = _fields(
-        ("same_as_last", ctypes.c_int64),
-        (CONTROL, ctypes.c_double),
-        ("rtol atol b_error", ctypes.c_void_p),
-        (REPORT, ctypes.c_void_p),
-    )
 
 
 PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3")
@@ -171,7 +138,7 @@ class FusedSolve:
     def _set_up(self, z0, layers, n_steps, step_sizes):
         self.n_steps, self.step_sizes = n_steps, step_sizes
         first, second, third = layers
-        self.problem = _Problem(
+        self.problem = Problem(
             members=z0.shape[0],
             batch=z0.shape[1],
             channels=third.width,
@@ -258,7 +225,7 @@ class FusedAdaptive(FusedSolve):
             torch.as_tensor(value, dtype=torch.float64).expand(len(z0)).contiguous()
             for value in (control.rtol, control.atol)
         )
-        self.adaptive = _Adaptive(
+        self.adaptive = Adaptive(
             same_as_last=control.same_as_last,
             rtol=self.rtol.data_ptr(),
             atol=self.atol.data_ptr(),
@@ -285,12 +252,6 @@ class FusedAdaptive(FusedSolve):
         return _Tape(self, self.FIRST_STEPS)
 
 
-class _Classifier(ctypes.Structure):
-    """Field by field the struct `Classifier` of classifier.h."""
-
-    _fields_ = _fields(("members batch dim classes", ctypes.c_int64), (CLASSIFIER, ctypes.c_void_p))
-
-
 def classify_fused(
     z: Tensor, weight: Tensor, bias: Tensor, y: Tensor, grad_weight: Tensor, grad_bias: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -309,7 +270,7 @@ def classify_fused(
     _check_tensor("y", y, torch.int64, (members, batch))
     losses, grad_z = torch.empty(members), torch.empty_like(z)
     tensors = (z, weight, bias, y, losses, grad_z, grad_weight, grad_bias)
-    problem = _Classifier(members, batch, dim, classes, *(t.data_ptr() for t in tensors))
+    problem = Classifier(members, batch, dim, classes, *(t.data_ptr() for t in tensors))
     library().nodecore_classify(ctypes.byref(problem))
     return losses, grad_z
 

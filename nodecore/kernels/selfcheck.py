@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nodecore.kernels.build import Unavailable
+from nodecore.kernels.build import Unavailable, library
 from nodecore.kernels.fused import BlockLayer, StepControl, solve_fused, solve_fused_adaptive
+from nodecore.kernels.structs import differing
 
 TOLERANCE = 1e-4
 # Euler's method estimates the error of the midpoint rule.
@@ -56,7 +57,9 @@ def status() -> KernelStatus:
 
 
 def _check() -> None:
-    """Raises Unavailable if the kernel cannot be built or disagrees with torch."""
+    """Raises Unavailable if the kernel cannot be built or disagrees with Python or torch."""
+    if names := differing(library()):
+        raise Unavailable(f"{', '.join(names)} has another size in Python than in C++")
     for taps in (1, 3, 9):
         for adaptive in (False, True):
             worst = _difference(taps, adaptive)
