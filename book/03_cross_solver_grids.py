@@ -316,14 +316,11 @@ def image_scale(d):
     if not models:
         return f"- **{name_of(d)}.** No records yet."
     seeds = sorted({len(model.run.seeds) for model in models})
-    n = len(study.tested_on(models[0].run))
+    n = int(models[0].records["test_split"].iloc[0].split()[1])  # "first 1000"
     text = f"- **{name_of(d)}.** Scale: {models[0].run.profile}; {' to '.join(map(str, seeds))} seeds; "
     text += f"tested on {n:,} images, a standard error of at most {50 / n**0.5:.1f} points"
     lacking = shown_images[d, "euler"].lacking
     return text + (f" ({lacking})." if lacking else ".")
-
-
-Markdown("\n".join(map(image_scale, images)))
 
 
 def scale_of(model):
@@ -331,6 +328,8 @@ def scale_of(model):
     text = f"{model.run.profile} scale: width {p.width}, batch {p.batch_size},\n"
     return text + f"{p.iterations:,} iterations, seeds: {n}"
 
+
+Markdown("\n".join(map(image_scale, images)))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, in the form of {numref}`fig-grid`: accuracy on the test images told above against the number of test steps, mean over the seeds that trained; colours: training $K$. Left trained with Euler's method, right with rk4. Cf. {cite:t}`ott2020`, Fig. 4. Scale and seeds: see the panels. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-images"}, "image": {"alt": "Four panels for MNIST and CIFAR-10: models trained with one or a few Euler steps lose most of their accuracy under other steps and solvers."}}
 fig, axes = plt.subplots(len(images), 2, figsize=(8, 3.1 * len(images) + 0.8), **SHARED)

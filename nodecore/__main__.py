@@ -20,6 +20,13 @@ studies = typer.Typer(no_args_is_help=True, help="Sweeps of trainings and their 
 app.add_typer(studies, name="study")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Studies; all where none is named.")]
+Only = Annotated[
+    str | None,
+    typer.Option(metavar="PATTERN", help="Runs by name: 'euler-K8-*', 'spheres*/*-K8-*'."),
+]
+Committed = Annotated[
+    bool, typer.Option("--committed", help="Write to book/results, not _build/results.")
+]
 Profile = Annotated[
     str | None,
     typer.Option(help="Size of every run: paper, laptop or smoke; default: each study's own."),
@@ -63,10 +70,7 @@ def book(
 @studies.command()
 def run(
     names: Names = None,
-    only: Annotated[
-        str | None,
-        typer.Option(metavar="PATTERN", help="Runs by name: 'euler-K8-*', 'spheres*/*-K8-*'."),
-    ] = None,
+    only: Only = None,
     profile: Profile = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     precision: Annotated[
@@ -76,9 +80,7 @@ def run(
         str | None,
         typer.Option(metavar="ADDRESS", help="Train on the workers of this dask scheduler."),
     ] = None,
-    committed: Annotated[
-        bool, typer.Option("--committed", help="Write to book/results, not _build/results.")
-    ] = False,
+    committed: Committed = False,
 ) -> None:
     """Train the runs that are in no store; stop at any moment, and run again to go on.
 
@@ -103,6 +105,29 @@ def run(
 
 
 @studies.command()
+def test(
+    names: Names = None,
+    only: Only = None,
+    profile: Profile = None,
+    committed: Committed = False,
+) -> None:
+    """Test the stored weights under the settings that their records lack; trains nothing.
+
+    Records that are there stay as they are; stop at any moment, and run again to go on.
+    """
+    from nodecore import retest, store
+
+    chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
+    try:
+        added = retest.complete_studies(names or (), **chosen)
+    except (ValueError, OSError) as error:
+        _end(f"error: {error}")
+    except KeyboardInterrupt:
+        _end("stopped; what is finished is kept, and the same command goes on from here", 130)
+    typer.echo(f"{added} records were added")
+
+
+@studies.command()
 def status(names: Names = None, profile: Profile = None) -> None:
     """Print how many runs of each study are in a store."""
     from nodecore import sweep
@@ -122,15 +147,20 @@ def verify(
         int | None, typer.Option(min=1, metavar="N", help="Only N of the runs, drawn by --seed.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seconds: Annotated[
+        float, typer.Option(help="With --sample: for the tests of a run on images, about.")
+    ] = 60.0,
 ) -> None:
     """Test the stored weights again and compare with the stored accuracies.
 
     change: the largest, in test samples; allowed: none on the machine and with the versions of the
-    training, else a few. Ends with 1 where a run does not agree.
+    training, else a few; settings: how many of the tests were made again, with --sample on images
+    only those that fit into the seconds. Ends with 1 where a run does not agree.
     """
     from nodecore import sweep
 
-    table = _or_exit(sweep.verify, names or (), profile, sample=sample, seed=seed)
+    how = {"sample": sample, "seed": seed, "seconds": seconds}
+    table = _or_exit(sweep.verify, names or (), profile, **how)
     typer.echo(table.drop(columns="problem").to_string(index=False))
     for row in table[~table["agrees"]].itertuples():
         why = row.problem or f"{row.run}: {row.change} test samples differ, {row.allowed} may"

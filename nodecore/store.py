@@ -163,9 +163,7 @@ def save_run(
     history: Sequence[Mapping] = (),
 ) -> StoredRun:
     """Write a run to `path` (.json) and its companions; the JSON comes last and makes it count."""
-    unknown = {key for record in records for key in record} - set(COLUMNS)
-    if unknown:
-        raise ValueError(f"records have unknown columns {sorted(unknown)}; known: {COLUMNS}")
+    _check_columns(records)
     blob = save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
     header = {**header, "format": FORMAT, "weights_sha256": hashlib.sha256(blob).hexdigest()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,10 +172,26 @@ def save_run(
         text = pd.DataFrame(history).to_csv(index=False).encode()
         header["history_sha256"] = hashlib.sha256(text).hexdigest()
         write_atomically(_history_path(path), text)
-    document = {"header": header, "records": list(records)}
+    return _save_records(path, header, records)
+
+
+def add_records(stored: StoredRun, header: Mapping, records: Sequence[Mapping]) -> StoredRun:
+    """Write records below those of a stored run, which stay as they are, with another header."""
+    _check_columns(records)
+    return _save_records(stored.path, header, [*stored.records, *records])
+
+
+def _save_records(path, header, records):
+    document = {"header": dict(header), "records": list(records)}
     document["sha256"] = _digest(document)
     write_atomically(path, (_dump(document) + "\n").encode())
     return load_run(path)
+
+
+def _check_columns(records):
+    unknown = {key for record in records for key in record} - set(COLUMNS)
+    if unknown:
+        raise ValueError(f"records have unknown columns {sorted(unknown)}; known: {COLUMNS}")
 
 
 def load_run(path: Path) -> StoredRun:

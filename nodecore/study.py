@@ -8,7 +8,7 @@ what is in neither is trained and written to the scratch store.
 import math
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -531,19 +531,13 @@ def recorded_setting(
 
 def evaluate_run(run: Run, trained: Trained) -> list[dict]:
     """A record for each seed and test setting."""
-    training, test = _trained_on(run), tested_on(run)
-    every = load(run.dataset, None, None)[1] if run.dataset in IMAGES else None
+    training = _trained_on(run)
     largest_share = float(training.class_shares().max())
     rows = []
-    for group, settings, own in _test_groups(run, trained):
-        field, head = (take_members(module, group) for module in (trained.field, trained.head))
-        train_accuracy = accuracy(field, head, training, own, run.T)
-        grid = dict(cross_solver_grid(field, head, test, settings, run.T))
-        on_all = {}
-        if every is not None:
-            same = len(every) == len(test)
-            values = grid[own] if same else accuracy(field, head, every, own, run.T)
-            on_all[own] = _on_all(run, every, values)
+    for group, settings, own in groups_of(run, trained):
+        model = [take_members(module, group) for module in (trained.field, trained.head)]
+        train_accuracy = accuracy(*model, training, own, run.T)
+        tested = measure(run, model, settings, own)
         common = [
             {
                 **_member_values(trained, member, float(train_accuracy[i]), largest_share),
@@ -552,20 +546,38 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
             for i, member in enumerate(group)
         ]
         if run.controller is not None:
-            exact = grid[exact_flow(run.dataset)]
-            common[0]["agreement_gap"] = abs(float(grid[own] - exact))
-        for setting, values in grid.items():
-            tested = {
-                "test_solver": setting.solver,
-                "test_n_steps": setting.n_steps,
-                "test_rtol": setting.rtol,
-            }
-            if every is not None:
-                tested["test_split"] = f"first {len(test)}"
-            for i, (member, value) in enumerate(zip(common, values.tolist(), strict=True)):
-                more = {key: of_members[i] for key, of_members in on_all.get(setting, {}).items()}
-                rows.append({**member, **tested, "accuracy": value, **more})
+            mine, exact = (tested[setting][0] for setting in (own, exact_flow(run.dataset)))
+            common[0]["agreement_gap"] = abs(mine["accuracy"] - exact["accuracy"])
+        for rows_of_members in tested.values():
+            rows += [{**member, **row} for member, row in zip(common, rows_of_members, strict=True)]
     return rows
+
+
+def measure(
+    run: Run, model: Sequence[nn.Module], settings: Sequence[TestSetting], own: TestSetting
+) -> dict[TestSetting, list[dict]]:
+    """Of each setting what a record says of it, for each member of a model (field and head).
+
+    own: the setting of the training, under which all test images are looked at as well.
+    """
+    test = tested_on(run)
+    every = load(run.dataset, None, None)[1] if run.dataset in IMAGES else None
+    tested = {}
+    for setting, values in cross_solver_grid(*model, test, settings, run.T):
+        common = {
+            "test_solver": setting.solver,
+            "test_n_steps": setting.n_steps,
+            "test_rtol": setting.rtol,
+        }
+        if every is not None:
+            common["test_split"] = f"first {len(test)}"
+        tested[setting] = [{**common, "accuracy": value} for value in values.tolist()]
+        if every is not None and setting == own:
+            same = len(every) == len(test)
+            on_all = values if same else accuracy(*model, every, own, run.T)
+            for row, value in zip(tested[setting], on_all.tolist(), strict=True):
+                row |= {"accuracy_all": value, "test_split_all": _split_of_all(run, every)}
+    return tested
 
 
 FLIPPED_IMAGES, LOOKED_AT = 12, 1000
@@ -575,7 +587,7 @@ def _flipped(run, trained):
     """The first of the first test images that the first seed gets right as trained and wrong under
     the test solver: kept with the weights, to be looked at where the data set is not."""
     test = tested_on(run).first(LOOKED_AT)
-    (group, _, own), *_ = _test_groups(run, trained)
+    (group, _, own), *_ = groups_of(run, trained)
     field, head = (take_members(module, group[:1]) for module in (trained.field, trained.head))
     settings = own, check_setting(own.solver, own.n_steps)
     mine, other = (predict(field, head, test.x, setting, run.T)[0] for setting in settings)
@@ -598,11 +610,10 @@ def _trained_on(run):
     return training.first(TRAINING_IMAGES) if run.dataset in IMAGES else training
 
 
-def _on_all(run, every, values):
-    """Accuracies as trained on all test images, and what these are, in lists of the members'."""
+def _split_of_all(run, every):
+    """What all test images are, in words."""
     lossy = len(every) - exact_test_images(run.dataset)
-    name = f"all {len(every)}" + (f", {lossy} of them lossy" if lossy > 0 else "")
-    return {"accuracy_all": values.tolist(), "test_split_all": [name] * len(values)}
+    return f"all {len(every)}" + (f", {lossy} of them lossy" if lossy > 0 else "")
 
 
 def _member_values(trained, member, train_accuracy, largest_share):
@@ -616,7 +627,9 @@ def _member_values(trained, member, train_accuracy, largest_share):
     }
 
 
-def _test_groups(run, trained):
+def groups_of(
+    run: Run, trained: Trained
+) -> Iterator[tuple[Sequence[int], list[TestSetting], TestSetting]]:
     """Members that share test settings, the settings, and the setting of their training."""
     members = range(len(trained.seeds))
     if run.rtol is not None:
@@ -632,6 +645,33 @@ def _test_groups(run, trained):
                 continue
             n_steps = _final_n_steps(run, trained, member)
             yield [member], test_settings(run, n_steps), TestSetting(run.train_solver, n_steps)
+
+
+def stored_training(evidence: Evidence) -> Trained:
+    """The training behind a stored run, to be tested anew: what `groups_of` needs of it."""
+    header = evidence.stored.header
+    by_seed = {record["seed"]: record for record in evidence.stored.records}
+    members = [by_seed[seed] for seed in evidence.run.seeds]
+    steps = None
+    if evidence.run.controller is not None:
+        ends = [_step_at_end(evidence.run, member) for member in members]
+        steps = torch.tensor(ends, dtype=torch.float64)
+    return Trained(
+        evidence.field,
+        evidence.head,
+        evidence.run.protocol,
+        list(evidence.run.seeds),
+        nfe_per_iteration=torch.tensor([m["nfe_per_iteration"] for m in members]),
+        diverged_at=torch.full((len(members),), -1),
+        seconds=header["seconds"],
+        backend=header["backend"],
+        device="cpu",
+        step_size=steps,
+    )
+
+
+def _step_at_end(run, record):
+    return record["final_rtol"] if run.adapts_tolerance else run.T / record["final_n_steps"]
 
 
 def _final_n_steps(run, trained, member):
@@ -676,7 +716,7 @@ def _header(run, trained):
         "device": device_name(trained.device),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "revision": _revision(),
+        "revision": revision(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -702,7 +742,7 @@ def _cpu_model():
     return models[0] if models else platform.machine()
 
 
-def _revision():
+def revision() -> str | None:
     """The git revision of the project, with a + where files differ from it; None outside git."""
     command = ["git", "-C", str(store.PROJECT), "describe", "--always", "--abbrev=12", "--dirty=+"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -38,6 +38,7 @@ from nodecore.tableaus import get_tableau
 from nodecore.train import get_device, make_model
 
 USUAL_N_STEPS = 32  # of an adaptive or adapting run, for want of knowledge
+USUAL_TEST = 100  # evaluations of an adaptive test, likewise
 POLL = 2.0  # seconds between two looks at the runs that another process trains
 
 
@@ -260,32 +261,42 @@ def verify(
     *,
     sample: int | None = None,
     seed: int = 0,
+    seconds: float = 60.0,
     root: Path | None = None,
 ) -> pd.DataFrame:
     """Test stored weights again: a row for each run that is there, or for `sample` of them.
 
     change: the largest of an accuracy, in test samples. allowed: 0 on the machine and with the
-    versions that it was trained with, else ROUNDING. problem: what is wrong with a damaged file.
-    seed: of the choice of the sample. ValueError for an unknown study or profile.
+    versions that it was trained and tested with, else ROUNDING. settings: how many of the tests
+    were made again; of a run on images in a sample, the cheapest and others drawn that fit into
+    `seconds`. problem: what is wrong with a damaged file. seed: of what is drawn. ValueError for an
+    unknown study or profile, or no time.
     """
+    if not seconds > 0:
+        raise ValueError(f"seconds = {seconds!r}: give a time > 0")
     found = [_find_or_error(run, root) for run in select(names, profile=profile)]
     found = [evidence for evidence in found if evidence is not None]
+    draw = random.Random(seed)
     if sample is not None and sample < len(found):
-        found = random.Random(seed).sample(found, sample)
-    columns = ["run", "change", "allowed", "agrees", "problem"]
-    rows = [_verified(evidence) for evidence in tqdm(found, "runs", leave=False)]
+        found = draw.sample(found, sample)
+    columns = ["run", "change", "allowed", "agrees", "settings", "problem"]
+    limit = seconds if sample is not None else math.inf
+    rows = [_verified(evidence, limit, draw) for evidence in tqdm(found, "runs", leave=False)]
     table = pd.DataFrame(rows, columns=columns)
     return table.astype({"change": "Int64", "allowed": "Int64", "agrees": bool})
 
 
-def _verified(evidence):
+def _verified(evidence, seconds, draw):
     try:
         if isinstance(evidence, store.RecordError):
             raise evidence
-        change, allowed = _largest_change(evidence), _allowed(evidence.stored.header)
+        limit = seconds if evidence.run.dataset in IMAGES else math.inf
+        changes, settings = _changes(evidence, limit, draw), len(_by_setting(evidence))
+        change, allowed = max(changes), _allowed(evidence.stored.header)
         return {
             **{"run": evidence.path, "change": change, "allowed": allowed},
-            **{"agrees": change <= allowed, "problem": ""},
+            **{"agrees": change <= allowed, "settings": f"{len(changes)} of {settings}"},
+            "problem": "",
         }
     except store.RecordError as error:
         return {"run": store.shown(error.path), "agrees": False, "problem": str(error)}
@@ -293,28 +304,56 @@ def _verified(evidence):
 
 def _allowed(header):
     here = {
-        **{"torch": torch.__version__, "device": device_name("cpu"), "backend": _backend()},
-        "kernel": kernel_version(_backend()),
+        **{"torch": torch.__version__, "device": device_name("cpu"), "backend": backend_here()},
+        "kernel": kernel_version(backend_here()),
     }
-    was = {"kernel": kernels.FIRST_VERSION if header["backend"] == "fused" else None} | header
-    return 0 if all(was[key] == value for key, value in here.items()) else ROUNDING
+    made = [header, *header.get("tested", [])]  # trained and tested, then tested anew
+    first = {"kernel": kernels.FIRST_VERSION if header["backend"] == "fused" else None}
+    made = [first | entry for entry in made]
+    return 0 if all(was[key] == value for was in made for key, value in here.items()) else ROUNDING
 
 
-def _backend():
+def backend_here() -> str:
+    """The backend that solves here where none is named."""
     fused = resolve_backend() != "torch" and kernels.status().available
     return "fused" if fused else "torch"
 
 
-def _largest_change(evidence):
-    """Between a stored accuracy and that of the stored weights today, in samples of the test."""
-    test = tested_on(evidence.run)
-    keys = ["test_solver", "test_n_steps", "test_rtol"]
-    changes = []
-    for (solver, n_steps, rtol), rows in evidence.records.groupby(keys, dropna=False):
-        fixed = pd.notna(n_steps)
-        how = {"n_steps": int(n_steps)} if fixed else {"rtol": rtol}
-        setting = recorded_setting(evidence.run, solver, **how)
-        values = accuracy(evidence.field, evidence.head, test, setting, evidence.run.T)
-        members = [evidence.run.seeds.index(seed) for seed in rows["seed"]]
-        changes.append(np.abs(values[members].numpy() - rows["accuracy"].to_numpy()).max())
-    return round(max(changes) * len(test))
+def _changes(evidence, seconds, draw):
+    """Largest change of an accuracy, in samples of the test, for each setting that was tested
+    again: the cheapest one, then others as they are drawn where they fit into the seconds."""
+    run, test = evidence.run, tested_on(evidence.run)
+    tests = [(_setting_of(run, *key), rows) for key, rows in _by_setting(evidence)]
+    tests.sort(key=lambda pair: _evaluations_under(pair[0]))
+    others = tests[1:]
+    draw.shuffle(others)
+    changes, cost, used = [], 0, 0.0
+    for setting, rows in (tests[0], *others):
+        more = _evaluations_under(setting)
+        if changes and used * (cost + more) / cost > seconds:
+            continue
+        start = time.perf_counter()
+        values = accuracy(evidence.field, evidence.head, test, setting, run.T)
+        cost, used = cost + more, used + time.perf_counter() - start
+        members = [run.seeds.index(seed) for seed in rows["seed"]]
+        change = np.abs(values[members].numpy() - rows["accuracy"].to_numpy()).max()
+        changes.append(round(change * len(test)))
+    return changes
+
+
+def _by_setting(evidence):
+    """The records of each test setting."""
+    return evidence.records.groupby(["test_solver", "test_n_steps", "test_rtol"], dropna=False)
+
+
+def _setting_of(run, solver, n_steps, rtol):
+    fixed = pd.notna(n_steps)
+    how = {"n_steps": int(n_steps)} if fixed else {"rtol": rtol}
+    return recorded_setting(run, solver, **how)
+
+
+def _evaluations_under(setting):
+    """Of the field under a test setting, about."""
+    if setting.n_steps is None:
+        return USUAL_TEST
+    return setting.n_steps * get_tableau(setting.solver).n_solution_stages

@@ -17,7 +17,9 @@ from nodecore.estimate import estimate
 from nodecore.evaluate import TestSetting, predict
 from nodecore.images import CIFAR10, MNIST, DataError, data_root, exact_cifar10_test
 from nodecore.protocols import PROFILES, get_protocol
+from nodecore.solve import solve_adaptive
 from nodecore.study import IMAGE_STUDIES, Run, get_study, obtain
+from nodecore.summary import under_exact_flow
 from nodecore.sweep import run_studies, verify
 from nodecore.train import train
 
@@ -175,6 +177,35 @@ def test_records_say_which_images_they_are_about(small, tmp_path, monkeypatch):
         expected = (found == every.y[:n]).double().mean(1)
         rows = frame[(frame["test_solver"] == setting) & (frame["test_n_steps"] == 2)]
         assert rows[column].tolist() == pytest.approx(expected.tolist())
+
+
+def test_all_test_images_are_tested_once_where_all_are_exact(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(PROFILES["smoke"]["mnist"], "n_test", 12)
+    run, tests = Run("mnist", "euler", n_steps=4, seeds=(0, 1), profile="smoke"), []
+    monkeypatch.setattr("nodecore.study.accuracy", lambda *args: tests.append(args[3]) or ONES)
+    evidence = obtain(run, root=tmp_path, progress=False)
+    frame, own = evidence.records, TestSetting("euler", 4)
+    assert tests == [own], "once, on training images"
+    rows = frame[(frame["test_solver"] == "euler") & (frame["test_n_steps"] == 4)]
+    assert set(rows["test_split"]) == {"first 12"} and set(rows["test_split_all"]) == {"all 12"}
+    assert rows["accuracy_all"].tolist() == rows["accuracy"].tolist()
+    # The paper's step sizes, one finer under the training solver, and the exact flow: no map.
+    steps = {
+        s: r["test_n_steps"].dropna().unique().tolist() for s, r in frame.groupby("test_solver")
+    }
+    few = [2, 3, 4, 5, 8]
+    assert steps == {"euler": [*few, 16], "midpoint": few, "rk4": few, "dopri5": []}
+    z = solve_adaptive(
+        evidence.field, run.protocol.load()[1].x.expand(2, 12, 1, 28, 28), "dopri5",
+        rtol=1e-5, atol=1e-5,
+    ).z  # fmt: skip
+    expected = (evidence.head(z).argmax(-1) == run.protocol.load()[1].y).double().mean(1)
+    exact = under_exact_flow(frame.assign(trained=True))
+    assert exact["accuracy"].tolist() == expected.tolist()
+    assert set(exact["test_rtol"]) == {1e-5}
+
+
+ONES = torch.ones(2, dtype=torch.float64)
 
 
 def test_only_exact_images_are_verified(small, tmp_path, monkeypatch):

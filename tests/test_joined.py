@@ -118,6 +118,8 @@ def test_more_seeds_count_once_they_have_all_their_runs():
     assert seeds_by_step(found) == {k: (0, 1, 2, 4) for k in (1, 2, 4, 8, 16, 32)} | {64: (0, 1, 2)}
     lacking = shown(["mnist-euler"], lambda r: there(r) and (r.n_steps, r.seeds) != (64, (1,)))
     assert seeds_by_step(lacking["mnist-euler"]) == {k: (0, 1, 2, 4) for k in (1, 2, 4, 8, 16, 32)}
+    early = shown(["mnist-euler"], lambda r: (there(r) and r.n_steps <= 32) or r.seeds == (4,))
+    assert seeds_by_step(early["mnist-euler"]) == {k: (0, 1, 2, 4) for k in (1, 2, 4, 8, 16, 32)}
     some = shown(["mnist-euler"], lambda r: there(r) and (r.n_steps, r.seeds) != (8, (4,)))
     assert set(seeds_by_step(some["mnist-euler"]).values()) == {(0, 1, 2)}
 

@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from nodecore import store, study, sweep
 from nodecore.__main__ import app
+from nodecore.evaluate import TestSetting
 from nodecore.study import STUDIES, Run, find, get_study, obtain
 from nodecore.sweep import cost, run_studies, select, status, verify
 
@@ -340,7 +342,7 @@ def test_weights_that_do_not_belong_to_their_record_are_found(root):
 
 
 def test_a_sample_is_drawn_by_its_seed(monkeypatch, filled):
-    monkeypatch.setattr(sweep, "_largest_change", lambda evidence: 0)
+    monkeypatch.setattr(sweep, "_changes", lambda *_: [0])
 
     def drawn(**options):
         return verify(["spheres2-euler"], root=filled, **options)["run"].tolist()
@@ -350,6 +352,55 @@ def test_a_sample_is_drawn_by_its_seed(monkeypatch, filled):
     assert all(len(set(sample)) == 2 for sample in samples)
     assert len(set(np.ravel(samples))) == 3
     assert sorted(drawn(sample=99)) == sorted(drawn())
+
+
+class Clock:
+    """A time that goes on by what each test is said to take: a second for each evaluation."""
+
+    def __init__(self):
+        self.now, self.tested = 0.0, []
+
+    def perf_counter(self):
+        return self.now
+
+    def accuracy(self, field, head, test, setting, T):
+        self.tested.append(setting)
+        stages = {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 100}[setting.solver]
+        self.now += stages * (setting.n_steps or 1)
+        return torch.zeros(2)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(sweep, "time", clock)
+    monkeypatch.setattr(sweep, "accuracy", clock.accuracy)
+    return clock
+
+
+def test_of_images_in_a_sample_settings_are_drawn_that_fit_into_the_time(
+    monkeypatch, clock, filled
+):
+    def settings(**options):
+        clock.now, clock.tested = 0.0, []
+        [row] = verify(["spheres2-euler"], root=filled, sample=1, **options)["settings"]
+        n, _, total = row.split()
+        assert int(n) == len(clock.tested)
+        return int(n), int(total)
+
+    every, total = settings(seconds=20)
+    assert every == total, "of other data sets all"
+    monkeypatch.setattr(sweep, "IMAGES", {"spheres2"})
+    few, total = settings(seconds=20)
+    assert 3 < few < total and clock.now <= 20
+    assert clock.tested[0] == TestSetting("euler", 1)
+    assert {len(set(clock.tested)), settings(seconds=20)[0]} == {few}
+    drawn = [tuple(clock.tested) for seed in range(5) if settings(seconds=20, seed=seed)]
+    assert len(set(drawn)) > 1
+    assert settings(seconds=1e-9)[0] == 1
+    assert settings(seconds=1e9)[0] == total
+    with pytest.raises(ValueError, match="seconds = 0: give a time > 0"):
+        settings(seconds=0)
 
 
 def test_all_runs_of_all_studies_can_be_asked_for():
