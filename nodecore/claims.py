@@ -215,7 +215,7 @@ def scale_of(materials: Iterable[Material]) -> str:
     if not frames:
         return ""
     profiles = dict.fromkeys(profile for frame in frames for profile in frame["profile"].unique())
-    training = ["train_solver", "n_steps", "rtol", "controller"]
+    training = ["train_solver", "n_steps", "rtol", "controller", "start"]
     grouped = (frame.groupby(training, dropna=False)["seed"].nunique() for frame in frames)
     seeds = sorted({count for counts in grouped for count in counts})
     count = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nodecore import store
+from nodecore.adaption import USUAL_START
 from nodecore.study import FIRST_SEEDS, SEEDS, STUDIES, Evidence, Run, find, get_study, turn
 
 
@@ -57,8 +58,9 @@ def best(names: Sequence[str], look: Look = find) -> list[Shown]:
 
     It is the first of their profiles at which all of them are complete, else the last one that has
     any evidence. Complete: all runs of the first seeds are there, but for those that nobody waits
-    for (see study.turn). Of these, and of more seeds, only what is complete is in it: seeds with
-    all their runs, steps that have all the first seeds. look: finds the evidence of a run.
+    for (see study.turn, and other starts of Algorithm 1). Of these, and of more seeds, only what is
+    complete is in it: seeds with all their runs, steps and starts that have all the first seeds.
+    look: finds the evidence of a run.
     """
     own = {name: list(dict.fromkeys(run.profile for run in STUDIES[name])) for name in names}
     lacking, shown = [], []
@@ -67,7 +69,7 @@ def best(names: Sequence[str], look: Look = find) -> list[Shown]:
         studies = {name: _joined_runs(name, at[name]) for name in names}
         every = [run for runs in studies.values() for run in runs]
         found = {run: evidence for run in every if (evidence := look(run))}
-        awaited = [run for run in every if turn(run) == 0]
+        awaited = [run for run in every if turn(run) == 0 and not _is_aside(run)]
         there = sum(run in found for run in awaited)
         if there or not shown:
             shown = [_show(name, at[name], runs, found) for name, runs in studies.items()]
@@ -85,6 +87,11 @@ def _joined_runs(name, profile):
     return [run for run in runs if run.controller is None or set(run.seeds) <= set(SEEDS)]
 
 
+def _is_aside(run):
+    """Whether it is Algorithm 1 from another start: shown where it is there, not waited for."""
+    return run.start not in (None, USUAL_START)
+
+
 def _show(name, profile, runs, found):
     counted = [found[run] for run in runs if run in found and _counts(run, runs, found)]
     trainings = dict.fromkeys(map(training_of, runs))
@@ -94,8 +101,8 @@ def _show(name, profile, runs, found):
 def _counts(run, runs, found):
     """Whether what belongs to a run is there: of more seeds all that is waited for of the first
     ones, of steps that nobody waits for the first seeds."""
-    belong = [r for r in runs if turn(r) == 1 and r.seeds == run.seeds]
-    if turn(run) == 2:
+    belong = [r for r in runs if turn(r) == 1 and r.seeds == run.seeds and not _is_aside(r)]
+    if turn(run) == 2 or _is_aside(run):
         same = (r for r in runs if training_of(r) == training_of(run))
         belong += [r for r in same if r.seeds[0] in FIRST_SEEDS]
     return all(r in found for r in belong)

@@ -327,6 +327,8 @@ NAMES = {
     "settling-bend": "settling by bend",
     "remembering-gap": "remembering gap",
     "remembering-discord": "remembering discord",
+    "euclidean": "Euclidean norms",
+    "hairer": "scaled norms",
 }
 CLASSES = {  # of the data sets in the plane, by label
     "spheres2": ["inner and outer shell", "middle shell"],
@@ -339,7 +341,7 @@ IMAGE_CLASSES = {
 
 
 def name_of(name: str) -> str:
-    """A data set, solver or controller as text calls it."""
+    """A data set, solver, controller or start as text calls it."""
     return NAMES.get(name, name)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from nodecore import store
+from nodecore.adaption import STARTS, USUAL_START
 from nodecore.claims import Judgement, gather, judge_all, scale_of, write_verdicts
 from nodecore.figures import file_link
 from nodecore.paper import TABLE1, percent, scale_note
@@ -119,9 +120,9 @@ def records_list(judgements: Iterable[Judgement]) -> str:
 def table1(root: Path = store.COMMITTED) -> pd.DataFrame:
     """The paper's Table 1 and the same from the records, a row for each training and source.
 
-    Columns: dataset, training (grid, Algorithm 1, a calmer controller), source (paper, here),
-    scale, nfe as text, low and high of the NFE (the pair of the grid; mean less and plus std),
-    accuracy and std. Without records there is no row.
+    Columns: dataset, training (grid, Algorithm 1 from either start, a calmer controller), source
+    (paper, here), scale, nfe as text, low and high of the NFE (the pair of the grid; mean less and
+    plus std), accuracy and std. Without records there is no row.
     """
     rows, look = [], partial(find, root=root)
     for dataset, paper in TABLE1.items():
@@ -150,9 +151,12 @@ def _grid_row(dataset, material=None):
 
 def _adaption_rows(dataset, material=None):
     rows = []
-    names = {"algorithm1": "Algorithm 1", calmer_controller(dataset): "a calmer controller"}
-    for controller, training in names.items() if material else ():
-        own = as_trained(material.records[material.records["controller"] == controller])
+    names = {("algorithm1", USUAL_START): "Algorithm 1"}
+    names |= {("algorithm1", s): f"Algorithm 1, {name_of(s)}" for s in STARTS if s != USUAL_START}
+    names[calmer_controller(dataset), USUAL_START] = "a calmer controller"
+    for (controller, start), training in names.items() if material else ():
+        records = material.records[material.records["start"] == start]
+        own = as_trained(records[records["controller"] == controller])
         if own.empty:
             continue
         nfe, accuracy = own["nfe_per_iteration"], own["accuracy"]

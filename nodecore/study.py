@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from nodecore import kernels, store
 from nodecore.adapt import EVERY, controller_name, get_controller
-from nodecore.adaption import FIRST_RTOL, choose_first_rtol, restlessness
+from nodecore.adaption import (
+    FIRST_RTOL,
+    STARTS,
+    USUAL_START,
+    choose_first_rtol,
+    choose_start,
+    restlessness,
+)
 from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import IMAGES, Split, check_dataset, exact_test_images, load
 from nodecore.evaluate import (
@@ -60,6 +67,7 @@ class Run:
     T: the time to integrate over, 1 in the paper; n_steps fill it. per_sample: with rtol, each
     sample has an error norm and steps of its own, instead of each seed's batch. first_rtol: where
     a controller begins that adapts the tolerance of an embedded method, by default FIRST_RTOL.
+    start: where one begins that adapts steps, one of adaption.STARTS, by default USUAL_START.
     """
 
     dataset: str
@@ -72,6 +80,7 @@ class Run:
     T: float = 1.0
     per_sample: bool = False
     first_rtol: float | None = None
+    start: str | None = None
 
     def __post_init__(self):
         check_seeds(self.seeds)
@@ -93,6 +102,8 @@ class Run:
             object.__setattr__(self, "controller", controller_name(self.controller))
         first_rtol = choose_first_rtol(self.first_rtol, self.train_solver, self.controller)
         object.__setattr__(self, "first_rtol", first_rtol)
+        start = choose_start(self.start, self.train_solver, self.controller)
+        object.__setattr__(self, "start", start)
 
     @property
     def study(self) -> str:
@@ -121,6 +132,7 @@ class Run:
         else:
             what = f"{self.train_solver}-{self.controller}"
             what += f"-from{self.first_rtol!r}" if self.adapts_tolerance else ""
+            what += f"-{self.start}" if self.start not in (None, USUAL_START) else ""
         time = "" if self.T == 1.0 else f"-T{self.T:g}"
         return f"{what}{time}-seeds{_ranges(self.seeds)}"
 
@@ -134,12 +146,18 @@ class Run:
         return self.controller and asdict(get_controller(self.controller))
 
     @property
+    def start_constants(self) -> dict | None:
+        """The tolerances that scale the norm of its start, where there are any."""
+        return STARTS.get(self.start) or None
+
+    @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with the protocol, whose norm bounds the error, a
         controller's constants, or where it begins."""
         more = {"controller": self.controller_constants} if self.controller else {}
         more |= {"per_sample": True} if self.per_sample else {}
         more |= {"first_rtol": self.first_rtol} if self.adapts_tolerance else {}
+        more |= {"start": self.start_constants} if self.start_constants else {}
         return digest(asdict(self.protocol) | more)
 
     def path(self, root: Path) -> Path:
@@ -205,6 +223,8 @@ def turn(run: Run) -> int:
 
 # "auto" asks for six checks before it lengthens a step: too many where all of them are thirty.
 IMAGE_CONTROLLERS = ("algorithm1", "settling-discord")
+# Algorithm 1 begins in the other ways, too.
+OTHER_STARTS = [{"controller": "algorithm1", "start": s} for s in STARTS if s != USUAL_START]
 
 
 def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
@@ -216,6 +236,7 @@ def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
     dataset, solver = study.split("-")
     if solver == "adaption":
         solver, trainings = "euler", [{"controller": name} for name in IMAGE_CONTROLLERS]
+        trainings += OTHER_STARTS
     else:
         trainings = [{"n_steps": k} for k in IMAGE_GRIDS[study].get(profile, (1, 2))]
     groups = together(dataset, profile, seeds)
@@ -261,13 +282,15 @@ def _grid_runs(name, grid):
     )
 
 
-# Step adaption: every controller, and more seeds where the paper's are few to see the spread.
+# Step adaption: every controller, Algorithm 1 from either start, and more seeds where the paper's
+# are few to see the spread.
 MORE_SEEDS = {"landscape": tuple(range(5, 15))}
 SEEN_MORE = ("algorithm1", "confirmed-increase", "auto")
 
 
 def _adaption_runs(dataset):
     few = [Run(dataset, "euler", controller=name) for name in EVERY]
+    few += [Run(dataset, "euler", **how) for how in OTHER_STARTS]
     more = MORE_SEEDS.get(dataset)
     return (*few, *(Run(dataset, "euler", controller=n, seeds=more) for n in SEEN_MORE if more))
 
@@ -476,6 +499,7 @@ def train_run(run: Run, **options) -> Result:
         per_sample=run.per_sample,
         controller=run.controller,
         first_rtol=run.first_rtol,
+        start=run.start,
         **options,
     )
     trained.field.cpu(), trained.head.cpu()
@@ -647,31 +671,51 @@ def groups_of(
             yield [member], test_settings(run, n_steps), TestSetting(run.train_solver, n_steps)
 
 
+def last_steps(evidence: Evidence) -> Tensor | None:
+    """The step, or tolerance, that each member's last iteration took, (members,) float64; None
+    where no controller was at work.
+
+    Where that iteration was a check, the history has it, whatever step the check asked for: none
+    was trained with that. Else it is what the records say, the step since the last check.
+    """
+    run, steps = evidence.run, {}
+    if run.controller is None:
+        return None
+    for record in evidence.stored.records:
+        steps[record["seed"]] = (
+            record["final_rtol"] if run.adapts_tolerance else run.T / record["final_n_steps"]
+        )
+    if evidence.history is not None:
+        last = evidence.history[evidence.history["iteration"] == run.protocol.iterations]
+        steps |= last.dropna(subset="step_size").set_index("seed")["step_size"].to_dict()
+    return torch.tensor([steps[seed] for seed in run.seeds], dtype=torch.float64)
+
+
 def stored_training(evidence: Evidence) -> Trained:
-    """The training behind a stored run, to be tested anew: what `groups_of` needs of it."""
+    """The training behind a stored run, to be tested anew: what `evaluate_run` needs of it."""
     header = evidence.stored.header
     by_seed = {record["seed"]: record for record in evidence.stored.records}
     members = [by_seed[seed] for seed in evidence.run.seeds]
-    steps = None
-    if evidence.run.controller is not None:
-        ends = [_step_at_end(evidence.run, member) for member in members]
-        steps = torch.tensor(ends, dtype=torch.float64)
+    history = [] if evidence.history is None else evidence.history.to_dict("records")
     return Trained(
         evidence.field,
         evidence.head,
         evidence.run.protocol,
         list(evidence.run.seeds),
-        nfe_per_iteration=torch.tensor([m["nfe_per_iteration"] for m in members]),
-        diverged_at=torch.full((len(members),), -1),
+        nfe_per_iteration=torch.tensor(
+            [m["nfe_per_iteration"] for m in members], dtype=torch.float64
+        ),
+        diverged_at=torch.tensor([_diverged_at(m["status"]) for m in members]),
         seconds=header["seconds"],
         backend=header["backend"],
         device="cpu",
-        step_size=steps,
+        step_size=last_steps(evidence),
+        history=[{k: v for k, v in row.items() if pd.notna(v)} for row in history],
     )
 
 
-def _step_at_end(run, record):
-    return record["final_rtol"] if run.adapts_tolerance else run.T / record["final_n_steps"]
+def _diverged_at(status):
+    return -1 if status == "ok" else int(status.removeprefix("diverged at "))
 
 
 def _final_n_steps(run, trained, member):
@@ -705,6 +749,8 @@ def _header(run, trained):
         "per_sample": run.per_sample,
         "controller": run.controller,
         "first_rtol": run.first_rtol,
+        "start": run.start,
+        "start_constants": run.start_constants,
         "controller_constants": run.controller_constants,
         "seeds": list(run.seeds),
         "protocol": asdict(run.protocol),

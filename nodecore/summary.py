@@ -13,7 +13,7 @@ from scipy import stats
 
 from nodecore.datasets import IMAGES
 from nodecore.evaluate import AGREEMENT, EXACT, IMAGES_EXACT, check_setting, critical_n_steps
-from nodecore.study import agreement_gaps
+from nodecore.study import Evidence, agreement_gaps
 
 RESAMPLES = 2000  # draws of seeds with replacement, for the uncertainty of a critical step
 
@@ -263,6 +263,14 @@ def _ends(frame, final, accuracies):
     }
     seeds = frame.drop_duplicates("seed").set_index("seed")
     return seeds[columns].assign(**found).join(seeds[restless])
+
+
+def first_and_last(evidence: Evidence) -> pd.DataFrame:
+    """The records as trained of a run whose steps were adapted, seeds that trained only, and with
+    how many steps each began: first_n_steps, beside final_n_steps. Index: seed."""
+    seen = evidence.history.reindex(columns=["seed", "n_steps"]).dropna()
+    first = seen.groupby("seed")["n_steps"].first().rename("first_n_steps")
+    return as_trained(evidence.records).set_index("seed").join(first)
 
 
 AGREES_AT_END = 0.05  # largest gap to the exact flow that counts as agreement after training

@@ -406,18 +406,19 @@ def test_dimensions(numbers, expected):
 # --- Algorithm 1 ----------------------------------------------------------------------------------
 
 
-def adapted(history=(), dataset="spheres2", **columns):
+def adapted(history=(), dataset="spheres2", start="euclidean", **columns):
     """An adaption study of two seeds: a value or a pair of them for each column, by controller."""
     names = {"algorithm1": columns} | columns.pop("others", {})
     rows = [
         {"train_solver": "euler", "controller": name, "seed": seed, "final_n_steps": 8}
         | {"test_solver": "euler", "test_n_steps": 8, "trained": True, "profile": "paper"}
         | {key: np.broadcast_to(value, 2)[seed] for key, value in (columns | values).items()}
+        | {"start": start}
         for name, values in names.items()
         for seed in (0, 1)
     ]
     columns = ["iteration", "seed", "n_steps", "outside_gap", "mark"]
-    run = SimpleNamespace(controller="algorithm1", n_steps=None)
+    run = SimpleNamespace(controller="algorithm1", n_steps=None, start=start)
     found = SimpleNamespace(run=run, history=pd.DataFrame(history, columns=columns))
     return Material(f"{dataset}-adaption", pd.DataFrame(rows, columns=store.COLUMNS), (found,))
 
@@ -432,6 +433,49 @@ def test_the_first_step(first, expected):
     for name in ("start_is_not_too_small", "adaption_matches_the_grid"):
         assert verdicts(name, unknown) == [UNTESTED]
     assert verdicts("adaption_is_cheaper_than_the_grid", unknown) == [UNTESTED]
+
+
+def beside(one, other):
+    """Two adaption studies as one."""
+    records = pd.concat([one.records, other.records], ignore_index=True)
+    return Material(one.study, records, (*one.found, *other.found))
+
+
+def test_both_starts_are_judged_where_the_start_matters():
+    """The textbook's comes last, begins too short, and costs more than the grid's step."""
+    euclidean, scaled = (
+        adapted([(50, seed, k, 0.0, None) for seed in (0, 1)], start=start, accuracy=0.9,
+                nfe_per_iteration=nfe, reversals=turns, agreement_gap=gap)
+        for start, k, nfe, turns, gap in (("euclidean", 2, 2.5, 5, 0.0), ("hairer", 4, 100.0, 0, 1))
+    )  # fmt: skip
+    studies = [beside(euclidean, scaled), material("spheres2-euler", GRIDS["agrees"])]
+    labels = ["spheres, 2-D, Euclidean norms", "spheres, 2-D, scaled norms"]
+    for name, expected in (
+        ("start_is_not_too_small", [HOLDS, FAILS]),
+        ("adaption_matches_the_grid", [HOLDS, PARTLY]),
+        ("adaption_is_cheaper_than_the_grid", [HOLDS, FAILS]),
+    ):
+        parts = decide(name, studies)
+        assert [part.verdict for part in parts] == expected, name
+        assert [part.where for part in parts] == labels
+        assert [part.where for part in decide(name, [euclidean, studies[1]])] == ["spheres, 2-D"]
+    numbers = decide("adaption_numbers_match", studies[:1])
+    assert [part.where for part in numbers] == [
+        *("NFE, Euclidean norms", "accuracy, Euclidean norms"),
+        *("NFE, scaled norms", "accuracy, scaled norms"),
+    ]
+    assert [numbers[0].found, numbers[2].found] == ["2.5 ± 0.0", "100.0 ± 0.0"]
+    # All else is about the usual one.
+    assert verdicts("steps_fluctuate", studies) == [HOLDS]
+    assert verdicts("ends_as_a_flow", studies) == [HOLDS]
+
+
+def test_constants_are_varied_from_the_usual_start():
+    base = {"accuracy": 0.9, "nfe_per_iteration": 50.0, "agreement_gap": 0.05}
+    base |= {"reversals": 5, "spread": 0.1, "failed_checks": 3}
+    usual = adapted(others={"algorithm1-every-25": {}}, **base)
+    both = beside(usual, adapted(start="hairer", **{**base, "accuracy": 0.2}))
+    assert verdicts("constants_are_robust", [both]) == [HOLDS]
 
 
 @pytest.mark.parametrize(

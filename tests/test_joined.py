@@ -124,6 +124,25 @@ def test_more_seeds_count_once_they_have_all_their_runs():
     assert set(seeds_by_step(some["mnist-euler"]).values()) == {(0, 1, 2)}
 
 
+def test_nobody_waits_for_another_start_of_algorithm_1():
+    """Its runs are shown once the first seeds have it, and hold up no seeds of the usual one."""
+
+    def begun(study):
+        return {(e.run.controller, e.run.start): e.run.seeds for e in study.found}
+
+    def there(run):
+        return run.start != "hairer" and run.seeds[0] < 4
+
+    [usual] = shown(["mnist-adaption"], there).values()
+    names = ("algorithm1", "settling-discord")
+    expected = {(name, "euclidean"): (0, 1, 2, 3) for name in names}
+    assert (usual.profile, usual.complete, usual.lacking) == ("paper", True, "")
+    assert begun(usual) == expected
+    for last, seeds in ((1, {}), (2, {("algorithm1", "hairer"): (0, 1, 2)})):
+        [found] = shown(["mnist-adaption"], lambda r, n=last: there(r) or r.seeds[0] <= n).values()
+        assert begun(found) == expected | seeds
+
+
 def test_any_subset_of_the_runs_is_shown_somehow():
     nothing = shown(PAIR, lambda run: False)
     assert all(not s.found and s.profile == "paper" and not s.complete for s in nothing.values())

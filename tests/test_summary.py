@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from nodecore.summary import (
     critical_rtols,
     critical_shares,
     exact_gaps,
+    first_and_last,
     grid_search,
     mean_accuracies,
     same_step,
@@ -206,6 +208,37 @@ def test_adaption_ends_reads_each_seed_at_its_own_last_step():
     assert table["as trained"].tolist() == pytest.approx([0.58, 0.66])
     assert table["midpoint"].tolist() == pytest.approx([0.48, 0.56])
     assert table["exact flow"].tolist() == [0.3, 0.3]
+
+
+def test_a_walk_is_told_by_its_first_and_last_step():
+    """Seed 2 did not train; looks at the test set, which know no step, come between."""
+    steps = {0: [90, 45, 8], 1: [7, 14, 16], 2: [5, 5, 5]}
+    history = [
+        row
+        for i in range(3)
+        for seed in steps
+        for row in (
+            {"iteration": 50 * (i + 1), "seed": seed, "n_steps": steps[seed][i]},
+            {"iteration": 50 * (i + 1), "seed": seed, "accuracy": 0.1},
+        )
+    ]
+    records = frame(
+        [
+            {"seed": seed, "final_n_steps": steps[seed][-1], "trained": seed != 2}
+            | {"test_solver": solver, "test_n_steps": k, "accuracy": k / 100}
+            for seed in steps
+            for solver in ("euler", "midpoint")
+            for k in (8, 16)
+        ]
+    )
+    history = pd.DataFrame([{"iteration": 1, "seed": 0, "accuracy": 0.1}, *history])
+    table = first_and_last(SimpleNamespace(records=records, history=history))
+    assert table.index.tolist() == [0, 1]
+    assert table["first_n_steps"].tolist() == [90, 7]
+    assert table["final_n_steps"].tolist() == [8, 16]
+    assert table["accuracy"].tolist() == [0.08, 0.16]
+    short = SimpleNamespace(records=records, history=history[["iteration", "seed", "accuracy"]])
+    assert first_and_last(short)["first_n_steps"].isna().all()
 
 
 def test_tolerances_go_from_coarse_to_fine():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from nodecore.adaption import USUAL_START
 from nodecore.plots import name_of
 from nodecore.study import Evidence
 from nodecore.summary import AGREES_AT_END, GridSearch, as_trained, grid_search, same_mean
@@ -58,9 +59,10 @@ class Material:
         """The run that was trained with so many steps."""
         return next((e for e in self.found if e.run.n_steps == n_steps), None)
 
-    def history(self, controller: str) -> pd.DataFrame:
-        """What was followed while this controller was at work."""
-        return next(e.history for e in self.found if e.run.controller == controller)
+    def history(self, controller: str, start: str | None = USUAL_START) -> pd.DataFrame:
+        """What was followed while this controller was at work, steps begun in this way."""
+        of = controller, start
+        return next(e.history for e in self.found if (e.run.controller, e.run.start) == of)
 
 
 Studies = Mapping[str, Material]
