@@ -461,6 +461,8 @@ def train(
     start = choose_start(start, solver, controller)
     device = get_device(device)
     _check_precision(precision, protocol, device)
+    if precision != "float32":  # the kernel has no other
+        backend = "torch"
     training, test = (split.to(device) for split in protocol.load())
     ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, per_sample, device, backend)
     if controller is not None:

@@ -491,7 +491,7 @@ NOT_FIXED = [
     ({"n_steps": 2, "z0": torch.ones(3, 2, dtype=torch.int64)}, "give a floating-point tensor"),
     ({"n_steps": 2, "z0": [1.0]}, "z0 = list: give a floating-point tensor"),
     ({"n_steps": 2, "backend": "numba"}, "backend = 'numba' is unknown; choose one of auto, fused"),
-    ({"n_steps": 2, "backend": "fused"}, "'fused' serves fields with block_layers .*'torch'"),
+    ({"n_steps": 2, "backend": "fused"}, "'fused' serves dense fields and convolutions .*'torch'"),
 ]
 NOT_ADAPTIVE = [
     ({"solver": "rk4"}, "'rk4' has no embedded method .* use bosh3, fehlberg21 or dopri5"),

@@ -26,6 +26,8 @@ from nodecore.train import (
 
 TINY = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-2, 50, n_train=96, n_test=40)
 TINY_MLP = replace(TINY, field="mlp", width=16)
+# With seeds 0 and 1 one unit of one sample lies within rounding of its kink, on either side.
+SEEDS_OFF_KINKS = [0, 2]
 BACKENDS = ["torch", pytest.param("fused", marks=needs_kernel)]
 QUIET = {"device": "cpu", "progress": False}
 
@@ -400,12 +402,12 @@ def test_the_iteration_of_a_late_divergence_is_recorded(monkeypatch, how):
 def test_the_step_without_autograd_equals_the_one_with_it(monkeypatch, protocol, how):
     # SGD: Adam would blow rounding up to whole steps where a gradient is zero.
     protocol = replace(protocol, optimiser="sgd", learning_rate=0.1, iterations=5)
-    by_hand = train(protocol, seeds=[0, 1], **how, **QUIET)
+    by_hand = train(protocol, seeds=SEEDS_OFF_KINKS, **how, **QUIET)
     assert by_hand.backend == "fused"
     monkeypatch.setattr(training, "_choose_step", lambda ensemble, *_: ensemble.step)
     # torch's own path where the solver chooses steps: they must be the same ones
     backend = "torch" if "rtol" in how else "fused"
-    by_autograd = train(protocol, seeds=[0, 1], backend=backend, **how, **QUIET)
+    by_autograd = train(protocol, seeds=SEEDS_OFF_KINKS, backend=backend, **how, **QUIET)
     for ours, its in zip(parameters(by_hand), parameters(by_autograd), strict=True):
         torch.testing.assert_close(ours, its, rtol=1e-5, atol=1e-6)
     assert torch.equal(by_hand.nfe_per_iteration, by_autograd.nfe_per_iteration)
