@@ -81,11 +81,21 @@ def run(
         typer.Option(metavar="ADDRESS", help="Train on the workers of this dask scheduler."),
     ] = None,
     committed: Committed = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Begin only what fits; stop 20 s before the end."),
+    ] = None,
 ) -> None:
     """Train the runs that are in no store; stop at any moment, and run again to go on.
 
     With --committed, those that are not in book/results. Says beforehand what images will take.
+    With --budget, one run after the other, the longest first, each predicted from a few iterations.
     """
+    if budget is not None:
+        if scheduler:
+            _end("error: budget: the time of a cluster's workers is its own; leave one of them out")
+        _run_within(budget, names, only, profile, device, precision, committed)
+        return
     from nodecore import cluster, store, sweep
     from nodecore.estimate import estimate
 
@@ -102,6 +112,59 @@ def run(
         _end(f"error: {error}")
     except KeyboardInterrupt:
         _end("stopped; what is finished is kept, and the same command goes on from here", 130)
+
+
+def _run_within(budget, names, only, profile, device, precision, committed):
+    from nodecore import store, sweep
+    from nodecore.budget import train_within
+    from nodecore.deadline import Deadline
+
+    root = store.COMMITTED if committed else None
+    try:
+        deadline = Deadline(budget)
+        runs = sweep.find_missing(names or (), only, profile, root)
+        runs.sort(key=sweep.cost, reverse=True)
+        how = {"root": root, "device": device, "precision": precision}
+        left = train_within(runs, deadline, **how, tell=typer.echo)
+    except (ValueError, OSError) as error:
+        _end(f"error: {error}")
+    except KeyboardInterrupt:
+        _end("stopped; what is finished is kept, and the same command goes on from here", 130)
+    typer.echo(f"{len(runs) - len(left)} of {len(runs)} runs are done")
+
+
+@studies.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(help="A new folder, for the archives.")],
+) -> None:
+    """Put the trained runs that are not in book/results into archives, to take them elsewhere.
+
+    At most 7 of 15 MiB each. Ends with 1 where a run is damaged or found no room.
+    """
+    from nodecore import archives
+
+    packed, left = _or_exit(archives.pack, folder)
+    for path in packed:
+        typer.echo(path)
+    for why in left:
+        typer.echo(f"left out: {why}", err=True)
+    if left:
+        raise typer.Exit(1)
+
+
+@studies.command()
+def take(
+    archive: Annotated[list[Path], typer.Argument(help="Archives that `study pack` made.")],
+    sample: Annotated[int, typer.Option(min=0, help="Runs whose weights are tested again.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seconds: Annotated[float, typer.Option(help="For those of a run on images, about.")] = 60.0,
+) -> None:
+    """Check the runs in archives, and file them in book/results; all of them or none."""
+    from nodecore import archives
+
+    told = _or_exit(archives.take, archive, sample=sample, seed=seed, seconds=seconds)
+    for run, what in told.items():
+        typer.echo(f"{run}: {what}")
 
 
 @studies.command()

@@ -143,7 +143,8 @@ class Adaption:
     def begin(self, x: Tensor) -> None:
         """Hairer's first step with order 1, on the first batch, for each member by itself."""
         ensemble, (shortest, T) = self.ensemble, self.bounds
-        h = initial_step_size(ensemble.field, 0.0, x, 1, start_norm(self.start, x)).cpu()
+        with ensemble.in_float32():  # its differences of slopes would drown in rounding
+            h = initial_step_size(ensemble.field, 0.0, x, 1, start_norm(self.start, x)).cpu()
         ensemble.nfe += 2
         # A slope that is not finite is no reason to stop: the loss will mark that member.
         h = torch.where(h > 0, h, T).clamp(shortest, T)
@@ -278,7 +279,7 @@ class Adaption:
         )
         sizes = torch.tensor([s.step_size for s in states], dtype=torch.float64)
         solution = ensemble.solve(x, ensemble.tableau, sizes)
-        ensemble.nfe += torch.where(longer, solution.nfe, 0)
+        ensemble.nfe += torch.where(longer, solution.nfe, 0).to(ensemble.device)
         tried = batch_accuracies(ensemble.head(solution.z), y).tolist()
         return [
             self.controller.confirm(old, new, Observation(a, o.test_accuracy)) if tries else new
@@ -292,7 +293,8 @@ class Adaption:
         if iteration % self.look_every:
             return
         x = test.x.expand(len(ensemble.seeds), *test.x.shape)
-        z = ensemble.solve(x, ensemble.tableau).z
+        with ensemble.in_float32():
+            z = ensemble.solve(x, ensemble.tableau).z
         for seed, value in zip(
             ensemble.seeds, batch_accuracies(ensemble.head(z), test.y).tolist(), strict=True
         ):
@@ -326,18 +328,19 @@ class ToleranceAdaption(Adaption):
         self.ensemble.rtol = sizes
 
     def taken(self):
-        return self.ensemble.n_accepted
+        return self.ensemble.n_accepted.cpu()
 
     def solve_test(self, x):
-        ensemble = self.ensemble
-        tolerance, nfe = ensemble.rtol, torch.zeros_like(ensemble.nfe)
-        coarse = torch.ones_like(ensemble.alive)
+        # Tolerances lie on the CPU, and what is decided on them, too.
+        ensemble, taken = self.ensemble, self.taken()
+        tolerance, nfe = ensemble.rtol, torch.zeros_like(ensemble.nfe, device="cpu")
+        coarse = torch.ones_like(nfe, dtype=torch.bool)
         while bool(coarse.any()):
             finer = (tolerance / self.finer).clamp(min=self.FINEST_TEST)
             tolerance = torch.where(coarse, finer, tolerance)
             solution = ensemble.solve_or_retire(x, self.test_tableau, tolerance)
-            nfe += torch.where(coarse, solution.nfe, 0)  # the others have their answer
-            coarse &= (solution.n_accepted <= ensemble.n_accepted) & (tolerance > self.FINEST_TEST)
+            nfe += torch.where(coarse, solution.nfe.cpu(), 0)  # the others have their answer
+            coarse &= (solution.n_accepted.cpu() <= taken) & (tolerance > self.FINEST_TEST)
         return replace(solution, nfe=nfe)
 
     def tests_outside(self):

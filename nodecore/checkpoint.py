@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nodecore.deadline import Deadline
 from nodecore.store import write_atomically
 
 FORMAT = "nodecore-checkpoint-1"
@@ -20,11 +21,12 @@ FORMAT = "nodecore-checkpoint-1"
 class Checkpoint:
     """The last state of one training, in a file; see train.Checkpoint.
 
-    every: seconds between two states, on the clock; saving one takes milliseconds.
+    every: seconds between two states, on the clock; saving one takes milliseconds. deadline: where
+    there is one, a state is saved when it has come, and TimeUp raised.
     """
 
-    def __init__(self, path: Path, every: float = 60.0):
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: float = 60.0, deadline: Deadline | None = None):
+        self.path, self.every, self.deadline = path, every, deadline
         self.saved = time.monotonic()
 
     def load(self, identity: dict) -> tuple[dict[str, Tensor], dict] | None:
@@ -54,10 +56,22 @@ class Checkpoint:
         metadata = {"state": text, "sha256": _digest(tensors, text)}
         write_atomically(self.path, save(tensors, metadata))
         self.saved = time.monotonic()
+        if self.deadline is not None:
+            self.deadline.check()
 
     def is_due(self) -> bool:
-        """Whether the last state is `every` seconds old."""
-        return time.monotonic() - self.saved >= self.every
+        """Whether the last state is `every` seconds old, or the deadline has come."""
+        over = self.deadline is not None and self.deadline.left() <= 0
+        return over or time.monotonic() - self.saved >= self.every
+
+    def iterations_done(self) -> int:
+        """Those of the state that lies there, whatever training it is of; 0 where there is none."""
+        try:
+            with safe_open(self.path, "pt") as file:
+                state = json.loads((file.metadata() or {}).get("state", "{}"))
+            return int(state["values"]["iteration"])
+        except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError):
+            return 0
 
     def remove(self) -> None:
         """Leave nothing behind; for when the training's result is safe."""

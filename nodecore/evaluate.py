@@ -1,7 +1,7 @@
 """A trained model under other solvers: accuracy, the cross-solver grid, the critical step."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -103,12 +103,22 @@ def solve_setting(field: nn.Module, x: Tensor, setting: TestSetting, T: float = 
 
 @torch.no_grad()
 def predict(
-    field: nn.Module, head: nn.Module, x: Tensor, setting: TestSetting, T: float = 1.0, rows=1000
+    field: nn.Module,
+    head: nn.Module,
+    x: Tensor,
+    setting: TestSetting,
+    T: float = 1.0,
+    rows: int = 1000,
+    check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Predicted classes (members, n) of inputs x (n, ...), at most `rows` inputs at a time."""
+    """Predicted classes (members, n) of inputs x (n, ...), at most `rows` inputs at a time.
+
+    check: called before each of these parts; may raise, to stop.
+    """
     members = next(field.parameters()).shape[0]
     parts = []
     for part in x.split(rows):
+        check()
         z = solve_setting(field, part.expand(members, *part.shape), setting, T).z
         parts.append(head(z).argmax(-1))
     return torch.cat(parts, dim=1)
@@ -121,12 +131,14 @@ def accuracy(
     setting: TestSetting,
     T: float = 1.0,
     rows: int = 1000,
+    check: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Accuracy of each member on a split, (members,) float64: correct ones counted, divided once.
 
     A member whose state is not finite predicts class 0, as argmax does; its training marks it.
+    rows, check: see predict.
     """
-    correct = predict(field, head, split.x, setting, T, rows) == split.y
+    correct = predict(field, head, split.x, setting, T, rows, check) == split.y
     return correct.sum(1).double() / len(split)
 
 

@@ -1,6 +1,6 @@
 """MNIST and CIFAR-10 on disk: fetched where they are absent, checked, read; nothing is unpickled.
 
-<root>/MNIST/raw/              the four files that torchvision's MNIST reads
+<root>/MNIST/raw/              the four files of MNIST, unzipped
 <root>/cifar-10-batches-bin/   CIFAR-10's binary release: a label and 3 x 1,024 pixels an image
 """
 
@@ -59,17 +59,33 @@ def read_mnist(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
 
     Raises DataError where they cannot be fetched or do not match the release's checksums.
     """
-    from torchvision import datasets
-
     root = data_root(root)
     if not all((root / MNIST / name).exists() for name in MNIST_MD5):
         names = ", ".join(f"{name}.gz" for name in MNIST_MD5)
-        _fetch(root / MNIST, names, lambda: datasets.MNIST(root, download=True))
+        _fetch(root / MNIST, names, lambda: _fetch_mnist(root))
     for name, md5 in MNIST_MD5.items():
-        _check(root / MNIST / name, md5)
-    parts = (datasets.MNIST(root, train=train) for train in (True, False))
-    training, test = ((part.data[:, None], part.targets) for part in parts)
+        check_file(root / MNIST / name, md5)
+    training, test = (
+        (
+            _read_idx(root / MNIST / f"{part}-images-idx3-ubyte", 3)[:, None],
+            _read_idx(root / MNIST / f"{part}-labels-idx1-ubyte", 1).long(),
+        )
+        for part in ("train", "t10k")
+    )
     return training, test
+
+
+def _read_idx(path, n_axes):
+    """The format IDX: four bytes that tell type and axes, a length for each axis, the entries."""
+    data = np.fromfile(path, np.uint8)
+    shape = data[4 : 4 + 4 * n_axes].view(">i4")
+    return torch.from_numpy(data[4 + 4 * n_axes :].reshape(shape.tolist()))
+
+
+def _fetch_mnist(root):
+    from torchvision import datasets
+
+    datasets.MNIST(root, download=True)
 
 
 def read_cifar10(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
@@ -93,7 +109,7 @@ def exact_cifar10_test(root: Path | str | None = None) -> int:
 
 
 def _read_batch(path, md5):
-    _check(path, md5, *([CIFAR10_COPY_MD5] if path.name == "test_batch.bin" else []))
+    check_file(path, md5, *([CIFAR10_COPY_MD5] if path.name == "test_batch.bin" else []))
     rows = torch.from_numpy(np.fromfile(path, np.uint8)).view(-1, 1 + 3 * 32 * 32)
     return rows[:, 1:].reshape(-1, *CIFAR10_SHAPE), rows[:, 0].long()
 
@@ -119,7 +135,8 @@ def _fetch(folder, names, fetch):
         ) from error
 
 
-def _check(path, *accepted):
+def check_file(path: Path, *accepted: str) -> None:
+    """DataError unless the file has one of the MD5s."""
     if _md5(path) not in accepted:
         raise DataError(
             f"{path} is not the file that was released (its checksum differs: it was cut short or "

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -187,16 +187,24 @@ def count_steps(step_size: Tensor, span: float) -> Tensor:
 
 def _walk(f, z0, tableau, schedule, path):
     """The torch path: all members step together; one that has arrived takes steps of size 0."""
-    hs, ts = schedule.hs, schedule.ts
+    f, hs, ts = _for_solve(f, z0), schedule.hs, schedule.ts
     # A shared step is a plain number: on a GPU nothing has to be copied for it.
     h_rows = hs[:, 0].tolist() if schedule.shared else hs.to(z0)
     t_rows = ts[:, 0].tolist() if schedule.shared else ts.to(z0)
+    going = [None] * len(hs) if schedule.shared else (hs > 0).tolist()
     z, states = z0, [z0]
-    for t, h in zip(t_rows, h_rows, strict=False):
-        z = rk_step(f, _per_instance(t, z), z, _per_instance(h, z), tableau)
+    for t, h, members in zip(t_rows, h_rows, going, strict=False):
+        step_f = partial(f, going=members)
+        z = rk_step(step_f, _per_instance(t, z), z, _per_instance(h, z), tableau)
         if path:
             states.append(z)
     return z, states
+
+
+def _for_solve(f, z0):
+    """The field as a function of (t, z, going) for one solve from z0: one that can, leaves out the
+    members that have arrived, and prepares for its many evaluations."""
+    return f.for_solve(z0) if hasattr(f, "for_solve") else lambda t, z, going=None: f(t, z)
 
 
 def _walk_fused(f, z0, tableau, schedule, path):
@@ -384,6 +392,7 @@ def _adapt(f, z0, tableau, control, instance_axes, path):
     def error_norm(error, scale):
         return _rms(error / scale, instance_axes)
 
+    f = _for_solve(f, z0)
     time = torch.full(axes, t0, dtype=torch.float64, device=z0.device)
     z, k1 = z0, f(_per_instance(time.to(z0), z0), z0)
     nfe = torch.ones(axes, dtype=torch.int64, device=z0.device)
@@ -397,11 +406,12 @@ def _adapt(f, z0, tableau, control, instance_axes, path):
         nfe += 1
     times, states = [time], [z0]
     active = time < t1
-    while bool(active.any()):
+    while any(going := _members(active)):
+        step_f = partial(f, going=going if axes else None)
         h = torch.where(active, torch.minimum(h, t1 - time), 0.0)
         _check_progress(time, h, active, accepted + rejected, control.max_steps)
         hz = _per_instance(h.to(z0), z0)
-        stages = rk_stages(f, _per_instance(time.to(z0), z0), z, hz, tableau, k1)
+        stages = rk_stages(step_f, _per_instance(time.to(z0), z0), z, hz, tableau, k1)
         z_new = z + hz * _weighted_sum(tableau.b, stages)
         with torch.no_grad():
             scale = atol + rtol * torch.maximum(z.abs(), z_new.abs())
@@ -419,7 +429,7 @@ def _adapt(f, z0, tableau, control, instance_axes, path):
         if tableau.first_same_as_last:
             k1 = torch.where(take, stages[-1], k1)
         elif bool((accept & active).any()):
-            k1 = torch.where(take, f(_per_instance(time.to(z0), z0), z), k1)
+            k1 = torch.where(take, step_f(_per_instance(time.to(z0), z0), z), k1)
             nfe += accept & active
         if bool(accept.any()):
             times.append(time)
@@ -537,6 +547,11 @@ def _per_instance(value, z):
     if not isinstance(value, Tensor):
         return value
     return value.reshape(value.shape + (1,) * (z.dim() - value.dim()))
+
+
+def _members(active):
+    """Which entries of the first axis, if there is one, have an active instance; a list of bool."""
+    return active.reshape(active.shape[:1].numel(), -1).any(1).tolist()
 
 
 def _rms(v, instance_axes):

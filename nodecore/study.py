@@ -6,12 +6,13 @@ what is in neither is trained and written to the scratch store.
 """
 
 import math
+import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,7 @@ from nodecore.adaption import (
 )
 from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import IMAGES, Split, check_dataset, exact_test_images, load
+from nodecore.deadline import Deadline
 from nodecore.evaluate import (
     EXACT,
     FINER,
@@ -37,7 +39,6 @@ from nodecore.evaluate import (
     TestSetting,
     accuracy,
     check_setting,
-    cross_solver_grid,
     cross_solver_settings,
     exact_flow,
     has_trained,
@@ -52,7 +53,14 @@ from nodecore.solve import (
     count_steps,
 )
 from nodecore.tableaus import get_tableau
-from nodecore.train import Progress, Trained, check_seeds, make_model, train
+from nodecore.train import (
+    Progress,
+    Trained,
+    check_seeds,
+    in_precision,
+    make_model,
+    train,
+)
 from nodecore.vector_fields import take_members
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -439,6 +447,19 @@ def find(run: Run, root: Path | None = None) -> Evidence | None:
     return None
 
 
+def find_done(run: Run, root: Path | None = None) -> Evidence | None:
+    """The same, but None where its tests were stopped: then its checkpoint still lies beside it."""
+    found = find(run, root)
+    if found is None or checkpoint_path(found.stored.path).exists():
+        return None
+    return found
+
+
+def checkpoint_path(path: Path) -> Path:
+    """Where the training of the run at `path` keeps its state."""
+    return store.hidden(path, "checkpoint")
+
+
 def obtain(
     run: Run,
     *,
@@ -448,26 +469,31 @@ def obtain(
     root: Path | None = None,
     progress: Progress = True,
     wait: bool = True,
+    deadline: Deadline | None = None,
 ) -> Evidence | None:
     """The evidence of a run: found, or trained now and written to `root` (the scratch store).
 
     A training that was stopped goes on from its last checkpoint, at most a minute before. Where
-    another process is at it, waits for that one, or gives None where `wait` is False. Raises
-    store.StoreError where nothing can be written.
+    another process is at it, waits for that one, or gives None where `wait` is False. Tests of
+    image models are dear: what the foremost ones say is written before the others. With a deadline,
+    raises TimeUp when it has come, and leaves a checkpoint. Raises store.StoreError where nothing
+    can be written.
     """
-    found = find(run, root)
+    found = find_done(run, root)
     if found is not None:
         return found
     path = run.path(root or store.scratch_root())
     with store.reserve(path, wait=wait) as reserved:
         if not reserved:
             return None
-        found = find(run, root)  # by now another process may have written it
+        found = find_done(run, root)  # by now another process may have written it
         if found is not None:
             return found
-        checkpoint = Checkpoint(store.hidden(path, "checkpoint"))
-        how = {"device": device, "backend": backend, "precision": precision}
-        result = train_run(run, **how, progress=progress, checkpoint=checkpoint)
+        checkpoint = Checkpoint(checkpoint_path(path), deadline=deadline)
+        how = {"device": device, "backend": backend, "precision": precision, "progress": progress}
+        how |= {"check": deadline.check} if deadline is not None else {}
+        how |= {"write_first": partial(keep, run, root=root)} if run.dataset in IMAGES else {}
+        result = train_run(run, checkpoint=checkpoint, **how)
         evidence = keep(run, result, root)
         checkpoint.remove()
         return evidence
@@ -488,8 +514,18 @@ class Result:
     history: list[dict]
 
 
-def train_run(run: Run, **options) -> Result:
-    """Train a run and test it, on this machine; writes to no store. `options`: those of train."""
+def train_run(
+    run: Run,
+    *,
+    write_first: Callable[[Result], object] | None = None,
+    check: Callable[[], None] = lambda: None,
+    **options,
+) -> Result:
+    """Train a run and test it, on this machine; writes to no store. `options`: those of train.
+
+    write_first: called with what is there after the foremost tests. check: called again and again
+    in the tests; may raise, to stop.
+    """
     trained = train(
         run.protocol,
         run.train_solver,
@@ -502,13 +538,18 @@ def train_run(run: Run, **options) -> Result:
         start=run.start,
         **options,
     )
-    trained.field.cpu(), trained.head.cpu()
     weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
     weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}
     for mark, kept in trained.marks.items():
         weights |= {f"{mark}.{k}": v for k, v in kept.items()}
     weights |= _flipped(run, trained) if run.dataset in IMAGES else {}
-    return Result(_header(run, trained), evaluate_run(run, trained), weights, trained.history)
+    weights = {name: value.cpu() for name, value in weights.items()}
+    known = {}
+    if write_first is not None:
+        records = evaluate_run(run, trained, known, check, foremost_only=True)
+        write_first(Result(_header(run, trained), records, weights, trained.history))
+    records = evaluate_run(run, trained, known, check)
+    return Result(_header(run, trained), records, weights, trained.history)
 
 
 def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
@@ -553,15 +594,38 @@ def recorded_setting(
     return setting if exact else replace(setting, per_sample=run.per_sample)
 
 
-def evaluate_run(run: Run, trained: Trained) -> list[dict]:
-    """A record for each seed and test setting."""
-    training = _trained_on(run)
+def foremost(run: Run, own: TestSetting) -> list[TestSetting]:
+    """Of the settings that a run in fixed steps is tested under those that say the most: that of
+    its training, the test solver's, and where a controller was at work the exact flow's."""
+    settings = [own, check_setting(own.solver, own.n_steps)]
+    return settings + ([exact_flow(run.dataset)] if run.controller is not None else [])
+
+
+def evaluate_run(
+    run: Run,
+    trained: Trained,
+    known: dict | None = None,
+    check: Callable[[], None] = lambda: None,
+    foremost_only: bool = False,
+) -> list[dict]:
+    """A record for each seed and test setting, tested on the device of the training.
+
+    known: what was measured already, by members; what is new is added. check: see train_run.
+    foremost_only: under the foremost settings.
+    """
+    training, known = _trained_on(run), {} if known is None else known
     largest_share = float(training.class_shares().max())
     rows = []
     for group, settings, own in groups_of(run, trained):
         model = [take_members(module, group) for module in (trained.field, trained.head)]
-        train_accuracy = accuracy(*model, training, own, run.T)
-        tested = measure(run, model, settings, own)
+        mine = known.setdefault(tuple(group), {})
+        if "training" not in mine:
+            mine["training"] = _accuracy(model, training, own, run, check)
+        train_accuracy = mine["training"]
+        settings = foremost(run, own) if foremost_only else settings
+        lacking = [setting for setting in settings if setting not in mine]
+        mine |= measure(run, model, lacking, own, check)
+        tested = {setting: mine[setting] for setting in settings}
         common = [
             {
                 **_member_values(trained, member, float(train_accuracy[i]), largest_share),
@@ -578,16 +642,22 @@ def evaluate_run(run: Run, trained: Trained) -> list[dict]:
 
 
 def measure(
-    run: Run, model: Sequence[nn.Module], settings: Sequence[TestSetting], own: TestSetting
+    run: Run,
+    model: Sequence[nn.Module],
+    settings: Sequence[TestSetting],
+    own: TestSetting,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[TestSetting, list[dict]]:
     """Of each setting what a record says of it, for each member of a model (field and head).
 
-    own: the setting of the training, under which all test images are looked at as well.
+    own: the setting of the training, under which all test images are looked at as well. check: see
+    train_run.
     """
     test = tested_on(run)
     every = load(run.dataset, None, None)[1] if run.dataset in IMAGES else None
     tested = {}
-    for setting, values in cross_solver_grid(*model, test, settings, run.T):
+    for setting in settings:
+        values = _accuracy(model, test, setting, run, check)
         common = {
             "test_solver": setting.solver,
             "test_n_steps": setting.n_steps,
@@ -598,10 +668,17 @@ def measure(
         tested[setting] = [{**common, "accuracy": value} for value in values.tolist()]
         if every is not None and setting == own:
             same = len(every) == len(test)
-            on_all = values if same else accuracy(*model, every, own, run.T)
+            on_all = values if same else _accuracy(model, every, own, run, check)
             for row, value in zip(tested[setting], on_all.tolist(), strict=True):
                 row |= {"accuracy_all": value, "test_split_all": _split_of_all(run, every)}
     return tested
+
+
+def _accuracy(model, split, setting, run, check):
+    """Of each member, on the model's device and in float32 whatever it was trained in."""
+    device = next(model[0].parameters()).device
+    with in_precision("float32", device):
+        return accuracy(*model, split.to(device), setting, run.T, check=check).cpu()
 
 
 FLIPPED_IMAGES, LOOKED_AT = 12, 1000
@@ -614,7 +691,10 @@ def _flipped(run, trained):
     (group, _, own), *_ = groups_of(run, trained)
     field, head = (take_members(module, group[:1]) for module in (trained.field, trained.head))
     settings = own, check_setting(own.solver, own.n_steps)
-    mine, other = (predict(field, head, test.x, setting, run.T)[0] for setting in settings)
+    device = next(field.parameters()).device
+    with in_precision("float32", device):
+        x = test.x.to(device)
+        mine, other = (predict(field, head, x, setting, run.T)[0].cpu() for setting in settings)
     which = ((mine == test.y) & (other != test.y)).nonzero()[:FLIPPED_IMAGES, 0]
     pixels = (255 * test.x[which]).round().to(torch.uint8)
     return {"flipped.images": pixels, "flipped.classes": torch.stack([mine, other], 1)[which]}
@@ -759,10 +839,11 @@ def _header(run, trained):
         "backend": trained.backend,
         "kernel": kernel_version(trained.backend),
         "precision": trained.precision,
+        "execution": trained.execution,
         "device": device_name(trained.device),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "revision": revision(),
+        **_revision(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -789,10 +870,22 @@ def _cpu_model():
 
 
 def revision() -> str | None:
-    """The git revision of the project, with a + where files differ from it; None outside git."""
+    """The git revision of the project, with a + where files differ from it. Outside git, or where
+    git is not installed, what NODECORE_REVISION says, or None."""
     command = ["git", "-C", str(store.PROJECT), "describe", "--always", "--abbrev=12", "--dirty=+"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or None
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        described = result.stdout.strip()
+    except OSError:
+        described = ""
+    return described or os.environ.get("NODECORE_REVISION") or None
+
+
+def _revision():
+    """The revision for a header, with a word where it is not known."""
+    known = revision()
+    why = "no git revision: not a checkout, or git is not installed"
+    return {"revision": known} | ({} if known else {"revision_unknown": why})
 
 
 # --- what a study shows ---------------------------------------------------------------------------

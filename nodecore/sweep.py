@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nodecore import kernels, store
 from nodecore.cluster import train_with
 from nodecore.datasets import DATASETS, IMAGES
-from nodecore.evaluate import accuracy
+from nodecore.evaluate import TestSetting, accuracy
 from nodecore.solve import resolve_backend
 from nodecore.study import (
     STUDIES,
@@ -25,6 +25,7 @@ from nodecore.study import (
     Run,
     device_name,
     find,
+    find_done,
     get_study,
     keep,
     kernel_version,
@@ -137,8 +138,8 @@ def find_missing(
     profile: str | None = None,
     root: Path | None = None,
 ) -> list[Run]:
-    """The runs that are in no store, or not in `root`; see select."""
-    return [run for run in select(names, only, profile) if find(run, root) is None]
+    """The runs that are in no store, or not in `root`, or not tested to the end; see select."""
+    return [run for run in select(names, only, profile) if find_done(run, root) is None]
 
 
 def _train_here(runs, root, device, precision, bar):
@@ -281,12 +282,13 @@ def verify(
         found = draw.sample(found, sample)
     columns = ["run", "change", "allowed", "agrees", "settings", "problem"]
     limit = seconds if sample is not None else math.inf
-    rows = [_verified(evidence, limit, draw) for evidence in tqdm(found, "runs", leave=False)]
+    rows = [verified(evidence, limit, draw) for evidence in tqdm(found, "runs", leave=False)]
     table = pd.DataFrame(rows, columns=columns)
     return table.astype({"change": "Int64", "allowed": "Int64", "agrees": bool})
 
 
-def _verified(evidence, seconds, draw):
+def verified(evidence: Evidence | store.RecordError, seconds: float, draw: random.Random) -> dict:
+    """The row of `verify` for one run; on images tested for so many seconds."""
     try:
         if isinstance(evidence, store.RecordError):
             raise evidence
@@ -324,12 +326,12 @@ def _changes(evidence, seconds, draw):
     again: the cheapest one, then others as they are drawn where they fit into the seconds."""
     run, test = evidence.run, tested_on(evidence.run)
     tests = [(_setting_of(run, *key), rows) for key, rows in _by_setting(evidence)]
-    tests.sort(key=lambda pair: _evaluations_under(pair[0]))
+    tests.sort(key=lambda pair: evaluations_under(pair[0]))
     others = tests[1:]
     draw.shuffle(others)
     changes, cost, used = [], 0, 0.0
     for setting, rows in (tests[0], *others):
-        more = _evaluations_under(setting)
+        more = evaluations_under(setting)
         if changes and used * (cost + more) / cost > seconds:
             continue
         start = time.perf_counter()
@@ -352,7 +354,7 @@ def _setting_of(run, solver, n_steps, rtol):
     return recorded_setting(run, solver, **how)
 
 
-def _evaluations_under(setting):
+def evaluations_under(setting: TestSetting) -> int:
     """Of the field under a test setting, about."""
     if setting.n_steps is None:
         return USUAL_TEST

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Protocol as Interface
@@ -13,7 +13,6 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from nodecore.adapt import Controller, get_controller
 from nodecore.adaption import Adaption, ToleranceAdaption, choose_first_rtol, choose_start
@@ -34,11 +33,18 @@ from nodecore.solve import (
     choose_backend,
     finer_solver,
     prepare_fused,
+    resolve_backend,
     solve_adaptive,
     solve_fixed,
 )
 from nodecore.tableaus import get_tableau
-from nodecore.vector_fields import Conv1dField, Conv2dField, LinearHead, MLPField
+from nodecore.vector_fields import (
+    Conv1dField,
+    Conv2dField,
+    LinearHead,
+    MLPField,
+    hidden_bytes,
+)
 
 # --- models ---------------------------------------------------------------------------------------
 
@@ -47,7 +53,8 @@ OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 def get_device(device: str = "auto") -> torch.device:
-    """ "auto" is cuda where there is one, else the CPU. ValueError for one that is not there."""
+    """ "auto" is cuda where there is one, else the CPU. A CUDA device has its number, the current
+    one's where none is given: one device, one name. ValueError for one that is not there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -56,29 +63,40 @@ def get_device(device: str = "auto") -> torch.device:
         raise ValueError(f"device = {device!r}: give auto, cpu or cuda") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {device!r}: no CUDA device is visible here; use cpu or auto")
-    return chosen
+    if chosen.type != "cuda":
+        return chosen
+    number = torch.cuda.current_device() if chosen.index is None else chosen.index
+    if number >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise ValueError(f"device = {device!r}: there are cuda:0 to cuda:{last}; use one of them")
+    return torch.device("cuda", number)
 
 
-# float32: IEEE products throughout. tf32: products of 10-bit mantissas on a GPU's tensor cores.
-# bf16: products in bfloat16, states and weights in float32.
+# Of the products in convolutions. float32: IEEE throughout. tf32: 10-bit mantissas on a GPU's
+# tensor cores. bf16: in bfloat16. States, weights and the classifier are in float32 always.
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @contextmanager
 def in_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """Products within are computed in one of PRECISIONS; afterwards as before."""
+    """Convolutions within are computed in one of PRECISIONS; afterwards as before."""
     products = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = [product.fp32_precision for product in products]
-    # A CUDA graph cannot replay from autocast's cache of weights in bfloat16.
-    bf16 = torch.autocast(device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     try:
-        for product in products:
-            product.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-        with bf16:
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        with _autocast(precision == "bf16", device):
             yield
     finally:
         for product, value in zip(products, before, strict=True):
             product.fp32_precision = value
+
+
+def _autocast(wanted, device):
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    # A CUDA graph cannot replay from autocast's cache of weights in bfloat16.
+    return torch.autocast(device.type, torch.bfloat16, wanted, cache_enabled=False)
 
 
 def _check_precision(precision, protocol, device):
@@ -93,6 +111,14 @@ def _check_precision(precision, protocol, device):
         )
     if precision == "tf32" and device.type != "cuda":
         raise ValueError(f"precision = {precision!r}: {device} has none; use float32 or bf16")
+
+
+def _without_kernel(backend, precision):
+    if resolve_backend(backend) == "fused":
+        raise ValueError(
+            f"precision = {precision!r}: backend = 'fused' is in float32; leave one of them out"
+        )
+    return "torch"
 
 
 def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[nn.Module, LinearHead]:
@@ -141,7 +167,8 @@ class Trained:
     step, or tolerance, that a controller had the last iteration take. diverged_at: iteration of the
     first non-finite loss, -1 for none.
     history: a dict for each check or look at the test set, where a controller was at work; marks:
-    weights by name at the moments that the history marks, a dict for each mark."""
+    weights by name at the moments that the history marks, a dict for each mark. execution: "graph"
+    where the iterations were replays of a CUDA graph, else "eager"; and why, where it tells."""
 
     field: nn.Module
     head: nn.Module
@@ -153,6 +180,7 @@ class Trained:
     backend: str
     device: str
     precision: str = "float32"
+    execution: str = "eager"
     step_size: Tensor | None = None
     history: list[dict] = field(default_factory=list)
     marks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -204,6 +232,7 @@ class _Ensemble:
         self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
         self.iteration, self.backend_used = 0, "torch"
+        self.execution = "eager"
         self.n_accepted = None  # steps of the last training solve, where the solver chose them
         self.seconds = 0.0  # until the last checkpoint
 
@@ -273,12 +302,11 @@ class _Ensemble:
             except SolveError as error:
                 self.retire(error.members)
 
-    def forward(self, x) -> Tensor:
-        """End states under the training solver; evaluations are counted."""
+    def forward(self, x) -> Solution:
+        """The solve of a batch under the training solver."""
         solution = self.solve_or_retire(x, self.tableau)
-        self.count(solution)
         self.n_accepted, self.backend_used = solution.n_accepted, solution.backend
-        return solution.z
+        return solution
 
     def count(self, solution: Solution | FusedAdaptive) -> None:
         """Add the evaluations of each member; those of its samples count as their mean."""
@@ -299,11 +327,45 @@ class _Ensemble:
         self.adaption.look()
 
     def step(self, x, y, see=None) -> None:
-        """One iteration on a batch; `see` is shown the end states before the update."""
-        z = self.forward(x)
+        """One iteration on a batch; `see` is shown the end states before the update.
+
+        Where the memory of a GPU does not suffice, once more without keeping hidden maps.
+        """
+        try:
+            return self.attempt(x, y, see)
+        except torch.OutOfMemoryError:
+            if not self.spare_memory():
+                raise
+        self.attempt(x, y, see)
+
+    def attempt(self, x, y, see=None) -> None:
+        """An iteration. What it counts and updates comes last: one that ends for want of memory has
+        changed nothing, unless `see` has."""
+        solution = self.forward(x)
         if see is not None:
-            see(z.detach())
-        self.descend(z, y)
+            see(solution.z.detach())
+        losses = member_losses(self.head(solution.z), y)
+        self.flat.grad.zero_()
+        losses.sum().backward()
+        self.count(solution)
+        self.account(losses.detach())
+        self.optimiser.step()
+
+    def spare_memory(self) -> bool:
+        """Keep no hidden maps from now on; whether any were kept."""
+        kept = bool(getattr(self.field, "keeps_maps", False))
+        if kept:
+            self.field.keeps_maps = False
+        return kept
+
+    def how_executed(self) -> str:
+        """`execution` of the training, and whether hidden maps were computed twice."""
+        twice = getattr(self.field, "keeps_maps", None) is False
+        return self.execution + (", hidden maps recomputed" if twice else "")
+
+    def in_float32(self):
+        """A context for what is decided or told by: it is not in the training's precision."""
+        return in_precision("float32", self.device)
 
     @torch.no_grad()
     def retire(self, failed):
@@ -314,13 +376,6 @@ class _Ensemble:
         for flat in (self.flat, *moments):
             for view in self.views(flat):
                 view[failed] = 0.0
-
-    def descend(self, z, y):
-        losses = member_losses(self.head(z), y)
-        self.account(losses.detach())
-        self.flat.grad.zero_()
-        losses.sum().backward()
-        self.optimiser.step()
 
     def account(self, losses):
         """Note which members' losses, (members,), are still finite."""
@@ -384,40 +439,82 @@ class _FusedStep:
         ensemble.backend_used = "fused"
 
 
-class _GraphedStep:
-    """A training step on a GPU, captured once in a CUDA graph and replayed.
+class CudaGraph:
+    """What a call does on a GPU, captured once and then replayed: its thousands of small kernels
+    cost one launch. The capture itself computes nothing."""
 
-    Its thousands of small kernels then cost one launch. The first iterations run as they are, on a
-    stream of their own, as torch.cuda.graph asks for; the capture itself computes nothing.
+    def __init__(self, device):
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.graph = torch.cuda.CUDAGraph()
+
+    def warm_up(self, call) -> None:
+        """Run it as it is, on a stream of its own, as torch.cuda.graph asks for."""
+        usual = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(usual)
+        with torch.cuda.stream(self.stream):
+            call()
+        usual.wait_stream(self.stream)
+
+    def capture(self, call) -> None:
+        """RuntimeError where it cannot be captured."""
+        with torch.cuda.graph(self.graph, stream=self.stream):
+            call()
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+class _GraphedStep:
+    """A training step on a GPU: after a few iterations as they are, replays of a graph.
+
+    Where none can be captured, all iterations run as they are, and `execution` says why.
     """
 
     WARM_UP = 3
 
-    def __init__(self, step):
-        self.step, self.iterations, self.graph = step, 0, None
-        self.stream = torch.cuda.Stream()
+    def __init__(self, ensemble, make_graph=CudaGraph):
+        self.ensemble, self.make_graph = ensemble, make_graph
+        self.graph, self.iterations, self.captured, self.failed = None, 0, False, False
 
     def __call__(self, x, y) -> None:
         self.iterations += 1
-        if self.iterations <= self.WARM_UP:
-            return self._warm_up(x, y)
-        if self.graph is None:
+        if self.iterations > self.WARM_UP and not (self.captured or self.failed):
             self._capture(x, y)
-        self.x.copy_(x)
-        self.y.copy_(y)
-        self.graph.replay()
-
-    def _warm_up(self, x, y):
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            self.step(x, y)
-        torch.cuda.current_stream().wait_stream(self.stream)
+        if self.captured:
+            self.x.copy_(x)
+            self.y.copy_(y)
+            self.graph.replay()
+        elif self.failed:
+            self.ensemble.step(x, y)
+        else:
+            self.graph = self.graph or self.make_graph(self.ensemble.device)
+            self.graph.warm_up(partial(self.ensemble.step, x, y))
 
     def _capture(self, x, y):
         self.x, self.y = x.clone(), y.clone()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.step(self.x, self.y)
+        self.captured, why, out_of_memory = self._try_to_capture()
+        if out_of_memory and self.ensemble.spare_memory():
+            self.graph = self.make_graph(self.ensemble.device)
+            self.captured, why, _ = self._try_to_capture()
+        self.failed = not self.captured
+        if self.captured:
+            self.ensemble.execution = "graph"
+        else:
+            self.graph = None
+            self.ensemble.execution = f"eager: no graph could be captured ({why})"
+
+    def _try_to_capture(self):
+        """Whether it worked, why not, and whether memory was wanting. The error itself is not kept:
+        its frames hold the memory that is to be freed."""
+        try:
+            self.graph.capture(partial(self.ensemble.attempt, self.x, self.y))
+        except RuntimeError as error:
+            chain = [error]  # the end of a spoilt capture raises, too
+            while chain[-1].__context__ is not None:
+                chain.append(chain[-1].__context__)
+            why = (str(chain[-1]).strip() or type(chain[-1]).__name__).splitlines()[0]
+            return False, why, any(isinstance(e, torch.OutOfMemoryError) for e in chain)
+        return True, "", False
 
 
 def train(
@@ -461,10 +558,12 @@ def train(
     start = choose_start(start, solver, controller)
     device = get_device(device)
     _check_precision(precision, protocol, device)
-    if precision != "float32":  # the kernel has no other
-        backend = "torch"
+    if precision != "float32":  # which is all that the kernel computes in
+        backend = _without_kernel(backend, precision)
     training, test = (split.to(device) for split in protocol.load())
     ensemble = _Ensemble(protocol, solver, seeds, n_steps, rtol, per_sample, device, backend)
+    if device.type == "cuda" and isinstance(ensemble.field, Conv2dField):
+        ensemble.field.keeps_maps = n_steps is not None and maps_fit(ensemble, n_steps, precision)
     if controller is not None:
         how = (ensemble, controller, test, look_every)
         of_tolerance = first_rtol is not None
@@ -485,15 +584,7 @@ def train(
     label = f"{protocol.dataset} {solver} " + (
         f"K = {n_steps}" if n_steps else f"{rtol or 'adapted'}"
     )
-    bar = tqdm(
-        order,
-        label,
-        total,
-        initial=done,
-        disable=progress is not True,
-        mininterval=1.0,
-        leave=False,
-    )
+    bar = _with_bar(order, label, total, done) if progress is True else order
     tell = progress if callable(progress) else lambda iteration: None
     tell(done)
     with _HeldInterrupt(checkpoint) as interrupt, in_precision(precision, device):
@@ -520,10 +611,17 @@ def train(
         backend=ensemble.backend_used,
         device=str(device),
         precision=precision,
+        execution=ensemble.how_executed(),
         step_size=ensemble.steps if controller else None,
         history=adaption.history if adaption else [],
         marks={k: ensemble.named(v) for k, v in adaption.marks.items()} if adaption else {},
     )
+
+
+def _with_bar(order, label, total, done):
+    from tqdm import tqdm  # a training without a bar needs torch and numpy alone
+
+    return tqdm(order, label, total, initial=done, mininterval=1.0, leave=False)
 
 
 class _HeldInterrupt:
@@ -573,11 +671,33 @@ def _identity(ensemble, x, n_steps, rtol, controller, look_every):
     }
 
 
+MEMORY_USED = 0.8  # of what is free, by hidden maps that are kept; gradients need room, too
+
+
+def maps_fit(ensemble, n_steps: int, precision: str) -> bool:
+    """Whether the hidden maps of all evaluations of an iteration fit into a GPU's free memory.
+
+    Keeping them saves their second computation, a third of all work.
+    """
+    protocol = ensemble.protocol
+    evaluations = n_steps * ensemble.tableau.n_solution_stages * len(ensemble.seeds)
+    _, *size = DATASETS[protocol.dataset].shape
+    bytes_each = 2 if precision == "bf16" else 4
+    each = hidden_bytes(protocol.batch_size, protocol.width, math.prod(size), bytes_each)
+    return evaluations * each <= MEMORY_USED * free_memory(ensemble.device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU's memory that a training may still take, with those that torch has spare."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def _choose_step(ensemble, backend):
     """The kernel has a way of its own, and a GPU has one where the steps stay the same."""
     if ensemble.device.type == "cuda":
         stays = ensemble.rtol is None and ensemble.adaption is None
-        return _GraphedStep(ensemble.step) if stays else ensemble.step
+        return _GraphedStep(ensemble) if stays else ensemble.step
     return _FusedStep(ensemble) if backend == "fused" else ensemble.step
 
 

@@ -6,7 +6,7 @@ is drawn from its own generator, so that it does not depend on which others stan
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,8 @@ class Conv2dField(nn.Module):
     z (members, batch, channels, height, width); autonomous.
 
     Where the hidden maps of an evaluation take more than SMALL, only z is kept for the backward
-    pass, which computes them again: a solve of K steps needs the memory of K states.
+    pass, which computes them again: a solve of K steps needs the memory of K states. `keeps_maps`,
+    where it is not None, decides instead.
     """
 
     SMALL = 16 * 2**20  # bytes
@@ -93,9 +94,11 @@ class Conv2dField(nn.Module):
         self.first = _affine(channels, (width, channels, 1, 1), (width,), generators)
         self.second = _affine(9 * width, (width, width, 3, 3), (width,), generators)
         self.third = _affine(width, (channels, width, 1, 1), (channels,), generators)
+        self.keeps_maps: bool | None = None
 
-    def forward(self, t, z: Tensor) -> Tensor:
-        return torch.stack([self._member(m, images) for m, images in enumerate(z)])
+    def forward(self, t, z: Tensor, going: Sequence[bool] | None = None) -> Tensor:
+        """The slope at z; where `going` is given, 0 for the members that it leaves out."""
+        return self._slopes(z, self._weights, going)
 
     def block_layers(self) -> tuple[BlockLayer, ...] | None:
         """The layers as the fused kernel takes them; None for more than one channel."""
@@ -103,12 +106,37 @@ class Conv2dField(nn.Module):
             return None
         return BlockLayer(*self.first), BlockLayer(*self.second, taps=9), BlockLayer(*self.third)
 
-    def _member(self, m, z):
-        weights = [p[m] for p in (*self.first, *self.second, *self.third)]
+    def for_solve(self, z0: Tensor) -> Callable:
+        """The field as a function of (t, z, going) for one solve of states like z0.
+
+        On a GPU the members' weights are taken apart once for all evaluations, and laid out as the
+        convolutions want them. On a CPU that would save nothing, and change the order in which the
+        gradients of the evaluations are summed.
+        """
+        if z0.device.type == "cpu":
+            return self
+        every = [[_channels_last(w) for w in self._weights(m)] for m in range(len(z0))]
+        return lambda t, z, going=None: self._slopes(z, every.__getitem__, going)
+
+    def _weights(self, m):
+        return [p[m] for p in (*self.first, *self.second, *self.third)]
+
+    def _slopes(self, z, weights_of, going):
+        return torch.stack(
+            [
+                self._member(weights_of(m), images)
+                if going is None or going[m]
+                else torch.zeros_like(images)
+                for m, images in enumerate(z)
+            ]
+        )
+
+    def _member(self, weights, z):
         parts = z.split(self.IMAGES_AT_ONCE) if z.device.type == "cpu" else [z]
         pixels = z.shape[-1] * z.shape[-2]
         hidden = hidden_bytes(len(z), len(weights[0]), pixels, z.element_size())
-        if torch.is_grad_enabled() and hidden > self.SMALL:
+        keeps = hidden <= self.SMALL if self.keeps_maps is None else self.keeps_maps
+        if torch.is_grad_enabled() and not keeps:
             slopes = [_recomputed(part, weights) for part in parts]
         else:
             slopes = [_convolutions(part, *weights) for part in parts]
@@ -127,10 +155,20 @@ def _recomputed(z, weights):
 
 def _convolutions(z, weight1, bias1, weight2, bias2, weight3, bias3):
     # Channels last: what convolutions on CPU and GPU are fastest on.
-    z = z.contiguous(memory_format=torch.channels_last)
+    dtype, z = z.dtype, _channels_last(z)
     z = F.relu(F.conv2d(z, weight1, bias1))
     z = F.relu(F.conv2d(z, weight2, bias2, padding=1))
-    return F.conv2d(z, weight3, bias3)
+    return F.conv2d(z, weight3, bias3).to(dtype)  # the solver sums in the precision of the states
+
+
+def _channels_last(z):
+    if z.dim() < 4:
+        return z
+    if z.shape[1] > 1 or z.device.type == "cpu":
+        return z.contiguous(memory_format=torch.channels_last)
+    # One channel is laid out either way, but convolutions go by the strides, which tell of neither.
+    n, _, height, width = z.shape
+    return z.reshape(n, height, width, 1).permute(0, 3, 1, 2)
 
 
 class LinearHead(nn.Module):
@@ -141,6 +179,11 @@ class LinearHead(nn.Module):
         self.linear = _affine(features, (features, n_classes), (n_classes,), generators)
 
     def forward(self, z: Tensor) -> Tensor:
+        kind = z.device.type
+        # Where products are in bfloat16 otherwise, logits of 8 bits would tie.
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return _apply(self.linear, z.flatten(2))
         return _apply(self.linear, z.flatten(2))
 
     def margins(self, logits: Tensor) -> Tensor:

@@ -285,6 +285,12 @@ def test_a_precision_that_cannot_be(precision, dataset, message):
         train(protocol, "euler", [0], n_steps=1, device="cpu", precision=precision)
 
 
+def test_the_kernel_has_one_precision():
+    protocol, how = get_protocol("mnist", "smoke"), {"n_steps": 1, "device": "cpu"}
+    with pytest.raises(ValueError, match=r"precision = 'bf16': backend = 'fused' is in float32"):
+        train(protocol, "euler", [0], precision="bf16", backend="fused", **how)
+
+
 def test_the_estimate_adds_up(monkeypatch):
     monkeypatch.setattr(estimates, "_evaluation_seconds", lambda *_: 0.5)
     runs = [*get_study("mnist-rk4", "paper")[:10:5], *get_study("landscape-euler")]

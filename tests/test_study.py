@@ -580,3 +580,20 @@ def test_records_hold_no_numpy_or_torch_values(root):
     document = json.loads(RUN.path(root).read_text())
     kinds = {type(value) for record in document["records"] for value in record.values()}
     assert kinds <= {int, float, str, bool, type(None)}
+
+
+# --- the revision ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", ["no git here", "no repository"])
+def test_a_run_outside_git_is_recorded_with_a_word_instead(monkeypatch, tmp_path, why):
+    if why == "no git here":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        monkeypatch.setattr(store, "PROJECT", tmp_path)
+    header = obtain(RUN, root=tmp_path, **QUIET).stored.header
+    assert header["revision"] is None
+    assert header["revision_unknown"].startswith("no git revision")
+    monkeypatch.setenv("NODECORE_REVISION", "abc123")
+    header = obtain(replace(RUN, n_steps=1), root=tmp_path, **QUIET).stored.header
+    assert header["revision"] == "abc123" and "revision_unknown" not in header

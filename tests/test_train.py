@@ -506,22 +506,3 @@ def test_cuda_where_there_is_none_is_refused():
     assert get_device("auto") == torch.device("cpu")
     with pytest.raises(ValueError, match="no CUDA device is visible here; use cpu or auto"):
         get_device("cuda")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"solver": "rk4", "n_steps": 3},
-        {"solver": "dopri5", "rtol": 1e-3},
-        {"solver": "euler", "controller": Algorithm1(every=5)},
-    ],
-    ids=["fixed", "adaptive", "adapted"],
-)
-def test_cuda_trains_as_the_cpu_does(how):
-    protocol = replace(TINY, iterations=10, learning_rate=1e-3)
-    cpu = train(protocol, seeds=[0, 1], device="cpu", backend="torch", progress=False, **how)
-    gpu = train(protocol, seeds=[0, 1], device="cuda", progress=False, **how)
-    for a, b in zip(parameters(cpu), parameters(gpu), strict=True):
-        torch.testing.assert_close(a, b.cpu(), rtol=0, atol=1e-4)
-    torch.testing.assert_close(cpu.nfe_per_iteration, gpu.nfe_per_iteration, rtol=0.1, atol=0)
