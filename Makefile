@@ -32,8 +32,9 @@ reproduce: $(READY)  ## train the evidence that is missing in book/results; stop
 scorecard: $(READY)  ## decide the claims anew: verdicts in book/claims.yml, the README's table
 	$(BIN)/python -c 'from nodecore.scorecard import refresh; refresh()'
 
+# BENCH=--quick sees whether everything runs; BENCH='--only MNIST' measures a part
 bench: $(READY) .venv-bench/.ready  ## measure the speed of training and solving against peers
-	$(BIN)/python -m nodecore bench
+	$(BIN)/python -m benchmarks $(BENCH)
 
 overview: $(READY)  ## draw the picture of the README anew, from the book that was built last
 	$(BIN)/python -c 'from nodecore.figures import export_figure as e; \
@@ -43,10 +44,12 @@ clean:  ## remove what was built (what you trained, _build/results, stays)
 	rm -rf _build/html _build/stage _build/test _build/.doctrees _build/sphinx.log
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 
-# diffrax, for the benchmark alone
-.venv-bench/.ready: requirements-bench.txt
-	$(PYTHON) -m venv .venv-bench
+# the peers of the benchmark, apart from the book: JAX, and in a folder what runs on the book's torch
+.venv-bench/.ready: requirements-bench.txt requirements-bench-torch.txt
+	$(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	.venv-bench/bin/python -m pip install --disable-pip-version-check --quiet --no-deps \
+	  --target .venv-bench/torchode -r requirements-bench-torch.txt
 	@touch $@
 
 # The stamp is younger than the lock: nothing to set up. A changed lock is installed on top.

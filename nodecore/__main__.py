@@ -255,18 +255,6 @@ def data(
         typer.echo(f"{lossy} of the test images are lossy copies: tests are on the others")
 
 
-@app.command()
-def bench(
-    out: Annotated[Path, typer.Option(help="Where the rows go as JSON.")] = Path(
-        "_build/bench.json"
-    ),
-) -> None:
-    """Measure training and solving against peers; prints one table."""
-    from nodecore.bench import main
-
-    main(out)
-
-
 def _or_exit(call, *arguments, **options):
     """The value of a call; bad input ends the program with its message."""
     try:

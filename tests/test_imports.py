@@ -40,7 +40,7 @@ ORDER = [
         "figures",
     ),
     *("verdicts", "claims", "scorecard"),
-    *("explorers", "parameters", "book", "bench_diffrax", "bench", "__main__"),
+    *("explorers", "parameters", "book", "__main__"),
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -96,8 +96,9 @@ def test_plots_neither_solve_nor_train():
 def test_no_file_needs_what_is_for_tests_only_or_unpickles():
     for file in FILES:
         packages = {name.split(".")[0] for name in imported(file)}
-        peers = {"bench": {"torchdiffeq"}, "summary": {"scipy"}}.get(room(file), set())
+        peers = {"summary": {"scipy"}}.get(room(file), set())
         forbidden = {"scipy", "torchdiffeq", "pytest", "hypothesis", "pickle", "dill"} - peers
+        forbidden |= {"benchmarks"}
         assert not packages & forbidden, file
         assert not re.search(
             r"\btorch\.load\(|allow_pickle=True|\beval\((?!\))", file.read_text()

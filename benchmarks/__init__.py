@@ -1,0 +1,1 @@
+"""Measures the speed of training and solving against peers: `make bench`."""
