@@ -72,7 +72,7 @@ inline int32_t break_key(float a, float b) {
 
 class Tables {
     // Vectors of units in registers at once, forward and backward.
-    static constexpr int FORWARD = 6, BACKWARD = LANES == 16 ? 6 : 4;
+    static constexpr int FORWARD = LANES == 8 ? 12 : 6, BACKWARD = LANES == 16 ? 6 : 4;
     static constexpr int64_t G_ROW = BACKWARD * LANES;
 
   public:
@@ -344,23 +344,23 @@ class Tables {
                 const int32_t *row = row_ + at_[i + lane];
                 const float *z = z_ + at_[i + lane];
                 vec u[V];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
                 for (int v = 0; v < V; ++v) u[v] = load(bias2 + v * LANES);
 #pragma GCC unroll 1
                 for (int q = 0; q < TAPS; ++q) {
                     const float *t = table + row[offset[q]] * ROW + q * TAP;
                     const vec zs = vec{} + z[offset[q]];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
                     for (int v = 0; v < V; ++v)
                         u[v] += load(t + v * LANES) + zs * load(t + (V + v) * LANES);
                 }
                 if (kept) {
                     bits *to = kept + (i + lane) * vectors + unit / LANES;
-#pragma GCC unroll 6
+#pragma GCC unroll 12
                     for (int v = 0; v < V; ++v) to[v] = slopes(u[v]);
                 }
                 vec total = relu(u[0]) * load(w3);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
                 for (int v = 1; v < V; ++v) total += relu(u[v]) * load(w3 + v * LANES);
                 sum[lane] = total;
             }
@@ -389,7 +389,7 @@ class Tables {
         for (int64_t i = 0; i < s_.positions(); ++i, kept += vectors) {
             float *to = gradient_ + at_[i] * G_ROW;
             const vec gs = vec{} + g[i];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
             for (int v = 0; v < V; ++v) store(to + v * LANES, only(kept[v], gs));
         }
     }
@@ -404,13 +404,13 @@ class Tables {
                 const float *weight = w3_beta + (i * s_.taps + tap) * TAP;
                 const float *shifted = gradient_ - s_.tap_offset(tap) * G_ROW;
                 vec w[V], s0[V] = {}, s1[V] = {};
-#pragma GCC unroll 6
+#pragma GCC unroll 12
                 for (int v = 0; v < V; ++v) w[v] = load(weight + v * LANES);
                 for (int64_t k = begin; k < end; ++k) {
                     const float *g = shifted + sorted_at_[k] * G_ROW;
                     const vec z = vec{} + sorted_z_[k];
                     vec dz = load(dz_ + k * LANES);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
                     for (int v = 0; v < V; ++v) {
                         const vec gv = load(g + v * LANES);
                         s0[v] += gv, s1[v] += gv * z, dz += gv * w[v];
@@ -418,7 +418,7 @@ class Tables {
                     store(dz_ + k * LANES, dz);
                 }
                 float *to = bins + 2 * (i * s_.taps + tap) * TAP;
-#pragma GCC unroll 6
+#pragma GCC unroll 12
                 for (int v = 0; v < V; ++v) {
                     store(to + v * LANES, load(to + v * LANES) + s0[v]);
                     store(to + TAP + v * LANES, load(to + TAP + v * LANES) + s1[v]);
