@@ -57,6 +57,7 @@ from nodecore.protocols import get_protocol
 from nodecore.train import get_device
 
 plots.use_style()
+torch.set_num_threads(1)  # small models gain nothing from more, and lose on a busy machine
 iterations = {"paper": 6000, "laptop": 1500, "smoke": 40}[profile]
 training, test = (
     split.to(get_device(device)) for split in get_protocol("landscape", profile).load()

@@ -76,6 +76,10 @@ def run(
     precision: Annotated[
         str, typer.Option(help="Of runs on images: float32, tf32 (GPU) or bf16.")
     ] = "float32",
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Runs trained at a time; default: one a core."),
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Train on the workers of this dask scheduler."),
@@ -94,13 +98,15 @@ def run(
     if budget is not None:
         if scheduler:
             _end("error: budget: the time of a cluster's workers is its own; leave one of them out")
+        if jobs is not None:
+            _end("error: budget: its runs are trained one after the other; leave jobs out")
         _run_within(budget, names, only, profile, device, precision, committed)
         return
     from nodecore import cluster, store, sweep
     from nodecore.estimate import estimate
 
     chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
-    how = {"device": device, "precision": precision}
+    how = {"device": device, "precision": precision, "jobs": jobs}
     client = cluster.connect(scheduler) if scheduler else nullcontext()
     try:
         if not scheduler:
@@ -108,7 +114,7 @@ def run(
             typer.echo(expected or "", nl=expected is not None)
         with client as connected:
             sweep.run_studies(names or (), **chosen, **how, client=connected)
-    except (ValueError, OSError, cluster.ClusterError) as error:
+    except (ValueError, OSError, sweep.SweepError, cluster.ClusterError) as error:
         _end(f"error: {error}")
     except KeyboardInterrupt:
         _end("stopped; what is finished is kept, and the same command goes on from here", 130)

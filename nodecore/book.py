@@ -28,6 +28,7 @@ from papermill import PapermillExecutionError, execute_notebook, inspect_noteboo
 from traitlets.config import Config
 
 from nodecore.parameters import refuse_unknown
+from nodecore.processes import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 # A link that carries its file, as figures.download_links makes it.
@@ -180,7 +181,7 @@ def execute_all(
     Raises:
         BookError: the first chapter that failed; those still waiting are not started.
     """
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     workers = min(workers or cores, len(chapters)) or 1
     threads = max(1, cores // workers)
     context = multiprocessing.get_context("spawn")

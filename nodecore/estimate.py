@@ -9,8 +9,8 @@ import torch
 
 from nodecore.datasets import DATASETS, IMAGES
 from nodecore.study import Run
-from nodecore.sweep import evaluations
-from nodecore.train import get_device, in_precision, make_model
+from nodecore.sweep import cost, count_jobs, evaluations, makespan
+from nodecore.train import get_device, in_precision, make_model, single_threaded
 from nodecore.vector_fields import Conv2dField, hidden_bytes
 
 TORCH = 10**9  # bytes, about: torch with its libraries and what it keeps for itself
@@ -18,39 +18,47 @@ TORCH = 10**9  # bytes, about: torch with its libraries and what it keeps for it
 
 @dataclass(frozen=True)
 class Estimate:
-    """hours: of training, without tests. gigabytes: at most at a time."""
+    """hours: of training, without tests, `jobs` runs at a time. gigabytes: at most at a time."""
 
     runs: int
+    jobs: int
     hours: float
     gigabytes: float
     device: str
 
     def __str__(self):
+        together = f", {self.jobs} at a time," if self.jobs > 1 else ""
         return (
-            f"{self.runs} runs on images: about {self.hours:.1f} h of training on {self.device} "
-            f"and up to {self.gigabytes:.1f} GB of memory"
+            f"{self.runs} runs on images: about {self.hours:.1f} h of training on {self.device}"
+            f"{together} and up to {self.gigabytes:.1f} GB of memory"
         )
 
 
 def estimate(
-    runs: Sequence[Run], *, device: str = "auto", precision: str = "float32"
+    runs: Sequence[Run],
+    *,
+    device: str = "auto",
+    precision: str = "float32",
+    jobs: int | None = None,
 ) -> Estimate | None:
     """The estimate for those of the runs that are on images; None where none is.
 
     Times one evaluation with its gradient for each data set and profile. ValueError for a device
-    that is not there.
+    that is not there, and for jobs that sweep.count_jobs refuses.
     """
-    runs = [run for run in runs if run.dataset in IMAGES]
+    jobs = count_jobs(jobs, device)
     device = get_device(device)
+    runs = sorted((run for run in runs if run.dataset in IMAGES), key=cost, reverse=True)
     if not runs:
         return None
+    jobs = min(jobs, len(runs))
     seconds = {p: _evaluation_seconds(p, device, precision) for p in {r.protocol for r in runs}}
-    hours = sum(
+    trainings = [
         run.protocol.iterations * len(run.seeds) * evaluations(run) * seconds[run.protocol]
         for run in runs
-    )
-    most = max(memory(run, device) for run in runs)
-    return Estimate(len(runs), hours / 3600, most / 1e9, str(device))
+    ]
+    most = sum(sorted(memory(run, device) for run in runs)[-jobs:])
+    return Estimate(len(runs), jobs, makespan(trainings, jobs) / 3600, most / 1e9, str(device))
 
 
 def memory(run: Run, device: torch.device) -> int:
@@ -76,7 +84,7 @@ def _evaluation_seconds(protocol, device, precision):
     shape = (1, protocol.batch_size, *DATASETS[protocol.dataset].shape)
     z = torch.rand(shape, device=device, generator=torch.Generator(device).manual_seed(0))
     z.requires_grad_()
-    with in_precision(precision, device):
+    with in_precision(precision, device), single_threaded(device):
         for _ in range(2):  # the first one warms up
             _wait_for(device)
             start = time.perf_counter()

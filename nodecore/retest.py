@@ -21,6 +21,7 @@ from nodecore.study import (
     stored_training,
 )
 from nodecore.sweep import backend_here, select
+from nodecore.train import single_threaded
 from nodecore.vector_fields import take_members
 
 TESTED = ("test_solver", "test_n_steps", "test_rtol", "accuracy")
@@ -46,6 +47,7 @@ def complete_studies(
     return sum(complete(run, root) for run in tqdm(runs, "runs tested"))
 
 
+@single_threaded(torch.device("cpu"))  # as tests after a training
 def complete(run: Run, root: Path) -> int:
     """Test one run that lies in `root` under what its records lack; how many were added."""
     with store.reserve(run.path(root), wait=False) as reserved:

@@ -57,8 +57,10 @@ from nodecore.train import (
     Progress,
     Trained,
     check_seeds,
+    get_device,
     in_precision,
     make_model,
+    single_threaded,
     train,
 )
 from nodecore.vector_fields import take_members
@@ -517,39 +519,43 @@ class Result:
 def train_run(
     run: Run,
     *,
+    device: str = "auto",
     write_first: Callable[[Result], object] | None = None,
     check: Callable[[], None] = lambda: None,
     **options,
 ) -> Result:
     """Train a run and test it, on this machine; writes to no store. `options`: those of train.
 
+    On a CPU with one thread, the tests too: records are then the same wherever a run is trained.
     write_first: called with what is there after the foremost tests. check: called again and again
     in the tests; may raise, to stop.
     """
-    trained = train(
-        run.protocol,
-        run.train_solver,
-        run.seeds,
-        n_steps=run.n_steps,
-        rtol=run.rtol,
-        per_sample=run.per_sample,
-        controller=run.controller,
-        first_rtol=run.first_rtol,
-        start=run.start,
-        **options,
-    )
-    weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
-    weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}
-    for mark, kept in trained.marks.items():
-        weights |= {f"{mark}.{k}": v for k, v in kept.items()}
-    weights |= _flipped(run, trained) if run.dataset in IMAGES else {}
-    weights = {name: value.cpu() for name, value in weights.items()}
-    known = {}
-    if write_first is not None:
-        records = evaluate_run(run, trained, known, check, foremost_only=True)
-        write_first(Result(_header(run, trained), records, weights, trained.history))
-    records = evaluate_run(run, trained, known, check)
-    return Result(_header(run, trained), records, weights, trained.history)
+    with single_threaded(get_device(device)):
+        trained = train(
+            run.protocol,
+            run.train_solver,
+            run.seeds,
+            n_steps=run.n_steps,
+            rtol=run.rtol,
+            per_sample=run.per_sample,
+            controller=run.controller,
+            first_rtol=run.first_rtol,
+            start=run.start,
+            device=device,
+            **options,
+        )
+        weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
+        weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}
+        for mark, kept in trained.marks.items():
+            weights |= {f"{mark}.{k}": v for k, v in kept.items()}
+        weights |= _flipped(run, trained) if run.dataset in IMAGES else {}
+        weights = {name: value.cpu() for name, value in weights.items()}
+        known = {}
+        if write_first is not None:
+            records = evaluate_run(run, trained, known, check, foremost_only=True)
+            write_first(Result(_header(run, trained), records, weights, trained.history))
+        records = evaluate_run(run, trained, known, check)
+        return Result(_header(run, trained), records, weights, trained.history)
 
 
 def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:

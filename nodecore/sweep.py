@@ -1,12 +1,14 @@
 """Whole studies: training what is missing, here or on a cluster; what is there, and is it so."""
 
+import heapq
 import math
 import random
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from nodecore import kernels, store
 from nodecore.cluster import train_with
 from nodecore.datasets import DATASETS, IMAGES
 from nodecore.evaluate import TestSetting, accuracy
+from nodecore.processes import Workers, usable_cores
 from nodecore.solve import resolve_backend
 from nodecore.study import (
     STUDIES,
@@ -36,11 +39,15 @@ from nodecore.study import (
     turn,
 )
 from nodecore.tableaus import get_tableau
-from nodecore.train import get_device, make_model
+from nodecore.train import get_device, make_model, single_threaded
 
 USUAL_N_STEPS = 32  # of an adaptive or adapting run, for want of knowledge
 USUAL_TEST = 100  # evaluations of an adaptive test, likewise
 POLL = 2.0  # seconds between two looks at the runs that another process trains
+
+
+class SweepError(RuntimeError):
+    """Runs that were not trained, while the others were; the message says why."""
 
 
 # --- which runs -----------------------------------------------------------------------------------
@@ -70,7 +77,7 @@ def _title(run):
 
 
 def cost(run: Run) -> int:
-    """Multiplications in a training, about: how long it takes beside others.
+    """Multiplications in a training, about, or look-ups: how long it takes beside others.
 
     An adaptive or adapting run counts as one of USUAL_N_STEPS.
     """
@@ -85,11 +92,12 @@ def evaluations(run: Run) -> int:
 
 @cache
 def _multiplications(protocol):
-    """Of the field, for one sample: those of its middle layer, which has by far the most."""
+    """Of the field, for one sample: those of its middle layer, which has by far the most. Where
+    there is one channel, a look-up in the kernel's tables stands for those of all inputs."""
     field = make_model(protocol, [0])[0]
     channels = field.third[1].numel()
     positions = math.prod(DATASETS[protocol.dataset].shape) // channels
-    return field.second[0].numel() * positions
+    return field.second[0].numel() * positions // (protocol.width if channels == 1 else 1)
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -103,24 +111,38 @@ def run_studies(
     root: Path | None = None,
     device: str = "auto",
     precision: str = "float32",
+    jobs: int | None = None,
     client=None,
 ) -> None:
     """Train what is missing of the studies (all, where none is named): what a study waits for
     before more seeds (see study.turn), and the longest runs first.
 
     Each run is written as it ends, and one that is stopped leaves a checkpoint. Other processes on
-    the same store meanwhile train other runs. With a `client` of dask.distributed its workers
-    train, and this process writes. names, only, profile: see select. root: the store (the scratch
-    store). precision: see train; of runs on images. Before any work, raises ValueError for bad
-    input, store.StoreError where nothing can be written, images.DataError where data is missing.
+    the same store meanwhile train other runs. jobs: how many are trained at a time, see count_jobs;
+    more than one each in a process of its own, which imports the program's main module anew. With
+    a `client` of dask.distributed its workers train, and this process writes. names, only, profile:
+    see select. root: the store (the scratch store). precision: see train; of runs on images.
+
+    Before any work, raises ValueError for bad input, store.StoreError where nothing can be written,
+    images.DataError where data is missing. Raises SweepError, after all others, for runs that
+    failed beside others.
     """
+    if client is not None and jobs is not None:
+        raise ValueError(f"jobs = {jobs!r}: a cluster has as many as it has workers; leave it out")
+    jobs = count_jobs(jobs, device) if client is None else None
     missing = find_missing(names, only, profile, root)
+    if not missing:
+        print("nothing to train: all runs are there", file=sys.stderr)
+        return
     if client is None:
-        get_device(device)
         for protocol in {run.protocol for run in missing if run.dataset in IMAGES}:
             protocol.load()
     missing.sort(key=lambda run: (turn(run), -cost(run)))
-    with _Bar(missing) as bar:
+    jobs = jobs and min(jobs, len(missing))
+    with _Bar(missing, jobs) as bar:
+        if jobs is not None and jobs > 1:
+            _train_side_by_side(missing, root, device, precision, jobs, bar)
+            return
         while missing:
             if client is None:
                 left = _train_here(missing, root, device, precision, bar)
@@ -130,6 +152,21 @@ def run_studies(
                 bar.show("waiting for another process")
                 time.sleep(POLL)
             missing = left
+
+
+def count_jobs(jobs: int | None = None, device: str = "auto") -> int:
+    """How many runs are trained at a time on this machine: `jobs`, by default one a usable core,
+    since a training uses one thread; but one on a GPU. ValueError for what cannot be.
+    """
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+        raise ValueError(
+            f"jobs = {jobs!r}: give a whole number >= 1, or none for one a usable core"
+        )
+    if get_device(device).type == "cpu":
+        return jobs or usable_cores()
+    if jobs not in (None, 1):
+        raise ValueError(f"jobs = {jobs}: a GPU trains one run at a time; leave it out")
+    return 1
 
 
 def find_missing(
@@ -150,8 +187,56 @@ def _train_here(runs, root, device, precision, bar):
         if obtain(run, root=root, progress=bar.follow(run), wait=False, **how) is None:
             left.append(run)
         else:
-            bar.end(run)
+            bar.end(run, here=run in bar.followed)
     return left
+
+
+def _train_side_by_side(runs, root, device, precision, jobs, bar):
+    """All of them, or until another process has; each in a process, `jobs` at a time."""
+    how = {"root": root, "device": str(get_device(device)), "precision": precision}
+    waiting, failed = list(runs), {}
+    with Workers(partial(_train_in_process, **how), jobs) as workers:
+        while waiting or workers.n_busy:
+            for run in list(waiting):
+                if not workers.have_room:
+                    break
+                if find_done(run, root) is not None:
+                    waiting.remove(run)
+                    bar.end(run, here=False)
+                elif _is_free(run, root):
+                    waiting.remove(run)
+                    workers.start(run)
+            n = workers.n_busy
+            bar.show(f"{n} in training" if n else "waiting for another process")
+            for event in workers.wait(POLL):
+                run = event.item
+                if event.kind == "told":
+                    bar.reach(run, event.value)
+                elif event.kind == "failed":
+                    failed[run] = event.value
+                    bar.drop(run, f"{_title(run)} failed, the others go on: {event.value}")
+                elif event.value:
+                    bar.end(run)
+                else:  # by now another process is at it
+                    waiting.append(run)
+    if failed:
+        reasons = "".join(f"\n{_title(run)}: {why}" for run, why in failed.items())
+        raise SweepError(
+            f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, from "
+            f"their checkpoints:{reasons}"
+        )
+
+
+def _is_free(run, root):
+    """Whether no process trains it now."""
+    with store.reserve(run.path(root or store.scratch_root()), wait=False) as reserved:
+        return reserved
+
+
+def _train_in_process(run, tell, *, root, device, precision):
+    """Whether it is there now; not so where another process is at it."""
+    how = {"device": device, "precision": precision_of(run, precision)}
+    return obtain(run, root=root, progress=tell, wait=False, **how) is not None
 
 
 def _train_there(runs, root, device, precision, client, bar):
@@ -165,7 +250,7 @@ def _train_there(runs, root, device, precision, client, bar):
             elif find(run, root) is None:
                 mine.append(run)
             else:
-                bar.end(run)
+                bar.end(run, here=False)
         bar.show(f"on {len(client.scheduler_info(n_workers=-1)['workers'])} workers")
         for run, result in train_with(client, mine, device, precision):
             keep(run, result, root)
@@ -174,15 +259,18 @@ def _train_there(runs, root, device, precision, client, bar):
 
 
 class _Bar:
-    """One bar over many runs by their cost, with the time left at the pace so far."""
+    """One bar over many runs by their cost, in their order, of which `jobs` are trained at a time;
+    with the time left at the pace of one process so far. Where nobody knows how many and how far
+    they are, as on a cluster, jobs is None and the pace is that of all together."""
 
-    FORMAT = "{percentage:3.0f}% |{bar:20}| {desc}[{elapsed} so far, {remaining} left]"
+    FORMAT = "{percentage:3.0f}% |{bar:20}| {desc}[{elapsed} so far{postfix} left]"
 
-    def __init__(self, runs):
-        self.runs, self.ended, self.reached = len(runs), 0, {}
-        # smoothing = 0: the pace is the mean over all that was done, not that of the last run.
-        total = sum(map(cost, runs))
-        self.bar = tqdm(total=total, bar_format=self.FORMAT, smoothing=0, mininterval=1.0)
+    def __init__(self, runs, jobs=None):
+        self.runs, self.jobs, self.n_ended, self.followed = len(runs), jobs, 0, set()
+        self.left = {run: cost(run) for run in runs}  # to be done, of those that have not ended
+        self.done, self.spent, self.now = 0.0, 0.0, time.monotonic()  # spent: in all processes
+        total = sum(self.left.values())
+        self.bar = tqdm(total=total, bar_format=self.FORMAT, postfix="?", mininterval=1.0)
         self.show("")
 
     def __enter__(self):
@@ -193,28 +281,58 @@ class _Bar:
 
     def show(self, what):
         self.what = what
-        self.bar.set_description_str(f"{self.ended} of {self.runs} runs done, {what} ")
+        text = f"{self.n_ended} of {self.runs} runs done, {what} "
+        if text != self.bar.desc:
+            self.bar.set_description_str(text)
 
     def follow(self, run):
         """What train() calls with the iterations done, those before a stop first."""
 
         def tell(iteration):
-            part = cost(run) * iteration / run.protocol.iterations
-            if run not in self.reached:
+            if run not in self.followed:
                 self.show(_title(run))
-                self.bar.initial += part  # which took no time of this process
-            self._reach(run, part)
+            self.reach(run, iteration)
 
         return tell
 
-    def end(self, run):
-        self.ended += 1
-        self._reach(run, cost(run))
+    def reach(self, run, iteration):
+        """Note the iterations of a run that are done, those before a stop first."""
+        first = run not in self.followed
+        left = cost(run) * (1 - iteration / run.protocol.iterations)
+        self._advance(run, left, here=not first)  # what was done before took no time of this sweep
+        self.followed.add(run)
+
+    def end(self, run, here=True):
+        """Note that a run is there; `here`: it was trained for this sweep."""
+        self.n_ended += 1
+        self._advance(run, 0.0, here)
+        del self.left[run]
         self.show(self.what)
 
-    def _reach(self, run, part):
-        self.bar.update(part - self.reached.get(run, 0.0))
-        self.reached[run] = part
+    def drop(self, run, why):
+        """Note that a run is given up, and say why."""
+        self.bar.total -= self.left.pop(run)
+        self.bar.write(why, file=sys.stderr)
+
+    def _advance(self, run, left, here):
+        now = time.monotonic()
+        at_work = 1 if self.jobs is None else len(self.followed & self.left.keys())
+        self.spent += (now - self.now) * at_work
+        self.now = now
+        step, self.left[run] = self.left[run] - left, left
+        self.done += step if here else 0.0
+        if self.done:
+            seconds = makespan(self.left.values(), self.jobs or 1) * self.spent / self.done
+            self.bar.set_postfix_str(self.bar.format_interval(seconds), refresh=False)
+        self.bar.update(step)
+
+
+def makespan(costs: Iterable[float], jobs: int) -> float:
+    """When all are done if each of `jobs` takes the next one, in this order, when it has none."""
+    ends = [0.0] * jobs
+    for each in costs:
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)
 
 
 # --- what there is, and whether it holds ----------------------------------------------------------
@@ -287,6 +405,7 @@ def verify(
     return table.astype({"change": "Int64", "allowed": "Int64", "agrees": bool})
 
 
+@single_threaded(torch.device("cpu"))  # as in the training
 def verified(evidence: Evidence | store.RecordError, seconds: float, draw: random.Random) -> dict:
     """The row of `verify` for one run; on images tested for so many seconds."""
     try:

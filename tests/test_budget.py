@@ -191,3 +191,5 @@ def test_the_command_trains_what_fits(monkeypatch, tmp_path):
     assert bad.exit_code == 1 and "error: budget = 5.0: give more than" in bad.output
     both = CliRunner().invoke(app, [*command, "--budget", "600", "--scheduler", "tcp://x"])
     assert both.exit_code == 1 and "leave one of them out" in both.output
+    beside = CliRunner().invoke(app, [*command, "--budget", "600", "--jobs", "2"])
+    assert beside.exit_code == 1 and "leave jobs out" in beside.output

@@ -143,8 +143,10 @@ SCRIPT = """
 from nodecore.checkpoint import Checkpoint
 from nodecore.protocols import Protocol
 from nodecore.train import train
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 protocol = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-2, 100_000_000, n_train=96)
 path = Path(sys.argv[1])
 print("ready", flush=True)
@@ -152,7 +154,8 @@ train(protocol, "euler", [0], n_steps=2, progress=False, checkpoint=Checkpoint(p
 """
 
 
-def test_ctrl_c_leaves_a_state_and_stops(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_state_and_stops(tmp_path, number):
     path = tmp_path / "state"
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -162,12 +165,30 @@ def test_ctrl_c_leaves_a_state_and_stops(tmp_path):
     while not path.exists() and time.monotonic() < until:
         time.sleep(0.01)
     before = path.stat().st_mtime_ns
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in errors
     assert path.stat().st_mtime_ns > before
     assert os.listdir(tmp_path) == ["state"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("last", [3, TINY.iterations])
+def test_ctrl_c_while_progress_is_told_leaves_the_state_of_where_it_stops(tmp_path, last):
+    told, checkpoint = [], Checkpoint(tmp_path / "state")
+
+    def interrupt(iteration):
+        told.append(iteration)
+        if iteration == last:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    saved = []
+    checkpoint.save = lambda identity, tensors, values: saved.append(values["iteration"])
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            TINY, "euler", [0], n_steps=1, device="cpu", progress=interrupt, checkpoint=checkpoint
+        )
+    assert saved == told[-1:] == [min(last + 1, TINY.iterations)]
 
 
 # --- what is not loaded ---------------------------------------------------------------------------

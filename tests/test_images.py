@@ -294,7 +294,7 @@ def test_the_kernel_has_one_precision():
 def test_the_estimate_adds_up(monkeypatch):
     monkeypatch.setattr(estimates, "_evaluation_seconds", lambda *_: 0.5)
     runs = [*get_study("mnist-rk4", "paper")[:10:5], *get_study("landscape-euler")]
-    found = estimate(runs, device="cpu")
+    found = estimate(runs, device="cpu", jobs=1)
     assert found.runs == 2
     # 7,020 iterations, a seed each, 4 and 8 evaluations
     assert found.hours == pytest.approx(7020 * (4 + 8) * 0.5 / 3600)
@@ -303,6 +303,22 @@ def test_the_estimate_adds_up(monkeypatch):
     assert found.gigabytes == pytest.approx(1 + (data + 8 * state + hidden) / 1e9)
     assert str(found).startswith("2 runs on images: about 11.7 h of training on cpu and up to 1.")
     assert estimate(runs[2:]) is None
+
+
+def test_the_estimate_is_of_as_many_runs_at_a_time_as_there_will_be(monkeypatch):
+    monkeypatch.setattr(estimates, "_evaluation_seconds", lambda *_: 0.5)
+    runs = get_study("mnist-euler", "paper")[:4]  # 1, 2, 4 and 8 evaluations an iteration
+    alone, two, many = (estimate(runs, device="cpu", jobs=n) for n in (1, 2, 99))
+    hour = 7020 * 5 * 0.5 / 3600
+    assert alone.hours == pytest.approx(15 * hour)
+    assert two.hours == many.hours == pytest.approx(8 * hour)  # beside the longest all others fit
+    sizes = [estimates.memory(run, torch.device("cpu")) / 1e9 for run in runs]
+    assert alone.gigabytes == pytest.approx(sizes[3])
+    assert two.gigabytes == pytest.approx(sizes[2] + sizes[3])
+    assert (many.jobs, many.gigabytes) == (4, pytest.approx(sum(sizes)))
+    assert " of training on cpu, 2 at a time, and up to " in str(two)
+    with pytest.raises(ValueError, match="jobs = 0: give a whole number >= 1"):
+        estimate(runs, device="cpu", jobs=0)
 
 
 def test_the_estimate_comes_before_the_runs(small, tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ ORDER = [
         "checkpoint",
         "study",
         "cluster",
+        "processes",
         "sweep",
         "estimate",
         "summary",

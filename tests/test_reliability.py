@@ -12,10 +12,11 @@ import time
 
 import pytest
 
-from nodecore import checkpoint, store, study
+from nodecore import checkpoint, store, study, sweep
 from nodecore.cluster import ClusterError, train_with
+from nodecore.processes import Workers
 from nodecore.study import STUDIES, Run, obtain
-from nodecore.sweep import run_studies
+from nodecore.sweep import SweepError, run_studies
 
 NAME = "spheres2-euler"
 RUNS = tuple(Run("spheres2", "euler", n_steps=k, seeds=(0, 3), profile="smoke") for k in (1, 2, 4))
@@ -63,7 +64,7 @@ def run_small_study(root, ready):
     study.torch.set_num_threads(1)
     RUNS[0].protocol.load()
     ready.set()
-    run_studies([NAME], root=root, device="cpu")
+    run_studies([NAME], root=root, device="cpu", jobs=1)
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +181,10 @@ def test_a_disk_that_fills_up_in_a_training_leaves_what_is_finished(
         while True:
             file.write(bytes(1024))
     with told(small_disk, "No space left on device"):
-        run_studies([NAME], root=small_disk, device="cpu")
+        run_studies([NAME], root=small_disk, device="cpu", jobs=1)
     assert contents(small_disk) == before
     ballast.unlink()
-    run_studies([NAME], root=small_disk, device="cpu")
+    run_studies([NAME], root=small_disk, device="cpu", jobs=1)
     assert contents(small_disk) == contents(undisturbed)
 
 
@@ -201,9 +202,39 @@ def test_a_file_in_the_place_of_the_store_is_told_before_any_training(monkeypatc
         run_studies([NAME], root=tmp_path / "file")
 
 
-# --- workers that die -----------------------------------------------------------------------------
+# --- side by side, and workers that die -----------------------------------------------------------
 
 LONG = Run("spheres2", "rk4", n_steps=256, profile="laptop")  # minutes
+
+
+def test_side_by_side_the_runs_are_the_same_and_a_kill_takes_only_its_own(
+    monkeypatch, undisturbed, tmp_path, capfd
+):
+    class KillsLong(Workers):
+        """Workers of which the one that has LONG is killed when the first other run is done."""
+
+        killed = False
+
+        def wait(self, timeout):
+            for event in super().wait(timeout):
+                if event.kind == "returned" and not self.killed:
+                    [worker] = [w for w in self.workers if w.busy and w.item == LONG]
+                    worker.process.kill()
+                    self.killed = True
+                yield event
+
+    monkeypatch.setattr(sweep, "Workers", KillsLong)
+    monkeypatch.setitem(STUDIES, NAME, (LONG, *RUNS))
+    with pytest.raises(SweepError) as failed:
+        run_studies([NAME], root=tmp_path, device="cpu", jobs=2)
+    name, why = f"{LONG.study}/{LONG.name}", "its process was killed (SIGKILL)"
+    assert str(failed.value).startswith("1 of 4 runs failed; the same command tries them again, ")
+    assert f"{name}: {why}" in str(failed.value)
+    assert contents(tmp_path) == contents(undisturbed)
+    said = capfd.readouterr().err
+    assert f"{name} failed, the others go on: {why}" in said
+    assert "0 of 4 runs done, 2 in training" in said and "3 of 4 runs done" in said
+    assert "leaked" not in said
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +297,7 @@ def executing(dask_worker):
 
 
 def test_a_run_that_kills_its_workers_is_named_after_the_others_are_trained(client):
+    client.wait_for_workers(2)  # one was killed above: both runs on one worker would die with it
     client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
     trained = []
 

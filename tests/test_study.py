@@ -52,6 +52,26 @@ def test_a_run_is_trained_once_and_then_found(monkeypatch, root):
     assert len(again.records) > 0
 
 
+def test_records_do_not_depend_on_the_threads_of_the_caller(tmp_path, evidence):
+    torch.set_num_threads(2)
+    found = obtain(RUN, root=tmp_path, **QUIET)
+    assert torch.get_num_threads() == 2
+    assert found.stored.records == evidence.stored.records
+    assert found.stored.header["device"] == evidence.stored.header["device"]
+    assert found.stored.header["device"].endswith(", 1 threads)")
+    ours, its = found.stored.weights(), evidence.stored.weights()
+    assert all(torch.equal(ours[name], its[name]) for name in its)
+
+
+def test_tests_of_a_run_use_one_thread_too(tmp_path, monkeypatch):
+    torch.set_num_threads(2)
+    seen, evaluate = [], study.evaluate_run
+    look = lambda *run: seen.append(torch.get_num_threads()) or evaluate(*run)  # noqa: E731
+    monkeypatch.setattr(study, "evaluate_run", look)
+    obtain(RUN, root=tmp_path, **QUIET)
+    assert seen == [1]
+
+
 def test_another_protocol_does_not_count(monkeypatch, root):
     changed = protocols.PROFILES["smoke"] | {"spheres2": {"iterations": 61}}
     monkeypatch.setitem(protocols.PROFILES, "smoke", changed)

@@ -1,24 +1,28 @@
 """Whole studies: what is chosen, in which order, and what a second process or damage does to it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_processes import is_gone
 from typer.testing import CliRunner
 
 from nodecore import store, study, sweep
 from nodecore.__main__ import app
 from nodecore.evaluate import TestSetting
+from nodecore.processes import Event
 from nodecore.study import STUDIES, Run, find, get_study, obtain
-from nodecore.sweep import cost, run_studies, select, status, verify
+from nodecore.sweep import cost, count_jobs, makespan, run_studies, select, status, verify
 
 RUN = Run("spheres2", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
 SMALL = tuple(replace(RUN, n_steps=k) for k in (1, 2, 4))
@@ -99,11 +103,11 @@ def test_cost_is_evaluations_times_what_one_costs():
     assert ratio(("spheres2", "euler", 64), ("spheres2", "euler", 16)) == 4
     assert ratio(("spheres2", "rk4", 16), ("spheres2", "euler", 16)) == 4
     assert ratio(("spheres10", "euler", 16), ("spheres2", "euler", 16)) == 5  # positions
-    # 30,000 and 10,000 iterations, 48 x 48 weights against twice 3 x 32 x 32
-    expected = 3 * 48**2 / (2 * 3 * 32**2)
+    # 30,000 and 10,000 iterations, 48 x 48 weights against twice 3 x 32 look-ups
+    expected = 3 * 48**2 / (2 * 3 * 32)
     assert ratio(("landscape", "euler", 16), ("spheres2", "euler", 16)) == pytest.approx(expected)
     alone = Run("spheres2", "euler", n_steps=1, profile="laptop", seeds=(0,))
-    assert cost(alone) == 4000 * 128 * 2 * 3 * 32**2
+    assert cost(alone) == 4000 * 128 * 2 * 3 * 32
 
 
 def test_only_what_is_missing_is_trained_the_longest_first(monkeypatch, filled):
@@ -115,7 +119,7 @@ def test_only_what_is_missing_is_trained_the_longest_first(monkeypatch, filled):
     )
     monkeypatch.setitem(STUDIES, "spheres10-euler", (wide,))
     names = ["spheres2-euler", "spheres10-euler"]
-    run_studies(names, root=filled)
+    run_studies(names, root=filled, jobs=1)
     assert [(run.dataset, run.n_steps) for run in trained] == [
         ("spheres2", 16),
         ("spheres10", 2),
@@ -132,7 +136,7 @@ def test_what_a_study_waits_for_is_trained_before_more_seeds_and_finer_steps(mon
     trained = []
     monkeypatch.setattr(sweep, "obtain", lambda run, **options: trained.append(run) or run)
     monkeypatch.setattr("nodecore.protocols.load", lambda *_: None)
-    run_studies(["mnist-euler"], profile="paper", root=tmp_path)
+    run_studies(["mnist-euler"], profile="paper", root=tmp_path, jobs=1)
     steps = [32, 16, 8, 4, 2, 1]
     first = [(k, seed) for k in steps for seed in (0, 1, 2)]
     more = [(k, seed) for k in steps for seed in (3, 4)]
@@ -144,7 +148,7 @@ def test_what_a_study_waits_for_is_trained_before_more_seeds_and_finer_steps(mon
 
 
 def test_a_study_is_trained_and_then_there(monkeypatch, filled, tmp_path, capsys):
-    run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=1)
     for run in SMALL:
         assert find(run, tmp_path).stored.records == find(run, filled).stored.records
     bar = capsys.readouterr().err
@@ -153,28 +157,118 @@ def test_a_study_is_trained_and_then_there(monkeypatch, filled, tmp_path, capsys
     assert "100%" in bar and re.search(r"\d left\]", bar)
     monkeypatch.setattr(study, "train", no_training)
     run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+    assert capsys.readouterr() == ("", "nothing to train: all runs are there\n")
 
 
 def test_the_bar_counts_costs_and_not_what_was_done_before_a_stop():
-    with sweep._Bar(SMALL) as bar:
+    with sweep._Bar(SMALL, jobs=1) as bar:
         tell = bar.follow(SMALL[2])  # K = 4, of 7 in all
         tell(30)
-        assert bar.bar.n == bar.bar.initial == pytest.approx(bar.bar.total * 2 / 7)
+        assert bar.bar.n == pytest.approx(bar.bar.total * 2 / 7)
+        assert bar.done == 0
         tell(31)
-        assert bar.bar.n - bar.bar.initial == pytest.approx(cost(SMALL[2]) / 60)
+        assert bar.done == pytest.approx(cost(SMALL[2]) / 60)
         bar.end(SMALL[2])
-        bar.end(SMALL[0])  # found: another process trained it
+        bar.end(SMALL[0], here=False)  # found: another process trained it
+        assert bar.done == pytest.approx(cost(SMALL[2]) / 2)
         assert bar.bar.n == pytest.approx(bar.bar.total * 5 / 7)
         bar.end(SMALL[1])
         assert bar.bar.n == pytest.approx(bar.bar.total)
 
 
+def test_a_makespan_is_that_of_a_schedule_written_out():
+    assert makespan([], 3) == 0
+    assert makespan([5, 4, 3], 1) == 12
+    assert makespan([5, 4, 3], 2) == 7  # 5 beside 4 + 3
+    assert makespan([10, 1, 1, 1], 2) == 10
+    assert makespan([3, 3, 2, 2, 2], 2) == 7  # 3 + 2 + 2 beside 3 + 2
+    assert makespan([3, 3], 5) == 3
+
+
+def test_the_time_left_is_that_of_the_processes_at_their_pace(monkeypatch):
+    """K = 4, 2 and 1, two at a time: the last one comes after the second."""
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: next(clock))
+    unit = cost(SMALL[0])
+    with sweep._Bar([SMALL[2], SMALL[1], SMALL[0]], jobs=2) as bar:
+        bar.reach(SMALL[2], 30)  # half of it, before a stop
+        assert bar.bar.postfix == "?"
+        bar.reach(SMALL[2], 45)  # 10 s later: one unit of cost
+        assert (bar.done, bar.spent) == (pytest.approx(unit), 10)
+        assert bar.bar.postfix == "00:20"  # 1 and then 1, beside 2, at 10 s each
+        bar.reach(SMALL[1], 0)
+        assert (bar.done, bar.spent) == (pytest.approx(unit), 20)
+        bar.reach(SMALL[1], 30)  # both have been at work for 10 s
+        assert (bar.done, bar.spent) == (pytest.approx(2 * unit), 40)
+        bar.end(SMALL[1])
+        assert bar.bar.postfix == "00:20"  # 1 beside 1, three units having taken 60 s
+        bar.drop(SMALL[0], "it failed")
+        bar.end(SMALL[2])
+        assert bar.bar.n == pytest.approx(bar.bar.total)
+        assert bar.bar.desc.startswith("2 of 3 runs done")
+
+
+@pytest.mark.parametrize("jobs", [0, -2, 1.5, "2"])
+def test_jobs_that_cannot_be_are_refused_before_any_work(monkeypatch, tmp_path, jobs):
+    monkeypatch.setattr(study, "train", no_training)
+    with pytest.raises(ValueError, match=f"jobs = {jobs!r}: give a whole number >= 1"):
+        run_studies(["spheres2-euler"], root=tmp_path, jobs=jobs)
+    with pytest.raises(ValueError, match="jobs = 2: a cluster has as many as it has workers"):
+        run_studies(["spheres2-euler"], root=tmp_path, jobs=2, client=object())
+    assert CliRunner().invoke(app, ["study", "run", "--jobs", "0"]).exit_code == 2
+
+
+def test_a_gpu_trains_one_run_at_a_time(monkeypatch):
+    monkeypatch.setattr(sweep, "usable_cores", lambda: 7)
+    assert (count_jobs(device="cpu"), count_jobs(9, "cpu")) == (7, 9)
+    monkeypatch.setattr(sweep, "get_device", lambda name: torch.device("cuda"))
+    assert count_jobs() == count_jobs(1) == 1
+    with pytest.raises(ValueError, match="jobs = 2: a GPU trains one run at a time"):
+        count_jobs(2)
+
+
+class Here:
+    """Workers that do everything in this process at once; `idle` is called when all is told."""
+
+    idle = None
+
+    def __init__(self, call, n):
+        self.call, self.n, self.items, self.events = call, n, [], []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def n_busy(self):
+        return len(self.items)
+
+    @property
+    def have_room(self):
+        return self.n_busy < self.n
+
+    def start(self, item):
+        self.items.append(item)
+        self.events.append(Event(item, "told", 1))
+        self.events.append(Event(item, "returned", self.call(item, lambda iteration: None)))
+
+    def wait(self, timeout):
+        if not self.events:
+            type(self).idle()
+        while self.events:
+            event = self.events.pop(0)
+            if event.kind == "returned":
+                self.items.remove(event.item)
+            yield event
+
+
 HOLDER = """
 import sys, time
-from pathlib import Path
-from nodecore import store
-with store.reserve(Path(sys.argv[1])) as reserved:
-    print(reserved, flush=True)
+from filelock import FileLock
+with FileLock(sys.argv[1]) as lock:
+    print(lock.is_locked, flush=True)
     time.sleep(1000)
 """
 
@@ -182,19 +276,22 @@ with store.reserve(Path(sys.argv[1])) as reserved:
 @pytest.fixture
 def held(tmp_path):
     """A process that has reserved the run K = 4 in tmp_path."""
-    command = [sys.executable, "-c", HOLDER, SMALL[2].path(tmp_path)]
+    lock = store.hidden(SMALL[2].path(tmp_path), "lock")
+    lock.parent.mkdir(parents=True)
+    command = [sys.executable, "-c", HOLDER, lock]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "True\n"
         yield process
         process.kill()
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_run_that_another_process_trains_is_left_to_it_until_the_end(
-    monkeypatch, filled, tmp_path, held
+    monkeypatch, filled, tmp_path, held, jobs
 ):
     waits = []
 
-    def kill_it(seconds):
+    def kill_it(*seconds):
         waits.append(seconds)
         assert find(SMALL[0], tmp_path) and find(SMALL[1], tmp_path)  # the others went first
         assert find(SMALL[2], tmp_path) is None
@@ -202,25 +299,30 @@ def test_a_run_that_another_process_trains_is_left_to_it_until_the_end(
         held.wait()
 
     monkeypatch.setattr(sweep.time, "sleep", kill_it)
-    run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+    monkeypatch.setattr(sweep, "Workers", Here)
+    monkeypatch.setattr(Here, "idle", kill_it)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=jobs)
     assert len(waits) == 1
     assert find(SMALL[2], tmp_path).stored.records == find(SMALL[2], filled).stored.records
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_what_another_process_has_finished_is_not_trained_again(
-    monkeypatch, filled, tmp_path, held
+    monkeypatch, filled, tmp_path, held, jobs
 ):
-    for run in SMALL[:2]:
-        obtain(run, root=tmp_path, device="cpu", progress=False)
-    monkeypatch.setattr(study, "train", no_training)
+    obtain(SMALL[1], root=tmp_path, device="cpu", progress=False)
 
-    def it_finishes(seconds):
+    def it_finishes(*seconds):
+        assert find(SMALL[0], tmp_path)
+        monkeypatch.setattr(study, "train", no_training)
         for suffix in (".safetensors", ".json"):
             source = SMALL[2].path(filled).with_suffix(suffix)
             SMALL[2].path(tmp_path).with_suffix(suffix).write_bytes(source.read_bytes())
 
     monkeypatch.setattr(sweep.time, "sleep", it_finishes)
-    run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+    monkeypatch.setattr(sweep, "Workers", Here)
+    monkeypatch.setattr(Here, "idle", it_finishes)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=jobs)
 
 
 def test_ctrl_c_says_how_to_go_on_and_leaves_a_checkpoint(tmp_path):
@@ -243,6 +345,33 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_checkpoint(tmp_path):
         "stopped; what is finished is kept, and the same command goes on from here"
     )
     assert "Traceback" not in errors
+    assert {file.suffix for file in tmp_path.rglob(".*")} == {".lock", ".checkpoint"}
+
+
+def test_ctrl_c_stops_the_runs_side_by_side(tmp_path):
+    """As a terminal sends it: to all processes of the group."""
+    options = ["spheres2-euler", "--only", "euler-K[12]*-*", "--profile", "laptop"]
+    options += ["--device", "cpu", "--jobs", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "nodecore", "study", "run", *options],
+        env=study.store.os.environ | {"NODECORE_RESULTS": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        seen = ""
+        while not re.search(r"\d left\]", seen) and process.poll() is None:
+            seen += process.stderr.read(1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.stderr.read()
+    assert "0 of 5 runs done, 2 in training" in seen
+    assert process.returncode == 130
+    assert errors.rstrip().endswith(
+        "stopped; what is finished is kept, and the same command goes on from here"
+    )
+    assert "Traceback" not in errors and "Warning" not in errors
+    assert len(children) >= 2 and all(map(is_gone, children))
     assert {file.suffix for file in tmp_path.rglob(".*")} == {".lock", ".checkpoint"}
 
 

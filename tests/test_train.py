@@ -109,6 +109,23 @@ def test_the_same_seeds_give_the_same_bits(how, backend):
     assert np.array_equal(np.random.get_state()[1], state[2])  # noqa: NPY002
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_training_uses_one_thread_and_leaves_its_caller_what_it_had(backend):
+    torch.set_num_threads(2)
+    seen = []
+
+    def look(iteration):
+        seen.append(torch.get_num_threads())
+        if len(seen) == 5:
+            raise InterruptedError
+
+    how = {"n_steps": 1, "backend": backend, "device": "cpu"}
+    with pytest.raises(InterruptedError):
+        train(TINY, "euler", [0], **how, progress=look)
+    assert seen == [2, 1, 1, 1, 1]  # the first one is told before it begins
+    assert torch.get_num_threads() == 2
+
+
 def test_training_learns():
     protocol = replace(TINY, iterations=300, n_train=400, width=32)
     trained = train(protocol, "euler", [0], n_steps=4, **QUIET)
