@@ -12,6 +12,7 @@ from benchmarks.solving import measure_case
 from benchmarks.timing import Effort
 from benchmarks.training import (
     ITERATED,
+    measure_build,
     measure_iteration,
     measure_whole_training,
 )
@@ -36,5 +37,7 @@ def list_jobs(effort: Effort, jax: JaxWorker | None, tiny: bool = False) -> dict
         jobs[f"training iteration, {case.name}"] = partial(measure_iteration, case, n, effort)
     for n_steps in (2,) if tiny else MEMORY_STEPS:
         jobs[f"memory, K = {n_steps}"] = partial(measure_image_memory, n_steps)
+    if not tiny:
+        jobs["whole training, kernel build"] = measure_build
     jobs["whole training"] = partial(measure_whole_training, landscape, effort, jax)
     return jobs

@@ -149,7 +149,6 @@ def measure_whole_training(case: Case, effort: Effort, jax: JaxWorker | None) ->
             *_, compile_s, train_s = train_in_jax(case, protocol, n, jax)
             compiles.append(compile_s)
             others.append(compile_s + train_s)
-    rows += measure_build()
     rows.append(make_row(name, OURS, seconds=statistics.median(seconds), compile_s=0.0))
     if jax:
         compile_s = statistics.median(compiles)
