@@ -378,7 +378,9 @@ pd.DataFrame(rows, columns=columns).set_index("data set")
 
 # %% [markdown]
 # (section-starts)=
-# **In which norms?** The textbook's norm is a root mean square, each entry over atol + rtol $|z_0|$,
+# ### In which norms does it begin?
+#
+# The textbook's norm is a root mean square, each entry over atol + rtol $|z_0|$,
 # so it asks for tolerances; a method of fixed steps has none, and the paper names none. Those in use
 # here are the usual ones of adaptive solvers, and are recorded with each run. They decide: with a
 # hundred times the tolerance there are a tenth of the steps to begin with. Euclidean norms know no
