@@ -21,7 +21,7 @@ RESAMPLES = 2000  # draws of seeds with replacement, for the uncertainty of a cr
 def as_trained(frame: pd.DataFrame) -> pd.DataFrame:
     """The records under the training solver at the training's own setting, seeds that trained only.
 
-    For an adapted run that setting is the step size it ended with.
+    For an adapted run that setting is the step size, or tolerance, of its last iteration.
     """
     own_setting = (
         (frame["test_n_steps"] == frame["n_steps"])
