@@ -161,6 +161,10 @@ class Adaption:
         iteration = self.ensemble.iteration
         return iteration % self.controller.every == 0 or iteration % OUTSIDE_EVERY == 0
 
+    def is_last(self) -> bool:
+        """Whether the iteration is the training's last one."""
+        return self.ensemble.iteration == self.ensemble.protocol.iterations
+
     @torch.no_grad()
     def see(self, x: Tensor, y: Tensor, z: Tensor) -> None:
         """Check and adapt, where due: a batch and its end states z before the update."""
@@ -219,7 +223,8 @@ class Adaption:
         ]
         if controller.tries_increases:
             states = self._try(x, y, seen, states)
-        self.set_states(states)
+        if not self.is_last():  # else no iteration is left that would take the new step
+            self.set_states(states)
         return [
             {
                 "train_accuracy": o.train_accuracy,

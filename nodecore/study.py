@@ -569,6 +569,53 @@ def _test_groups(run, trained):
             yield [member], test_settings(run, n_steps), TestSetting(run.train_solver, n_steps)
 
 
+def last_steps(evidence: Evidence) -> Tensor | None:
+    """The step, or tolerance, that each member's last iteration took, (members,) float64; None
+    where no controller was at work.
+
+    Where that iteration was a check, the history has it, whatever step the check asked for: none
+    was trained with that. Else it is what the records say, the step since the last check.
+    """
+    run, steps = evidence.run, {}
+    if run.controller is None:
+        return None
+    for record in evidence.stored.records:
+        steps[record["seed"]] = (
+            record["final_rtol"] if run.adapts_tolerance else run.T / record["final_n_steps"]
+        )
+    if evidence.history is not None:
+        last = evidence.history[evidence.history["iteration"] == run.protocol.iterations]
+        steps |= last.dropna(subset="step_size").set_index("seed")["step_size"].to_dict()
+    return torch.tensor([steps[seed] for seed in run.seeds], dtype=torch.float64)
+
+
+def stored_training(evidence: Evidence) -> Trained:
+    """The training behind a stored run, to be tested anew: what `evaluate_run` needs of it."""
+    header = evidence.stored.header
+    by_seed = {record["seed"]: record for record in evidence.stored.records}
+    members = [by_seed[seed] for seed in evidence.run.seeds]
+    history = [] if evidence.history is None else evidence.history.to_dict("records")
+    return Trained(
+        evidence.field,
+        evidence.head,
+        evidence.run.protocol,
+        list(evidence.run.seeds),
+        nfe_per_iteration=torch.tensor(
+            [m["nfe_per_iteration"] for m in members], dtype=torch.float64
+        ),
+        diverged_at=torch.tensor([_diverged_at(m["status"]) for m in members]),
+        seconds=header["seconds"],
+        backend=header["backend"],
+        device="cpu",
+        step_size=last_steps(evidence),
+        history=[{k: v for k, v in row.items() if pd.notna(v)} for row in history],
+    )
+
+
+def _diverged_at(status):
+    return -1 if status == "ok" else int(status.removeprefix("diverged at "))
+
+
 def _final_n_steps(run, trained, member):
     return int(count_steps(trained.step_size[member], run.protocol.T))
 

@@ -138,8 +138,8 @@ Progress = bool | Callable[[int], None]
 class Trained:
     """A trained ensemble. nfe_per_iteration, step_size: (members,) float64, the evaluations counted
     with those of the checks (those of one sample, on average, where each steps by itself), and the
-    step, or tolerance, that a controller ended with. diverged_at: iteration of the first non-finite
-    loss, -1 for none.
+    step, or tolerance, that a controller had the last iteration take. diverged_at: iteration of the
+    first non-finite loss, -1 for none.
     history: a dict for each check or look at the test set, where a controller was at work; marks:
     weights by name at the moments that the history marks, a dict for each mark."""
 

@@ -226,7 +226,9 @@ def test_algorithm_1_does_what_the_paper_prints():
                 failed = bool(abs(a - b) > 0.02)
                 assert row["failed"] == failed
                 failures += failed
-                h = h * 0.5 if failed else min(1.1 * h, T)
+                taken, h = h, h * 0.5 if failed else min(1.1 * h, T)
+            if iteration == 20:
+                h = taken  # no iteration is left that would take another
             if iteration % 10 == 0:
                 z = euler_and_midpoint(field, test.x.double(), h, T)[0]
                 right = (logits(z).argmax(1) == test.y).double().mean()
@@ -271,7 +273,7 @@ def test_the_rule_for_tolerances_does_what_the_later_paper_prints(backend, solve
         optimiser.step()
     rows = [row for row in trained.history if "step_size" in row]
     assert [row["step_size"] for row in rows] == pytest.approx(tolerances, rel=1e-12)
-    assert float(trained.step_size) == pytest.approx(tolerance, rel=1e-12)
+    assert float(trained.step_size) == pytest.approx(tolerances[-1], rel=1e-12)
     assert trained.nfe_per_iteration.tolist() == [nfe / 12]
     assert tolerances[1] > tolerances[0]
     if solver == "fehlberg21":  # the other cases are seen, too
