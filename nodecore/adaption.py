@@ -1,6 +1,6 @@
 """A controller at work on an ensemble in training: what it sees, what it decides, what is kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -23,6 +23,12 @@ OUTSIDE_EVERY = 50  # iterations between two outside checks, which are the same 
 OUTSIDE_GAP = 0.1  # largest difference of accuracy that an outside check lets pass
 RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
 FIRST_RTOL = RTOL_BOUNDS[0]  # begun there, the model is a flow before anything coarser is tried
+
+# Where the adaption of steps begins: the norms in which the first step is chosen, with the
+# tolerances that scale them. The paper names none; these are one number, as everywhere here, and
+# the usual rtol of solvers. A hundred times the tolerance begins with a tenth of the steps.
+STARTS = {"euclidean": {}, "hairer": {"rtol": 1e-3, "atol": 1e-3}}
+USUAL_START = "euclidean"
 
 
 def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
@@ -71,6 +77,36 @@ def choose_first_rtol(first_rtol: float | None, solver: str, controller: object)
     return float(first)
 
 
+def choose_start(start: str | None, solver: str, controller: object) -> str | None:
+    """Where the adaption of steps begins, one of STARTS, by default USUAL_START; None where no
+    steps are adapted. ValueError lists the starts, or says that nothing would begin there.
+
+    euclidean: in Euclidean norms of the states, averaged over the batch; they grow with the number
+    of dimensions and know no tolerance. hairer: in the textbook's root mean square over the batch,
+    each entry over atol + rtol abs(z0), with the tolerances in STARTS.
+    """
+    adapts_steps = controller is not None and get_tableau(solver).b_embedded is None
+    if start is None:
+        return USUAL_START if adapts_steps else None
+    if start not in STARTS:
+        raise ValueError(f"start = {start!r} is unknown; choose one of {', '.join(STARTS)}")
+    if not adapts_steps:
+        raise ValueError(
+            f"start = {start!r}: it is where the adaption of steps begins; give it with a "
+            "controller and a method of fixed steps, or leave it out"
+        )
+    return start
+
+
+def start_norm(start: str, z0: Tensor) -> Callable[[Tensor], Tensor]:
+    """The norm of a start: of a tensor like z0, (members, batch, ...), one for each member."""
+    if start == "euclidean":
+        return lambda v: v.flatten(2).norm(dim=-1).mean(1)
+    # |v| = sqrt(1/n sum_i (v_i / sc_i)^2),  sc_i = atol + |z0_i| rtol
+    scale = STARTS[start]["atol"] + STARTS[start]["rtol"] * z0.abs()
+    return lambda v: (v / scale).flatten(1).square().mean(1).sqrt()
+
+
 def step_bounds(T: float) -> tuple[float, float]:
     """The shortest and the longest fixed step that a controller may choose."""
     return T / MOST_STEPS, T
@@ -86,8 +122,10 @@ class Adaption:
     members, a vector like the ensemble's, each at the iteration that its history gives that mark.
     """
 
-    def __init__(self, ensemble, controller: Controller, test: Split, look_every: int):
-        self.ensemble, self.controller = ensemble, controller
+    def __init__(
+        self, ensemble, controller: Controller, test: Split, look_every: int, start: str | None
+    ):
+        self.ensemble, self.controller, self.start = ensemble, controller, start
         self.test, self.look_every = test, look_every
         self.states: list[StepState] = []
         self.history: list[dict] = []
@@ -103,13 +141,9 @@ class Adaption:
         self.test_tableau = get_tableau(self.controller.test_solver or self.outside)
 
     def begin(self, x: Tensor) -> None:
-        """Hairer's start with order 1, on the first batch, for each member by itself."""
+        """Hairer's first step with order 1, on the first batch, for each member by itself."""
         ensemble, (shortest, T) = self.ensemble, self.bounds
-
-        def mean_norm(v):
-            return v.flatten(2).norm(dim=-1).mean(1)
-
-        h = initial_step_size(ensemble.field, 0.0, x, 1, mean_norm).cpu()
+        h = initial_step_size(ensemble.field, 0.0, x, 1, start_norm(self.start, x)).cpu()
         ensemble.nfe += 2
         # A slope that is not finite is no reason to stop: the loss will mark that member.
         h = torch.where(h > 0, h, T).clamp(shortest, T)
@@ -277,7 +311,7 @@ class ToleranceAdaption(Adaption):
 
     def __init__(self, ensemble, controller, test, look_every, first_rtol: float):
         self.first_rtol = first_rtol
-        super().__init__(ensemble, controller, test, look_every)
+        super().__init__(ensemble, controller, test, look_every, start=None)
 
     def set_up(self):
         self.bounds = RTOL_BOUNDS

@@ -29,7 +29,8 @@ COMMITTED = PROJECT / "book" / "results"
 
 # Every row of a frame of records has all of these, NaN or None where one does not apply.
 COLUMNS = [
-    *("study", "dataset", "profile", "train_solver", "n_steps", "rtol", "controller", "first_rtol"),
+    *("study", "dataset", "profile", "train_solver", "n_steps", "rtol"),
+    *("controller", "first_rtol", "start"),
     *("seed", "test_solver", "test_n_steps", "test_rtol"),
     *("accuracy", "train_accuracy", "trained", "status"),
     # Of image sets: which test images `accuracy` is about; and beside it that on all of them.
@@ -76,6 +77,8 @@ class StoredRun:
     def frame(self) -> pd.DataFrame:
         """The records with the header's values, all of COLUMNS."""
         common = {key: self.header[key] for key in COLUMNS if key in self.header}
+        if "start" not in common and self.header.get("controller") and not common.get("first_rtol"):
+            common["start"] = "euclidean"  # there was no other when it was written
         rows = [{**common, **record} for record in self.records]
         return pd.DataFrame(rows, columns=COLUMNS)
 

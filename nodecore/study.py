@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from nodecore import store
 from nodecore.adapt import EVERY, controller_name, get_controller
-from nodecore.adaption import FIRST_RTOL, choose_first_rtol, restlessness
+from nodecore.adaption import (
+    FIRST_RTOL,
+    STARTS,
+    USUAL_START,
+    choose_first_rtol,
+    choose_start,
+    restlessness,
+)
 from nodecore.checkpoint import Checkpoint
 from nodecore.datasets import IMAGES, Split, check_dataset, exact_test_images, load
 from nodecore.evaluate import (
@@ -57,6 +64,7 @@ class Run:
     T: the time to integrate over, 1 in the paper; n_steps fill it. per_sample: with rtol, each
     sample has an error norm and steps of its own, instead of each seed's batch. first_rtol: where
     a controller begins that adapts the tolerance of an embedded method, by default FIRST_RTOL.
+    start: where one begins that adapts steps, one of adaption.STARTS, by default USUAL_START.
     """
 
     dataset: str
@@ -69,6 +77,7 @@ class Run:
     T: float = 1.0
     per_sample: bool = False
     first_rtol: float | None = None
+    start: str | None = None
 
     def __post_init__(self):
         check_seeds(self.seeds)
@@ -90,6 +99,8 @@ class Run:
             object.__setattr__(self, "controller", controller_name(self.controller))
         first_rtol = choose_first_rtol(self.first_rtol, self.train_solver, self.controller)
         object.__setattr__(self, "first_rtol", first_rtol)
+        start = choose_start(self.start, self.train_solver, self.controller)
+        object.__setattr__(self, "start", start)
 
     @property
     def study(self) -> str:
@@ -118,6 +129,7 @@ class Run:
         else:
             what = f"{self.train_solver}-{self.controller}"
             what += f"-from{self.first_rtol!r}" if self.adapts_tolerance else ""
+            what += f"-{self.start}" if self.start not in (None, USUAL_START) else ""
         time = "" if self.T == 1.0 else f"-T{self.T:g}"
         return f"{what}{time}-seeds{_ranges(self.seeds)}"
 
@@ -131,12 +143,18 @@ class Run:
         return self.controller and asdict(get_controller(self.controller))
 
     @property
+    def start_constants(self) -> dict | None:
+        """The tolerances that scale the norm of its start, where there are any."""
+        return STARTS.get(self.start) or None
+
+    @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with the protocol, whose norm bounds the error, a
         controller's constants, or where it begins."""
         more = {"controller": self.controller_constants} if self.controller else {}
         more |= {"per_sample": True} if self.per_sample else {}
         more |= {"first_rtol": self.first_rtol} if self.adapts_tolerance else {}
+        more |= {"start": self.start_constants} if self.start_constants else {}
         return digest(asdict(self.protocol) | more)
 
     def path(self, root: Path) -> Path:
@@ -194,9 +212,16 @@ def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
     how = {"seeds": IMAGE_SEEDS[check_profile(profile)], "profile": profile}
     dataset, solver = study.split("-")
     if solver == "adaption":
-        return tuple(Run(dataset, "euler", controller=c, **how) for c in IMAGE_CONTROLLERS)
+        runs = tuple(Run(dataset, "euler", controller=c, **how) for c in IMAGE_CONTROLLERS)
+        return (*runs, *_other_starts(dataset, **how))
     grid = IMAGE_GRIDS[study].get(profile, (1, 2))
     return tuple(Run(dataset, solver, n_steps=k, **how) for k in grid)
+
+
+def _other_starts(dataset, **how):
+    """Algorithm 1 from the starts that are not the usual one."""
+    others = [start for start in STARTS if start != USUAL_START]
+    return [Run(dataset, "euler", controller="algorithm1", start=s, **how) for s in others]
 
 
 def calmer_controller(dataset: str) -> str:
@@ -214,13 +239,15 @@ def _grid_runs(name, grid):
     return tuple(Run(dataset, solver, n_steps=k, **SMALLER.get(dataset, {})) for k in grid)
 
 
-# Step adaption: every controller, and more seeds where the paper's are few to see the spread.
+# Step adaption: every controller, Algorithm 1 from either start, and more seeds where the paper's
+# are few to see the spread.
 MORE_SEEDS = {"landscape": tuple(range(5, 15))}
 SEEN_MORE = ("algorithm1", "confirmed-increase", "auto")
 
 
 def _adaption_runs(dataset):
     few = [Run(dataset, "euler", controller=name) for name in EVERY]
+    few += _other_starts(dataset)
     more = MORE_SEEDS.get(dataset)
     return (*few, *(Run(dataset, "euler", controller=n, seeds=more) for n in SEEN_MORE if more))
 
@@ -420,6 +447,7 @@ def train_run(run: Run, **options) -> Result:
         per_sample=run.per_sample,
         controller=run.controller,
         first_rtol=run.first_rtol,
+        start=run.start,
         **options,
     )
     trained.field.cpu(), trained.head.cpu()
@@ -647,6 +675,8 @@ def _header(run, trained):
         "per_sample": run.per_sample,
         "controller": run.controller,
         "first_rtol": run.first_rtol,
+        "start": run.start,
+        "start_constants": run.start_constants,
         "controller_constants": run.controller_constants,
         "seeds": list(run.seeds),
         "protocol": asdict(run.protocol),

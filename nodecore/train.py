@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nodecore.adapt import Controller, get_controller
-from nodecore.adaption import Adaption, ToleranceAdaption, choose_first_rtol
+from nodecore.adaption import Adaption, ToleranceAdaption, choose_first_rtol, choose_start
 from nodecore.datasets import DATASETS
 from nodecore.kernels import FusedAdaptive, classify_fused
 from nodecore.protocols import Protocol
@@ -430,6 +430,7 @@ def train(
     per_sample: bool = False,
     controller: str | Controller | None = None,
     first_rtol: float | None = None,
+    start: str | None = None,
     look_every: int = 500,
     device: str = "auto",
     backend: str = "auto",
@@ -441,14 +442,14 @@ def train(
 
     Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same; with
     `per_sample` each sample has an error norm and steps of its own, instead of each member's
-    batch), or `controller` (it adapts for each member the size of fixed steps, or the tolerance of
-    an embedded method, from `first_rtol` on, by default FIRST_RTOL: one of adapt.py, or its name,
-    such as "auto" or "algorithm1"; the test split is looked at every `look_every` iterations). A
-    member that diverges is marked and does not touch the others. `progress`: show a bar, or call
-    this with the iterations done so far. With a `checkpoint` it goes on where the same training was
-    stopped, to the same bits on a CPU; Ctrl-C then stops between two iterations and leaves a
-    checkpoint. `precision`: of products in fields of images, one of PRECISIONS; tests afterwards
-    are in float32.
+    batch), or `controller` (it adapts for each member the size of fixed steps, from `start` on, one
+    of adaption.STARTS, or the tolerance of an embedded method, from `first_rtol` on, by default
+    FIRST_RTOL: one of adapt.py, or its name, such as "auto" or "algorithm1"; the test split is
+    looked at every `look_every` iterations). A member that diverges is marked and does not touch
+    the others. `progress`: show a bar, or call this with the iterations done so far. With a
+    `checkpoint` it goes on where the same training was stopped, to the same bits on a CPU; Ctrl-C
+    then stops between two iterations and leaves a checkpoint. `precision`: of products in fields
+    of images, one of PRECISIONS; tests afterwards are in float32.
 
     Raises ValueError for a bad argument, before any work.
     """
@@ -457,6 +458,7 @@ def train(
     _check_training(solver, seeds, n_steps, rtol, controller)
     check_per_sample(per_sample, rtol)
     first_rtol = choose_first_rtol(first_rtol, solver, controller)
+    start = choose_start(start, solver, controller)
     device = get_device(device)
     _check_precision(precision, protocol, device)
     training, test = (split.to(device) for split in protocol.load())
@@ -464,9 +466,12 @@ def train(
     if controller is not None:
         how = (ensemble, controller, test, look_every)
         of_tolerance = first_rtol is not None
-        ensemble.adaption = ToleranceAdaption(*how, first_rtol) if of_tolerance else Adaption(*how)
+        ensemble.adaption = (
+            ToleranceAdaption(*how, first_rtol) if of_tolerance else Adaption(*how, start)
+        )
     identity = _identity(ensemble, training.x, n_steps, rtol, controller, look_every)
     identity |= {"precision": precision, "first_rtol": first_rtol}
+    identity |= {"start": start} if start else {}
     saved = checkpoint.load(identity) if checkpoint is not None else None
     if saved is not None:
         ensemble.restore(*saved)
@@ -474,7 +479,7 @@ def train(
     generators = [make_generator(seed, "batches") for seed in seeds]
     done, total = ensemble.iteration, protocol.iterations
     order = batches(len(training), protocol.batch_size, generators, total, done)
-    start = time.perf_counter() - ensemble.seconds
+    began = time.perf_counter() - ensemble.seconds
     label = f"{protocol.dataset} {solver} " + (
         f"K = {n_steps}" if n_steps else f"{rtol or 'adapted'}"
     )
@@ -495,7 +500,7 @@ def train(
             ensemble.iterate(step, training.x[index], training.y[index])
             ended = interrupt.seen or ensemble.iteration == total
             if checkpoint is not None and (ended or checkpoint.is_due()):
-                ensemble.seconds = time.perf_counter() - start
+                ensemble.seconds = time.perf_counter() - began
                 checkpoint.save(identity, *ensemble.state())
             tell(ensemble.iteration)
             if interrupt.seen:
@@ -509,7 +514,7 @@ def train(
         seeds,
         nfe_per_iteration=(ensemble.nfe / protocol.iterations).cpu(),
         diverged_at=diverged.cpu(),
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - began,
         backend=ensemble.backend_used,
         device=str(device),
         precision=precision,

@@ -21,7 +21,7 @@ from nodecore.checkpoint import Checkpoint
 from nodecore.protocols import Protocol
 from nodecore.seeding import make_generator
 from nodecore.solve import solve_fixed
-from nodecore.train import make_model, train
+from nodecore.train import _Ensemble, batches, make_model, train
 from nodecore.vector_fields import LinearHead
 
 TINY = Protocol("spheres2", "mlp", 8, 32, "adam", 1e-2, 20, n_train=96, n_test=40)
@@ -74,6 +74,93 @@ def test_closeness_is_the_distance_over_the_way_to_the_nearest_boundary():
                     reached.append(way)
                 shares.append(min(1.0, 0.05 * math.sqrt(2) / min(reached)))
             assert float(found[m]) == pytest.approx(sum(shares) / 6, rel=1e-4)
+
+
+# --- where it begins, and what it ends with -------------------------------------------------------
+
+
+def textbook_start(f, y0, rtol, atol):
+    """Hairer, Norsett, Wanner, p. 169, steps a to f, with order 1; y0: a list."""
+
+    def norm(v):
+        return math.sqrt(sum((e / s) ** 2 for e, s in zip(v, scale, strict=True)) / len(v))
+
+    scale = [atol + abs(y) * rtol for y in y0]
+    f0 = f(y0)
+    d0, d1 = norm(y0), norm(f0)
+    h0 = 0.01 * d0 / d1
+    f1 = f([y + h0 * k for y, k in zip(y0, f0, strict=True)])
+    d2 = norm([b - a for a, b in zip(f0, f1, strict=True)]) / h0
+    return min(100 * h0, (0.01 / max(d1, d2)) ** (1 / (1 + 1)))
+
+
+@pytest.mark.parametrize("dataset", ["spheres2", "cifar10"])
+def test_the_textbooks_start_takes_the_whole_batch_over_its_tolerances(dataset, few_images):
+    images = {"field": "conv2d", "batch_size": 8, "n_train": 20, "n_test": 10}
+    protocol = replace(TINY, dataset=dataset, **(images if dataset == "cifar10" else {}))
+    protocol = replace(protocol, iterations=1)
+    rule, seeds = Algorithm1(every=1), [0, 1, 2]
+    trained = train(protocol, "euler", seeds, controller=rule, start="hairer", **QUIET)
+    split, (field, _) = protocol.load()[0], make_model(protocol, seeds)
+    generators = [make_generator(seed, "batches") for seed in seeds]
+    index = next(batches(len(split), protocol.batch_size, generators, 1))
+    batch = split.x[index].double()
+    field = field.double().requires_grad_(False)
+    tested = [row["step_size"] for row in trained.history]
+    for m in range(3):
+
+        def f(values, m=m):
+            z = batch.clone()
+            z[m] = torch.tensor(values).view(batch[m].shape)
+            return field(0.0, z)[m].flatten().tolist()
+
+        h = textbook_start(f, batch[m].flatten().tolist(), 1e-3, 1e-3)
+        assert tested[m] == pytest.approx(h, rel=1e-4)
+        k = math.ceil(1 / h)
+        assert float(trained.nfe_per_iteration[m]) == 2 + k + 2 * k  # with Euler's and midpoint's
+
+
+def test_a_start_is_euclidean_where_none_is_named():
+    rule = Algorithm1(every=5)
+    unnamed, euclidean, hairer = (
+        train(TINY, "euler", [0, 1], controller=rule, start=start, **QUIET)
+        for start in (None, "euclidean", "hairer")
+    )
+    assert unnamed.history == euclidean.history != hairer.history
+    for ours, its in zip(parameters(unnamed), parameters(euclidean), strict=True):
+        assert torch.equal(ours, its)
+
+
+def test_a_checkpoint_of_another_start_does_not_count(tmp_path):
+    def whole(checkpoint=None, start=None):
+        how = {"controller": Algorithm1(every=5), "start": start, "checkpoint": checkpoint}
+        return train(TINY, "euler", [0, 1], **how, **QUIET)
+
+    whole(Checkpoint(tmp_path / "state"))
+    assert whole(Checkpoint(tmp_path / "state"), "hairer").history == whole(None, "hairer").history
+
+
+@pytest.mark.parametrize("rule", [Algorithm1, ConfirmedIncrease, Remembering])
+@pytest.mark.parametrize(("solver", "first"), [("euler", None), ("fehlberg21", 1e-2)])
+@pytest.mark.parametrize("iterations", [20, 23])
+def test_what_a_controller_ends_with_is_what_its_last_iteration_took(
+    monkeypatch, rule, solver, first, iterations
+):
+    """Whether that iteration was a check, which asks for another step, or not."""
+    taken, forward = [], _Ensemble.forward
+
+    def spy(ensemble, x):
+        taken.append(ensemble.steps.clone())
+        return forward(ensemble, x)
+
+    monkeypatch.setattr(_Ensemble, "forward", spy)
+    protocol = replace(TINY, iterations=iterations)
+    how = {"controller": rule(every=5), "first_rtol": first, "backend": "torch"}
+    trained = train(protocol, solver, [0, 1], **how, **QUIET)
+    assert len(taken) == iterations
+    assert torch.equal(trained.step_size, taken[-1])
+    if rule is Algorithm1:
+        assert not torch.equal(taken[-1], taken[-6]), "it was changed before"
 
 
 # --- evaluations ----------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_frames_have_every_column_and_the_headers_values(path):
 
 
 DESIGNED = """
-    study dataset profile train_solver n_steps rtol controller first_rtol
+    study dataset profile train_solver n_steps rtol controller first_rtol start
     seed test_solver test_n_steps test_rtol accuracy train_accuracy trained status
     test_split accuracy_all test_split_all
     nfe_per_iteration seconds backend device protocol_hash revision
@@ -74,6 +74,23 @@ DESIGNED = """
 
 def test_the_columns_are_the_promised_ones():
     assert DESIGNED.split() == COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("header", "start"),
+    [
+        ({"controller": "algorithm1"}, "euclidean"),
+        ({"controller": "algorithm1", "first_rtol": None}, "euclidean"),
+        ({"controller": "algorithm1", "first_rtol": None, "start": "hairer"}, "hairer"),
+        ({"controller": "algorithm1", "first_rtol": 0.01}, None),
+        ({"controller": None, "first_rtol": None}, None),
+        ({}, None),
+    ],
+)
+def test_an_adaption_of_steps_without_a_start_had_the_first_one_there_was(tmp_path, header, start):
+    save_run(run_path(tmp_path), {**HEADER, **header}, RECORDS, weights())
+    found = load_run(run_path(tmp_path)).frame()["start"]
+    assert found.tolist() == [start] * 2 if start else found.isna().all()
 
 
 def test_records_gathers_the_runs_of_a_study(tmp_path, path):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from nodecore import adapt, protocols, store, study
 from nodecore import train as training
 from nodecore.adapt import Algorithm1
+from nodecore.adaption import Adaption
 from nodecore.checkpoint import Checkpoint
 from nodecore.evaluate import EXACT, TestSetting, cross_solver_settings
 from nodecore.solve import solve_adaptive, solve_fixed
@@ -322,6 +323,57 @@ def test_an_adapted_run_is_trained_and_keeps_its_history(monkeypatch, tmp_path):
     assert find(run, tmp_path) is None, "with other constants it is another controller"
 
 
+def test_a_start_that_is_not_the_usual_one_makes_another_run(tmp_path):
+    run = Run("spheres2", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
+    other = replace(run, start="hairer")
+    assert run.start == "euclidean" and run == replace(run, start="euclidean")
+    assert run.study == other.study and run.digest != other.digest
+    for each, constants in ((run, None), (other, {"rtol": 1e-3, "atol": 1e-3})):
+        evidence = obtain(each, root=tmp_path, **QUIET)
+        assert evidence.records["start"].unique().tolist() == [each.start]
+        header = evidence.stored.header
+        assert (header["start"], header["start_constants"]) == (each.start, constants)
+    first = [find(each, tmp_path).history["n_steps"].iloc[0] for each in (run, other)]
+    assert first[1] > 10 * first[0], "its tolerances ask for far shorter steps"
+
+
+def test_algorithm_1_begins_in_both_ways_on_every_set_it_runs_on():
+    for dataset in ("spheres2", "landscape", "mnist", "cifar10"):
+        for profile in (None, "paper", "smoke"):
+            runs = get_study(f"{dataset}-adaption", profile)
+            of = {
+                start: [r for r in runs if (r.controller, r.start) == ("algorithm1", start)]
+                for start in ("euclidean", "hairer")
+            }
+            seeds = {start: {r.seeds for r in found} for start, found in of.items()}
+            assert seeds["hairer"] and seeds["hairer"] <= seeds["euclidean"]
+            assert {r.start for r in runs if r.controller != "algorithm1"} == {"euclidean"}
+
+
+@pytest.mark.parametrize(("iterations", "ends"), [(60, False), (50, True)])
+@pytest.mark.parametrize("solver", ["euler", "fehlberg21"])
+def test_a_stored_run_can_be_tested_anew_at_the_step_of_its_last_iteration(
+    monkeypatch, tmp_path, solver, iterations, ends
+):
+    """Records from before, in which a check at the end had changed the step, come out as of now."""
+    smoke = {**protocols.PROFILES["smoke"], "spheres2": {"iterations": iterations, "n_test": 50}}
+    monkeypatch.setitem(protocols.PROFILES, "smoke", smoke)
+    run = Run("spheres2", solver, controller="algorithm1", seeds=(0, 1), profile="smoke")
+    now = obtain(run, root=tmp_path / "now", **QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr(Adaption, "is_last", lambda self: False)
+        before = obtain(run, root=tmp_path / "before", **QUIET)
+    assert before.stored.weights().keys() == now.stored.weights().keys()
+    for name, weight in now.stored.weights().items():
+        assert torch.equal(weight, before.stored.weights()[name])
+    final = "final_rtol" if run.adapts_tolerance else "final_n_steps"
+    ended = [evidence.records.groupby("seed")[final].first() for evidence in (before, now)]
+    assert (ended[0] != ended[1]).tolist() == [ends, ends]
+    for evidence in (before, now):
+        again = study.evaluate_run(run, study.stored_training(evidence))
+        assert again == now.stored.records
+
+
 def test_an_adaptive_run_is_tested_over_the_tolerances(tmp_path):
     run = Run("spheres2", "fehlberg21", rtol=0.1, seeds=(0,), profile="smoke")
     frame = obtain(run, root=tmp_path, **QUIET).records
@@ -394,6 +446,14 @@ def test_a_longer_time_is_trained_and_tested_over(tmp_path):
         (
             Run("landscape", "euler", controller="algorithm1", profile="laptop"),
             "landscape-adaption/laptop/euler-algorithm1-seeds0-4.json",
+        ),
+        (
+            Run("landscape", "euler", controller="algorithm1", start="euclidean"),
+            "landscape-adaption/paper/euler-algorithm1-seeds0-4.json",
+        ),
+        (
+            Run("mnist", "euler", controller="algorithm1", start="hairer", seeds=(3,)),
+            "mnist-adaption/paper/euler-algorithm1-hairer-seeds3.json",
         ),
         (
             Run("spheres2", "dopri5", controller="algorithm1"),

@@ -457,6 +457,15 @@ def test_the_digest_changes_with_every_value():
             {"n_steps": None, "solver": "dopri5", "controller": Algorithm1(), "first_rtol": 1e-7},
             "first_rtol = 1e-07: give one from 1e-05 to 10",
         ),
+        ({"start": "hairer"}, "start = 'hairer': .* with a controller and a method of fixed steps"),
+        (
+            {"n_steps": None, "solver": "dopri5", "controller": Algorithm1(), "start": "hairer"},
+            "start = 'hairer': it is where the adaption of steps begins",
+        ),
+        (
+            {"n_steps": None, "controller": Algorithm1(), "start": "textbook"},
+            "start = 'textbook' is unknown; choose one of euclidean, hairer",
+        ),
         ({"n_steps": None, "rtol": -1e-3}, "rtol = -0.001: give a tolerance > 0"),
         ({"n_steps": None, "rtol": 1e-3}, "'euler' has no embedded method"),
         ({"per_sample": True}, "per_sample = True needs the steps that a tolerance .* give rtol"),
