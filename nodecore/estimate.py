@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from nodecore.datasets import DATASETS, IMAGES
+from nodecore.solve import solve_fixed
 from nodecore.study import Run
 from nodecore.sweep import cost, count_jobs, evaluations, makespan
 from nodecore.train import get_device, in_precision, make_model, single_threaded
@@ -84,11 +85,12 @@ def _evaluation_seconds(protocol, device, precision):
     shape = (1, protocol.batch_size, *DATASETS[protocol.dataset].shape)
     z = torch.rand(shape, device=device, generator=torch.Generator(device).manual_seed(0))
     z.requires_grad_()
+    backend = "auto" if precision == "float32" else "torch"  # as a training chooses it
     with in_precision(precision, device), single_threaded(device):
         for _ in range(2):  # the first one warms up
             _wait_for(device)
             start = time.perf_counter()
-            field(0.0, z).sum().backward()
+            solve_fixed(field, z, "euler", n_steps=1, backend=backend).z.sum().backward()
             _wait_for(device)
     return time.perf_counter() - start
 

@@ -640,8 +640,8 @@ def evaluate_run(
             for i, member in enumerate(group)
         ]
         if run.controller is not None:
-            mine, exact = (tested[setting][0] for setting in (own, exact_flow(run.dataset)))
-            common[0]["agreement_gap"] = abs(mine["accuracy"] - exact["accuracy"])
+            ended, exact = (tested[setting][0] for setting in (own, exact_flow(run.dataset)))
+            common[0]["agreement_gap"] = abs(ended["accuracy"] - exact["accuracy"])
         for rows_of_members in tested.values():
             rows += [{**member, **row} for member, row in zip(common, rows_of_members, strict=True)]
     return rows
