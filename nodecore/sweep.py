@@ -194,6 +194,7 @@ def _train_here(runs, root, device, precision, bar):
 def _train_side_by_side(runs, root, device, precision, jobs, bar):
     """All of them, or until another process has; each in a process, `jobs` at a time."""
     how = {"root": root, "device": str(get_device(device)), "precision": precision}
+    kernels.status()  # compiled here once, where it is not, and not by all of them
     waiting, failed = list(runs), {}
     with Workers(partial(_train_in_process, **how), jobs) as workers:
         while waiting or workers.n_busy:
