@@ -30,14 +30,14 @@ reproduce: $(READY)  ## train the evidence that is missing in book/results; stop
 	$(BIN)/python -m nodecore study run --committed
 
 scorecard: $(READY)  ## decide the claims anew: verdicts in book/claims.yml, the README's table
-	$(BIN)/python -c 'from nodecore.scorecard import refresh; refresh()'
+	$(BIN)/python -c 'from nodecore.claims.scorecard import refresh; refresh()'
 
 # BENCH=--quick sees whether everything runs; BENCH='--only MNIST' measures a part
 bench: $(READY) .venv-bench/.ready  ## measure the speed of training and solving against peers
 	$(BIN)/python -m benchmarks $(BENCH)
 
 overview: $(READY)  ## draw the picture of the README anew, from the book that was built last
-	$(BIN)/python -c 'from nodecore.figures import export_figure as e; \
+	$(BIN)/python -c 'from nodecore.pages.downloads import export_figure as e; \
 	  e("_build/stage/book/02_trajectory_crossing.ipynb", "fig-crossing", "book/assets/overview.png")'
 
 clean:  ## remove what was built (what you trained, _build/results, stays)

@@ -14,7 +14,7 @@ from benchmarks.machine import describe
 from benchmarks.ode_libraries import torchode_is_there
 from benchmarks.table import HEADER, NOTE, format_line, format_markdown
 from benchmarks.timing import FULL, QUICK, use_one_core
-from nodecore import kernels
+from nodecore.ode import kernels
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

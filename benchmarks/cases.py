@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.strokes import draw_strokes
-from nodecore.solve import Solution, solve_adaptive, solve_fixed
-from nodecore.tableaus import get_tableau
-from nodecore.vector_fields import Conv1dField, Conv2dField, MLPField
+from nodecore.ode.adaptive import solve_adaptive
+from nodecore.ode.fields import Conv1dField, Conv2dField, MLPField
+from nodecore.ode.fixed import solve_fixed
+from nodecore.ode.solution import Solution
+from nodecore.ode.tableaus import get_tableau
 
 
 @dataclass(frozen=True)

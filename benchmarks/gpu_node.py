@@ -36,16 +36,21 @@ from statistics import median
 
 import torch
 
-from nodecore import store, vector_fields
-from nodecore.archives import pack
-from nodecore.budget import train_within
-from nodecore.datasets import DATASETS
-from nodecore.deadline import Deadline
-from nodecore.protocols import get_protocol
-from nodecore.study import SEEDS, Run, device_name, find, together
-from nodecore.train import PRECISIONS, get_device, in_precision, make_model
+from nodecore.data.datasets import DATASETS
+from nodecore.evidence import store
+from nodecore.evidence.archives import pack
+from nodecore.evidence.budget import train_within
+from nodecore.evidence.catalogue import together
+from nodecore.evidence.found import find
+from nodecore.evidence.provenance import device_name
+from nodecore.evidence.runs import SEEDS, Run
+from nodecore.ode import fields
+from nodecore.training.deadline import Deadline
+from nodecore.training.devices import PRECISIONS, get_device, in_precision
+from nodecore.training.ensemble import make_model
+from nodecore.training.protocols import get_protocol
 
-TESTS = "tests/test_cuda.py"
+TESTS = "tests/training/test_cuda.py"
 TESTS_SECONDS = 90.0
 FIRST_SEEDS = (0, 1, 2)
 # Trainings in the order of their value.
@@ -145,10 +150,10 @@ def evaluation_seconds(dataset, profile, device, precision, layout, recompute) -
     generator = torch.Generator().manual_seed(0)
     z = torch.rand(1, protocol.batch_size, *DATASETS[dataset].shape, generator=generator)
     z, times = z.to(device).requires_grad_(), []
-    own = vector_fields._channels_last
+    own = fields._channels_last
     try:
         if layout == "contiguous":
-            vector_fields._channels_last = lambda tensor: tensor.contiguous()
+            fields._channels_last = lambda tensor: tensor.contiguous()
         with in_precision(precision, device):
             for _ in range(5):
                 _wait_for(device)
@@ -157,7 +162,7 @@ def evaluation_seconds(dataset, profile, device, precision, layout, recompute) -
                 _wait_for(device)
                 times.append(time.perf_counter() - start)
     finally:
-        vector_fields._channels_last = own
+        fields._channels_last = own
     return median(times[2:])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.cases import Case
 from benchmarks.ours import autograd_call
 from benchmarks.timing import Engine, Result, torch_engine
-from nodecore.tableaus import get_tableau
+from nodecore.ode.tableaus import get_tableau
 
 TORCHDIFFEQ, TORCHODE = "torchdiffeq, seed by seed", "torchode"
 # Both estimate 2/3 of dopri5's error: with 2/3 of the tolerance they take steps as long as ours.

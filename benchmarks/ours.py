@@ -4,8 +4,9 @@ import torch
 
 from benchmarks.cases import Case
 from benchmarks.timing import Engine, Result, torch_engine
-from nodecore.solve import choose_adaptive_backend, choose_backend, prepare_fused
-from nodecore.tableaus import get_tableau
+from nodecore.ode.backends import choose_adaptive_backend, choose_backend
+from nodecore.ode.prepare import prepare_fused
+from nodecore.ode.tableaus import get_tableau
 
 BARE, FUSED, TORCH = "nodecore, bare", "nodecore, autograd", "nodecore, torch"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nodecore import images
+from nodecore.data import images
 
 FILES = {
     "mnist": [f"{images.MNIST}/{name}" for name in images.MNIST_MD5],

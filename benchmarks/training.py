@@ -26,10 +26,11 @@ from benchmarks.timing import (
     time_calls,
     torch_engine,
 )
-from nodecore.datasets import Split
-from nodecore.protocols import Protocol, get_protocol
-from nodecore.seeding import make_generator
-from nodecore.train import Trained, batches, make_model, train
+from nodecore.data.seeding import make_generator
+from nodecore.data.split import Split
+from nodecore.training.ensemble import make_model
+from nodecore.training.loop import Trained, batches, train
+from nodecore.training.protocols import Protocol, get_protocol
 
 # --- one iteration --------------------------------------------------------------------------------
 

@@ -34,7 +34,8 @@ n_particles = 3  # particles of each class to follow until they rest
 step_size = 1.0  # of the Euler step that is looked at for folds
 
 # %%
-from nodecore.parameters import check_parameters
+from nodecore.evidence.names import CLASSES
+from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
@@ -45,8 +46,7 @@ import pandas as pd
 import torch
 from torch.func import jacrev, vmap
 
-from nodecore import plots
-from nodecore.datasets import (
+from nodecore.data.synthetic import (
     FRICTION,
     POSITIONS,
     POTENTIAL,
@@ -57,9 +57,10 @@ from nodecore.datasets import (
     potential,
     resting_place,
 )
-from nodecore.protocols import get_protocol
-from nodecore.solve import solve_fixed
-from nodecore.train import get_device
+from nodecore.ode.fixed import solve_fixed
+from nodecore.pages import plots
+from nodecore.training.devices import get_device
+from nodecore.training.protocols import get_protocol
 
 torch.set_default_dtype(torch.float64)
 plots.use_style()
@@ -85,7 +86,7 @@ plots.radii(axes[2], spheres10.x.norm(dim=1), spheres10.y)
 for ax, title in zip(axes[:2], ["2-D", "10-D, projected"], strict=True):
     ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
 axes[2].set_title("10-D, radii")
-plots.class_legend(fig, plots.CLASSES["spheres2"], loc="outside lower center", ncols=2)
+plots.class_legend(fig, CLASSES["spheres2"], loc="outside lower center", ncols=2)
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]

@@ -35,7 +35,12 @@ n_starts = 100  # starts, spread out over the test set, whose trajectories may c
 n_drawn = 40  # how many of these trajectories are drawn
 
 # %%
-from nodecore.parameters import check_parameters
+from nodecore.evidence.catalogue import get_study
+from nodecore.evidence.found import find
+from nodecore.evidence.names import CLASSES
+from nodecore.evidence.obtain import obtain
+from nodecore.evidence.runs import SEEDS, Run
+from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
@@ -49,16 +54,15 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from nodecore import plots, study
-from nodecore.crossings import find_crossings, separated_starts
-from nodecore.datasets import landscape_field
-from nodecore.evaluate import AGREEMENT, TestSetting, cross_solver_grid, predict
-from nodecore.explorers import TrajectoryExplorer
-from nodecore.fixed_points import find_fixed_points, value_and_jacobian, winding_number
-from nodecore.solve import solve_fixed
+from nodecore.analysis.crossings import find_crossings, separated_starts
+from nodecore.analysis.evaluate import AGREEMENT, TestSetting, cross_solver_grid, predict
+from nodecore.analysis.fixed_points import find_fixed_points, value_and_jacobian, winding_number
+from nodecore.data.synthetic import landscape_field
+from nodecore.ode.fixed import solve_fixed
+from nodecore.pages import plots
+from nodecore.pages.explorers import TrajectoryExplorer
 
 plots.use_style()
-CLASSES = plots.CLASSES["landscape"]
 if shown_seed not in seeds:
     raise ValueError(f"shown_seed = {shown_seed}: choose one of seeds = {seeds}")
 if n_starts < 2:
@@ -78,7 +82,7 @@ if n_starts < 2:
 # $$ (eq-crossing)
 #
 # A sub-step of Euler's method, $\Psi_{\tau h}(z) = z + \tau h f(z)$, is a piece of a straight line.
-# So a trajectory is a polygon, and {py:func}`nodecore.crossings.find_crossings` decides for any two
+# So a trajectory is a polygon, and {py:func}`nodecore.analysis.crossings.find_crossings` decides for any two
 # of its segments, in exact arithmetic, whether they cross. It counts the points where two
 # trajectories change sides; contact alone does not count, nor do two starts on one orbit that
 # follow each other.
@@ -92,10 +96,10 @@ if n_starts < 2:
 
 # %%
 runs = {
-    "fine": study.Run("landscape", "euler", n_steps=n_steps_fine, seeds=seeds, profile=profile),
-    "coarse": study.Run("landscape", "euler", n_steps=n_steps_coarse, seeds=seeds, profile=profile),
+    "fine": Run("landscape", "euler", n_steps=n_steps_fine, seeds=seeds, profile=profile),
+    "coarse": Run("landscape", "euler", n_steps=n_steps_coarse, seeds=seeds, profile=profile),
 }
-models = {name: study.obtain(run, device=device) for name, run in runs.items()}
+models = {name: obtain(run, device=device) for name, run in runs.items()}
 _, test = runs["fine"].protocol.load()
 
 # %% [markdown]
@@ -180,7 +184,9 @@ for column, (name, run) in enumerate(runs.items()):
     plots.accuracy_by_steps(below, accuracies[name], run.n_steps)
     below.set_title(f"({'cd'[column]}) trained with $h = 1/{run.n_steps}$")
 below.legend(loc="lower right", ncols=2)
-fig.legend(handles=plots.trajectory_handles(CLASSES), loc="outside lower center", ncols=4)
+fig.legend(
+    handles=plots.trajectory_handles(CLASSES["landscape"]), loc="outside lower center", ncols=4
+)
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]
@@ -193,14 +199,14 @@ plots.stamp_profile(fig, profile)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under the solver and the number of steps that you choose, coloured by the true class, with a ring at every crossing; the tint shows the class that the model gives to a start there. Below the slider: accuracy over the whole test set against the number of steps, ringed at the training step. Everything is computed in the page from the weights behind the records: energy landscape and, where they are stored, spheres in 2-D; scale, seeds and records: table above (as published: paper scale, 5 seeds, `book/results/landscape-euler` and `spheres2-euler`).", "name": "fig-trajectory-explorer"}}
 stored = [
-    study.find(replace(run, profile=profile))
+    find(replace(run, profile=profile))
     for name in ("landscape-euler", "spheres2-euler")
-    for run in study.get_study(name)
-    if run.seeds == study.SEEDS
+    for run in get_study(name)
+    if run.seeds == SEEDS
 ]
 explorer = TrajectoryExplorer.from_evidence(
     [models["coarse"], models["fine"], *filter(None, stored)],
-    classes=plots.CLASSES,
+    classes=CLASSES,
     seed=shown_seed,
 )
 explorer
@@ -355,7 +361,9 @@ for ax, (title, path) in zip(axes.flat, panels.items(), strict=False):
     ax.set_title(f"{title}: {len(crossings.pairs)} pairs cross")
 for ax in axes.flat[len(panels) :]:
     ax.remove()
-fig.legend(handles=plots.trajectory_handles(CLASSES), loc="outside lower center", ncols=4)
+fig.legend(
+    handles=plots.trajectory_handles(CLASSES["landscape"]), loc="outside lower center", ncols=4
+)
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]

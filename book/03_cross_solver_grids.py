@@ -42,7 +42,12 @@ n_starts = 100  # starts, spread out over the test set, whose trajectories may c
 batch_size = 128  # samples that the one-batch rule compares two solvers on
 
 # %%
-from nodecore.parameters import check_parameters
+from nodecore.evidence.catalogue import GRIDS
+from nodecore.evidence.names import CLASSES, IMAGE_CLASSES, name_of
+from nodecore.evidence.obtain import obtain
+from nodecore.evidence.runs import SEEDS, Run
+from nodecore.evidence.tables import agreement_gaps
+from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
@@ -54,9 +59,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from nodecore import plots, store, study
-from nodecore.crossings import find_crossings, separated_starts
-from nodecore.evaluate import (
+from nodecore.analysis.crossings import find_crossings, separated_starts
+from nodecore.analysis.evaluate import (
     AGREEMENT,
     TestSetting,
     check_setting,
@@ -64,14 +68,12 @@ from nodecore.evaluate import (
     predict,
     scaled_steps,
 )
-from nodecore.explorers import GridExplorer
-from nodecore.figures import download_links
-from nodecore.joined import best, training_of
-from nodecore.lipschitz import jacobian_norms, lipschitz_bound
-from nodecore.margins import robustness
-from nodecore.paper import TABLE1, percent
-from nodecore.solve import solve_fixed
-from nodecore.summary import (
+from nodecore.analysis.lipschitz import jacobian_norms, lipschitz_bound
+from nodecore.analysis.margins import robustness
+from nodecore.claims.paper import TABLE1, percent
+from nodecore.evidence import store
+from nodecore.evidence.joined import best, training_of
+from nodecore.evidence.tables import (
     as_trained,
     critical_shares,
     exact_gaps,
@@ -84,11 +86,15 @@ from nodecore.summary import (
     trend,
     under_exact_flow,
 )
+from nodecore.ode.fixed import solve_fixed
+from nodecore.pages import plots
+from nodecore.pages.downloads import download_links
+from nodecore.pages.explorers import GridExplorer
 
 plots.use_style()
 SOLVERS = ["euler", "rk4"]
 SHARED = {"sharex": True, "sharey": True, "squeeze": False}
-name_of = plots.name_of
+name_of = name_of
 
 # %% [markdown]
 # ## The grid
@@ -104,10 +110,10 @@ name_of = plots.name_of
 
 # %%
 def runs_of(dataset, solver):
-    grid = [k for k in n_steps if k <= study.GRIDS[f"{dataset}-{solver}"][-1]]
+    grid = [k for k in n_steps if k <= GRIDS[f"{dataset}-{solver}"][-1]]
     if profile == "smoke":  # three runs show that everything works
         grid = grid[:7:3]
-    return [study.Run(dataset, solver, n_steps=k, seeds=seeds, profile=profile) for k in grid]
+    return [Run(dataset, solver, n_steps=k, seeds=seeds, profile=profile) for k in grid]
 
 
 def records_of(models):
@@ -116,9 +122,7 @@ def records_of(models):
 
 
 models = {
-    (d, s): [study.obtain(run, device=device) for run in runs_of(d, s)]
-    for d in datasets
-    for s in SOLVERS
+    (d, s): [obtain(run, device=device) for run in runs_of(d, s)] for d in datasets for s in SOLVERS
 }
 frames = {key: records_of(found) for key, found in models.items()}
 
@@ -200,7 +204,7 @@ fig, axes = plt.subplots(len(datasets), 2, figsize=(8, 3.3 * len(datasets)), squ
 for ax, ((dataset, solver), frame) in zip(axes.flat, frames.items(), strict=True):
     rows = frame[frame["trained"] & (frame["test_solver"] == solver)]
     table = rows.pivot_table(index="n_steps", columns="test_n_steps", values="accuracy")
-    plots.train_test_map(ax, table[[k for k in table if k in study.GRIDS[f"{dataset}-{solver}"]]])
+    plots.train_test_map(ax, table[[k for k in table if k in GRIDS[f"{dataset}-{solver}"]]])
     ax.set_title(f"{name_of(dataset)}, {name_of(solver)}")
 plots.stamp_profile(fig, profile)
 
@@ -212,11 +216,11 @@ download_links(fig, "fig-map", means[means["test_solver"] == means["train_solver
 # the trajectories that one of its seeds draws, with their crossings.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy in percent, training $K$ (rows) by test $K$ (columns), same solver in training and test, mean over all seeds that trained; boxes: as trained. Beside it the trajectories of the chosen cell, computed in the page from the weights behind its record, in the part of the plane that the model visits at its own step; rings: crossings. Data sets in the plane; scale and seeds as in the table above, weights of the first four seeds (as published: paper scale). Records: the path below the numbers.", "name": "fig-grid-explorer"}}
-planar = [model for (d, _), found in models.items() if d in plots.CLASSES for model in found]
+planar = [model for (d, _), found in models.items() if d in CLASSES for model in found]
 if planar:
-    display(GridExplorer(planar, classes=plots.CLASSES, n_seeds=4))
+    display(GridExplorer(planar, classes=CLASSES, n_seeds=4))
 else:
-    known = ", ".join(plots.CLASSES)
+    known = ", ".join(CLASSES)
     display(Markdown(f"No data set in the plane was asked for: choose from {known}."))
 
 # %% [markdown]
@@ -234,7 +238,7 @@ for ax, ((dataset, solver), frame) in zip(axes.flat, frames_higher.items(), stri
     ax.label_outer()
     for model in shown_higher[dataset, solver].found[:1]:
         k, n = f"{model.run.protocol.iterations:,}", len(model.run.seeds)
-        if (model.run.profile, n) != ("paper", len(study.SEEDS)):
+        if (model.run.profile, n) != ("paper", len(SEEDS)):
             plots.stamp_panel(ax, f"{model.run.profile} scale: {k} iterations, seeds: {n}")
 fig.legend(handles=handles, loc="outside lower center", ncols=5)
 plt.show()
@@ -409,7 +413,7 @@ fig = plt.figure(figsize=(8, 3.6 * len(images)))
 for part, d in zip(np.atleast_1d(fig.subfigures(len(images), 1)), images, strict=True):
     for model in [m for m in found_images[d, "euler"] if len(m.flipped[0]) >= 6][:1]:
         pixels, classes = model.flipped
-        names = [[plots.IMAGE_CLASSES[d][c] for c in pair] for pair in classes.tolist()]
+        names = [[IMAGE_CLASSES[d][c] for c in pair] for pair in classes.tolist()]
         plots.labelled_images(part.subplots(2, 6).ravel(), pixels, [" → ".join(n) for n in names])
         how = f"trained with Euler, $K={model.run.n_steps}$; {model.run.profile} scale"
         part.suptitle(f"{name_of(d)}, {how}")
@@ -430,7 +434,7 @@ plt.show()
 # %%
 judged = frames | {key: frame for key, frame in frames_higher.items() if whole[key]}
 judged |= {key: frame for key, frame in frames_images.items() if len(frame)}
-gaps = {key: study.agreement_gaps(frame) for key, frame in judged.items()}
+gaps = {key: agreement_gaps(frame) for key, frame in judged.items()}
 found = {key: grid_search(frame) for key, frame in judged.items()}
 
 # %% [markdown]
@@ -483,7 +487,7 @@ pd.DataFrame(rows, columns=[*columns, "grid"]).set_index(columns[:2])
 # %% tags=["hide-input"]
 more = {(d, s): best([f"{d}-{s}"])[0].found for d in datasets for s in SOLVERS}
 more = {key: records_of(found) for key, found in more.items()}
-more = {key: frame for key, frame in more.items() if frame["seed"].nunique() > len(study.SEEDS)}
+more = {key: frame for key, frame in more.items() if frame["seed"].nunique() > len(SEEDS)}
 rows = []
 for (d, s), frame in more.items():
     steps = [grid_search(frame), critical_n_steps(exact_gaps(frame))]

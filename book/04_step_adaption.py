@@ -34,7 +34,12 @@ seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trai
 window = 1000  # iterations to show around a failed check
 
 # %%
-from nodecore.parameters import check_parameters
+from nodecore.evidence.catalogue import GRIDS, IMAGE_CONTROLLERS, MORE_SEEDS, calmer_controller
+from nodecore.evidence.found import find
+from nodecore.evidence.names import name_of
+from nodecore.evidence.obtain import obtain
+from nodecore.evidence.runs import Run
+from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
@@ -48,24 +53,10 @@ from IPython.display import Markdown
 from torch import nn
 from torch.nn import functional as F
 
-from nodecore import plots, study
-from nodecore.adapt import (
-    CONTROLLERS,
-    EVERY,
-    VARIATIONS,
-    Observation,
-    StepState,
-    controller_name,
-    get_controller,
-)
-from nodecore.adaption import STARTS, USUAL_START
-from nodecore.evaluate import AGREEMENT, TestSetting, critical_n_steps, cross_solver_grid
-from nodecore.explorers import AdaptionExplorer
-from nodecore.figures import download_links
-from nodecore.joined import best
-from nodecore.paper import TABLE1, percent
-from nodecore.solve import solve_fixed
-from nodecore.summary import (
+from nodecore.analysis.evaluate import AGREEMENT, TestSetting, critical_n_steps, cross_solver_grid
+from nodecore.claims.paper import TABLE1, percent
+from nodecore.evidence.joined import best
+from nodecore.evidence.tables import (
     AGREES_AT_END,
     adaption_ends,
     calmness,
@@ -76,11 +67,25 @@ from nodecore.summary import (
     own_accuracy,
     seed_gaps,
 )
-from nodecore.vector_fields import take_members
+from nodecore.ode.fields import take_members
+from nodecore.ode.fixed import solve_fixed
+from nodecore.pages import plots
+from nodecore.pages.downloads import download_links
+from nodecore.pages.explorers import AdaptionExplorer
+from nodecore.training.adaption import STARTS, USUAL_START
+from nodecore.training.controllers import (
+    CONTROLLERS,
+    EVERY,
+    VARIATIONS,
+    Observation,
+    StepState,
+    controller_name,
+    get_controller,
+)
 
 plots.use_style()
 SHARED = {"sharex": "row", "squeeze": False}
-name_of = plots.name_of
+name_of = name_of
 calm = controller_name(calm)
 
 # %% [markdown]
@@ -115,17 +120,15 @@ print(f"a halving is made up for after {checks:.1f} checks, {checks * rule.every
 
 # %%
 def run_of(dataset, controller, seeds=seeds):
-    return study.Run(dataset, "euler", controller=controller, seeds=seeds, profile=profile)
+    return Run(dataset, "euler", controller=controller, seeds=seeds, profile=profile)
 
 
 found = {
-    (d, c): study.obtain(run_of(d, c), device=device)
-    for d in datasets
-    for c in ("algorithm1", calm)
+    (d, c): obtain(run_of(d, c), device=device) for d in datasets for c in ("algorithm1", calm)
 }
 # The other controllers, and more seeds, are shown where their records are.
 others = [c for c in EVERY if c not in ("algorithm1", calm)]
-stored = {(d, c): study.find(run_of(d, c)) for d in datasets for c in others}
+stored = {(d, c): find(run_of(d, c)) for d in datasets for c in others}
 found |= {key: evidence for key, evidence in stored.items() if evidence is not None}
 
 
@@ -299,9 +302,9 @@ together.rename(columns=names).round(3)
 def grid_of(dataset):
     """The evidence of each run of the grid, or None."""
     if dataset in datasets:
-        grid = study.GRIDS[f"{dataset}-euler"]
+        grid = GRIDS[f"{dataset}-euler"]
         how = {"seeds": seeds, "profile": profile}
-        return [study.find(study.Run(dataset, "euler", n_steps=k, **how)) for k in grid]
+        return [find(Run(dataset, "euler", n_steps=k, **how)) for k in grid]
     part = beside[dataset][1]
     return part.found if part.complete else [None]
 
@@ -335,7 +338,7 @@ for d in grids:
                  percent(*paper["grid accuracy"]), f"{paper['adaption NFE']:.1f}",
                  percent(*paper["adaption accuracy"])])  # fmt: skip
     scale = "" if d in datasets else f", {scale_of(d)}"
-    other = calm if d in datasets else study.calmer_controller(d)
+    other = calm if d in datasets else calmer_controller(d)
     for label, controller in {"here": "algorithm1", name_of(other): other}.items():
         if (d, controller) not in found:
             continue
@@ -368,7 +371,7 @@ for d in datasets:
     late = history["n_steps"].apply(lambda k: k[len(k) // 2 :].mean())
     nfe = ends[d]["nfe_per_iteration"].mean()
     critical = searches[d].critical if searches[d] else None
-    grid = study.GRIDS[f"{d}-euler"]
+    grid = GRIDS[f"{d}-euler"]
     cost = [sum(k for k in grid if critical and k <= critical), sum(grid)]
     rows.append([name_of(d), ", ".join(f"{k}" for k in first), ", ".join(f"{k:.0f}" for k in late),
                  f"{nfe:.1f}", *(f"{c} ({c / nfe:.1f} times)" if c else "-" for c in cost)])  # fmt: skip
@@ -395,7 +398,7 @@ def begun(dataset, start):
     if dataset in images:
         return on_images.get((dataset, "algorithm1", start))
     how = {"controller": "algorithm1", "start": start, "seeds": seeds, "profile": profile}
-    return study.find(study.Run(dataset, "euler", **how))
+    return find(Run(dataset, "euler", **how))
 
 
 every_start = {(d, s): begun(d, s) for d in [*datasets, *adapted] for s in STARTS}
@@ -621,9 +624,9 @@ print(f"checks after which a step was at that limit: {sum(limits.values())} of "
 
 # %% tags=["hide-input"]
 more = {
-    (d, c): study.find(run_of(d, c, study.MORE_SEEDS[d]))
+    (d, c): find(run_of(d, c, MORE_SEEDS[d]))
     for d in datasets
-    if d in study.MORE_SEEDS
+    if d in MORE_SEEDS
     for c in ("algorithm1", "confirmed-increase", calm)
 }
 more = {key: evidence for key, evidence in more.items() if evidence is not None}
@@ -654,7 +657,7 @@ fig, axes = plt.subplots(
     max(1, len(adapted)), 3, figsize=(8, 2.5 * len(adapted) + 0.6), squeeze=False
 )
 for row, dataset in zip(axes, adapted, strict=False):
-    panels = [("algorithm1", "accuracy"), *((c, "n_steps") for c in study.IMAGE_CONTROLLERS)]
+    panels = [("algorithm1", "accuracy"), *((c, "n_steps") for c in IMAGE_CONTROLLERS)]
     for ax, (controller, column) in zip(row, panels, strict=True):
         if (dataset, controller) in found:
             own = found[dataset, controller].run.seeds

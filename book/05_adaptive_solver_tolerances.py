@@ -39,7 +39,12 @@ seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trai
 batch_size = 128  # test samples that evaluations are counted on
 
 # %%
-from nodecore.parameters import check_parameters
+from nodecore.evidence.catalogue import TOLERANCES, growing_runs, per_sample_runs
+from nodecore.evidence.found import find
+from nodecore.evidence.names import CLASSES, name_of
+from nodecore.evidence.obtain import obtain
+from nodecore.evidence.runs import Run
+from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
@@ -50,12 +55,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
 
-from nodecore import plots, study
-from nodecore.adapt import controller_name
-from nodecore.evaluate import AGREEMENT, EXACT, TestSetting, solve_setting
-from nodecore.explorers import ToleranceExplorer
-from nodecore.paper import percent
-from nodecore.summary import (
+from nodecore.analysis.evaluate import AGREEMENT, EXACT, TestSetting, solve_setting
+from nodecore.claims.paper import percent
+from nodecore.evidence.tables import (
     as_trained,
     critical_rtols,
     exact_gaps,
@@ -64,10 +66,13 @@ from nodecore.summary import (
     tolerances,
     under_exact_flow,
 )
-from nodecore.tableaus import get_tableau
+from nodecore.ode.tableaus import get_tableau
+from nodecore.pages import plots
+from nodecore.pages.explorers import ToleranceExplorer
+from nodecore.training.controllers import controller_name
 
 plots.use_style()
-name_of = plots.name_of
+name_of = name_of
 smaller = "laptop" if profile == "paper" else profile  # of the trainings by either norm
 SHARED = {"sharey": True, "squeeze": False}
 
@@ -102,14 +107,12 @@ pd.DataFrame(
 
 # %%
 def run_of(data, solver, rtol):
-    return study.Run(data, solver, rtol=rtol, seeds=seeds, profile=profile)
+    return Run(data, solver, rtol=rtol, seeds=seeds, profile=profile)
 
 
-found = {(dataset, s, r): study.obtain(run_of(dataset, s, r), device=device)
+found = {(dataset, s, r): obtain(run_of(dataset, s, r), device=device)
          for s in solvers for r in rtols}  # fmt: skip
-looked_for = {
-    (d, s, r): study.find(run_of(d, s, r)) for d in others for s in solvers for r in rtols
-}
+looked_for = {(d, s, r): find(run_of(d, s, r)) for d in others for s in solvers for r in rtols}
 found |= {key: evidence for key, evidence in looked_for.items() if evidence}
 frames = {}
 for data, solver in dict.fromkeys(key[:2] for key in found):
@@ -123,7 +126,7 @@ for data, solver in dict.fromkeys(key[:2] for key in found):
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under an embedded method at the tolerance that you choose: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed against the tolerance of the test, ringed at the tolerance of the training. Computed in the page from the weights behind the records; scale: the profile among the parameters. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-tolerance-explorer"}}
 panels = rtols[::2] if len(rtols) > 4 else rtols
 ToleranceExplorer(
-    [found[dataset, solver, rtol] for solver in solvers for rtol in panels], classes=plots.CLASSES
+    [found[dataset, solver, rtol] for solver in solvers for rtol in panels], classes=CLASSES
 )
 
 # %% [markdown]
@@ -175,7 +178,7 @@ nfe, taken = {}, {}
 for (data, solver, rtol), evidence in found.items():
     batch = evidence.run.protocol.load()[1].x[:batch_size]
     x = batch.expand(len(seeds), *batch.shape)
-    for test_rtol in study.TOLERANCES:
+    for test_rtol in TOLERANCES:
         solution = solve_setting(evidence.field, x, TestSetting(solver, rtol=test_rtol))
         nfe[data, solver, rtol, test_rtol] = solution.nfe.double().mean().item()
         taken[data, solver, rtol, test_rtol] = solution.ts[0].unique().diff()
@@ -210,7 +213,7 @@ habits = {
         f"{h:.2g}" for h in taken[dataset, solver, rtols[0], rtol]
     )
     for solver in solvers
-    for rtol in study.TOLERANCES[:4]
+    for rtol in TOLERANCES[:4]
 }
 pd.Series(habits, name="steps").rename_axis(["method", "tolerance"]).unstack(0, sort=False)
 
@@ -302,9 +305,9 @@ norms.drop(columns="change").round({"NFE, batch": 1, "NFE, sample": 1}).round(3)
 
 # %%
 both = {"batch": [], "sample": []}
-for run in study.per_sample_runs(dataset, smaller, tuple(seeds)):
+for run in per_sample_runs(dataset, smaller, tuple(seeds)):
     norm = "sample" if run.per_sample else "batch"
-    both[norm].append(study.obtain(run, device=device).records)
+    both[norm].append(obtain(run, device=device).records)
 both = {norm: pd.concat(there) for norm, there in both.items()}
 
 
@@ -340,8 +343,8 @@ side_by_side.rename_axis(["method", "trained at"])
 # choose, $10^{-5}$: where Algorithm 1 begins with a step size, too, Hairer's is a short one.
 
 # %%
-adapted = {(s, first, name_of(controller_name(c))): study.obtain(
-    study.Run(dataset, s, controller=c, first_rtol=first, seeds=seeds, profile=profile),
+adapted = {(s, first, name_of(controller_name(c))): obtain(
+    Run(dataset, s, controller=c, first_rtol=first, seeds=seeds, profile=profile),
     device=device)
     for s in solvers for first in first_rtols for c in controllers}  # fmt: skip
 
@@ -398,8 +401,8 @@ pd.DataFrame(
 # time lets a slower flow do the same, and what counts is how much the field changes within a step.
 
 # %%
-depth = {run.T: study.obtain(run, device=device)
-         for run in study.growing_runs(dataset, profile, tuple(seeds))}  # fmt: skip
+depth = {run.T: obtain(run, device=device)
+         for run in growing_runs(dataset, profile, tuple(seeds))}  # fmt: skip
 longer = pd.concat([e.records.assign(T=T) for T, e in depth.items()], ignore_index=True)
 same_steps = longer["test_n_steps"] == longer["n_steps"]
 midpoint = longer[longer["trained"] & (longer["test_solver"] == "midpoint") & same_steps]

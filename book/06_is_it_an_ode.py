@@ -30,11 +30,11 @@ profile = "laptop"  # length of the trainings: paper, laptop or smoke
 device = "auto"  # where the models are trained: cpu, cuda, or auto, cuda where there is one
 euler_steps = 4  # steps of the model that is trained with Euler's method
 blocks = 6  # of the residual net
-controller = "settling-discord"  # of the cure, one of nodecore.adapt.CONTROLLERS
+controller = "settling-discord"  # of the cure, one of nodecore.training.controllers.CONTROLLERS
 seed = 1  # of initialisation and batches
 
 # %%
-from nodecore.parameters import check_parameters
+from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
@@ -49,12 +49,13 @@ from torch import nn
 from torch.nn import functional as F
 from torchdiffeq import odeint
 
-from nodecore import check_flow, flow_cost, plots
-from nodecore.adapt import Observation, StepState, get_controller
-from nodecore.figures import download_links
-from nodecore.flow_report import describe
-from nodecore.protocols import get_protocol
-from nodecore.train import get_device
+from nodecore import check_flow, flow_cost
+from nodecore.check.report import describe
+from nodecore.pages import plots
+from nodecore.pages.downloads import download_links
+from nodecore.training.controllers import Observation, StepState, get_controller
+from nodecore.training.devices import get_device
+from nodecore.training.protocols import get_protocol
 
 plots.use_style()
 torch.set_num_threads(1)  # small models gain nothing from more, and lose on a busy machine

@@ -26,7 +26,7 @@
 root = ""  # folder of the results to judge; empty: the committed ones
 
 # %%
-from nodecore.parameters import check_parameters
+from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
@@ -36,14 +36,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import HTML, Markdown
 
-from nodecore import plots, store
-from nodecore.claims import judge_all
-from nodecore.evaluate import AGREEMENT
-from nodecore.figures import download_links
-from nodecore.scorecard import cards, count_verdicts, records_list, table1
-from nodecore.study import SEEDS
-from nodecore.summary import AGREES_AT_END
-from nodecore.verdicts import FAILS, PARTLY, UNTESTED
+from nodecore.analysis.evaluate import AGREEMENT
+from nodecore.claims.register import judge_all
+from nodecore.claims.rules import FAILS, PARTLY, UNTESTED
+from nodecore.claims.scorecard import count_verdicts, table1
+from nodecore.evidence import store
+from nodecore.evidence.runs import SEEDS
+from nodecore.evidence.tables import AGREES_AT_END
+from nodecore.pages import plots
+from nodecore.pages.claim_cards import cards, records_list
+from nodecore.pages.downloads import download_links
 
 plots.use_style()
 folder = Path(root) if root else store.COMMITTED

@@ -11,4 +11,4 @@ __all__ = ["FlowReport", "check_flow", "flow_cost"]
 def __getattr__(name):
     if name not in __all__:
         raise AttributeError(f"module 'nodecore' has no attribute {name!r}")
-    return getattr(import_module("nodecore.flow"), name)
+    return getattr(import_module("nodecore.check.check_flow"), name)

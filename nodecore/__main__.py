@@ -54,7 +54,7 @@ def book(
 
     What is not given here stays as the chapters have it.
     """
-    from nodecore.book import BookError, build_book
+    from nodecore.pages.build import BookError, build_book
 
     given = {"profile": profile, "device": device}
     parameters = {name: value for name, value in given.items() if value is not None}
@@ -102,34 +102,37 @@ def run(
             _end("error: budget: its runs are trained one after the other; leave jobs out")
         _run_within(budget, names, only, profile, device, precision, committed)
         return
-    from nodecore import cluster, store, sweep
-    from nodecore.estimate import estimate
+    from nodecore.evidence import cluster, store
+    from nodecore.evidence.estimate import estimate
+    from nodecore.evidence.sweep import SweepError, find_missing, run_studies
 
     chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
     how = {"device": device, "precision": precision, "jobs": jobs}
     client = cluster.connect(scheduler) if scheduler else nullcontext()
     try:
         if not scheduler:
-            expected = estimate(sweep.find_missing(names or (), **chosen), **how)
+            expected = estimate(find_missing(names or (), **chosen), **how)
             typer.echo(expected or "", nl=expected is not None)
         with client as connected:
-            sweep.run_studies(names or (), **chosen, **how, client=connected)
-    except (ValueError, OSError, sweep.SweepError, cluster.ClusterError) as error:
+            run_studies(names or (), **chosen, **how, client=connected)
+    except (ValueError, OSError, SweepError, cluster.ClusterError) as error:
         _end(f"error: {error}")
     except KeyboardInterrupt:
         _end("stopped; what is finished is kept, and the same command goes on from here", 130)
 
 
 def _run_within(budget, names, only, profile, device, precision, committed):
-    from nodecore import store, sweep
-    from nodecore.budget import train_within
-    from nodecore.deadline import Deadline
+    from nodecore.evidence import store
+    from nodecore.evidence.budget import train_within
+    from nodecore.evidence.selection import cost
+    from nodecore.evidence.sweep import find_missing
+    from nodecore.training.deadline import Deadline
 
     root = store.COMMITTED if committed else None
     try:
         deadline = Deadline(budget)
-        runs = sweep.find_missing(names or (), only, profile, root)
-        runs.sort(key=sweep.cost, reverse=True)
+        runs = find_missing(names or (), only, profile, root)
+        runs.sort(key=cost, reverse=True)
         how = {"root": root, "device": device, "precision": precision}
         left = train_within(runs, deadline, **how, tell=typer.echo)
     except (ValueError, OSError) as error:
@@ -147,7 +150,7 @@ def pack(
 
     At most 7 of 15 MiB each. Ends with 1 where a run is damaged or found no room.
     """
-    from nodecore import archives
+    from nodecore.evidence import archives
 
     packed, left = _or_exit(archives.pack, folder)
     for path in packed:
@@ -166,7 +169,7 @@ def take(
     seconds: Annotated[float, typer.Option(help="For those of a run on images, about.")] = 60.0,
 ) -> None:
     """Check the runs in archives, and file them in book/results; all of them or none."""
-    from nodecore import archives
+    from nodecore.evidence import archives
 
     told = _or_exit(archives.take, archive, sample=sample, seed=seed, seconds=seconds)
     for run, what in told.items():
@@ -184,7 +187,7 @@ def test(
 
     Records that are there stay as they are; stop at any moment, and run again to go on.
     """
-    from nodecore import retest, store
+    from nodecore.evidence import retest, store
 
     chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
     try:
@@ -199,9 +202,9 @@ def test(
 @studies.command()
 def status(names: Names = None, profile: Profile = None) -> None:
     """Print how many runs of each study are in a store."""
-    from nodecore import sweep
+    from nodecore.evidence import verify as of_store
 
-    table = _or_exit(sweep.status, names or (), profile)
+    table = _or_exit(of_store.status, names or (), profile)
     typer.echo(table.drop(columns="damaged").to_string(index=False))
     for study, files in zip(table["study"], table["damaged"], strict=True):
         if files:
@@ -226,10 +229,10 @@ def verify(
     training, else a few; settings: how many of the tests were made again, with --sample on images
     only those that fit into the seconds. Ends with 1 where a run does not agree.
     """
-    from nodecore import sweep
+    from nodecore.evidence import verify as of_store
 
     how = {"sample": sample, "seed": seed, "seconds": seconds}
-    table = _or_exit(sweep.verify, names or (), profile, **how)
+    table = _or_exit(of_store.verify, names or (), profile, **how)
     typer.echo(table.drop(columns="problem").to_string(index=False))
     for row in table[~table["agrees"]].itertuples():
         why = row.problem or f"{row.run}: {row.change} test samples differ, {row.allowed} may"
@@ -246,8 +249,8 @@ def data(
     ] = None,
 ) -> None:
     """Fetch a set of images where it is absent, and check it."""
-    from nodecore.datasets import IMAGES, exact_test_images
-    from nodecore.images import DataError, data_root
+    from nodecore.data.datasets import IMAGES, exact_test_images
+    from nodecore.data.images import DataError, data_root
 
     if name not in IMAGES:
         _end(f"error: name = {name!r} is unknown; choose one of {', '.join(IMAGES)}")

@@ -12,8 +12,9 @@ from browsing import FLAGS, as_html, listen
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
-from nodecore import datasets, images
-from nodecore.book import ROOT, build_book
+from nodecore.data import images
+from nodecore.data.datasets import _all_images, load
+from nodecore.pages.build import ROOT, build_book
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -49,12 +50,12 @@ def scratch_results(tmp_path_factory):
 @pytest.fixture
 def few_images(monkeypatch) -> Path:
     """A few real images of each set stand for all of it; returns where they lie."""
-    root = Path(__file__).parent / "data"
+    root = Path(__file__).parent / "data" / "images"
     monkeypatch.setenv("NODECORE_DATA", str(root))
     for table, folder in (("MNIST_MD5", images.MNIST), ("CIFAR10_MD5", images.CIFAR10)):
         found = {name: images._md5(root / folder / name) for name in getattr(images, table)}
         monkeypatch.setattr(images, table, found)
-    caches = datasets.load, datasets._all_images
+    caches = load, _all_images
     for cache in caches:
         cache.cache_clear()
     yield root

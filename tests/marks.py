@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from nodecore.kernels import build
+from nodecore.ode.kernels import build
 
 # Where there is a compiler the kernel has to build: a broken one is a failure, not a skip.
 needs_kernel = pytest.mark.skipif(

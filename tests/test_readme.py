@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nodecore.__main__ import app
-from nodecore.book import ROOT
+from nodecore.pages.build import ROOT
 
 README = (ROOT / "README.md").read_text()
 SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))

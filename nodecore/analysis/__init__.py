@@ -1,0 +1,1 @@
+"""A trained model under other solvers: accuracy, crossings, fixed points, margins."""

@@ -1,0 +1,121 @@
+"""Zeros of a vector field: where they lie, and whether they attract."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from nodecore.ode.solution import VectorField
+
+TOLERANCE = 1e-9  # of |f| at a zero, relative to the largest |f| on the grid of starts
+
+
+@dataclass(frozen=True)
+class FixedPoints:
+    """M zeros of f in a box: points (M, dim) and the eigenvalues (M, dim) of df/dz there."""
+
+    points: Tensor
+    eigenvalues: Tensor
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of each zero "sink", "source" or "saddle", by the signs of the real parts."""
+        real = self.eigenvalues.real
+        sink, source = (real < 0).all(1).tolist(), (real > 0).all(1).tolist()
+        return [
+            "sink" if down else "source" if up else "saddle"
+            for down, up in zip(sink, source, strict=True)
+        ]
+
+    @property
+    def index(self) -> int:
+        """Sum of sign det(df/dz): equals `winding_number` of the box if no zero was missed."""
+        return int(self.eigenvalues.prod(1).real.sign().sum())
+
+
+def find_fixed_points(
+    f: VectorField,
+    low,
+    high,
+    *,
+    starts: Tensor | None = None,
+    starts_per_axis: int = 40,
+    n_steps: int = 60,
+) -> FixedPoints:
+    """Zeros of the autonomous field f(t, z), z (N, dim) float64, in the box from low to high.
+
+    Newton's method from a grid of points and from `starts` (M, dim), such as states that were
+    visited. A step stays shorter than a tenth of the box, so that a field of ReLU layers, linear in
+    pieces, is searched piece by piece. Sorted by coordinates. Raises ValueError for an empty box.
+    """
+    low, high = _check_box(low, high)
+    z = _grid(low, high, starts_per_axis)
+    if starts is not None:
+        z = torch.cat([z, starts])
+    scale = f(_zero(z), z).detach().norm(dim=1).max()
+    longest = (high - low).max() / 10
+    for _ in range(n_steps):
+        value, jacobian = value_and_jacobian(f, z)
+        step = (torch.linalg.pinv(jacobian) @ value[..., None])[..., 0]
+        z = z - step * (longest / step.norm(dim=1, keepdim=True)).clamp(max=1.0)
+    residual = f(_zero(z), z).detach().norm(dim=1)
+    inside = ((z >= low) & (z <= high)).all(1)
+    points = _distinct(z[inside & (residual <= TOLERANCE * scale)], longest * 1e-4)
+    _, jacobian = value_and_jacobian(f, points)
+    return FixedPoints(points, torch.linalg.eigvals(jacobian))
+
+
+def value_and_jacobian(f: VectorField, z: Tensor) -> tuple[Tensor, Tensor]:
+    """f (..., dim) and df/dz (..., dim, dim) of an autonomous field that treats samples one by one.
+
+    z: (..., dim), the shape that f takes.
+    """
+    z = z.detach().requires_grad_(True)
+    value = f(_zero(z), z)
+    rows = [
+        torch.autograd.grad(value[..., i].sum(), z, retain_graph=True)[0]
+        for i in range(z.shape[-1])
+    ]
+    return value.detach(), torch.stack(rows, dim=-2)
+
+
+@torch.no_grad()
+def winding_number(f: VectorField, low, high, *, points_per_side: int = 2000) -> int:
+    """Turns of f(z) along the edge of a 2-D box: the sum of the indices of the zeros inside."""
+    (x0, y0), (x1, y1) = (corner.tolist() for corner in _check_box(low, high))
+    corners = torch.tensor([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]], dtype=torch.float64)
+    part = torch.linspace(0, 1, points_per_side, dtype=torch.float64)[:, None]
+    edge = torch.cat([a + part * (b - a) for a, b in pairwise(corners)])
+    value = f(_zero(edge), edge)
+    turns = torch.atan2(value[:, 1], value[:, 0]).diff()
+    turns = (turns + torch.pi).remainder(2 * torch.pi) - torch.pi
+    return round(float(turns.sum()) / (2 * torch.pi))
+
+
+def _zero(z):
+    return z.new_zeros(())
+
+
+def _grid(low, high, n):
+    axes = [torch.linspace(a, b, n, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
+    return torch.cartesian_prod(*axes).reshape(n ** len(axes), len(axes))
+
+
+def _distinct(points, distance):
+    """One point of each group closer than `distance`, sorted by coordinates."""
+    kept = []
+    for point in sorted(points.tolist()):
+        point = torch.tensor(point, dtype=torch.float64)
+        if all((point - other).norm() > distance for other in kept):
+            kept.append(point)
+    return torch.stack(kept) if kept else points[:0]
+
+
+def _check_box(low, high):
+    low, high = (torch.as_tensor(corner, dtype=torch.float64) for corner in (low, high))
+    if low.shape != high.shape or low.dim() != 1 or not bool((low < high).all()):
+        raise ValueError(
+            f"low = {low.tolist()}, high = {high.tolist()}: give opposite corners with low < high"
+        )
+    return low, high

@@ -1,0 +1,93 @@
+"""How fast a vector field can change: bounds on its Lipschitz constant L in the Euclidean norm.
+
+An Euler step z + h f(z) with h L < 1 is one-to-one, as the flow is; with h L > 1 it may fold space.
+"""
+
+import torch
+from torch import Tensor
+
+from nodecore.ode.fields import Conv1dField, MLPField
+from nodecore.ode.kernels import BlockLayer
+from nodecore.ode.solution import VectorField
+
+MAX_OPERATOR = 4096  # rows of a layer's operator, beyond which its singular values take too long
+
+
+@torch.no_grad()
+def lipschitz_bound(field: MLPField | Conv1dField) -> Tensor:
+    """Upper bound on L of each member, (members,) float64: the product of the layers' norms.
+
+    ReLU never lengthens a difference, so L is at most the product of the spectral norms of what
+    lies between. Raises ValueError where a convolution is too large for it.
+    """
+    norms = [spectral_norm(layer, field.positions) for layer in field.block_layers()]
+    return torch.stack(norms).prod(0)
+
+
+def spectral_norm(layer: BlockLayer, positions: int) -> Tensor:
+    """Largest singular value of a layer's linear map on all positions together, (members,) float64.
+
+    Raises ValueError if a windowed layer has more than MAX_OPERATOR rows.
+    """
+    return torch.linalg.matrix_norm(_operator(layer, positions), ord=2)
+
+
+def _operator(layer, positions):
+    """The map as matrices (members, rows, columns); alike at every position, one stands for all."""
+    weight = layer.weight.double()
+    if layer.taps == 1:
+        return weight
+    members, rows, channels_out = weight.shape
+    channels_in = rows // layer.taps
+    if positions * channels_in > MAX_OPERATOR:
+        raise ValueError(
+            f"positions = {positions}: the layer's operator would have {positions * channels_in} "
+            f"rows; lipschitz_bound takes at most {MAX_OPERATOR}, use jacobian_norms there"
+        )
+    taps = weight.view(members, layer.taps, channels_in, channels_out)
+    operator = weight.new_zeros(members, positions, channels_in, positions, channels_out)
+    for position in range(positions):
+        for tap in range(layer.taps):
+            neighbour = position + tap - layer.taps // 2
+            if 0 <= neighbour < positions:  # outside is zero padding
+                operator[:, neighbour, :, position] = taps[:, tap]
+    return operator.view(members, positions * channels_in, positions * channels_out)
+
+
+def jacobian_norms(
+    f: VectorField,
+    z: Tensor,
+    *,
+    t: float = 0.0,
+    instance_axes: int = 1,
+    n_iterations: int = 20,
+) -> Tensor:
+    """Spectral norm of df/dz at each state, from below: the largest is a lower bound on L.
+
+    z: states with `instance_axes` leading axes of instances that f treats one by one; the result
+    has these axes. Power iteration with products by the Jacobian and its transpose, from one
+    evaluation of f; the Jacobian itself is never built. f must be differentiable twice by autograd
+    (ReLU is). Raises ValueError for a bad number.
+    """
+    if not 1 <= instance_axes < z.dim() + 1:
+        raise ValueError(f"instance_axes = {instance_axes}: z has {z.dim()} axes; give 1 to that")
+    if n_iterations < 1:
+        raise ValueError(f"n_iterations = {n_iterations}: give at least 1")
+    z = z.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = f(z.new_tensor(t), z)
+        # The product u -> J^T u is linear in u, so its own derivative along v is J v.
+        u = torch.zeros_like(value, requires_grad=True)
+        (transposed,) = torch.autograd.grad(value, z, u, create_graph=True)
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z)
+    for _ in range(n_iterations):
+        v = _unit(v, instance_axes)
+        (image,) = torch.autograd.grad(transposed, u, v, retain_graph=True)
+        (v,) = torch.autograd.grad(value, z, image, retain_graph=True)
+    return image.flatten(instance_axes).norm(dim=-1)
+
+
+def _unit(v, instance_axes):
+    norm = v.flatten(instance_axes).norm(dim=-1).clamp(min=torch.finfo(v.dtype).tiny)
+    return v / norm.view(*norm.shape, *[1] * (v.dim() - instance_axes))

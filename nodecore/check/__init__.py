@@ -1,0 +1,1 @@
+"""Check a model of your own: is it still an ODE?"""

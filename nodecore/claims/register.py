@@ -1,0 +1,238 @@
+"""The claims of the paper, and what the evidence says of each.
+
+`book/claims.yml` lists them: what is claimed and where, the paper's number, the function of
+`nodecore.claims.rules` that decides it, and the studies it reads. Verdicts are computed from the
+evidence whenever they are shown; the file keeps the last ones so that none changes unseen.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache, partial
+from itertools import dropwhile, takewhile
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from nodecore.claims.rules import FAILS, HOLDS, PARTLY, UNTESTED, Material, Part, get_decision
+from nodecore.data import files
+from nodecore.evidence import store
+from nodecore.evidence.catalogue import STUDIES
+from nodecore.evidence.found import find
+from nodecore.evidence.joined import Look, best, training_of
+from nodecore.evidence.names import name_of
+
+CLAIMS = store.PROJECT / "book" / "claims.yml"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper, in our words. Checked: see `read_claims`.
+
+    where: section, figure or table. chapter: stem of the chapter that looks into it. paper: its
+    number as text, if it has one. numbers: those that the decision needs. reason: why it is not
+    tested. verdict: the last one that was written down.
+    """
+
+    id: str
+    group: str
+    claim: str
+    where: str
+    chapter: str
+    decided_by: str
+    verdict: str | None = None
+    paper: str | None = None
+    studies: tuple[str, ...] = ()
+    numbers: Mapping = field(default_factory=dict)
+    reason: str | None = None
+
+    def __post_init__(self):
+        get_decision(self.decided_by)
+        for name in self.studies:
+            _choose(f"{self.id}: study", name, STUDIES)
+        _choose(f"{self.id}: chapter", self.chapter, chapters())
+
+
+def chapters() -> list[str]:
+    """Stems of the chapters, in order."""
+    return sorted(path.stem for path in CLAIMS.parent.glob("0*.py"))
+
+
+def _choose(what, value, known):
+    if value not in known:
+        raise ValueError(f"{what} = {value!r} is unknown; choose one of {', '.join(known)}")
+
+
+def read_claims(path: Path | None = None) -> list[Claim]:
+    """The claims in the file, in order.
+
+    Raises ValueError for a key, function, study or chapter that is unknown, listing the known ones;
+    a key that is missing; an id that comes twice.
+    """
+    document = yaml.safe_load((path or CLAIMS).read_text())
+    rows = [{"group": g, **row} for g, members in document.items() for row in members]
+    claims = [_claim(row) for row in rows]
+    ids = [claim.id for claim in claims]
+    if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        raise ValueError(f"id = {', '.join(twice)}: give each claim an id of its own")
+    return claims
+
+
+def _claim(row):
+    known, title = [f.name for f in fields(Claim)], row.get("id", "a claim")
+    for key in row:
+        _choose(f"{title}: key", key, known)
+    missing = [k for k in ("id", "claim", "where", "chapter", "decided_by") if k not in row]
+    if missing:
+        raise ValueError(f"{title} has no {', '.join(missing)}: add what is missing")
+    return Claim(**{**row, "studies": tuple(row.get("studies", ()))})
+
+
+# --- evidence -------------------------------------------------------------------------------------
+
+
+def gather(names: Iterable[str], look: Look) -> dict[str, Material]:
+    """The evidence of studies by name, those without any left out; see joined.best.
+
+    Studies of one data set have one scale. Of a grid of step sizes it is the first of its trainings
+    that follow one another.
+    """
+    by_dataset = {}
+    for name in names:
+        by_dataset.setdefault(name.split("-")[0], []).append(name)
+    shown = {study.study: study for same in by_dataset.values() for study in best(same, look)}
+    found = {name: _material(shown[name]) for name in names}
+    return {name: material for name, material in found.items() if material is not None}
+
+
+def _material(shown):
+    there = {training_of(evidence.run): evidence for evidence in shown.found}
+    all_found = [there.get(training) for training in shown.trainings]
+    is_grid = shown.trainings[0].n_steps is not None
+    from_coarsest = dropwhile(lambda evidence: evidence is None, all_found)
+    found = tuple(takewhile(bool, from_coarsest) if is_grid else filter(None, all_found))
+    if not found:
+        return None
+    records = pd.concat([evidence.records for evidence in found], ignore_index=True)
+    cut = is_grid and all_found[0] is None
+    return Material(shown.study, records, found, cut=cut, lacking=shown.lacking)
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the evidence says of a claim.
+
+    parts: one for each data set or number. scale: profile and seeds of the models behind it.
+    missing: data sets or studies without evidence. materials: the evidence that was read.
+    """
+
+    claim: Claim
+    parts: tuple[Part, ...]
+    scale: str
+    missing: tuple[str, ...]
+    materials: tuple[Material, ...]
+
+    @property
+    def records(self) -> list[Path]:
+        """The files behind it."""
+        return [path for m in self.materials for e in m.found for path in e.stored.paths]
+
+    @property
+    def lacking(self) -> str:
+        """What of a larger scale is missing, in words."""
+        told = {m.dataset: m.lacking for m in self.materials if m.lacking}
+        return "; ".join(f"{name_of(dataset)}, {text}" for dataset, text in told.items())
+
+    @property
+    def verdict(self) -> str:
+        """Of all parts together. What was not tested everywhere holds at most in part."""
+        seen = {part.verdict for part in self.parts} - {UNTESTED}
+        if not seen:
+            return UNTESTED
+        everywhere = not self.missing and UNTESTED not in {part.verdict for part in self.parts}
+        if seen == {HOLDS}:
+            return HOLDS if everywhere else PARTLY
+        return FAILS if seen == {FAILS} else PARTLY
+
+    @property
+    def ours(self) -> str:
+        """What was found, as one text."""
+        return "; ".join(f"{part.where}: {part.found}" for part in self.parts)
+
+    @property
+    def reason(self) -> str:
+        """Which parts speak for the verdict, and what was not tested and why."""
+        told = {}
+        for part in self.parts:
+            told.setdefault(part.verdict, []).append(part.where)
+        reasons = [f"{verdict}: {', '.join(where)}" for verdict, where in told.items()]
+        if self.missing:
+            reasons.append(f"{UNTESTED}: {'; '.join(self.missing)} (no evidence is committed)")
+        if self.claim.reason:
+            reasons.append(self.claim.reason)
+        return "; ".join(reasons) or "the runs that it needs are not there"
+
+
+def judge(claim: Claim, evidence: Mapping[str, Material]) -> Judgement:
+    """Decide a claim from the evidence of studies, by name."""
+    used = {name: evidence[name] for name in claim.studies if name in evidence}
+    parts = get_decision(claim.decided_by)(used, claim.numbers) if used or not claim.studies else []
+    return Judgement(
+        claim,
+        tuple(parts),
+        scale_of(used.values()),
+        _absent(claim.studies, used),
+        tuple(used.values()),
+    )
+
+
+def _absent(names, used):
+    """What has no evidence: a data set, or its studies where another of them has some."""
+    there = {name.split("-")[0] for name in used}
+    shown = []
+    for name in (n for n in names if n not in used):
+        dataset, kind = name.split("-", 1)
+        shown.append(
+            f"{name_of(dataset)}, {name_of(kind)}" if dataset in there else name_of(dataset)
+        )
+    return tuple(dict.fromkeys(shown))
+
+
+def judge_all(
+    claims: Iterable[Claim] | None = None, root: Path = store.COMMITTED
+) -> list[Judgement]:
+    """A Judgement for each claim (of the file, where none are given) from evidence in `root`."""
+    look = cache(partial(find, root=root))
+    claims = read_claims() if claims is None else claims
+    return [judge(claim, gather(claim.studies, look)) for claim in claims]
+
+
+def scale_of(materials: Iterable[Material]) -> str:
+    """Such as "paper scale, 5 seeds"; empty without records."""
+    frames = [material.records for material in materials]
+    if not frames:
+        return ""
+    profiles = dict.fromkeys(profile for frame in frames for profile in frame["profile"].unique())
+    training = ["train_solver", "n_steps", "rtol", "controller", "start"]
+    grouped = (frame.groupby(training, dropna=False)["seed"].nunique() for frame in frames)
+    seeds = sorted({count for counts in grouped for count in counts})
+    count = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
+    return f"{' and '.join(profiles)} scale, {count} seed{'s' * (seeds[-1] > 1)}"
+
+
+def write_verdicts(judgements: Iterable[Judgement], path: Path | None = None) -> None:
+    """Put the verdicts into the file, after each claim's `decided_by`; nothing else changes."""
+    path, verdicts = path or CLAIMS, {j.claim.id: j.verdict for j in judgements}
+    lines, current = [], None
+    for line in path.read_text().splitlines():
+        if found := re.match(r"  - id: (\S+)$", line):
+            current = found[1]
+        if not line.startswith("    verdict: "):
+            lines.append(line)
+        if line.startswith("    decided_by: "):
+            lines.append(f"    verdict: {verdicts[current]}")
+    files.write_atomically(path, ("\n".join(lines) + "\n").encode())

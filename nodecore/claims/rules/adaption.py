@@ -1,0 +1,263 @@
+"""Claims about Algorithm 1.
+
+The paper leaves open in which norms the first step is chosen. Where the step begins, what a
+training costs and how accurate it gets is judged for each start that was tried, all else for the
+usual one.
+"""
+
+from collections.abc import Mapping
+
+from nodecore.analysis.evaluate import AGREEMENT
+from nodecore.claims.paper import TABLE1, percent
+from nodecore.claims.rules.base import (
+    ACCURACIES,
+    FACTOR,
+    FAILS,
+    HOLDS,
+    PARTLY,
+    UNTESTED,
+    Part,
+    Studies,
+    best_of,
+    decides,
+    extent,
+    grade,
+    judge_accuracy,
+    of_kind,
+    search_of,
+    spread,
+    unfound,
+)
+from nodecore.evidence.names import name_of
+from nodecore.evidence.runs import SEEDS
+from nodecore.evidence.tables import AGREES_AT_END, as_trained, compare_controllers
+from nodecore.training.adaption import OUTSIDE_GAP, STARTS, USUAL_START
+from nodecore.training.controllers import VARIATIONS
+
+FEW_FAILURES, SOME_FAILURES = 0.01, 0.2  # shares of checks
+CLOSE = 0.25  # relative: a number so near the paper's is the same one
+
+
+def _adapted(studies):
+    """(data set, its adaption study) for each, where Algorithm 1 was at work."""
+    for dataset, material in of_kind(studies, "adaption").items():
+        if "algorithm1" in set(material.records["controller"]):
+            yield dataset, material
+
+
+def _algorithm1(material, start=USUAL_START):
+    """One row for each seed of Algorithm 1 that trained, as trained."""
+    own = _from(material.records, start)
+    return as_trained(own[own["controller"] == "algorithm1"])
+
+
+def _from(records, start):
+    return records[records["start"] == start]
+
+
+def _starts(material):
+    """The starts of Algorithm 1, each with what labels it: nothing where there is but one."""
+    own = material.records[material.records["controller"] == "algorithm1"]
+    there = [start for start in STARTS if start in set(own["start"])]
+    return {start: f", {name_of(start)}" if len(there) > 1 else "" for start in there}
+
+
+def _beside_grid(studies, compare):
+    """Parts for each data set whose grid is there as well: where its critical step is known,
+    compare(material, grid, search, start) gives verdict and finding, for each start."""
+    grids, parts = of_kind(studies, "euler"), []
+    for dataset, material in _adapted(studies):
+        if (grid := grids.get(dataset)) is None:
+            continue
+        search = search_of(grid)
+        for start, label in _starts(material).items():
+            nothing = UNTESTED, unfound(grid)
+            judged = compare(material, grid, search, start) if search else nothing
+            parts.append(Part(f"{name_of(dataset)}{label}", *judged))
+    return parts
+
+
+@decides("The constants that lie in the records. Holds if they are the paper's.")
+def constants_are_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
+    parts = []
+    for dataset, material in _adapted(studies):
+        run = next(e for e in material.found if e.run.controller == "algorithm1")
+        used = run.stored.header["controller_constants"]
+        found = ", ".join(f"{name} {used[name]:g}" for name in numbers)
+        verdict = grade(all(used[name] == value for name, value in numbers.items()))
+        parts.append(Part(name_of(dataset), verdict, found))
+    return parts
+
+
+@decides("Holds if no seed starts with more steps than the critical K of the grid.")
+def start_is_not_too_small(studies: Studies, numbers: Mapping) -> list[Part]:
+    def compare(material, grid, search, start):
+        checks = material.history("algorithm1", start).dropna(subset="n_steps")
+        first = checks.drop_duplicates("seed").set_index("seed")["n_steps"]
+        found = f"K = {extent(first)} at the start; critical K of the grid {search.critical}"
+        return grade((first <= search.critical).all()), found
+
+    return _beside_grid(studies, compare)
+
+
+@decides(
+    "Reversals: changes of direction of the step in the second half of the training. Holds if "
+    "every seed has two or more."
+)
+def steps_fluctuate(studies: Studies, numbers: Mapping) -> list[Part]:
+    parts = []
+    for dataset, material in _adapted(studies):
+        turns = _algorithm1(material)["reversals"]
+        found = f"{spread(turns)} reversals in the second half"
+        parts.append(Part(name_of(dataset), grade(*(turns >= 2)), found))
+    return parts
+
+
+@decides(
+    f"Weights are kept at the worst check that fails by more than {OUTSIDE_GAP:g} and at the next "
+    "that passes. Holds if every seed with such a failure has passed a later check."
+)
+def violations_are_corrected(studies: Studies, numbers: Mapping) -> list[Part]:
+    parts = []
+    for dataset, material in _adapted(studies):
+        marked = material.history("algorithm1").dropna(subset="mark")
+        last = marked.groupby(["seed", "mark"]).tail(1)
+        at = last.pivot(index="seed", columns="mark", values="iteration")
+        at = at.reindex(columns=["violation", "recovery"]).dropna(subset="violation")
+        if at.empty:
+            parts.append(Part(name_of(dataset), UNTESTED, "no check failed in the second half"))
+            continue
+        passed = at["recovery"] > at["violation"]
+        gaps = last.assign(gap=100 * last["outside_gap"].abs()).groupby("mark")["gap"]
+        gaps = {mark: spread(values) for mark, values in gaps}
+        found = f"{passed.sum()} of {len(at)} seeds pass again; gap {gaps['violation']} points"
+        if "recovery" in gaps:
+            found += f" inside, {gaps['recovery']} past it"
+        parts.append(Part(name_of(dataset), grade(*passed), found))
+    return parts
+
+
+@decides(
+    "The share of checks with midpoint, every 50 iterations in the second half, whose gap exceeds "
+    f"{OUTSIDE_GAP:g}. Holds up to {100 * FEW_FAILURES:g} %, in part up to "
+    f"{100 * SOME_FAILURES:g} %."
+)
+def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> list[Part]:
+    parts = []
+    for dataset, material in _adapted(studies):
+        checks = material.history("algorithm1").dropna(subset="outside_gap")
+        late = checks[checks["iteration"] > checks["iteration"].max() / 2]
+        shares = (late["outside_gap"].abs() > OUTSIDE_GAP).groupby(late["seed"]).mean()
+        mean = shares.mean()
+        verdict = HOLDS if mean <= FEW_FAILURES else PARTLY if mean <= SOME_FAILURES else FAILS
+        found = f"{spread(100 * shares)} % of the checks fail"
+        parts.append(Part(name_of(dataset), verdict, found))
+    return parts
+
+
+@decides(
+    "Accuracy of the finished model under Euler at its last step against the exact flow. Holds if "
+    f"every seed's gap is at most {AGREEMENT:g}, in part if some are."
+)
+def ends_as_a_flow(studies: Studies, numbers: Mapping) -> list[Part]:
+    parts = []
+    for dataset, material in _adapted(studies):
+        gaps = _algorithm1(material)["agreement_gap"]
+        found = f"gap {spread(100 * gaps)} points, worst seed {100 * gaps.max():.1f}"
+        parts.append(Part(name_of(dataset), grade(*(gaps <= AGREEMENT)), found))
+    return parts
+
+
+@decides(
+    f"One constant changed at a time. A change is harmless if the mean accuracy moves by at most "
+    f"{AGREES_AT_END:g}, the NFE by at most a factor of {FACTOR:g}, and the mean gap to the exact "
+    f"flow is at most {AGREEMENT:g}. Holds if all are, in part if some."
+)
+def constants_are_robust(studies: Studies, numbers: Mapping) -> list[Part]:
+    parts = []
+    for dataset, material in _adapted(studies):
+        table = compare_controllers(_from(material.records, USUAL_START))
+        there = [name for name in VARIATIONS if name in table.index]
+        if not there:
+            parts.append(Part(name_of(dataset), UNTESTED, "no variation was trained"))
+            continue
+        base = table.loc["algorithm1"]
+        harmless = {name: _is_harmless(table.loc[name], base) for name in there}
+        harmful = [name for name, is_so in harmless.items() if not is_so]
+        found = f"{len(there) - len(harmful)} of {len(there)} changes are harmless"
+        if harmful:
+            listed = ", ".join(
+                name.removeprefix("algorithm1-").replace("-", " ") for name in harmful
+            )
+            found += f" (not: {listed})"
+        parts.append(Part(name_of(dataset), grade(*harmless.values()), found))
+    return parts
+
+
+def _is_harmless(row, base):
+    moved = abs(row["accuracy", "mean"] - base["accuracy", "mean"])
+    factor = row["nfe_per_iteration", "mean"] / base["nfe_per_iteration", "mean"]
+    same_cost = 1 / FACTOR <= factor <= FACTOR
+    return moved <= AGREES_AT_END and same_cost and row["agreement_gap", "mean"] <= AGREEMENT
+
+
+def _summary_of(material, start):
+    """Mean and std of accuracy, and number of seeds, of Algorithm 1."""
+    own = _algorithm1(material, start)["accuracy"]
+    return own.mean(), own.std(), len(own)
+
+
+@decides(
+    f"Algorithm 1 beside the grid's best ODE-like run: mean accuracy within {AGREES_AT_END:g} and "
+    "not told apart (t test, 0.05), and NFE no more than critical K + 1. Holds if both, in part if "
+    "one."
+)
+def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
+    def compare(material, grid, search, start):
+        ours, theirs = _summary_of(material, start), best_of(grid.records, search)
+        nfe = _algorithm1(material, start)["nfe_per_iteration"].mean()
+        near = judge_accuracy(ours, theirs) == HOLDS
+        found = (
+            f"accuracy {percent(*ours[:2])}, grid {percent(*theirs[:2])}; NFE {nfe:.1f}, "
+            f"grid {search.nfe.replace('-', '–')}"
+        )
+        return grade(near, nfe <= search.critical + 1), found
+
+    return _beside_grid(studies, compare)
+
+
+@decides(
+    "NFE per iteration of Algorithm 1 against those of all trainings of the grid up to its "
+    "critical K together. Holds if fewer."
+)
+def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
+    def compare(material, grid, search, start):
+        runs = grid.records.groupby("n_steps")["nfe_per_iteration"].mean()
+        whole = runs[runs.index <= search.critical].sum()
+        nfe = _algorithm1(material, start)["nfe_per_iteration"]
+        return grade(nfe.mean() < whole), f"{spread(nfe)} against {whole:.0f}"
+
+    return _beside_grid(studies, compare)
+
+
+# --- its numbers in Table 1 -----------------------------------------------------------------------
+
+
+@decides(
+    ACCURACIES + f"NFE of Algorithm 1: holds if the mean is within {100 * CLOSE:g} % of the "
+    f"paper's, in part within a factor of {FACTOR:g}."
+)
+def adaption_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
+    parts = []
+    for dataset, material in _adapted(studies):
+        paper = TABLE1[dataset]
+        for start, label in _starts(material).items():
+            nfe = _algorithm1(material, start)["nfe_per_iteration"]
+            factor = nfe.mean() / paper["adaption NFE"]
+            near = abs(factor - 1) <= CLOSE
+            verdict = HOLDS if near else PARTLY if 1 / FACTOR <= factor <= FACTOR else FAILS
+            ours = _summary_of(material, start)
+            same = judge_accuracy(ours, (*paper["adaption accuracy"], len(SEEDS)))
+            parts.append(Part(f"NFE{label}", verdict, spread(nfe)))
+            parts.append(Part(f"accuracy{label}", same, percent(*ours[:2])))
+    return parts

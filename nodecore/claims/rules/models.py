@@ -1,0 +1,286 @@
+"""Claims that are decided on data and on single models: fields, trajectories, margins."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from nodecore.analysis.crossings import find_crossings, separated_starts
+from nodecore.analysis.evaluate import AGREEMENT, TestSetting, check_setting
+from nodecore.analysis.fixed_points import find_fixed_points
+from nodecore.analysis.margins import robustness
+from nodecore.claims.paper import percent
+from nodecore.claims.rules.base import (
+    FACTOR,
+    FAILS,
+    HOLDS,
+    MOST,
+    PARTLY,
+    Part,
+    Studies,
+    critical_of,
+    decides,
+    grade,
+    spread,
+)
+from nodecore.data.datasets import load as load_data
+from nodecore.data.synthetic import landscape_field, landscape_minima
+from nodecore.evidence.names import name_of
+from nodecore.evidence.tables import as_trained, under_exact_flow
+from nodecore.ode.fields import take_members
+from nodecore.ode.fixed import solve_fixed
+
+FEW_CROSSINGS = 0.01  # share of pairs: fewer are a blemish, more a habit
+N_STARTS = 100  # trajectories that may cross
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+@decides("The potential has as many minima as the paper says, and each is some sample's class.")
+def classes_are_minima(studies: Studies, numbers: Mapping) -> list[Part]:
+    training, _ = load_data("landscape")
+    minima, shares = landscape_minima(), training.class_shares()
+    places = ", ".join(f"{x:.2f}" for x in minima)
+    shown = ", ".join(f"{100 * share:.0f} %" for share in shares.tolist())
+    right = len(minima) == len(shares) == numbers["minima"] and bool((shares > 0).all())
+    found = f"{len(minima)} minima, at x = {places}; {shown} of the training samples end there"
+    return [Part(name_of("landscape"), grade(right), found)]
+
+
+@decides(f"Holds for a data set whose dimension is within a factor of {FACTOR:g}.")
+def dimension_is_near(studies: Studies, numbers: Mapping) -> list[Part]:
+    ours = numbers["ours"]
+    parts = []
+    for dataset, dimension in numbers["theirs"].items():
+        factor = max(ours, dimension) / min(ours, dimension)
+        found = f"{dimension} against {ours}: a factor of {factor:.1f}"
+        parts.append(Part(name_of(dataset), grade(factor <= FACTOR), found))
+    return parts
+
+
+@decides(
+    "A learned field is searched where its trajectories go. Holds if no seed's has a sink there; "
+    "in part if some have none, or all have fewer than the true field."
+)
+def sinks_are_absent(studies: Studies, numbers: Mapping) -> list[Part]:
+    evidence = studies["landscape-euler"].run(numbers["n_steps"])
+    if evidence is None:
+        return []
+    paths = _euler_paths(evidence)
+    fields = [_member(evidence, i) for i in range(len(evidence.run.seeds))]
+    counts = [_count_sinks(f, path) for f, path in zip(fields, paths.unbind(1), strict=True)]
+    none, fewer = (np.array(counts) < bound for bound in (1, len(landscape_minima())))
+    verdict = HOLDS if none.all() else PARTLY if none.any() or fewer.all() else FAILS
+    listed = ", ".join(map(str, counts))
+    found = f"{int(none.sum())} of {len(counts)} fields have no sink; sinks by seed: {listed}"
+    return [Part(name_of("landscape"), verdict, found)]
+
+
+def _member(evidence, member):
+    """The vector field of one seed on z (N, dim), float64."""
+    alone = take_members(deepcopy(evidence.field).double(), [member])
+    return lambda t, z: alone(t, z[None])[0]
+
+
+def _count_sinks(f, path):
+    """Sinks in the box that path (n_points, N, 2) visits."""
+    states = path[:: max(1, len(path) // 8)].flatten(0, 1)
+    box = states.amin(0), states.amax(0)
+    zeros = find_fixed_points(f, *box, starts=states[::4], starts_per_axis=20, n_steps=40)
+    return zeros.kinds.count("sink")
+
+
+@decides(
+    f"Holds if the seeds' accuracies lie within {AGREEMENT:g} of one another while any two learned "
+    "fields differ, at the test samples, by more than half of their mean length; in part if only "
+    "the fields differ."
+)
+def fields_differ(studies: Studies, numbers: Mapping) -> list[Part]:
+    evidence = studies["landscape-euler"].run(numbers["n_steps"])
+    if evidence is None:
+        return []
+    x = evidence.run.protocol.load()[1].x.expand(len(evidence.run.seeds), -1, -1)
+    fields = [evidence.field(0.0, x)[i] for i in range(len(x))]
+    fields.append(landscape_field(0.0, x[0].double()).to(x.dtype))
+    away = [_difference(a, b) for a, b in combinations(fields[:-1], 2)]
+    from_true = [_difference(a, fields[-1]) for a in fields[:-1]]
+    accuracies = as_trained(evidence.records)["accuracy"]
+    different = min([*away, *from_true]) > 0.5
+    alike = accuracies.max() - accuracies.min() <= AGREEMENT
+    verdict = HOLDS if different and alike else PARTLY if different else FAILS
+    found = (
+        f"two seeds' fields differ by {spread(away, 2)} of their mean length, and from the true "
+        f"field by {spread(from_true, 2)}; accuracies {100 * accuracies.min():.1f} to "
+        f"{100 * accuracies.max():.1f} %"
+    )
+    return [Part(name_of("landscape"), verdict, found)]
+
+
+def _difference(f, g):
+    """Mean distance of two fields' arrows (N, dim), over their mean length."""
+    length = (f.norm(dim=-1) + g.norm(dim=-1)).mean() / 2
+    return float((f - g).norm(dim=-1).mean() / length)
+
+
+# --- one model: trajectories, other solvers, the margin -------------------------------------------
+
+
+def _euler_paths(evidence):
+    """Trajectories as trained, from starts that lie far apart, (n_steps + 1, members, N, 2)."""
+    x = evidence.run.protocol.load()[1].x.double()
+    starts = x[separated_starts(x, N_STARTS)].expand(len(evidence.run.seeds), -1, -1)
+    f = deepcopy(evidence.field).double()
+    return solve_fixed(f, starts, "euler", n_steps=evidence.run.n_steps, path=True).path
+
+
+def _crossing_part(studies, n_steps, verdict_of):
+    """How many pairs of trajectories cross, seed by seed."""
+    [material] = studies.values()
+    evidence = material.run(n_steps)
+    if evidence is None:
+        return []
+    paths = _euler_paths(evidence).unbind(1)
+    shares = np.array([find_crossings(path).share_of_pairs for path in paths])
+    found = (
+        f"{spread(100 * shares, 2)} % of the pairs cross; {int((shares == 0).sum())} of "
+        f"{len(shares)} seeds have no crossing"
+    )
+    return [Part(name_of(material.dataset), verdict_of(shares), found)]
+
+
+@decides(
+    f"{N_STARTS} starts that lie far apart. Holds if no pair crosses in any seed; in part if some "
+    f"seed has none, or at most {100 * FEW_CROSSINGS:g} % of all pairs cross."
+)
+def trajectories_keep_apart(studies: Studies, numbers: Mapping) -> list[Part]:
+    def verdict(shares):
+        some = (shares == 0).any() or shares.mean() <= FEW_CROSSINGS
+        return HOLDS if (shares == 0).all() else PARTLY if some else FAILS
+
+    return _crossing_part(studies, numbers["n_steps"], verdict)
+
+
+@decides(
+    f"{N_STARTS} starts that lie far apart. Holds if more than {100 * FEW_CROSSINGS:g} % of the "
+    "pairs cross in every seed; in part if in some."
+)
+def trajectories_cross(studies: Studies, numbers: Mapping) -> list[Part]:
+    return _crossing_part(
+        studies, numbers["n_steps"], lambda shares: grade(*(shares > FEW_CROSSINGS))
+    )
+
+
+def changes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy as trained less that under each better setting: mean and std over seeds.
+
+    frame: records of one run in fixed steps. Better: no fewer steps, of no lower order, or exact.
+    """
+    frame = frame[frame["trained"].astype(bool)]
+    own = as_trained(frame).set_index("seed")["accuracy"]
+    finer = frame[frame["test_n_steps"] >= frame["n_steps"]]
+    own_setting = (finer["test_solver"] == finer["train_solver"]) & (
+        finer["test_n_steps"] == finer["n_steps"]
+    )
+    better = pd.concat([finer[~own_setting], under_exact_flow(frame)])
+    lost = better.assign(lost=own.loc[better["seed"]].to_numpy() - better["accuracy"])
+    settings = ["test_solver", "test_n_steps", "test_rtol"]
+    return lost.groupby(settings, dropna=False)["lost"].agg(["mean", "std"])
+
+
+def _change_part(studies, n_steps, verdict_of, which):
+    """The "largest" or the "smallest" change of accuracy under a better setting."""
+    [material] = studies.values()
+    frame = material.records[material.records["n_steps"] == n_steps]
+    if frame.empty:
+        return []
+    table = changes(frame)
+    pick = {"largest": np.argmax, "smallest": np.argmin}[which]
+    row = table.iloc[pick(table["mean"].abs().to_numpy())]
+    deviation = "" if np.isnan(row["std"]) else f" ± {100 * row['std']:.1f}"
+    own = as_trained(frame)["accuracy"]
+    found = (
+        f"{percent(own.mean(), own.std())} as trained; {which} loss under {len(table)} better "
+        f"settings {100 * row['mean']:.1f}{deviation} points"
+    )
+    return [Part(name_of(material.dataset), verdict_of(table["mean"]), found)]
+
+
+@decides(
+    "Holds if no better solver or finer step changes the mean accuracy by more than "
+    f"{AGREEMENT:g}; in part if some do not."
+)
+def accuracy_is_kept(studies: Studies, numbers: Mapping) -> list[Part]:
+    def verdict(lost):
+        return grade(*(lost.abs() <= AGREEMENT))
+
+    return _change_part(studies, numbers["n_steps"], verdict, "largest")
+
+
+@decides(
+    f"Holds if every better solver or finer step loses more than {AGREEMENT:g} of the mean "
+    "accuracy; in part if some do."
+)
+def accuracy_is_lost(studies: Studies, numbers: Mapping) -> list[Part]:
+    def verdict(lost):
+        return grade(*(lost > AGREEMENT))
+
+    return _change_part(studies, numbers["n_steps"], verdict, "smallest")
+
+
+def _robustness_at(material, n_steps):
+    """End states under the training and its test solver beside the margin, on the test set."""
+    evidence = material.run(n_steps)
+    own = TestSetting(evidence.run.train_solver, n_steps)
+    x = evidence.run.protocol.load()[1].x
+    return robustness(evidence.field, evidence.head, x, own, check_setting(own.solver, n_steps))
+
+
+def _margin_material(studies):
+    """Studies whose coarsest and critical runs are there, with these n_steps."""
+    for material in studies.values():
+        critical = critical_of(material)
+        if critical is not None and material.found:
+            yield material, int(material.records["n_steps"].min()), critical
+
+
+@decides(
+    "Coarsest and critical run, training against test solver, every test sample. Holds if no "
+    "sample whose end states lie closer together than its margin changes class."
+)
+def margin_keeps_the_class(studies: Studies, numbers: Mapping) -> list[Part]:
+    parts = []
+    for material, *both in _margin_material(studies):
+        tested = [_robustness_at(material, k) for k in both]
+        inside = sum(int(t.inside.sum()) for t in tested)
+        broken = sum(int((t.inside & t.flipped).sum()) for t in tested)
+        found = f"{broken} of {inside:,} samples inside the margin change class"
+        parts.append(Part(material.title, grade(broken == 0), found))
+    return parts
+
+
+@decides(
+    f"Of the samples that keep their class at the critical step, the share that had to. Holds from "
+    f"{100 * MOST:g} % on, in part from half."
+)
+def margin_explains_agreement(studies: Studies, numbers: Mapping) -> list[Part]:
+    parts = []
+    for material, _, critical in _margin_material(studies):
+        tested = _robustness_at(material, critical)
+        shares = (tested.inside & ~tested.flipped).sum(1) / (~tested.flipped).sum(1)
+        mean = float(shares.mean())
+        verdict = HOLDS if mean >= MOST else PARTLY if mean >= 0.5 else FAILS
+        share = spread(100 * shares.numpy())
+        found = f"at K = {critical}, {share} % of those that keep their class are inside the margin"
+        parts.append(Part(material.title, verdict, found))
+    return parts
+
+
+# --- neither --------------------------------------------------------------------------------------
+
+
+@decides("No test decides this claim here; the reason is given.")
+def is_not_tested(studies: Studies, numbers: Mapping) -> list[Part]:
+    return []

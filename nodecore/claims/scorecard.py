@@ -1,0 +1,134 @@
+"""The scorecard: how many claims have which verdict, Table 1 beside ours, the README's table."""
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from nodecore.claims.paper import TABLE1, percent, scale_note
+from nodecore.claims.register import Judgement, gather, judge_all, scale_of, write_verdicts
+from nodecore.claims.rules import FAILS, HOLDS, PARTLY, UNTESTED, VERDICTS
+from nodecore.claims.rules.base import search_of
+from nodecore.data import files
+from nodecore.evidence import store
+from nodecore.evidence.catalogue import calmer_controller
+from nodecore.evidence.found import find
+from nodecore.evidence.names import name_of
+from nodecore.evidence.tables import as_trained
+from nodecore.training.adaption import STARTS, USUAL_START
+
+README = store.PROJECT / "README.md"
+MARKS = ("<!-- from the records: make scorecard -->\n", "<!-- end -->\n")
+SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNTESTED: "○"}
+
+
+def count_verdicts(judgements: Iterable[Judgement]) -> str:
+    """Such as "47 claims and numbers: 13 ✓ holds, ..."."""
+    found = Counter(judgement.verdict for judgement in judgements)
+    told = [f"{found[verdict]} {SYMBOLS[verdict]} {verdict}" for verdict in VERDICTS]
+    return f"{found.total()} claims and numbers: {', '.join(told)}."
+
+
+# --- Table 1 --------------------------------------------------------------------------------------
+
+
+def table1(root: Path = store.COMMITTED) -> pd.DataFrame:
+    """The paper's Table 1 and the same from the records, a row for each training and source.
+
+    Columns: dataset, training (grid, Algorithm 1 from either start, a calmer controller), source
+    (paper, here), scale, nfe as text, low and high of the NFE (the pair of the grid; mean less and
+    plus std), accuracy and std. Without records there is no row.
+    """
+    rows, look = [], partial(find, root=root)
+    for dataset, paper in TABLE1.items():
+        grid, adaption = (gather([f"{dataset}-{kind}"], look) for kind in ("euler", "adaption"))
+        low, high = paper["grid NFE"]
+        nfe = paper["adaption NFE"]
+        rows.append([dataset, "grid", "paper", "", f"{low}–{high}", low, high])
+        rows[-1] += paper["grid accuracy"]
+        rows += _grid_row(dataset, *grid.values())
+        rows.append([dataset, "Algorithm 1", "paper", "", f"{nfe:.1f}", nfe, nfe])
+        rows[-1] += paper["adaption accuracy"]
+        rows += _adaption_rows(dataset, *adaption.values())
+    columns = ["dataset", "training", "source", "scale", "nfe", "low", "high", "accuracy", "std"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _grid_row(dataset, material=None):
+    search = search_of(material) if material else None
+    if search is None:
+        return []
+    low, high = (search.coarser or search.critical) + 1, search.critical + 1
+    nfe = search.nfe.replace("-", "–")
+    source = [dataset, "grid", "here", scale_of([material])]
+    return [[*source, nfe, low, high, search.mean, search.std]]
+
+
+def _adaption_rows(dataset, material=None):
+    rows = []
+    names = {("algorithm1", USUAL_START): "Algorithm 1"}
+    names |= {("algorithm1", s): f"Algorithm 1, {name_of(s)}" for s in STARTS if s != USUAL_START}
+    names[calmer_controller(dataset), USUAL_START] = "a calmer controller"
+    for (controller, start), training in names.items() if material else ():
+        records = material.records[material.records["start"] == start]
+        own = as_trained(records[records["controller"] == controller])
+        if own.empty:
+            continue
+        nfe, accuracy = own["nfe_per_iteration"], own["accuracy"]
+        std = nfe.std() if len(nfe) > 1 else 0.0
+        ends = nfe.mean() - std, nfe.mean() + std
+        source = [dataset, training, "here", scale_of([material])]
+        rows.append([*source, f"{nfe.mean():.1f}", *ends, accuracy.mean(), accuracy.std()])
+    return rows
+
+
+def table1_text(table: pd.DataFrame) -> str:
+    """Table 1 in Markdown; what has another scale or other seeds than the paper says so."""
+    lines = [
+        "| data set | | NFE, paper | NFE, here | accuracy, paper | accuracy, here |",
+        "| :-- | :-- | --: | --: | --: | --: |",
+    ]
+    shown = set()
+    for (dataset, training), rows in table.groupby(["dataset", "training"], sort=False):
+        sides = rows.set_index("source")
+        title = "" if dataset in shown else f"{name_of(dataset)} "
+        scale = sides["scale"].get("here", "")
+        note = f", {scale_note(scale)}" if scale_note(scale) else ""
+        nfe = [sides["nfe"].get(side, "–") for side in ("paper", "here")]
+        accuracies = [
+            percent(*sides.loc[side, ["accuracy", "std"]]) if side in sides.index else "–"
+            for side in ("paper", "here")
+        ]
+        if "here" not in sides.index:
+            nfe[1] = accuracies[1] = "not measured yet"
+        lines.append(f"| {title}| {training}{note} | {' | '.join([*nfe, *accuracies])} |")
+        shown.add(dataset)
+    return "\n".join(lines)
+
+
+# --- what is written down -------------------------------------------------------------------------
+
+
+def readme_part(judgements: Iterable[Judgement], table: pd.DataFrame) -> str:
+    """What stands between the marks of the README."""
+    return f"\n{table1_text(table)}\n\n{count_verdicts(judgements)}\n\n"
+
+
+def readme_with(text: str, part: str) -> str:
+    """A README with another part between its marks. Raises ValueError if a mark is not there."""
+    before, first, rest = text.partition(MARKS[0])
+    _, second, after = rest.partition(MARKS[1])
+    if not first or not second:
+        raise ValueError(f"the README has lost a mark; it needs both of {MARKS}")
+    return before + first + part + second + after
+
+
+def refresh() -> None:
+    """Judge all claims; write the verdicts into book/claims.yml and the README's part."""
+    judgements = judge_all()
+    write_verdicts(judgements)
+    text = readme_with(README.read_text(), readme_part(judgements, table1()))
+    files.write_atomically(README, text.encode())
+    print(count_verdicts(judgements))

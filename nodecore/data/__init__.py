@@ -1,0 +1,1 @@
+"""The samples that models are trained and tested on."""

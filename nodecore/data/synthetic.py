@@ -1,0 +1,119 @@
+"""Concentric spheres and the energy landscape, made from a seeded generator."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nodecore.data.split import Split, check_count
+from nodecore.ode.fixed import solve_fixed
+
+# --- concentric spheres ---------------------------------------------------------------------------
+
+# (r_min, r_max, class, parts of n): the outer and the inner shell are of the same class. The
+# paper's text prints no radii or counts; these are its authors' released defaults.
+SHELLS = ((0.1, 0.15, 0, 1), (0.25, 0.3, 1, 2), (0.4, 0.45, 0, 1))
+
+
+def concentric_spheres(n: int, dim: int, generator: torch.Generator) -> Split:
+    """n points on three shells in `dim` dimensions, x (n, dim) float32, shell by shell.
+
+    Direction uniform, radius r_min + (r_max - r_min) u^(1/dim), u uniform, as Dupont et al. (2019)
+    draw them. Raises ValueError for n < 4 or dim < 1.
+    """
+    check_count("n", n, 4)
+    check_count("dim", dim, 1)
+    parts = sum(shell[3] for shell in SHELLS)
+    counts = [n * share // parts for *_, share in SHELLS]
+    counts[-1] += n - sum(counts)
+    points, labels = [], []
+    for count, (r_min, r_max, label, _) in zip(counts, SHELLS, strict=True):
+        direction = torch.randn(count, dim, generator=generator, dtype=torch.float64)
+        direction /= direction.norm(dim=1, keepdim=True)
+        u = torch.rand(count, 1, generator=generator, dtype=torch.float64)
+        points.append(direction * (r_min + (r_max - r_min) * u ** (1 / dim)))
+        labels.append(torch.full((count,), label))
+    return Split(torch.cat(points).float(), torch.cat(labels), n_classes=2)
+
+
+# --- particle in an energy landscape --------------------------------------------------------------
+
+POTENTIAL = 0.2 * np.polynomial.Polynomial.fromroots([2.0, 0.5, -1.0, -0.6, 1.6, 0.0])
+FRICTION = 0.2
+POSITIONS = (-1.0, 2.0)  # of the start, uniform
+VELOCITIES = (-2.0, 2.0)
+# The chapter of the data shows what these mean: at rest, a particle is in one of three minima.
+REST_STEP, REST_SPAN, REST_ROUNDS = 0.02, 100.0, 10
+REST_SPEED = REST_DISTANCE = 1e-2
+
+
+def potential(x: Tensor) -> Tensor:
+    """V(x) = 0.2 (x-2)(x-0.5)(x+1)(x+0.6)(x-1.6) x, elementwise."""
+    return _polynomial(POTENTIAL, x)
+
+
+def landscape_field(t, z: Tensor) -> Tensor:
+    """The true vector field (paper, eq. 4) on z = (x, v), shape (..., 2).
+
+    dx/dt = v,  dv/dt = -V'(x) - gamma v,  gamma = 0.2.
+    """
+    x, v = z.unbind(-1)
+    return torch.stack([v, -_polynomial(POTENTIAL.deriv(), x) - FRICTION * v], dim=-1)
+
+
+def landscape_extrema() -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the minima (3,) and of the maxima between them (2,), ascending."""
+    roots = POTENTIAL.deriv().roots()
+    roots = np.sort(roots[np.abs(roots.imag) < 1e-9].real)
+    convex = POTENTIAL.deriv(2)(roots) > 0
+    return roots[convex], roots[~convex]
+
+
+def landscape_minima() -> np.ndarray:
+    """Positions of the minima, one for each class, (3,) ascending."""
+    return landscape_extrema()[0]
+
+
+def energy_landscape(n: int, generator: torch.Generator) -> Split:
+    """n starts (x, v) float32, labelled by the minimum in which the particle comes to rest.
+
+    Raises ValueError for n < 1 and RuntimeError if a particle does not come to rest.
+    """
+    check_count("n", n, 1)
+    low = torch.tensor([POSITIONS[0], VELOCITIES[0]], dtype=torch.float64)
+    high = torch.tensor([POSITIONS[1], VELOCITIES[1]], dtype=torch.float64)
+    starts = low + (high - low) * torch.rand(n, 2, generator=generator, dtype=torch.float64)
+    starts = starts.float()
+    return Split(starts, resting_place(starts), n_classes=len(landscape_minima()))
+
+
+def resting_place(starts: Tensor) -> Tensor:
+    """Index of the minimum in which each particle (..., 2) comes to rest, int64 (...).
+
+    Integrated in float64 with rk4 until every one is slow, close to a minimum and without the
+    energy to leave it. Raises RuntimeError if one is not after REST_ROUNDS spans of time.
+    """
+    minima, maxima = (torch.from_numpy(e).to(starts.device) for e in landscape_extrema())
+    barrier = torch.minimum(  # the lower of the two maxima beside each minimum
+        potential(maxima)[[0, 0, 1]], potential(maxima)[[0, 1, 1]]
+    )
+    z = starts.double()
+    for _ in range(REST_ROUNDS):
+        z = solve_fixed(landscape_field, z, "rk4", step_size=REST_STEP, t=(0.0, REST_SPAN)).z
+        x, v = z.unbind(-1)
+        distance, place = (x[..., None] - minima).abs().min(-1)
+        energy = potential(x) + v**2 / 2
+        rests = (v.abs() < REST_SPEED) & (distance < REST_DISTANCE) & (energy < barrier[place])
+        if bool(rests.all()):
+            return place
+    raise RuntimeError(
+        f"{int((~rests).sum())} particles did not come to rest within t = "
+        f"{REST_ROUNDS * REST_SPAN:g}; they may start on the edge of two basins"
+    )
+
+
+def _polynomial(p, x):
+    """Horner's rule: numpy's own evaluation would turn tensors into arrays."""
+    value = torch.zeros_like(x)
+    for coefficient in p.coef[::-1]:
+        value = value * x + float(coefficient)
+    return value

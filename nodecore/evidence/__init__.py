@@ -1,0 +1,1 @@
+"""Records: which runs there are, train them, keep them, test them again, tabulate them."""

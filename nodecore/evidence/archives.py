@@ -1,0 +1,243 @@
+"""Finished runs on their way from another machine: packed there, checked and filed here."""
+
+import random
+import re
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from io import BytesIO
+from pathlib import Path
+
+from nodecore.data import files
+from nodecore.evidence import store
+from nodecore.evidence.found import Evidence
+from nodecore.evidence.runs import Run
+from nodecore.evidence.store import RecordError
+from nodecore.evidence.verify import verified
+
+LARGEST = 15 * 2**20  # bytes of an archive
+MOST = 7  # archives
+SUFFIXES = (".json", ".safetensors", ".history.csv")
+PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,-]*")  # of a name in an archive
+BLOCK, RECORD = 512, 10240  # a tar's unit, and what its length is a multiple of
+
+
+class ArchiveError(ValueError):
+    """An archive that is not what `pack` makes, or holds what does not hold; nothing was filed."""
+
+    def __init__(self, archive: Path, why: str):
+        super().__init__(f"{archive}: {why}; nothing was filed")
+
+
+# --- packing --------------------------------------------------------------------------------------
+
+
+def pack(folder: Path, root: Path | None = None) -> tuple[list[Path], list[str]]:
+    """Put the runs below `root` (the scratch store) that are not committed into archives in an
+    empty folder, at most MOST of at most LARGEST bytes; the archives, and runs that had no room.
+
+    A run's files stay together; damaged runs are left out, too. ValueError for a folder with files.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"folder = {folder}: it exists and is not empty; give a new one")
+    loads, left = [], []
+    for path in sorted((root or store.scratch_root()).glob("*/*/*.json")):
+        try:
+            stored = store.load_run(path)
+            stored.weights()
+        except RecordError as error:
+            left.append(str(error))
+            continue
+        if _is_committed(path):
+            continue
+        files = [path.with_suffix(suffix) for suffix in SUFFIXES]
+        files = [f for f in files if f.exists() and _belongs(f, stored.header)]
+        size = sum(BLOCK - (-f.stat().st_size // BLOCK) * BLOCK for f in files)
+        for load in loads:
+            if load.size + size <= LARGEST:
+                load.add(files, size)
+                break
+        else:
+            if size + RECORD > LARGEST or len(loads) == MOST:
+                left.append(f"{store.shown(path)}: no room for its {size / 2**20:.1f} MiB")
+                continue
+            loads.append(_Load([*files], size + RECORD))
+    folder.mkdir(parents=True, exist_ok=True)
+    return [load.write(folder / f"records-{n}.tar") for n, load in enumerate(loads, 1)], left
+
+
+def _is_committed(path):
+    copy = store.COMMITTED / Path(*path.parts[-3:])
+    return copy.exists() and copy.read_bytes() == path.read_bytes()
+
+
+def _belongs(file, header):
+    return not file.name.endswith(".history.csv") or "history_sha256" in header
+
+
+@dataclass
+class _Load:
+    """What goes into one archive. size: of all, in bytes."""
+
+    files: list[Path]
+    size: int
+
+    def add(self, files, size):
+        self.files += files
+        self.size += size
+
+    def write(self, path):
+        buffer = BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for file in self.files:
+                data = file.read_bytes()
+                entry = tarfile.TarInfo("/".join(file.parts[-3:]))  # study/profile/file
+                entry.size = len(data)
+                archive.addfile(entry, BytesIO(data))
+        files.write_atomically(path, buffer.getvalue())
+        return path
+
+
+# --- filing ---------------------------------------------------------------------------------------
+
+
+def take(
+    archives: Sequence[Path],
+    root: Path | None = None,
+    *,
+    sample: int = 2,
+    seed: int = 0,
+    seconds: float = 60.0,
+) -> dict[str, str]:
+    """File the runs in archives below `root` (the committed store); what became of each, by name.
+
+    Names, digests and protocols are checked, and the weights of `sample` runs, drawn by `seed`, are
+    tested again, on images for so many seconds each. Nothing is filed unless all of it holds. A run
+    that is there already stays, unless it is damaged, of another protocol than today's, or was
+    tested under fewer settings.
+
+    Raises ArchiveError.
+    """
+    root = root or store.COMMITTED
+    with tempfile.TemporaryDirectory() as staging:
+        came_in = _unpack(archives, Path(staging))
+        evidence = {path: _checked(path, Path(staging), came_in[path]) for path in came_in}
+        new = [path for path in evidence if not _stays(evidence[path], root)]
+        draw = random.Random(seed)
+        drawn = draw.sample(sorted(new), min(sample, len(new)))
+        for path in drawn:
+            row = verified(evidence[path], seconds, draw)
+            if not row["agrees"]:
+                why = row["problem"] or f"{row['change']} test samples differ, {row['allowed']} may"
+                raise ArchiveError(came_in[path], f"{title_of(evidence[path])}: {why}")
+        told = {}
+        for path in evidence:
+            if path in new:
+                _file(path, evidence[path].run.path(root))
+            verdict = "filed, verified" if path in drawn else "filed"
+            told[title_of(evidence[path])] = verdict if path in new else "there already, kept"
+    return told
+
+
+def title_of(evidence):
+    return f"{evidence.run.study}/{evidence.run.profile}/{evidence.run.name}"
+
+
+def _unpack(archives, staging):
+    """The JSON files below `staging`, and the archive that each came in."""
+    came_in = {}
+    for archive in archives:
+        if archive.is_symlink() or not archive.is_file() or archive.stat().st_size > LARGEST:
+            raise ArchiveError(archive, f"it is no file of at most {LARGEST / 2**20:.0f} MiB")
+        try:
+            with tarfile.open(archive, "r:") as opened:
+                for entry in opened:
+                    _write(_place(entry, archive, staging), opened.extractfile(entry), archive)
+        except (tarfile.TarError, EOFError) as error:
+            raise ArchiveError(archive, f"it is cut short or no archive ({error})") from error
+        for path in staging.glob("*/*/*.json"):
+            came_in.setdefault(path, archive)
+        for path in staging.glob("*/*/*"):
+            if _stem(path) not in came_in:
+                name = path.relative_to(staging)
+                raise ArchiveError(archive, f"{name} is no part of a run that is in it")
+    return came_in
+
+
+def _place(entry, archive, staging):
+    """Where an entry goes. ArchiveError for what `pack` would not put in."""
+    parts = entry.name.split("/")
+    if not entry.isreg():
+        raise ArchiveError(archive, f"{entry.name!r} is a link or no regular file")
+    if len(parts) != 3 or not all(PART.fullmatch(part) for part in parts):
+        raise ArchiveError(archive, f"{entry.name!r} is no name of the store: study/profile/file")
+    if not parts[-1].endswith(SUFFIXES):
+        raise ArchiveError(archive, f"{entry.name!r} is none of {', '.join(SUFFIXES)}")
+    return staging.joinpath(*parts)
+
+
+def _write(path, file, archive):
+    if path.exists():
+        raise ArchiveError(archive, f"{'/'.join(path.parts[-3:])} comes twice")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.read())
+
+
+def _stem(path):
+    """The JSON file of the run that a file belongs to."""
+    suffix = next(s for s in SUFFIXES if path.name.endswith(s))
+    return path.with_name(path.name.removesuffix(suffix) + ".json")
+
+
+def _checked(path, staging, archive):
+    """The evidence in a file, of the run that its name says, under today's protocol."""
+    name = path.relative_to(staging)
+    try:
+        stored = store.load_run(path)
+        run = run_of(stored.header)
+        if run.path(staging) != path:
+            raise ArchiveError(archive, f"{name} holds the run {run.path(Path())}")
+        if stored.header["protocol_hash"] != run.digest:
+            raise ArchiveError(archive, f"{name} is of another protocol or controller than today's")
+        history = path.with_suffix(".history.csv")
+        if history.exists() and "history_sha256" not in stored.header:
+            raise ArchiveError(archive, f"{name} has a history that its record does not name")
+        evidence = Evidence(run, stored)
+        if {record["seed"] for record in stored.records} != set(run.seeds):
+            raise ArchiveError(archive, f"{name} has no records of all its seeds, or of others")
+        evidence.records, evidence.field  # noqa: B018  (weights of other names or shapes raise)
+    except ArchiveError:
+        raise
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ArchiveError(archive, f"{name}: {' '.join(str(error).split())}") from error
+    return evidence
+
+
+def run_of(header: dict) -> Run:
+    """The run that a header describes. ValueError, TypeError or KeyError where there is none."""
+    values = {f.name: header[f.name] for f in fields(Run) if f.name in header}
+    return Run(**values | {"seeds": tuple(header["seeds"]), "T": header["protocol"]["T"]})
+
+
+def _stays(evidence, root):
+    """Whether the run lies in the store: whole, under today's protocol, with as many tests."""
+    path = evidence.run.path(root)
+    if not path.exists():
+        return False
+    try:
+        there = store.load_run(path)
+        there.weights()
+    except RecordError:
+        return False
+    same_protocol = there.header["protocol_hash"] == evidence.run.digest
+    return same_protocol and len(there.records) >= len(evidence.stored.records)
+
+
+def _file(source, target):
+    """Copy a run's files; the JSON comes last and makes it count."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in reversed(SUFFIXES):
+        if source.with_suffix(suffix).exists():
+            data = source.with_suffix(suffix).read_bytes()
+            files.write_atomically(target.with_suffix(suffix), data)

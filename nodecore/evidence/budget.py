@@ -1,0 +1,148 @@
+"""Trainings within a limit of time: what fits is trained, the rest is left for another time."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.data.datasets import IMAGES
+from nodecore.evidence import store
+from nodecore.evidence.found import checkpoint_path, find_done
+from nodecore.evidence.measure import test_settings, tested_on
+from nodecore.evidence.obtain import obtain, precision_of
+from nodecore.evidence.runs import Run
+from nodecore.evidence.selection import USUAL_N_STEPS
+from nodecore.evidence.verify import evaluations_under
+from nodecore.training.checkpoint import Checkpoint
+from nodecore.training.deadline import Deadline, TimeUp
+from nodecore.training.devices import get_device, in_precision
+from nodecore.training.ensemble import make_model
+from nodecore.training.loop import train
+
+RESERVE = 1.15  # times the predicted time must fit
+PROBED = 8  # iterations that a prediction rests on; a graph is captured in the fourth
+AT_ONCE = 1000  # samples in the timing of a test
+
+
+def train_within(
+    runs: Sequence[Run],
+    deadline: Deadline,
+    *,
+    root: Path | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    tell: Callable[[str], None] = print,
+) -> list[Run]:
+    """Train those of the runs, in their order, of which RESERVE times the predicted time is left.
+
+    Each is written as it ends. At the deadline the one that is going on leaves a checkpoint, and on
+    images what its foremost tests said. One that fails is told of, and the others go on. Returns
+    the runs that are not done; tells of each. root, precision: see sweep.run_studies.
+    """
+    device, left = get_device(device), []
+    for run in runs:
+        name = f"{run.study}/{run.name}"
+        how = {"device": str(device), "precision": precision_of(run, precision)}
+        try:
+            needed = RESERVE * predict(run, root=root, deadline=deadline, **how)
+            deadline.check()
+            if needed > deadline.left():
+                left.append(run)
+                tell(f"{name}: needs {needed:.0f} s, {deadline.left():.0f} s are left; not begun")
+                continue
+            tell(f"{name}: begun, {needed:.0f} s of {deadline.left():.0f} s")
+            how |= {"progress": False, "wait": False, "deadline": deadline}
+            if obtain(run, root=root, **how) is None:
+                left.append(run)
+                tell(f"{name}: another process is at it")
+            else:
+                tell(f"{name}: done")
+        except TimeUp:
+            left += [r for r in runs[runs.index(run) :] if find_done(r, root) is None]
+            tell(f"{name}: the time is over; what was begun goes on from its checkpoint")
+            break
+        except (RuntimeError, ArithmeticError) as error:  # such as those of a GPU
+            left.append(run)
+            tell(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())}")
+    return left
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+
+def predict(
+    run: Run,
+    *,
+    device: str = "auto",
+    precision: str = "float32",
+    root: Path | None = None,
+    deadline: Deadline | None = None,
+) -> float:
+    """Seconds until a run is trained and tested, from a few iterations of it and one test.
+
+    What its checkpoint has done is not to be done again. Where the steps are chosen on the way,
+    the usual number of fixed ones stands for them. With a deadline, it is looked no closer at a
+    run that cannot be done by then: infinity.
+    """
+    path = run.path(root or store.scratch_root())
+    done = Checkpoint(checkpoint_path(path)).iterations_done()
+    left = max(0, run.protocol.iterations - done)
+    limit = float("inf") if deadline is None else deadline.left()
+    training = left * _seconds_an_iteration(run, get_device(device), precision, left, limit)
+    return training + (_seconds_of_tests(run, get_device(device)) if training <= limit else 0.0)
+
+
+class _TooLong(Exception):
+    pass
+
+
+def _seconds_an_iteration(run, device, precision, left, limit):
+    """Infinity as soon as `left` of them exceed the limit; the first one is not judged by."""
+    times = []
+
+    def note(_):
+        _wait_for(device)
+        times.append(time.perf_counter())
+        if len(times) > 2 and left * min(_differences(times)) > limit:
+            raise _TooLong
+
+    protocol = replace(run.protocol, iterations=PROBED)
+    how = {"n_steps": run.n_steps or USUAL_N_STEPS, "precision": precision, "progress": note}
+    try:
+        train(protocol, run.train_solver, run.seeds, device=str(device), **how)
+    except _TooLong:
+        return float("inf")
+    return median(_differences(times)[-PROBED // 2 :])
+
+
+def _differences(times):
+    return [later - earlier for earlier, later in pairwise(times)]
+
+
+def _seconds_of_tests(run, device):
+    field, head = (module.to(device) for module in make_model(run.protocol, run.seeds))
+    test = tested_on(run)
+    part = test.first(AT_ONCE).to(device)
+    with in_precision("float32", device):
+        for _ in range(2):  # the first one warms up
+            _wait_for(device)
+            start = time.perf_counter()
+            accuracy(field, head, part, TestSetting("euler", 1), run.T)
+            _wait_for(device)
+    an_evaluation = (time.perf_counter() - start) / len(part)
+    n_steps = run.n_steps or USUAL_N_STEPS
+    own = TestSetting(run.train_solver, n_steps)
+    samples = {setting: len(test) for setting in test_settings(run, n_steps)}
+    # The training split, or part of it, and the images that were left out of the test.
+    samples[own] = samples.get(own, 0) + (12_000 if run.dataset in IMAGES else 2_000)
+    return an_evaluation * sum(n * evaluations_under(setting) for setting, n in samples.items())
+
+
+def _wait_for(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,199 @@
+"""The catalogue of studies: which runs each of them has."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nodecore.data.datasets import IMAGES
+from nodecore.evidence.runs import SEEDS, Run
+from nodecore.training.adaption import FIRST_RTOL, STARTS, USUAL_START
+from nodecore.training.controllers import EVERY, controller_name
+from nodecore.training.protocols import check_profile
+
+TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+FIRST_RTOLS = (1e-2, FIRST_RTOL)  # adapted tolerances begin coarse, or at the finest one
+
+
+# --- the studies --------------------------------------------------------------------------------
+
+
+def _powers(last: int) -> tuple[int, ...]:
+    return tuple(2**i for i in range(last.bit_length()))
+
+
+GRIDS = {  # training n_steps of the fixed-step studies
+    "spheres2-euler": _powers(256),
+    "spheres2-rk4": _powers(128),
+    "spheres3-euler": _powers(256),
+    "spheres3-rk4": _powers(32),
+    "spheres10-euler": _powers(128),
+    "spheres10-rk4": _powers(32),
+    "spheres900-euler": _powers(64),
+    "spheres900-rk4": _powers(8),
+    "landscape-euler": _powers(256),
+    "landscape-rk4": _powers(64),
+}
+IMAGE_GRIDS = {
+    "mnist-euler": {"paper": _powers(64), "laptop": _powers(16)},
+    "mnist-rk4": {"paper": _powers(16), "laptop": _powers(4)},
+    "cifar10-euler": {"paper": _powers(64), "laptop": _powers(16)},
+    "cifar10-rk4": {"paper": _powers(16), "laptop": _powers(4)},
+}
+IMAGE_SEEDS = {"paper": SEEDS, "laptop": (0, 1, 2), "smoke": (0, 1)}
+FIRST_SEEDS = (0, 1, 2)  # a study that has all its runs of these can be shown
+# Where all seeds together would train for a day, each of them is a run.
+ALONE = {("mnist", "paper"), ("spheres900", "paper")}
+BEYOND = {("mnist", "euler", 64), ("mnist", "rk4", 16)}  # where the critical step lies
+
+
+def together(dataset: str, profile: str, seeds: Sequence[int]) -> list[tuple[int, ...]]:
+    """Which of the seeds share a run: all, or where that is too long each has one of its own."""
+    return [(seed,) for seed in seeds] if (dataset, profile) in ALONE else [tuple(seeds)]
+
+
+def turn(run: Run) -> int:
+    """When it is trained: 0 for what a study waits for, 1 for more seeds, 2 for steps that are
+    finer than need be."""
+    if (run.dataset, run.train_solver, run.n_steps) in BEYOND:
+        return 2
+    return 0 if run.seeds[0] in FIRST_SEEDS else 1
+
+
+# "auto" asks for six checks before it lengthens a step: too many where all of them are thirty.
+IMAGE_CONTROLLERS = ("algorithm1", "settling-discord")
+# Algorithm 1 begins in the other ways, too.
+OTHER_STARTS = [{"controller": "algorithm1", "start": s} for s in STARTS if s != USUAL_START]
+
+
+def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
+    """The runs of a study of images at a profile, such as those of mnist-euler or mnist-adaption.
+
+    ValueError for an unknown profile.
+    """
+    seeds = IMAGE_SEEDS[check_profile(profile)]
+    dataset, solver = study.split("-")
+    if solver == "adaption":
+        solver, trainings = "euler", [{"controller": name} for name in IMAGE_CONTROLLERS]
+        trainings += OTHER_STARTS
+    else:
+        trainings = [{"n_steps": k} for k in IMAGE_GRIDS[study].get(profile, (1, 2))]
+    groups = together(dataset, profile, seeds)
+    return tuple(
+        Run(dataset, solver, **how, seeds=group, profile=profile)
+        for how in trainings
+        for group in groups
+    )
+
+
+def calmer_controller(dataset: str) -> str:
+    """The name of the controller that stands beside Algorithm 1 on a data set."""
+    return IMAGE_CONTROLLERS[-1] if dataset in IMAGES else controller_name("auto")
+
+
+IMAGE_STUDIES = (*IMAGE_GRIDS, *(f"{dataset}-adaption" for dataset in IMAGES))
+
+IMAGE_PROFILES = {"mnist": ("paper", "laptop"), "cifar10": ("laptop",)}  # that evidence is of
+SMALLER = {  # the same of spheres, which have less of a grid there, and a single seed
+    "spheres900-euler": (1, 4, 16),
+    "spheres900-rk4": (1,),
+}
+# Where five seeds leave it open which step is critical: more of them, from where it may lie on.
+MORE_GRID_SEEDS = tuple(range(5, 20))
+MORE_GRIDS = {
+    "spheres2-euler": _powers(256)[3:],
+    "spheres2-rk4": _powers(32),
+    "landscape-euler": _powers(256)[3:],
+    "landscape-rk4": _powers(32),
+}
+
+
+def _grid_runs(name, grid):
+    dataset, solver = name.split("-")
+    groups = together(dataset, "paper", SEEDS)
+    return (
+        *(Run(dataset, solver, n_steps=k, seeds=group) for k in grid for group in groups),
+        *(Run(dataset, solver, n_steps=k, seeds=MORE_GRID_SEEDS) for k in MORE_GRIDS.get(name, ())),
+        *(
+            Run(dataset, solver, n_steps=k, seeds=(0,), profile="laptop")
+            for k in SMALLER.get(name, ())
+        ),
+    )
+
+
+# Step adaption: every controller, Algorithm 1 from either start, and more seeds where the paper's
+# are few to see the spread.
+MORE_SEEDS = {"landscape": tuple(range(5, 15))}
+SEEN_MORE = ("algorithm1", "confirmed-increase", "auto")
+
+
+def _adaption_runs(dataset):
+    few = [Run(dataset, "euler", controller=name) for name in EVERY]
+    few += [Run(dataset, "euler", **how) for how in OTHER_STARTS]
+    more = MORE_SEEDS.get(dataset)
+    return (*few, *(Run(dataset, "euler", controller=n, seeds=more) for n in SEEN_MORE if more))
+
+
+GROWING_T = (1, 2, 4, 8, 16)
+GROWING_T_STEP = 1 / 8  # far too long for a training at T = 1
+
+
+def growing_runs(dataset: str, profile: str = "paper", seeds: tuple = SEEDS) -> tuple[Run, ...]:
+    """Euler at one step size over longer and longer times; T = 1 is a run of `<dataset>-euler`."""
+    steps = [(float(T), round(T / GROWING_T_STEP)) for T in GROWING_T]
+    return tuple(Run(dataset, "euler", k, seeds=seeds, profile=profile, T=T) for T, k in steps)
+
+
+def _tolerance_runs(dataset, solver):
+    return tuple(Run(dataset, solver, rtol=r) for r in TOLERANCES)
+
+
+# An error norm for each sample: around the tolerances that are critical under one for the batch.
+PER_SAMPLE = {"fehlberg21": (1e-2, 1e-3, 1e-4), "dopri5": (1e-1, 1e-2, 1e-3)}
+
+
+def per_sample_runs(dataset: str, profile: str = "laptop", seeds: tuple = SEEDS) -> tuple[Run, ...]:
+    """Trainings with one norm for the batch, and the same with one for each sample. At a reduced
+    scale: a batch whose samples have steps of their own takes as many as its hardest sample."""
+    how = {"seeds": seeds, "profile": profile}
+    batch = [Run(dataset, s, rtol=r, **how) for s, rtols in PER_SAMPLE.items() for r in rtols]
+    return (*batch, *(replace(run, per_sample=True) for run in batch))
+
+
+STUDIES = {
+    "spheres2-growing-T": growing_runs("spheres2"),
+    "spheres2-per-sample": per_sample_runs("spheres2"),
+    **{name: _grid_runs(name, grid) for name, grid in GRIDS.items()},
+    **{
+        f"{dataset}-{solver}": _tolerance_runs(dataset, solver)
+        for dataset in ("spheres2", "landscape")
+        for solver in ("fehlberg21", "dopri5")
+    },
+    "spheres2-tolerance": tuple(
+        Run("spheres2", solver, controller=name, first_rtol=first)
+        for first in FIRST_RTOLS
+        for solver in ("fehlberg21", "dopri5")
+        for name in ("algorithm1", "settling-discord", "remembering-discord")
+    ),
+    **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
+    **{
+        name: tuple(r for p in IMAGE_PROFILES[name.split("-")[0]] for r in image_runs(name, p))
+        for name in IMAGE_STUDIES
+    },
+}
+
+
+def get_study(name: str, profile: str | None = None) -> tuple[Run, ...]:
+    """The runs of a study, each at the profiles that its evidence is of, or all at `profile`.
+
+    Images have a grid and seeds of their own at each profile, other studies at one that is not
+    theirs the runs of the first seeds. ValueError lists the names of either.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"study = {name!r} is unknown; choose one of {', '.join(STUDIES)}")
+    if profile is None:
+        return STUDIES[name]
+    if name in IMAGE_STUDIES:
+        return image_runs(name, profile)
+    own = tuple(run for run in STUDIES[name] if run.profile == profile)
+    smallest = STUDIES[name][-1].profile
+    fewest = (r for r in STUDIES[name] if r.profile == smallest and not turn(r))
+    return own or tuple(replace(run, profile=check_profile(profile)) for run in fewest)

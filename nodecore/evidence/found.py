@@ -1,0 +1,98 @@
+"""The evidence of a run that lies in a store, and its model rebuilt from the stored weights."""
+
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor, nn
+
+from nodecore.evidence import store
+from nodecore.evidence.runs import Run
+from nodecore.training.ensemble import make_model
+
+
+class Evidence:
+    """A finished run: its records, and its model rebuilt from the stored weights when asked for."""
+
+    def __init__(self, run: Run, stored: "store.StoredRun | store.JoinedRuns"):
+        self.run, self.stored = run, stored
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """One row for each seed and test setting, columns as in store.COLUMNS."""
+        return self.stored.frame()
+
+    @property
+    def history(self) -> pd.DataFrame | None:
+        """What was followed over the iterations, where a controller was at work."""
+        return self.stored.history
+
+    @property
+    def path(self) -> str:
+        """Its JSON file or files, as paths in the project where they lie there."""
+        return ", ".join(map(store.shown, self.stored.paths))
+
+    @property
+    def flipped(self) -> tuple[Tensor, Tensor]:
+        """Of a run on images: images (n, channels, height, width) uint8 that the first seed gets
+        right as trained and wrong under the test solver, and their classes (n, 2) under either."""
+        weights = self.stored.weights()
+        return weights["flipped.images"], weights["flipped.classes"]
+
+    def _rebuilt(self, mark=""):
+        vector_field, head = make_model(self.run.protocol, self.run.seeds)
+        weights = self.stored.weights()
+        for part, module in (("field", vector_field), ("head", head)):
+            prefix = f"{mark}{part}."
+            mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            module.load_state_dict(mine)
+            module.requires_grad_(False)
+        return vector_field, head
+
+    @cached_property
+    def _model(self):
+        return self._rebuilt()
+
+    def marked(self, mark: str) -> tuple[nn.Module, nn.Module]:
+        """Vector field and classifier as they were at a moment, each member's own: the last one
+        that the history gives this mark. A member without one has weights of zero."""
+        return self._rebuilt(f"{mark}.")
+
+    @property
+    def field(self) -> nn.Module:
+        """The trained vector field, all members, on the CPU."""
+        return self._model[0]
+
+    @property
+    def head(self) -> nn.Module:
+        """The trained classifier, all members, on the CPU."""
+        return self._model[1]
+
+
+def find(run: Run, root: Path | None = None) -> Evidence | None:
+    """The evidence of a run in `root`, or in the committed and then the scratch store; else None.
+
+    Evidence of another protocol, or other constants of a controller, than today's does not count.
+    Raises store.RecordError for a damaged file.
+    """
+    roots = [store.COMMITTED, store.scratch_root()] if root is None else [root]
+    for candidate in roots:
+        path = run.path(candidate)
+        if path.exists():
+            stored = store.load_run(path)
+            if stored.header["protocol_hash"] == run.digest:
+                return Evidence(run, stored)
+    return None
+
+
+def find_done(run: Run, root: Path | None = None) -> Evidence | None:
+    """The same, but None where its tests were stopped: then its checkpoint still lies beside it."""
+    found = find(run, root)
+    if found is None or checkpoint_path(found.stored.path).exists():
+        return None
+    return found
+
+
+def checkpoint_path(path: Path) -> Path:
+    """Where the training of the run at `path` keeps its state."""
+    return store.hidden(path, "checkpoint")

@@ -1,0 +1,110 @@
+"""The evidence of a whole study: runs that differ only in their seeds joined, at the best scale."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from nodecore.evidence import store
+from nodecore.evidence.catalogue import FIRST_SEEDS, STUDIES, get_study, turn
+from nodecore.evidence.found import Evidence, find
+from nodecore.evidence.runs import SEEDS, Run
+from nodecore.training.adaption import USUAL_START
+
+
+def training_of(run: Run) -> Run:
+    """A run with the first seeds in place of its own: equal for runs that differ only in seeds."""
+    return replace(run, seeds=FIRST_SEEDS)
+
+
+def join(found: Sequence[Evidence]) -> list[Evidence]:
+    """Evidence of runs that differ only in their seeds as that of one run of all these seeds.
+
+    In the order in which the trainings come. ValueError where two have the same seed.
+    """
+    groups = {}
+    for evidence in found:
+        groups.setdefault(training_of(evidence.run), []).append(evidence)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(group):
+    if len(group) == 1:
+        return group[0]
+    group = sorted(group, key=lambda evidence: evidence.run.seeds)
+    seeds = tuple(seed for evidence in group for seed in evidence.run.seeds)
+    run = replace(group[0].run, seeds=seeds)
+    return Evidence(run, store.JoinedRuns(tuple(evidence.stored for evidence in group)))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The evidence of a study at one profile, all seeds of a training joined.
+
+    trainings: all of the study's at that profile, with the first seeds. complete: no run that is
+    waited for is missing (see best). lacking: in words, what is missing of a larger scale that
+    would be shown if it were complete.
+    """
+
+    study: str
+    profile: str
+    found: tuple[Evidence, ...]
+    trainings: tuple[Run, ...]
+    complete: bool = False
+    lacking: str = ""
+
+
+Look = Callable[[Run], Evidence | None]
+
+
+def best(names: Sequence[str], look: Look = find) -> list[Shown]:
+    """The evidence of studies of one data set that are set beside one another, at one scale.
+
+    It is the first of their profiles at which all of them are complete, else the last one that has
+    any evidence. Complete: all runs of the first seeds are there, but for those that nobody waits
+    for (see study.turn, and other starts of Algorithm 1). Of these, and of more seeds, only what is
+    complete is in it: seeds with all their runs, steps and starts that have all the first seeds.
+    look: finds the evidence of a run.
+    """
+    own = {name: list(dict.fromkeys(run.profile for run in STUDIES[name])) for name in names}
+    lacking, shown = [], []
+    for profile in dict.fromkeys(p for profiles in own.values() for p in profiles):
+        at = {name: profile if profile in own[name] else own[name][-1] for name in names}
+        studies = {name: _joined_runs(name, at[name]) for name in names}
+        every = [run for runs in studies.values() for run in runs]
+        found = {run: evidence for run in every if (evidence := look(run))}
+        awaited = [run for run in every if turn(run) == 0 and not _is_aside(run)]
+        there = sum(run in found for run in awaited)
+        if there or not shown:
+            shown = [_show(name, at[name], runs, found) for name, runs in studies.items()]
+        if there == len(awaited):
+            shown = [replace(study, complete=True) for study in shown]
+            break
+        lacking.append(f"{profile} scale: {there} of {len(awaited)} runs so far")
+    return [replace(study, lacking="; ".join(lacking)) for study in shown]
+
+
+def _joined_runs(name, profile):
+    """Adaptions are compared on the same seeds: there more of them stay apart. Some constants were
+    chosen on the first ones, and only some controllers were tried on more."""
+    runs = get_study(name, profile)
+    return [run for run in runs if run.controller is None or set(run.seeds) <= set(SEEDS)]
+
+
+def _is_aside(run):
+    """Whether it is Algorithm 1 from another start: shown where it is there, not waited for."""
+    return run.start not in (None, USUAL_START)
+
+
+def _show(name, profile, runs, found):
+    counted = [found[run] for run in runs if run in found and _counts(run, runs, found)]
+    trainings = dict.fromkeys(map(training_of, runs))
+    return Shown(name, profile, tuple(join(counted)), tuple(trainings))
+
+
+def _counts(run, runs, found):
+    """Whether what belongs to a run is there: of more seeds all that is waited for of the first
+    ones, of steps that nobody waits for the first seeds."""
+    belong = [r for r in runs if turn(r) == 1 and r.seeds == run.seeds and not _is_aside(r)]
+    if turn(run) == 2 or _is_aside(run):
+        same = (r for r in runs if training_of(r) == training_of(run))
+        belong += [r for r in same if r.seeds[0] in FIRST_SEEDS]
+    return all(r in found for r in belong)

@@ -1,0 +1,241 @@
+"""Test a trained ensemble: the records of a run from its weights."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from nodecore.analysis.evaluate import (
+    EXACT,
+    FINER,
+    PAPER_FACTORS,
+    TestSetting,
+    accuracy,
+    check_setting,
+    cross_solver_settings,
+    exact_flow,
+    has_trained,
+    predict,
+)
+from nodecore.data.datasets import IMAGES, exact_test_images, load
+from nodecore.data.split import Split
+from nodecore.evidence.catalogue import GRIDS, TOLERANCES
+from nodecore.evidence.runs import Run
+from nodecore.ode.fields import take_members
+from nodecore.ode.steps import count_steps
+from nodecore.training.adaption import restlessness
+from nodecore.training.devices import in_precision
+from nodecore.training.loop import Trained
+
+
+def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
+    """What a run is tested under; `n_steps` are those of its training, or of its last iteration.
+
+    Tests of image models are dear: those of a grid go without the grid's other numbers of steps
+    and, under midpoint and rk4, without a factor that the paper has not; those of an adapted step
+    without other steps. At the paper's scale, on all test images, a run of MNIST with 32 steps is
+    then tested with 1,500 evaluations, those of all of a seed's runs up to there with 4,500.
+    """
+    if run.rtol is not None or run.adapts_tolerance:
+        others = {"fehlberg21", "dopri5", run.train_solver}
+        settings = [recorded_setting(run, s, rtol=r) for s in sorted(others) for r in TOLERANCES]
+        return [*settings, EXACT]
+    if run.dataset not in IMAGES:
+        grid = GRIDS.get(run.study, ())
+        return [*cross_solver_settings(run.train_solver, n_steps, grid), EXACT]
+    if run.controller is not None:
+        settings = [TestSetting(s, n_steps) for s in (run.train_solver, *FINER)]
+    else:
+        settings = cross_solver_settings(run.train_solver, n_steps, finer_factors=PAPER_FACTORS)
+    return [*settings, exact_flow(run.dataset)]
+
+
+test_settings.__test__ = False  # not a test case, whatever pytest makes of the name
+
+
+def recorded_setting(
+    run: Run, solver: str, n_steps: int | None = None, rtol: float | None = None
+) -> TestSetting:
+    """The test setting of a record of the run: with the error norm of its training, except where it
+    stands for the exact flow."""
+    setting = TestSetting(solver, n_steps, rtol)
+    exact = setting in (EXACT, exact_flow(run.dataset))
+    return setting if exact else replace(setting, per_sample=run.per_sample)
+
+
+def foremost(run: Run, own: TestSetting) -> list[TestSetting]:
+    """Of the settings that a run in fixed steps is tested under those that say the most: that of
+    its training, the test solver's, and where a controller was at work the exact flow's."""
+    settings = [own, check_setting(own.solver, own.n_steps)]
+    return settings + ([exact_flow(run.dataset)] if run.controller is not None else [])
+
+
+def evaluate_run(
+    run: Run,
+    trained: Trained,
+    known: dict | None = None,
+    check: Callable[[], None] = lambda: None,
+    foremost_only: bool = False,
+) -> list[dict]:
+    """A record for each seed and test setting, tested on the device of the training.
+
+    known: what was measured already, by members; what is new is added. check: see train_run.
+    foremost_only: under the foremost settings.
+    """
+    training, known = _trained_on(run), {} if known is None else known
+    largest_share = float(training.class_shares().max())
+    rows = []
+    for group, settings, own in groups_of(run, trained):
+        model = [take_members(module, group) for module in (trained.field, trained.head)]
+        mine = known.setdefault(tuple(group), {})
+        if "training" not in mine:
+            mine["training"] = _accuracy(model, training, own, run, check)
+        train_accuracy = mine["training"]
+        settings = foremost(run, own) if foremost_only else settings
+        lacking = [setting for setting in settings if setting not in mine]
+        mine |= measure(run, model, lacking, own, check)
+        tested = {setting: mine[setting] for setting in settings}
+        common = [
+            {
+                **_member_values(trained, member, float(train_accuracy[i]), largest_share),
+                **_adaption_values(run, trained, member),
+            }
+            for i, member in enumerate(group)
+        ]
+        if run.controller is not None:
+            ended, exact = (tested[setting][0] for setting in (own, exact_flow(run.dataset)))
+            common[0]["agreement_gap"] = abs(ended["accuracy"] - exact["accuracy"])
+        for rows_of_members in tested.values():
+            rows += [{**member, **row} for member, row in zip(common, rows_of_members, strict=True)]
+    return rows
+
+
+def measure(
+    run: Run,
+    model: Sequence[nn.Module],
+    settings: Sequence[TestSetting],
+    own: TestSetting,
+    check: Callable[[], None] = lambda: None,
+) -> dict[TestSetting, list[dict]]:
+    """Of each setting what a record says of it, for each member of a model (field and head).
+
+    own: the setting of the training, under which all test images are looked at as well. check: see
+    train_run.
+    """
+    test = tested_on(run)
+    every = load(run.dataset, None, None)[1] if run.dataset in IMAGES else None
+    tested = {}
+    for setting in settings:
+        values = _accuracy(model, test, setting, run, check)
+        common = {
+            "test_solver": setting.solver,
+            "test_n_steps": setting.n_steps,
+            "test_rtol": setting.rtol,
+        }
+        if every is not None:
+            common["test_split"] = f"first {len(test)}"
+        tested[setting] = [{**common, "accuracy": value} for value in values.tolist()]
+        if every is not None and setting == own:
+            same = len(every) == len(test)
+            on_all = values if same else _accuracy(model, every, own, run, check)
+            for row, value in zip(tested[setting], on_all.tolist(), strict=True):
+                row |= {"accuracy_all": value, "test_split_all": _split_of_all(run, every)}
+    return tested
+
+
+def _accuracy(model, split, setting, run, check):
+    """Of each member, on the model's device and in float32 whatever it was trained in."""
+    device = next(model[0].parameters()).device
+    with in_precision("float32", device):
+        return accuracy(*model, split.to(device), setting, run.T, check=check).cpu()
+
+
+FLIPPED_IMAGES, LOOKED_AT = 12, 1000
+
+
+def flipped(run, trained):
+    """The first of the first test images that the first seed gets right as trained and wrong under
+    the test solver: kept with the weights, to be looked at where the data set is not."""
+    test = tested_on(run).first(LOOKED_AT)
+    (group, _, own), *_ = groups_of(run, trained)
+    field, head = (take_members(module, group[:1]) for module in (trained.field, trained.head))
+    settings = own, check_setting(own.solver, own.n_steps)
+    device = next(field.parameters()).device
+    with in_precision("float32", device):
+        x = test.x.to(device)
+        mine, other = (predict(field, head, x, setting, run.T)[0].cpu() for setting in settings)
+    which = ((mine == test.y) & (other != test.y)).nonzero()[:FLIPPED_IMAGES, 0]
+    pixels = (255 * test.x[which]).round().to(torch.uint8)
+    return {"flipped.images": pixels, "flipped.classes": torch.stack([mine, other], 1)[which]}
+
+
+TRAINING_IMAGES = 2000  # enough to say whether a seed trained
+
+
+def tested_on(run: Run) -> Split:
+    """The test data of a run's records: of images, exact copies of the released ones only."""
+    _, test = run.protocol.load()
+    return test.first(exact_test_images(run.dataset)) if run.dataset in IMAGES else test
+
+
+def _trained_on(run):
+    training, _ = run.protocol.load()
+    return training.first(TRAINING_IMAGES) if run.dataset in IMAGES else training
+
+
+def _split_of_all(run, every):
+    """What all test images are, in words."""
+    lossy = len(every) - exact_test_images(run.dataset)
+    return f"all {len(every)}" + (f", {lossy} of them lossy" if lossy > 0 else "")
+
+
+def _member_values(trained, member, train_accuracy, largest_share):
+    diverged = int(trained.diverged_at[member]) >= 0
+    return {
+        "seed": trained.seeds[member],
+        "train_accuracy": train_accuracy,
+        "status": f"diverged at {int(trained.diverged_at[member])}" if diverged else "ok",
+        "trained": not diverged and has_trained(train_accuracy, largest_share),
+        "nfe_per_iteration": float(trained.nfe_per_iteration[member]),
+    }
+
+
+def groups_of(
+    run: Run, trained: Trained
+) -> Iterator[tuple[Sequence[int], list[TestSetting], TestSetting]]:
+    """Members that share test settings, the settings, and the setting of their training."""
+    members = range(len(trained.seeds))
+    if run.rtol is not None:
+        yield members, test_settings(run), recorded_setting(run, run.train_solver, rtol=run.rtol)
+    elif run.n_steps is not None:
+        own = TestSetting(run.train_solver, run.n_steps)
+        yield members, test_settings(run, run.n_steps), own
+    else:
+        for member in members:
+            if run.adapts_tolerance:
+                own = TestSetting(run.train_solver, rtol=float(trained.step_size[member]))
+                yield [member], [own, *test_settings(run)], own
+                continue
+            n_steps = _final_n_steps(run, trained, member)
+            yield [member], test_settings(run, n_steps), TestSetting(run.train_solver, n_steps)
+
+
+def _final_n_steps(run, trained, member):
+    return int(count_steps(trained.step_size[member], run.protocol.T))
+
+
+def _adaption_values(run, trained, member):
+    """Where an adapted member ended, and how restless its step was on the way."""
+    if run.controller is None:
+        return {}
+    return {
+        **restlessness(trained.history, trained.seeds[member], run.protocol.iterations),
+        **_ended_with(run, trained, member),
+    }
+
+
+def _ended_with(run, trained, member):
+    if run.adapts_tolerance:
+        return {"final_rtol": float(trained.step_size[member])}
+    return {"final_n_steps": _final_n_steps(run, trained, member)}

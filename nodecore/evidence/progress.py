@@ -1,0 +1,87 @@
+"""One progress bar over many runs."""
+
+import heapq
+import sys
+import time
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+from nodecore.evidence.selection import cost, title_of
+
+
+class SweepBar:
+    """One bar over many runs by their cost, in their order, of which `jobs` are trained at a time;
+    with the time left at the pace of one process so far. Where nobody knows how many and how far
+    they are, as on a cluster, jobs is None and the pace is that of all together."""
+
+    FORMAT = "{percentage:3.0f}% |{bar:20}| {desc}[{elapsed} so far{postfix} left]"
+
+    def __init__(self, runs, jobs=None):
+        self.runs, self.jobs, self.n_ended, self.followed = len(runs), jobs, 0, set()
+        self.left = {run: cost(run) for run in runs}  # to be done, of those that have not ended
+        self.done, self.spent, self.now = 0.0, 0.0, time.monotonic()  # spent: in all processes
+        total = sum(self.left.values())
+        self.bar = tqdm(total=total, bar_format=self.FORMAT, postfix="?", mininterval=1.0)
+        self.show("")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def show(self, what):
+        self.what = what
+        text = f"{self.n_ended} of {self.runs} runs done, {what} "
+        if text != self.bar.desc:
+            self.bar.set_description_str(text)
+
+    def follow(self, run):
+        """What train() calls with the iterations done, those before a stop first."""
+
+        def tell(iteration):
+            if run not in self.followed:
+                self.show(title_of(run))
+            self.reach(run, iteration)
+
+        return tell
+
+    def reach(self, run, iteration):
+        """Note the iterations of a run that are done, those before a stop first."""
+        first = run not in self.followed
+        left = cost(run) * (1 - iteration / run.protocol.iterations)
+        self._advance(run, left, here=not first)  # what was done before took no time of this sweep
+        self.followed.add(run)
+
+    def end(self, run, here=True):
+        """Note that a run is there; `here`: it was trained for this sweep."""
+        self.n_ended += 1
+        self._advance(run, 0.0, here)
+        del self.left[run]
+        self.show(self.what)
+
+    def drop(self, run, why):
+        """Note that a run is given up, and say why."""
+        self.bar.total -= self.left.pop(run)
+        self.bar.write(why, file=sys.stderr)
+
+    def _advance(self, run, left, here):
+        now = time.monotonic()
+        at_work = 1 if self.jobs is None else len(self.followed & self.left.keys())
+        self.spent += (now - self.now) * at_work
+        self.now = now
+        step, self.left[run] = self.left[run] - left, left
+        self.done += step if here else 0.0
+        if self.done:
+            seconds = makespan(self.left.values(), self.jobs or 1) * self.spent / self.done
+            self.bar.set_postfix_str(self.bar.format_interval(seconds), refresh=False)
+        self.bar.update(step)
+
+
+def makespan(costs: Iterable[float], jobs: int) -> float:
+    """When all are done if each of `jobs` takes the next one, in this order, when it has none."""
+    ends = [0.0] * jobs
+    for each in costs:
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)

@@ -1,0 +1,65 @@
+"""Choose runs by name, and tell what each costs."""
+
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+
+from nodecore.data.datasets import DATASETS
+from nodecore.evidence.catalogue import STUDIES, get_study
+from nodecore.evidence.runs import Run
+from nodecore.ode.tableaus import get_tableau
+from nodecore.training.ensemble import make_model
+
+USUAL_N_STEPS = 32  # of an adaptive or adapting run, for want of knowledge
+USUAL_TEST = 100  # evaluations of an adaptive test, likewise
+
+
+# --- which runs -----------------------------------------------------------------------------------
+
+
+def select(
+    names: Sequence[str] = (), only: str | None = None, profile: str | None = None
+) -> list[Run]:
+    """The runs of the named studies (all, where none is named), at `profile` or each at its own.
+
+    only: a pattern for names of runs such as `euler-K8-*`, or of study and run, `spheres*/*-K8-*`.
+    Raises ValueError for an unknown study, and one that lists the runs where `only` fits none.
+    """
+    every = (run for name in names or STUDIES for run in get_study(name, profile))
+    runs = list(dict.fromkeys(every))  # some belong to two studies
+    if only is None:
+        return runs
+    chosen = [run for run in runs if any(fnmatchcase(n, only) for n in (run.name, title_of(run)))]
+    if not chosen:
+        known = ", ".join(title_of(run) for run in runs)
+        raise ValueError(f"only = {only!r} fits none of the runs: {known}")
+    return chosen
+
+
+def title_of(run):
+    return f"{run.study}/{run.name}"
+
+
+def cost(run: Run) -> int:
+    """Multiplications in a training, about, or look-ups: how long it takes beside others.
+
+    An adaptive or adapting run counts as one of USUAL_N_STEPS.
+    """
+    samples = len(run.seeds) * run.protocol.batch_size * run.protocol.iterations
+    return samples * evaluations(run) * _multiplications(run.protocol)
+
+
+def evaluations(run: Run) -> int:
+    """Of the field in an iteration, one member's; those of checks left out."""
+    return (run.n_steps or USUAL_N_STEPS) * get_tableau(run.train_solver).n_solution_stages
+
+
+@cache
+def _multiplications(protocol):
+    """Of the field, for one sample: those of its middle layer, which has by far the most. Where
+    there is one channel, a look-up in the kernel's tables stands for those of all inputs."""
+    field = make_model(protocol, [0])[0]
+    channels = field.third[1].numel()
+    positions = math.prod(DATASETS[protocol.dataset].shape) // channels
+    return field.second[0].numel() * positions // (protocol.width if channels == 1 else 1)

@@ -1,0 +1,378 @@
+"""Records -> the tables that chapters show: accuracy as trained, grid search, adaption, tolerances.
+
+A frame here holds records of one study, columns as in store.COLUMNS.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from nodecore.analysis.evaluate import (
+    AGREEMENT,
+    EXACT,
+    IMAGES_EXACT,
+    check_setting,
+    critical_n_steps,
+)
+from nodecore.data.datasets import IMAGES
+from nodecore.evidence.found import Evidence
+
+RESAMPLES = 2000  # draws of seeds with replacement, for the uncertainty of a critical step
+
+
+def as_trained(frame: pd.DataFrame) -> pd.DataFrame:
+    """The records under the training solver at the training's own setting, seeds that trained only.
+
+    For an adapted run that setting is the step size, or tolerance, of its last iteration.
+    """
+    own_setting = (
+        (frame["test_n_steps"] == frame["n_steps"])
+        | (frame["test_n_steps"] == frame["final_n_steps"])
+        | (frame["test_rtol"] == frame["rtol"])
+        | (frame["test_rtol"] == frame["final_rtol"])
+    )
+    own_solver = frame["test_solver"] == frame["train_solver"]
+    return frame[frame["trained"].astype(bool) & own_solver & own_setting]
+
+
+def under_exact_flow(frame: pd.DataFrame) -> pd.DataFrame:
+    """The records under the setting that stands for the exact flow, seeds that trained only.
+
+    Of images, records of old have the one of the other data sets.
+    """
+    rtol, on_images = frame["test_rtol"], frame["dataset"].isin(IMAGES)
+    exact = (rtol == EXACT.rtol) | (on_images & (rtol == IMAGES_EXACT.rtol))
+    exact &= frame["test_solver"] == EXACT.solver
+    return frame[frame["trained"].astype(bool) & exact]
+
+
+def own_accuracy(frame: pd.DataFrame, by: str = "n_steps") -> pd.DataFrame:
+    """Accuracy as trained: mean and std (n - 1) over the seeds that trained, by n_steps or rtol."""
+    return as_trained(frame).groupby(by)["accuracy"].agg(["mean", "std"])
+
+
+def exact_gaps(frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
+    """Gap between the mean accuracies as trained and under the exact flow, by n_steps or rtol."""
+    exact = under_exact_flow(frame).groupby(by)["accuracy"].mean()
+    gaps = (own_accuracy(frame, by)["mean"] - exact).abs()
+    return gaps.reindex(sorted(frame[by].unique())).astype(float)
+
+
+def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each training and test setting: mean, std (n - 1) and number of the seeds that
+    trained."""
+    settings = ["dataset", "profile", "train_solver", "n_steps"]
+    settings += ["test_solver", "test_n_steps", "test_rtol"]
+    rows = frame[frame["trained"].astype(bool)].groupby(settings, dropna=False)["accuracy"]
+    return rows.agg(["mean", "std", "count"]).rename(columns={"count": "seeds"}).reset_index()
+
+
+def same_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """By training n_steps: mean and std (n - 1) of the accuracy over the seeds that trained.
+
+    Columns (name, "mean" or "std"), name: "as trained"; "test solver", that of the critical step;
+    "rk4" at the same step; "exact flow"; "all", as trained on all test images. NaN where there are
+    no records.
+    """
+    rk4 = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == frame["n_steps"])
+    parts = {
+        "as trained": as_trained(frame)["accuracy"],
+        "test solver": _under_test_solver(frame)["accuracy"],
+        "rk4": frame[rk4 & frame["trained"].astype(bool)]["accuracy"],
+        "exact flow": under_exact_flow(frame)["accuracy"],
+        "all": as_trained(frame)["accuracy_all"],
+    }
+    tables = {
+        name: values.astype(float).groupby(frame["n_steps"]).agg(["mean", "std"])
+        for name, values in parts.items()
+    }
+    return pd.concat(tables, axis=1)
+
+
+def _under_test_solver(frame):
+    """The records under the test solver of the critical step, seeds that trained only."""
+    pairs = zip(frame["train_solver"], frame["n_steps"], strict=True)
+    checks = [check_setting(solver, int(k)) for solver, k in pairs]
+    tested = frame["test_solver"] == [check.solver for check in checks]
+    tested &= frame["test_n_steps"] == [check.n_steps for check in checks]
+    return frame[tested & frame["trained"].astype(bool)]
+
+
+def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
+    """Gap between the mean accuracies under the training and its test solver, by training n_steps.
+
+    Means over the seeds that trained; NaN where none did. `frame`: records of one study.
+    """
+    gaps = {}
+    for n_steps, rows in frame.groupby("n_steps"):
+        rows = rows[rows["trained"].astype(bool)]
+        solver = frame["train_solver"].iloc[0]
+        check = check_setting(solver, int(n_steps))
+        own = _mean_accuracy(rows, solver, n_steps)
+        gaps[int(n_steps)] = abs(own - _mean_accuracy(rows, check.solver, check.n_steps))
+    return pd.Series(gaps, name="gap", dtype=float).rename_axis("n_steps")
+
+
+def _mean_accuracy(rows, solver, n_steps):
+    return rows[(rows.test_solver == solver) & (rows.test_n_steps == n_steps)]["accuracy"].mean()
+
+
+Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
+
+
+def seed_gaps(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.DataFrame:
+    """The gaps of each seed by itself: a column for each, n_steps as index."""
+    return pd.DataFrame({seed: gaps(rows) for seed, rows in frame.groupby("seed")})
+
+
+def seed_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.Series:
+    """The critical n_steps of each seed by itself; NaN where it agrees at none of the grid.
+
+    A run in which a seed did not train does not count for it.
+    """
+    found = {s: critical_n_steps(gap.dropna()) for s, gap in seed_gaps(frame, gaps).items()}
+    return pd.Series(found, dtype=float).rename_axis("seed")
+
+
+def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Series:
+    """How often each n_steps is the critical one of the mean if other seeds had been drawn.
+
+    Bootstrap: as many seeds as there are, drawn with replacement, always the same draws; the mean
+    is over those that trained. Shares by critical n_steps, NaN for none; empty if no seed trained.
+    """
+    gaps = _signed_gaps(frame)
+    n_seeds = gaps.shape[1]
+    if n_seeds == 0:
+        return pd.Series(dtype=float)
+    drawn = np.random.default_rng(0).integers(n_seeds, size=(resamples, n_seeds))
+    sums, counts = (
+        table.to_numpy()[:, drawn].sum(axis=2) for table in (gaps.fillna(0.0), gaps.notna())
+    )
+    means = np.abs(np.divide(sums, counts, where=counts > 0, out=np.full(sums.shape, np.nan)))
+    found = [critical_n_steps(dict(zip(gaps.index, mean, strict=True))) for mean in means.T]
+    return pd.Series(found, dtype=float).value_counts(normalize=True, dropna=False).sort_index()
+
+
+def _signed_gaps(frame):
+    """Accuracy as trained less that under the test solver: n_steps by seed, seeds that trained."""
+    own, other = (
+        rows.pivot(index="n_steps", columns="seed", values="accuracy")
+        for rows in (as_trained(frame), _under_test_solver(frame))
+    )
+    return (own - other).reindex(sorted(frame["n_steps"].unique()))
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How the accuracy as trained depends on log2 of the training n_steps.
+
+    slope, low, high: mean over seeds of the change of accuracy for twice the steps, and its 95 %
+    confidence interval. p_slope: of the t test that this slope is zero (a line for each seed; the
+    seeds are independent, the runs of one seed are not). rho: Spearman's rank correlation over all
+    models. p_any: Friedman's test that n_steps makes no difference at all, whatever its shape; NaN
+    below three runs or where a seed did not train.
+    """
+
+    slope: float
+    low: float
+    high: float
+    p_slope: float
+    rho: float
+    p_any: float
+
+
+def trend(frame: pd.DataFrame) -> Trend | None:
+    """The trend of the accuracy as trained; None unless two seeds trained at two n_steps each.
+
+    Of seeds that were tried on a part of the grid only, their runs do not count.
+    """
+    tried = frame.groupby("seed")["n_steps"].nunique()
+    frame = frame[frame["seed"].isin(tried.index[tried == tried.max()])]
+    table = as_trained(frame).pivot(index="n_steps", columns="seed", values="accuracy")
+    table = table.loc[:, table.notna().sum() > 1]
+    if table.shape[1] < 2:
+        return None
+    slopes = [_slope(column.dropna()) for _, column in table.items()]
+    test = stats.ttest_1samp(slopes, 0.0)
+    low, high = test.confidence_interval(0.95)
+    models = table.stack()
+    rho = stats.spearmanr(models.index.get_level_values("n_steps"), models).statistic
+    complete = len(table) > 2 and bool(table.notna().all(axis=None))
+    p_any = stats.friedmanchisquare(*table.to_numpy()).pvalue if complete else np.nan
+    return Trend(*map(float, (np.mean(slopes), low, high, test.pvalue, rho, p_any)))
+
+
+def _slope(accuracies):
+    """Slope of the least-squares line through accuracies by n_steps, per doubling."""
+    return stats.linregress(np.log2(accuracies.index.to_numpy(float)), accuracies).slope
+
+
+def same_mean(one: tuple, other: tuple, level: float = 0.05) -> bool:
+    """Whether two means are not told apart by a t test; each is (mean, std, seeds).
+
+    Welch's test. Where one side has a single seed the other's std serves both; where both have,
+    nothing tells them apart.
+    """
+    if one[2] == other[2] == 1:
+        return True
+    sides = [(mean, 0.0 if n == 1 else std, n) for mean, std, n in (one, other)]
+    alone = 1 in (one[2], other[2])
+    test = stats.ttest_ind_from_stats(*sides[0], *sides[1], equal_var=alone)
+    return bool(test.pvalue >= level)
+
+
+@dataclass(frozen=True)
+class GridSearch:
+    """What a grid of training n_steps finds.
+
+    critical: the coarsest n_steps from which on the solvers agree. coarser: the one before it on
+    the grid, None if there is none. disagreeing: seeds that trained and do not agree at `critical`
+    by themselves. best, mean, std: n_steps of the highest mean accuracy among the ODE-like runs.
+    """
+
+    critical: int
+    coarser: int | None
+    disagreeing: int
+    best: int
+    mean: float
+    std: float
+
+    @property
+    def nfe(self) -> str:
+        """NFE around the critical step as the paper counts them, K + 1, such as 33-65."""
+        return "-".join(str(k + 1) for k in (self.coarser, self.critical) if k)
+
+
+def grid_search(frame: pd.DataFrame) -> GridSearch | None:
+    """The critical step and the best ODE-like run of a study; None if no step is critical."""
+    gaps = agreement_gaps(frame).to_dict()
+    critical = critical_n_steps(gaps)
+    if critical is None:
+        return None
+    coarser = max((k for k in gaps if k < critical), default=None)
+    disagreeing = int((seed_gaps(frame).loc[critical] > AGREEMENT).sum())
+    ode_like = own_accuracy(frame).loc[critical:]
+    best = int(ode_like["mean"].idxmax())
+    return GridSearch(critical, coarser, disagreeing, best, *map(float, ode_like.loc[best]))
+
+
+def adaption_ends(frame: pd.DataFrame, test_solver: str = "midpoint") -> pd.DataFrame:
+    """Where each seed of an adapted run ended, and how restless its step size was.
+
+    Index: seed. Accuracies as trained, under the test solver at the same step, and under the exact
+    flow, for every seed whether it trained or not.
+    """
+    every = frame.assign(trained=True)
+    better = every.assign(train_solver=test_solver)
+    accuracies = {
+        "as trained": as_trained(every),
+        test_solver: as_trained(better),
+        "exact flow": under_exact_flow(every),
+    }
+    return _ends(frame, "final_n_steps", accuracies)
+
+
+def _ends(frame, final, accuracies):
+    """A row for each seed: where it ended, the accuracies of these records, how restless it was."""
+    columns, restless = (
+        ["trained", final, "nfe_per_iteration"],
+        ["reversals", "failed_checks", "spread"],
+    )
+    found = {
+        name: rows.drop_duplicates("seed").set_index("seed")["accuracy"]
+        for name, rows in accuracies.items()
+    }
+    seeds = frame.drop_duplicates("seed").set_index("seed")
+    return seeds[columns].assign(**found).join(seeds[restless])
+
+
+def first_and_last(evidence: Evidence) -> pd.DataFrame:
+    """The records as trained of a run whose steps were adapted, seeds that trained only, and with
+    how many steps each began: first_n_steps, beside final_n_steps. Index: seed."""
+    seen = evidence.history.reindex(columns=["seed", "n_steps"]).dropna()
+    first = seen.groupby("seed")["n_steps"].first().rename("first_n_steps")
+    return as_trained(evidence.records).set_index("seed").join(first)
+
+
+AGREES_AT_END = 0.05  # largest gap to the exact flow that counts as agreement after training
+
+
+def compare_controllers(frame: pd.DataFrame) -> pd.DataFrame:
+    """By controller, as they come: seeds, how many agree with the exact flow at the end, the worst
+    such gap, and mean and std (n - 1) over all seeds of what adaption is measured by.
+
+    Columns of the latter: (name, "mean") and (name, "std").
+    """
+    every = as_trained(frame.assign(trained=True)).groupby("controller", sort=False)
+    names = ["nfe_per_iteration", "accuracy", "reversals", "spread", "failed_checks"]
+    table = every[[*names, "agreement_gap"]].agg(["mean", "std"])
+    table["seeds", ""] = every.size()
+    table["agreeing", ""] = every["agreement_gap"].agg(lambda gap: (gap <= AGREES_AT_END).sum())
+    table["agreement_gap", "max"] = every["agreement_gap"].max()
+    return table
+
+
+def calmness(table: pd.DataFrame, name: str, base: str = "algorithm1") -> pd.DataFrame:
+    """Whether a controller reaches the goals that were set beforehand against another one.
+
+    table: of compare_controllers. A row for each goal: value, bound, and whether it holds. Bounds
+    are on means over the seeds; of the gap to the exact flow, on the worst seed.
+    """
+    ours, theirs = (table.loc[controller] for controller in (name, base))
+    factors = {"reversals": 0.2, "spread": 0.2, "failed_checks": 1.0, "nfe_per_iteration": 1.1}
+    rows = {k: (ours[k, "mean"], factor * theirs[k, "mean"]) for k, factor in factors.items()}
+    rows["agreement_gap"] = ours["agreement_gap", "max"], AGREES_AT_END
+    goals = pd.DataFrame(rows, index=["value", "bound"]).T
+    goals["holds"] = goals["value"] <= goals["bound"]
+    accuracy = ours["accuracy", "mean"], theirs["accuracy", "mean"]
+    goals.loc["accuracy"] = [*accuracy, accuracy[0] >= accuracy[1]]
+    return goals
+
+
+def tolerances(frame: pd.DataFrame) -> pd.DataFrame:
+    """By training rtol: seeds, those that trained, NFE per iteration, accuracies and their gap."""
+    seeds = frame.drop_duplicates(["rtol", "seed"]).groupby("rtol")
+    exact = under_exact_flow(frame).groupby("rtol")["accuracy"].agg(["mean", "std"])
+    table = pd.DataFrame(
+        {
+            "seeds": seeds.size(),
+            "trained": seeds["trained"].sum(),
+            "nfe_per_iteration": seeds["nfe_per_iteration"].mean(),
+            "gap": exact_gaps(frame, "rtol"),
+        }
+    )
+    table = table.join(own_accuracy(frame, "rtol")).join(exact.add_suffix(" exact"))
+    return table.sort_index(ascending=False)
+
+
+def critical_rtols(frame: pd.DataFrame) -> pd.Series:
+    """The coarsest training rtol from which on the exact flow agrees, of the mean and of each seed.
+
+    Index: "mean" and the seeds; NaN where none does. A run in which a seed did not train does not
+    count for it.
+    """
+    gaps = {"mean": exact_gaps(frame, "rtol")}
+    gaps |= {seed: gap.dropna() for seed, gap in seed_gaps(frame, _rtol_gaps).items()}
+    found = {}
+    for who, gap in gaps.items():
+        rtols = {1 / rtol: rtol for rtol in gap.index}  # in the order of n_steps
+        critical = critical_n_steps({k: gap[rtol] for k, rtol in rtols.items()})
+        found[who] = rtols.get(critical, np.nan)
+    return pd.Series(found, dtype=float)
+
+
+_rtol_gaps = partial(exact_gaps, by="rtol")
+
+
+def tolerance_ends(frame: pd.DataFrame) -> pd.DataFrame:
+    """Where each seed with an adapted tolerance ended, and how restless it was; index: seed."""
+    every = frame.assign(trained=True)
+    accuracies = {"as trained": as_trained(every), "exact flow": under_exact_flow(every)}
+    return _ends(frame, "final_rtol", accuracies)
+
+
+# --- what a study shows ---------------------------------------------------------------------------

@@ -1,0 +1,274 @@
+"""Walk in steps that keep an embedded error estimate within tolerances."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nodecore.ode import kernels
+from nodecore.ode.backends import choose_adaptive_backend
+from nodecore.ode.fixed import tableau_arrays
+from nodecore.ode.runge_kutta import field_for_solve, per_instance, rk_stages, weighted_sum
+from nodecore.ode.solution import Solution, SolveError, VectorField, check_state, shaped
+from nodecore.ode.steps import check_embedded, check_n_steps, check_tolerance, time_span
+from nodecore.ode.tableaus import ButcherTableau, get_tableau
+
+# Of an adaptive step on the one before: safety * error^(-1/(q+1)), and the least and the most.
+SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
+MAX_STEPS = 10_000  # tried in an adaptive solve
+
+
+# --- adaptive steps -----------------------------------------------------------------------------
+
+
+def solve_adaptive(
+    f: VectorField,
+    z0: Tensor,
+    solver: str | ButcherTableau,
+    *,
+    rtol: float | Tensor,
+    atol: float | Tensor,
+    t: tuple[float, float] = (0.0, 1.0),
+    instance_axes: int = 0,
+    first_step: float | None = None,
+    max_steps: int = MAX_STEPS,
+    path: bool = False,
+    backend: str = "auto",
+) -> Solution:
+    """Walk from t[0] to t[1] with steps that keep the embedded error within the tolerances.
+
+    The error of a step is the root mean square of error / (atol + rtol max(abs z, abs z_new)); a
+    step is accepted where it is <= 1, and the next one is 0.9 error^(-1/(q+1)) times as long, but
+    0.2 to 10 times, q the order of the embedded method (Hairer, Norsett, Wanner 1993, p. 168).
+
+    instance_axes: how many leading axes index instances that step by themselves. 0: one step for
+    the whole tensor, as torchdiffeq does; 1 on (members, batch, dim): one for each member's batch;
+    2: one for each sample. Times, counts and errors then have the shape of these axes. rtol and
+    atol may then be tensors (members,), a tolerance for each entry of z0's first axis.
+
+    backend: as for `solve_fixed`; the fused kernel serves instance_axes = 1 and 2.
+
+    Raises ValueError for a bad argument, SolveError when a step underflows, the state is not finite
+    or max_steps are not enough.
+    """
+    tableau = get_tableau(solver)
+    check_state(z0)
+    check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps)
+    control = step_control(tableau, rtol, atol, t, first_step, max_steps, instance_axes == 2)
+    if choose_adaptive_backend(f, z0, tableau, instance_axes, path, backend) == "fused":
+        return _adapt_fused(f, z0, tableau, control)
+    return _adapt(f, z0, tableau, control, instance_axes, path)
+
+
+def step_control(tableau, rtol, atol, t, first_step=None, max_steps=MAX_STEPS, per_sample=False):
+    return kernels.StepControl(
+        b_error=np.array(tableau.b_error),
+        same_as_last=tableau.first_same_as_last,
+        exponent=-1.0 / (tableau.embedded_order + 1),
+        rtol=rtol,
+        atol=atol,
+        t0=float(t[0]),
+        t1=t[0] + time_span(t),
+        first_step=first_step or 0.0,
+        safety=SAFETY,
+        min_factor=MIN_FACTOR,
+        max_factor=MAX_FACTOR,
+        max_steps=max_steps,
+        per_sample=per_sample,
+    )
+
+
+def _adapt(f, z0, tableau, control, instance_axes, path):
+    """The torch path: all instances try steps together, and each accepts or rejects its own."""
+    rtol, atol = (
+        per_instance(v.to(z0) if isinstance(v, Tensor) else v, z0)
+        for v in (control.rtol, control.atol)
+    )
+    t0, t1 = control.t0, control.t1
+    axes = z0.shape[:instance_axes]
+
+    def error_norm(error, scale):
+        return _rms(error / scale, instance_axes)
+
+    f = field_for_solve(f, z0)
+    time = torch.full(axes, t0, dtype=torch.float64, device=z0.device)
+    z, k1 = z0, f(per_instance(time.to(z0), z0), z0)
+    nfe = torch.ones(axes, dtype=torch.int64, device=z0.device)
+    accepted, rejected = torch.zeros_like(nfe), torch.zeros_like(nfe)
+    if control.first_step:
+        h = torch.full(axes, control.first_step, dtype=torch.float64, device=z0.device)
+    else:
+        scale = atol + rtol * z0.detach().abs()
+        order = tableau.embedded_order
+        h = initial_step_size(f, t0, z0, order, lambda v: error_norm(v, scale), k1)
+        nfe += 1
+    times, states = [time], [z0]
+    active = time < t1
+    while any(going := _members(active)):
+        step_f = partial(f, going=going if axes else None)
+        h = torch.where(active, torch.minimum(h, t1 - time), 0.0)
+        _check_progress(time, h, active, accepted + rejected, control.max_steps)
+        hz = per_instance(h.to(z0), z0)
+        stages = rk_stages(step_f, per_instance(time.to(z0), z0), z, hz, tableau, k1)
+        z_new = z + hz * weighted_sum(tableau.b, stages)
+        with torch.no_grad():
+            scale = atol + rtol * torch.maximum(z.abs(), z_new.abs())
+            error = error_norm(hz * weighted_sum(tableau.b_error, stages), scale).to(h)
+            _check_finite(error, active, time, h)
+            accept = active & (error <= 1.0)
+            # The last step lands on t1 exactly, whatever the rounding of the sum.
+            arrived = accept & (h >= t1 - time)
+            time = torch.where(arrived, t1, torch.where(accept, time + h, time))
+        nfe += active * (len(stages) - 1)
+        accepted, rejected = accepted + accept, rejected + (active & ~accept)
+        take = per_instance(accept, z0)
+        z = torch.where(take, z_new, z)
+        active = time < t1
+        if tableau.first_same_as_last:
+            k1 = torch.where(take, stages[-1], k1)
+        elif bool((accept & active).any()):
+            k1 = torch.where(take, step_f(per_instance(time.to(z0), z0), z), k1)
+            nfe += accept & active
+        if bool(accept.any()):
+            times.append(time)
+            if path:
+                states.append(z)
+        factor = control.safety * error.clamp(min=1e-10) ** control.exponent
+        # An accepted step is never followed by a shorter one (as in torchdiffeq).
+        floor = torch.where(accept, 1.0, control.min_factor)
+        h = torch.where(active, h * torch.maximum(factor, floor).clamp(max=control.max_factor), h)
+    single = instance_axes == 0
+    return Solution(
+        z,
+        ts=torch.stack(times, dim=-1),
+        nfe=shaped(nfe, single),
+        n_accepted=shaped(accepted, single),
+        n_rejected=shaped(rejected, single),
+        path=torch.stack(states) if path else None,
+    )
+
+
+def _adapt_fused(f, z0, tableau, control):
+    layers, arrays = f.block_layers(), tableau_arrays(tableau)
+    z, walk = kernels.solve_fused_adaptive(z0.contiguous(), layers, *arrays, control)
+    check_walk(walk)
+    n_steps = walk.n_steps
+    most = int(n_steps.max())
+    start = torch.full((*n_steps.shape, 1), control.t0)
+    times = torch.cat([start, walk.step_sizes[..., :most]], -1).cumsum(-1)
+    arrived = torch.arange(most + 1) >= n_steps[..., None]
+    return Solution(
+        z,
+        ts=torch.where(arrived, control.t1, times),
+        nfe=walk.nfe,
+        n_accepted=n_steps - walk.rejected if control.per_sample else n_steps,
+        n_rejected=walk.rejected,
+        backend="fused",
+    )
+
+
+def check_walk(walk: kernels.FusedAdaptive) -> None:
+    """SolveError where the kernel could not carry a member to the end of its time."""
+    if not bool(walk.state.any()):
+        return
+    failed = walk.state > 0
+    end = int(walk.state[failed][0])  # the others may have failed otherwise
+    at_fault = walk.state == end
+    max_steps = walk.step_sizes.shape[-1]
+    message = _why_it_ended(kernels.ENDS[end], walk.time[at_fault], walk.step[at_fault], max_steps)
+    raise SolveError(message, failed)
+
+
+@torch.no_grad()
+def initial_step_size(
+    f: VectorField,
+    t0: float,
+    z0: Tensor,
+    order: int,
+    norm: Callable[[Tensor], Tensor],
+    f0: Tensor | None = None,
+) -> Tensor:
+    """A first step size by Hairer, Norsett, Wanner (1993), p. 169; float64, in the norm's shape.
+
+    norm: maps a tensor like z0 to one number for each instance. Costs two evaluations of f, one
+    where f0 = f(t0, z0) is given.
+    """
+    start = z0.new_full((), t0)
+    f0 = f(start, z0) if f0 is None else f0
+    d0, d1 = norm(z0).double(), norm(f0).double()
+    tiny = (d0 < 1e-5) | (d1 < 1e-5)
+    h0 = torch.where(tiny, 1e-6, 0.01 * d0 / d1.clamp(min=1e-300))
+    h0_z = per_instance(h0.to(z0), z0)
+    f1 = f(start + h0_z, z0 + h0_z * f0)
+    d2 = norm(f1 - f0).double() / h0
+    largest = torch.maximum(d1, d2)
+    flat = torch.maximum(torch.full_like(h0, 1e-6), h0 * 1e-3)
+    h1 = torch.where(
+        largest <= 1e-15, flat, (0.01 / largest.clamp(min=1e-300)) ** (1 / (order + 1))
+    )
+    return torch.minimum(100 * h0, h1)
+
+
+def _members(active):
+    """Which entries of the first axis, if there is one, have an active instance; a list of bool."""
+    return active.reshape(active.shape[:1].numel(), -1).any(1).tolist()
+
+
+def _rms(v, instance_axes):
+    return v.detach().flatten(instance_axes).square().mean(-1).sqrt()
+
+
+def _check_tolerances(name, value, z0, instance_axes):
+    if not isinstance(value, Tensor):
+        check_tolerance(name, value)
+        return
+    if instance_axes < 1 or value.shape != z0.shape[:1]:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}: give one tolerance for each of z0's "
+            f"{z0.shape[0]} members, with instance_axes >= 1; got {instance_axes}"
+        )
+    for entry in value.tolist():
+        check_tolerance(name, entry)
+
+
+def check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps):
+    check_embedded(tableau)
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        _check_tolerances(name, value, z0, instance_axes)
+    check_n_steps(max_steps)
+    if first_step is not None and not 0 < first_step < math.inf:
+        raise ValueError(f"first_step = {first_step!r}: give a step size > 0")
+    if not 0 <= instance_axes < z0.dim():
+        raise ValueError(
+            f"instance_axes = {instance_axes}: give 0 to {z0.dim() - 1} for {z0.dim()} axes"
+        )
+
+
+def _check_progress(time, h, active, attempts, max_steps):
+    ends = {"underflow": time + h <= time, "spent": attempts >= max_steps}
+    for end, at_fault in ends.items():
+        failed = active & at_fault
+        if bool(failed.any()):
+            raise SolveError(_why_it_ended(end, time[failed], h[failed], max_steps), failed)
+
+
+def _check_finite(error, active, time, h):
+    bad = active & ~torch.isfinite(error)
+    if bool(bad.any()):
+        raise SolveError(_why_it_ended("not finite", time[bad], h[bad]), bad)
+
+
+def _why_it_ended(end, time, h, max_steps=MAX_STEPS):
+    """What happened, one of kernels.ENDS, to instances at times `time` with steps h; the remedy."""
+    earliest = f"t = {time.min().item():.6g}"
+    return {
+        "underflow": f"the step size underflowed to {h.min().item():.3g} at {earliest}; "
+        "loosen rtol and atol, or use float64",
+        "spent": f"{max_steps} steps reached only {earliest}; "
+        "raise max_steps, or loosen rtol and atol",
+        "not finite": f"the state is not finite after a step of {h.max().item():.3g} from "
+        f"{earliest}; check the field's weights or give a smaller first_step",
+    }[end]

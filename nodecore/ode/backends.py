@@ -1,0 +1,80 @@
+"""Whether the fused kernel or torch carries out a solve."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from nodecore.ode import kernels
+from nodecore.ode.solution import VectorField
+from nodecore.ode.tableaus import ButcherTableau
+
+BACKENDS = ("auto", "fused", "torch")
+
+
+def resolve_backend(backend: str = "auto") -> str:
+    """ "auto" resolved by NODECORE_KERNEL. ValueError for an unknown name."""
+    if backend == "auto":
+        backend = os.environ.get("NODECORE_KERNEL", "auto")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend = {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    return backend
+
+
+def choose_backend(f: VectorField, z0: Tensor, path: bool = False, backend: str = "auto") -> str:
+    """ "fused" or "torch": which one a fixed-step solve of z0 takes.
+
+    ValueError where "fused" is asked for and cannot serve.
+    """
+    backend = resolve_backend(backend)
+    if backend == "torch":
+        return "torch"
+    serves = not path and z0.device.type == "cpu" and z0.dtype == torch.float32
+    serves = serves and _has_kernel_layers(f, z0.dim())
+    if backend == "fused" and not serves:
+        raise ValueError(
+            "backend = 'fused' serves dense fields and convolutions of one channel on float32 CPU "
+            f"states, (members, batch, dim) or (members, batch, 1, height, width), without path; "
+            f"got {type(f).__name__} on {z0.dtype} {z0.device} {tuple(z0.shape)}, path={path}; "
+            "use backend='torch'"
+        )
+    if not serves:
+        return "torch"
+    status = kernels.status()
+    if not status.available and backend == "fused":
+        raise ValueError(f"backend = 'fused' is not available: {status.reason}")
+    return "fused" if status.available else "torch"
+
+
+def _has_kernel_layers(f, axes):
+    """Whether f has layers that the kernel knows, for states of so many axes."""
+    layers = f.block_layers() if hasattr(f, "block_layers") else None
+    return layers is not None and axes == (5 if layers[1].taps == 9 else 3)
+
+
+def choose_adaptive_backend(
+    f: VectorField,
+    z0: Tensor,
+    tableau: ButcherTableau,
+    instance_axes: int = 1,
+    path: bool = False,
+    backend: str = "auto",
+) -> str:
+    """ "fused" or "torch": which one an adaptive solve of z0 takes; ValueError as there."""
+    backend = resolve_backend(backend)
+    if backend == "torch":
+        return "torch"
+    if instance_axes not in (1, 2) or not _kernel_estimates(tableau):
+        if backend == "fused":
+            raise ValueError(
+                "backend = 'fused' serves steps of each member's own or of each sample's "
+                f"(instance_axes = 1 or 2; got {instance_axes}) and methods whose error estimate "
+                "needs no stage of its own; use backend='torch'"
+            )
+        return "torch"
+    return choose_backend(f, z0, path, backend)
+
+
+def _kernel_estimates(tableau):
+    """Whether the error estimate needs the stages of the solution alone, or the next first one."""
+    return len(tableau.b) == tableau.n_solution_stages + tableau.first_same_as_last

@@ -1,0 +1,222 @@
+"""Vector fields f(t, z) as modules of whole ensembles, and the linear classifier behind them.
+
+Every parameter has a leading *members* axis: one entry a seed, in one batched product. A member
+is drawn from its own generator, so that it does not depend on which others stand beside it.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from nodecore.ode.kernels import BlockLayer
+
+
+def _affine(fan_in: int, weight_shape: tuple, bias_shape: tuple, generators) -> nn.ParameterList:
+    """Weight (members, *weight_shape) normal with std sqrt(2 / fan_in), bias zero.
+
+    Kaiming's initialisation with gain sqrt 2 (He et al. 2015), the paper authors' released default.
+    """
+    std = math.sqrt(2.0 / fan_in)
+    weight = torch.stack([std * torch.randn(weight_shape, generator=g) for g in generators])
+    return nn.ParameterList([weight, torch.zeros(len(generators), *bias_shape)])
+
+
+class MLPField(nn.Module):
+    """dim - width - width - dim with ReLU, on z (members, batch, dim); autonomous."""
+
+    positions = 1
+
+    def __init__(self, dim: int = 2, width: int = 48, *, generators: Sequence[torch.Generator]):
+        super().__init__()
+        self.first = _affine(dim, (dim, width), (width,), generators)
+        self.second = _affine(width, (width, width), (width,), generators)
+        self.third = _affine(width, (width, dim), (dim,), generators)
+
+    def forward(self, t, z: Tensor) -> Tensor:
+        z = F.relu(_apply(self.first, z))
+        z = F.relu(_apply(self.second, z))
+        return _apply(self.third, z)
+
+    def block_layers(self) -> tuple[BlockLayer, ...]:
+        """The layers as the fused kernel takes them."""
+        return tuple(BlockLayer(*layer) for layer in (self.first, self.second, self.third))
+
+
+class Conv1dField(nn.Module):
+    """Conv1d 1-width k1, ReLU, width-width k3 pad 1, ReLU, width-1 k1 along the dim entries of
+    z (members, batch, dim); autonomous.
+
+    Weights of the middle layer: (members, 3 taps x width in, width out), rows by tap, then channel.
+    """
+
+    def __init__(self, dim: int, width: int = 32, *, generators: Sequence[torch.Generator]):
+        super().__init__()
+        self.positions = dim
+        self.first = _affine(1, (1, width), (width,), generators)
+        self.second = _affine(3 * width, (3 * width, width), (width,), generators)
+        self.third = _affine(width, (width, 1), (1,), generators)
+
+    def forward(self, t, z: Tensor) -> Tensor:
+        members, batch, dim = z.shape
+        hidden = F.relu(_apply(self.first, z.reshape(members, batch * dim, 1)))
+        # A product with the three neighbours side by side: a grouped conv1d is many times slower.
+        padded = F.pad(hidden.view(members, batch, dim, -1), (0, 0, 1, 1))
+        taps = torch.cat([padded[:, :, tap : tap + dim] for tap in range(3)], dim=-1)
+        hidden = F.relu(_apply(self.second, taps.view(members, batch * dim, -1)))
+        return _apply(self.third, hidden).view(members, batch, dim)
+
+    def block_layers(self) -> tuple[BlockLayer, ...]:
+        """The layers as the fused kernel takes them."""
+        return BlockLayer(*self.first), BlockLayer(*self.second, taps=3), BlockLayer(*self.third)
+
+
+class Conv2dField(nn.Module):
+    """Conv2d channels-width k1, ReLU, width-width k3 pad 1, ReLU, width-channels k1 on
+    z (members, batch, channels, height, width); autonomous.
+
+    Where the hidden maps of an evaluation take more than SMALL, only z is kept for the backward
+    pass, which computes them again: a solve of K steps needs the memory of K states. `keeps_maps`,
+    where it is not None, decides instead.
+    """
+
+    SMALL = 16 * 2**20  # bytes
+    IMAGES_AT_ONCE = 16  # on a CPU: their hidden maps stay in its cache
+
+    def __init__(
+        self, channels: int = 1, width: int = 96, *, generators: Sequence[torch.Generator]
+    ):
+        super().__init__()
+        self.first = _affine(channels, (width, channels, 1, 1), (width,), generators)
+        self.second = _affine(9 * width, (width, width, 3, 3), (width,), generators)
+        self.third = _affine(width, (channels, width, 1, 1), (channels,), generators)
+        self.keeps_maps: bool | None = None
+
+    def forward(self, t, z: Tensor, going: Sequence[bool] | None = None) -> Tensor:
+        """The slope at z; where `going` is given, 0 for the members that it leaves out."""
+        return self._slopes(z, self._weights, going)
+
+    def block_layers(self) -> tuple[BlockLayer, ...] | None:
+        """The layers as the fused kernel takes them; None for more than one channel."""
+        if self.first[0].shape[2] != 1:
+            return None
+        return BlockLayer(*self.first), BlockLayer(*self.second, taps=9), BlockLayer(*self.third)
+
+    def for_solve(self, z0: Tensor) -> Callable:
+        """The field as a function of (t, z, going) for one solve of states like z0.
+
+        On a GPU the members' weights are taken apart once for all evaluations, and laid out as the
+        convolutions want them. On a CPU that would save nothing, and change the order in which the
+        gradients of the evaluations are summed.
+        """
+        if z0.device.type == "cpu":
+            return self
+        every = [[_channels_last(w) for w in self._weights(m)] for m in range(len(z0))]
+        return lambda t, z, going=None: self._slopes(z, every.__getitem__, going)
+
+    def _weights(self, m):
+        return [p[m] for p in (*self.first, *self.second, *self.third)]
+
+    def _slopes(self, z, weights_of, going):
+        return torch.stack(
+            [
+                self._member(weights_of(m), images)
+                if going is None or going[m]
+                else torch.zeros_like(images)
+                for m, images in enumerate(z)
+            ]
+        )
+
+    def _member(self, weights, z):
+        parts = z.split(self.IMAGES_AT_ONCE) if z.device.type == "cpu" else [z]
+        pixels = z.shape[-1] * z.shape[-2]
+        hidden = hidden_bytes(len(z), len(weights[0]), pixels, z.element_size())
+        keeps = hidden <= self.SMALL if self.keeps_maps is None else self.keeps_maps
+        if torch.is_grad_enabled() and not keeps:
+            slopes = [_recomputed(part, weights) for part in parts]
+        else:
+            slopes = [_convolutions(part, *weights) for part in parts]
+        return torch.cat(slopes)
+
+
+def hidden_bytes(images: int, width: int, pixels: int, bytes_each: int = 4) -> int:
+    """Of the hidden maps that a Conv2dField of this width makes of some images, one member's."""
+    return 2 * images * width * pixels * bytes_each
+
+
+def _recomputed(z, weights):
+    """The slope at z; the backward pass computes the hidden maps once more."""
+    return checkpoint(_convolutions, z, *weights, use_reentrant=False, preserve_rng_state=False)
+
+
+def _convolutions(z, weight1, bias1, weight2, bias2, weight3, bias3):
+    # Channels last: what convolutions on CPU and GPU are fastest on.
+    dtype, z = z.dtype, _channels_last(z)
+    z = F.relu(F.conv2d(z, weight1, bias1))
+    z = F.relu(F.conv2d(z, weight2, bias2, padding=1))
+    return F.conv2d(z, weight3, bias3).to(dtype)  # the solver sums in the precision of the states
+
+
+def _channels_last(z):
+    if z.dim() < 4:
+        return z
+    if z.shape[1] > 1 or z.device.type == "cpu":
+        return z.contiguous(memory_format=torch.channels_last)
+    # One channel is laid out either way, but convolutions go by the strides, which tell of neither.
+    n, _, height, width = z.shape
+    return z.reshape(n, height, width, 1).permute(0, 3, 1, 2)
+
+
+class LinearHead(nn.Module):
+    """The classifier: flat states (members, batch, ...) to logits (members, batch, classes)."""
+
+    def __init__(self, features: int, n_classes: int, *, generators: Sequence[torch.Generator]):
+        super().__init__()
+        self.linear = _affine(features, (features, n_classes), (n_classes,), generators)
+
+    def forward(self, z: Tensor) -> Tensor:
+        kind = z.device.type
+        # Where products are in bfloat16 otherwise, logits of 8 bits would tie.
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return _apply(self.linear, z.flatten(2))
+        return _apply(self.linear, z.flatten(2))
+
+    def margins(self, logits: Tensor) -> Tensor:
+        """Distance of states with these logits to the nearest other class, (members, batch)."""
+        return boundary_distances(logits, self.linear[0].transpose(1, 2))
+
+
+def boundary_distances(logits: Tensor, weight: Tensor) -> Tensor:
+    """Distance (members, batch) of states to the nearest other class of an affine classifier.
+
+    logits: of the states, (members, batch, classes). weight: (members, classes, features). Exact:
+    the states that are rather put into class c than into y are a half-space, at the distance of
+    logit_y - logit_c over the norm of the difference of the two classes' weights, and the nearest
+    of these counts. Infinite where there is no such boundary.
+    """
+    lengths = (weight[:, :, None] - weight[:, None]).norm(dim=-1)
+    best, predicted = logits.max(-1)
+    lengths = torch.stack([rows[y] for rows, y in zip(lengths, predicted, strict=True)])
+    # margin = min over classes c of (logit_y - logit_c) / |w_y - w_c|, y the predicted class
+    distances = (best[..., None] - logits) / lengths
+    # Classes with the same weights, such as y itself, have no boundary between them.
+    return distances.masked_fill(lengths == 0, torch.inf).amin(-1)
+
+
+def take_members(module: nn.Module, members: Sequence[int]) -> nn.Module:
+    """A copy of a vector field or classifier with these members only."""
+    taken = copy.deepcopy(module)
+    for parameter in taken.parameters():
+        parameter.data = parameter.data[list(members)]
+    return taken
+
+
+def _apply(layer, x):
+    """x @ weight + bias for each member: (members, rows, in) -> (members, rows, out)."""
+    weight, bias = layer
+    return torch.baddbmm(bias[:, None], x, weight)

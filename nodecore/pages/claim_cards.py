@@ -1,0 +1,84 @@
+"""The scorecard as HTML: a card for each claim, and the records behind them."""
+
+from collections.abc import Iterable
+from html import escape
+
+from nodecore.claims.register import Judgement, scale_of
+from nodecore.claims.rules import FAILS, HOLDS, PARTLY, UNTESTED, get_decision
+from nodecore.claims.scorecard import SYMBOLS
+from nodecore.evidence import store
+from nodecore.pages.downloads import file_link
+
+CLASSES = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", UNTESTED: "untested"}
+
+
+def cards(judgements: Iterable[Judgement]) -> str:
+    """A card for each claim: verdict, claim and place, the paper's number, ours, records, rule."""
+    return f'<div class="scorecard">{"".join(map(_card, judgements))}</div>'
+
+
+def _card(judgement):
+    claim = judgement.claim
+    number = claim.chapter.split("_")[0].lstrip("0")
+    rows = {
+        "paper": escape(claim.paper or ""),
+        "here": _findings(judgement),
+        "not tested": escape(_untested(judgement)),
+        "models": _models(judgement),
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in rows.items() if text)
+    return (
+        f'<section class="claim" id="claim-{claim.id}">{_badge(judgement.verdict)}'
+        f'<div><p class="said">{escape(claim.claim)}</p>'
+        f'<p class="where">{escape(claim.where)} · <a href="{claim.chapter}.html">chapter {number}'
+        f"</a></p><dl>{listed}</dl><details><summary>rule</summary>"
+        f"{escape(get_decision(claim.decided_by).rule)}</details></div></section>"
+    )
+
+
+def _badge(verdict):
+    symbol = f'<span aria-hidden="true">{SYMBOLS[verdict]}</span>'
+    return f'<p class="verdict {CLASSES[verdict]}">{symbol} {verdict}</p>'
+
+
+def _findings(judgement):
+    """What each part found; a part says its own verdict where they differ."""
+    verdicts = {part.verdict for part in judgement.parts}
+    items = []
+    for part in judgement.parts:
+        own = f" <em>({SYMBOLS[part.verdict]} {part.verdict})</em>" if len(verdicts) > 1 else ""
+        items.append(f"<li>{escape(part.where)}: {escape(part.found)}{own}</li>")
+    return f"<ul>{''.join(items)}</ul>" if items else ""
+
+
+def _untested(judgement):
+    if judgement.claim.reason or not judgement.parts:
+        return judgement.reason.removeprefix(f"{UNTESTED}: ")
+    return f"{'; '.join(judgement.missing)} (no evidence is committed)" * bool(judgement.missing)
+
+
+def _models(judgement):
+    """Scale, seeds, what a larger scale lacks, and links to the records behind a verdict."""
+    if not judgement.materials:
+        return ""
+    links = ", ".join(
+        f'<a href="#records-{m.study}-{m.profile}">{m.study}</a>' for m in judgement.materials
+    )
+    lacking = f" ({escape(judgement.lacking)})" if judgement.lacking else ""
+    return f"{escape(judgement.scale)}{lacking}; records: {links}"
+
+
+def records_list(judgements: Iterable[Judgement]) -> str:
+    """Every study that was read: its folder, scale and runs, and its records as a CSV file."""
+    read = {(m.study, m.profile): m for j in judgements for m in j.materials}
+    items = []
+    for (study, profile), material in read.items():
+        csv = material.records.to_csv(index=False, float_format="%.6g").encode()
+        paths = [path for evidence in material.found for path in evidence.stored.paths]
+        folders = dict.fromkeys(store.shown(path.parent) for path in paths)
+        shown = ", ".join(f"<code>{escape(folder)}/</code>" for folder in folders)
+        items.append(
+            f'<li id="records-{study}-{profile}">{shown}: {len(material.found)} trainings, '
+            f"{scale_of([material])}; {file_link(f'{study}-{profile}.csv', 'text/csv', csv)}</li>"
+        )
+    return f'<ul class="scorecard records">{"".join(items)}</ul>'

@@ -1,0 +1,217 @@
+"""The adaption explorer: a recorded walk of the step size, and the rule with other constants."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import traitlets
+from matplotlib.figure import Figure
+
+from nodecore.evidence.found import Evidence
+from nodecore.evidence.names import name_of
+from nodecore.ode.tableaus import finer_solver
+from nodecore.pages import plots
+from nodecore.pages.explorers.bundle import bundle
+from nodecore.pages.explorers.host import Explorer, check_choice
+from nodecore.pages.explorers.packing import encode
+from nodecore.training.adaption import step_bounds
+from nodecore.training.controllers import Algorithm1, Observation, StepState, get_controller
+
+RANGES = {"threshold": (0.01, 0.5), "decrease": (0.1, 0.95), "increase": (1.01, 1.5)}
+SAME = 1e-5  # relative difference of two steps that rounding explains
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """The rule with other constants on recorded accuracies, one entry for each check.
+
+    step_sizes: in use at each check. failed: bool. departs: the first iteration at which the step
+    is another than the recorded one, None for none; what comes after it is no result, since the
+    weights would have been trained with other steps.
+    """
+
+    step_sizes: np.ndarray
+    failed: np.ndarray
+    departs: int | None
+
+
+class AdaptionExplorer(Explorer):
+    """The recorded history of an adapting training, replayed, with the constants of its rule.
+
+    evidence: runs with a controller. Every trait can be set and read: run (the name of a run),
+    seed, iteration, and for Algorithm 1 threshold, decrease and increase; `rerun` follows.
+
+    Raises ValueError without runs, or for one without a history; TraitError for a state that is
+    not there.
+    """
+
+    _esm = bundle("adaption.js")
+    data = traitlets.Dict().tag(sync=True)
+    run = traitlets.Unicode().tag(sync=True)
+    seed = traitlets.Int().tag(sync=True)
+    iteration = traitlets.Int().tag(sync=True)
+    threshold = traitlets.Float(0.1).tag(sync=True)
+    decrease = traitlets.Float(0.5).tag(sync=True)
+    increase = traitlets.Float(1.1).tag(sync=True)
+
+    def __init__(self, evidence: Sequence[Evidence]):
+        if not evidence:
+            raise ValueError("evidence is empty: give at least one run")
+        self._runs = {f"{found.run.study}/{found.run.name}": found for found in evidence}
+        self._checks = {name: _checks(found) for name, found in self._runs.items()}
+        first, found = next(iter(self._runs.items()))
+        super().__init__(
+            data={"runs": [self._pack(name) for name in self._runs], "ranges": RANGES},
+            run=first,
+            seed=found.run.seeds[0],
+            iteration=int(self._checks[first]["iteration"].max()),
+            **_constants(found.run),
+        )
+
+    def _pack(self, name):
+        """What the browser needs of a run; keys as in `js/adaption.js`."""
+        found, controller = self._runs[name], get_controller(self._runs[name].run.controller)
+        solver = controller.test_solver or finer_solver(found.run.train_solver)
+        return {
+            "name": name,
+            "title": _title(found.run),
+            "solver": name_of(found.run.train_solver),
+            "testSolver": name_of(solver),
+            "every": controller.every,
+            "bounds": step_bounds(found.run.protocol.T),
+            "constants": _constants(found.run) or None,
+            "histories": [
+                _pack_history(seed, rows) for seed, rows in self._checks[name].groupby("seed")
+            ],
+        }
+
+    # --- the state ------------------------------------------------------------------------------
+
+    @traitlets.validate("run", "seed", "iteration", *RANGES)
+    def _check(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        if name in RANGES:
+            low, high = RANGES[name]
+            if not low <= value <= high:
+                raise traitlets.TraitError(f"{name} = {value!r}: give {low} to {high}")
+            return value
+        if name == "iteration":
+            last = int(self._checks[self.run]["iteration"].max()) if self.run else value
+            if not 0 <= value <= last:
+                raise traitlets.TraitError(f"iteration = {value!r}: give 0 to {last}")
+            return value
+        seeds = self._runs[self.run].run.seeds if self.run else [value]
+        choices = list(self._runs) if name == "run" else list(seeds)
+        check_choice(name, value, choices)
+        return value
+
+    @traitlets.observe("run")
+    def _settle(self, change):
+        seeds = self._runs[self.run].run.seeds
+        if self.seed not in seeds:
+            self.seed = seeds[0]
+        self.iteration = min(self.iteration, int(self._checks[self.run]["iteration"].max()))
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The recorded checks of the seed: iteration, step_size, the two accuracies, failed."""
+        rows = self._checks[self.run]
+        return rows[rows["seed"] == self.seed].reset_index(drop=True)
+
+    @property
+    def rerun(self) -> Rerun | None:
+        """The rule with the present constants; None where the run has another rule."""
+        found, rows = self._runs[self.run], self.history
+        if not _constants(found.run):
+            return None
+        rule = Algorithm1(threshold=self.threshold, decrease=self.decrease, increase=self.increase)
+        state, sizes, failed = StepState(float(rows["step_size"][0])), [], []
+        for train, test in zip(rows["train_accuracy"], rows["test_accuracy"], strict=True):
+            sizes.append(state.step_size)
+            state = rule.update(state, Observation(train, test), step_bounds(found.run.protocol.T))
+            failed.append(state.failed)
+        away = np.abs(np.array(sizes) / rows["step_size"] - 1) > SAME
+        departs = int(rows["iteration"][away.argmax()]) if away.any() else None
+        return Rerun(np.array(sizes), np.array(failed), departs)
+
+    # --- the picture ----------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        found, rows = self._runs[self.run], self.history
+        row = rows[rows["iteration"] <= max(self.iteration, rows["iteration"][0])].iloc[-1]
+        return (
+            f"{_title(found.run)}, seed {self.seed}, "
+            f"iteration {self.iteration:,}: h = {row['step_size']:.4f}, accuracy of the batch "
+            f"{100 * row['train_accuracy']:.1f} % under the training solver, "
+            f"{100 * row['test_accuracy']:.1f} % under the test solver; "
+            f"{int(rows['failed'].sum())} of {len(rows)} checks failed"
+        )
+
+    def draw(self) -> Figure:
+        rows = self.history
+        figure, (above, below) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True)
+        above.step(rows["iteration"], 1 / rows["step_size"], where="post", color="black")
+        rerun = self.rerun
+        if rerun is not None and rerun.departs is not None:
+            late = rows["iteration"] >= rerun.departs
+            above.step(
+                rows["iteration"][late],
+                1 / rerun.step_sizes[late],
+                where="post",
+                color=plots.CROSSING_COLOUR,
+                linestyle="--",
+            )
+        above.set_yscale("log", base=2)
+        above.set_ylabel("steps $K$")
+        for name, colour in zip(("train", "test"), plots.CLASS_COLOURS, strict=False):
+            below.step(rows["iteration"], rows[f"{name}_accuracy"], where="post", color=colour)
+        below.set(xlabel="iteration", ylabel="accuracy of the batch", ylim=(0, 1))
+        figure.suptitle("\n".join(self.describe().split(": ", 1)), fontsize=9)
+        return figure
+
+
+def _title(run):
+    return f"{name_of(run.dataset)}, {name_of(run.controller)}"
+
+
+def _checks(found):
+    """The recorded checks of a run. Raises ValueError without any, or where they are not those of
+    the rule that the record names."""
+    if found.history is None:
+        raise ValueError(f"{found.path} has no history: give a run with a controller")
+    seen = found.history[found.history["failed"].notna()].astype({"failed": bool})
+    if _constants(found.run):
+        rule = get_controller(found.run.controller)
+        for seed, rows in seen.groupby("seed"):
+            gap = (rows["train_accuracy"] - rows["test_accuracy"]).abs().to_numpy()
+            factor = np.where(gap > rule.threshold, rule.decrease, rule.increase)
+            sizes = rows["step_size"].to_numpy()
+            wanted = np.clip(factor * sizes, *step_bounds(found.run.protocol.T))[:-1]
+            if not np.allclose(wanted, sizes[1:], rtol=SAME):
+                raise ValueError(
+                    f"{found.path}: the steps of seed {seed} are not those of "
+                    f"{found.run.controller}; run the study again"
+                )
+    return seen
+
+
+def _constants(run):
+    """The constants of Algorithm 1; empty for another rule."""
+    rule = get_controller(run.controller)
+    return {name: getattr(rule, name) for name in RANGES} if type(rule) is Algorithm1 else {}
+
+
+def _pack_history(seed, rows):
+    def numbers(column):
+        return encode(rows[column], np.float32)
+
+    return {
+        "seed": int(seed),
+        "iterations": rows["iteration"].astype(int).tolist(),
+        "steps": numbers("step_size"),
+        "train": numbers("train_accuracy"),
+        "test": numbers("test_accuracy"),
+        "failed": rows["failed"].tolist(),
+    }

@@ -1,0 +1,209 @@
+"""Trained models and data as an explorer takes them: descriptions, and numbers in base64."""
+
+import base64
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from nodecore.data.split import Split
+from nodecore.evidence.found import Evidence
+from nodecore.evidence.names import name_of
+from nodecore.ode.fields import LinearHead
+from nodecore.ode.tableaus import ButcherTableau
+
+ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model to explore, with points x (n, 2) and labels y (n,) to test it on.
+
+    field, head: of nodecore, with a members axis, or plain torch: nn.Linear, or nn.Sequential of
+    nn.Linear, nn.ReLU and nn.Tanh. The field is autonomous. dataset: the name of the points;
+    classes: names of the labels. train_n_steps: Euler steps of the training, where it had any.
+    seeds, trained: one entry for each member. Raises ValueError for what an explorer cannot show.
+    """
+
+    field: nn.Module
+    head: nn.Module
+    x: Tensor
+    y: Tensor
+    dataset: str = "own data"
+    classes: Sequence[str] | None = None
+    train_n_steps: int | None = None
+    seeds: Sequence[int] | None = None
+    trained: Sequence[bool] | None = None
+
+    def __post_init__(self):
+        field, head = pack_stack("field", self.field), pack_stack("head", self.head)
+        split = Split(self.x, self.y, n_classes=head.outputs)
+        if self.x.dim() != 2 or self.x.shape[1] != 2:
+            raise ValueError(f"x of shape {tuple(self.x.shape)}: give points in the plane, (n, 2)")
+        if not (field.inputs == field.outputs == head.inputs == 2):
+            raise ValueError(
+                f"field maps {field.inputs} numbers to {field.outputs} and head takes "
+                f"{head.inputs}: an explorer draws the plane, give 2 everywhere"
+            )
+        members = len(field.numbers)
+        if len(head.numbers) != members:
+            raise ValueError(f"field has {members} members, head {len(head.numbers)}: give as many")
+        object.__setattr__(self, "seeds", tuple(self.seeds or range(members)))
+        object.__setattr__(self, "trained", tuple(self.trained or [True] * members))
+        classes = tuple(self.classes or (f"class {c}" for c in range(head.outputs)))
+        object.__setattr__(self, "classes", classes)
+        for name, given, wanted in (
+            ("seeds", self.seeds, members),
+            ("trained", self.trained, members),
+            ("classes", classes, split.n_classes),
+        ):
+            if len(given) != wanted:
+                raise ValueError(f"{name} has {len(given)} entries: give {wanted}")
+
+    @classmethod
+    def from_evidence(cls, evidence: Evidence, classes: Sequence[str] | None = None) -> "Model":
+        """The model of a finished run with the test split that it was tested on."""
+        run = evidence.run
+        if run.protocol.T != 1.0:
+            raise ValueError(f"{evidence.path} goes to T = {run.protocol.T:g}: give runs of T = 1")
+        _, test = run.protocol.load()
+        trained = evidence.records.groupby("seed")["trained"].all()
+        return cls(
+            evidence.field,
+            evidence.head,
+            test.x,
+            test.y,
+            dataset=run.dataset,
+            classes=classes,
+            train_n_steps=run.n_steps,
+            seeds=run.seeds,
+            trained=[bool(trained[seed]) for seed in run.seeds],
+        )
+
+    def member(self, seed: int) -> tuple[Callable, nn.Module]:
+        """f(t, z) and the head of one seed in float64, on z (1, n, 2)."""
+        index = self.seeds.index(seed)
+        field, head = _one_member(self.field, index), _one_member(self.head, index)
+        plain = not hasattr(field, "block_layers")
+        return (lambda t, z: field(z)) if plain else field, head
+
+    def model_data(self, n_seeds: int | None = None) -> dict:
+        """What the browser needs of the first seeds, or of all; keys as in `js/models.js`."""
+        field, head = pack_stack("field", self.field), pack_stack("head", self.head)
+        return {
+            "dataset": self.dataset,
+            "nSteps": self.train_n_steps,
+            "seeds": list(self.seeds[:n_seeds]),
+            "trained": list(self.trained[:n_seeds]),
+            "field": field.spec,
+            "head": head.spec,
+            "weights": encode(
+                torch.cat([field.numbers, head.numbers], dim=1)[:n_seeds], np.float32
+            ),
+        }
+
+    def dataset_data(self, starts: Tensor) -> dict:
+        """What the browser needs of the points; trajectories begin at those of index `starts`."""
+        return {
+            "name": self.dataset,
+            "title": name_of(self.dataset),
+            "classes": list(self.classes),
+            "x": encode(self.x.cpu(), np.float32),
+            "y": encode(self.y.cpu(), np.uint8),
+            "starts": starts.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers in turn: how they are shaped, and the weights of each member, (members, n) float32."""
+
+    spec: dict
+    numbers: Tensor
+
+    @property
+    def inputs(self) -> int:
+        return self.spec["positions"] * self.spec["layers"][0]["inputs"]
+
+    @property
+    def outputs(self) -> int:
+        return self.spec["positions"] * self.spec["layers"][-1]["outputs"]
+
+
+def pack_stack(name: str, module: nn.Module) -> Stack:
+    """The layers of a module; `name` is what an error calls it."""
+    if hasattr(module, "block_layers"):
+        layers = module.block_layers()
+        activations = ["relu"] * (len(layers) - 1) + [None]
+        found = [(*layer, a) for layer, a in zip(layers, activations, strict=True)]
+    elif isinstance(module, LinearHead):
+        found = [(*module.linear, 1, None)]
+    else:
+        found = _plain_layers(name, module)
+    specs, numbers = [], []
+    for weight, bias, window, activation in found:
+        members, inputs, outputs = weight.shape
+        specs.append(
+            {"inputs": inputs, "outputs": outputs, "window": window, "activation": activation}
+        )
+        numbers += [weight.reshape(members, -1), bias.reshape(members, -1)]
+    packed = torch.cat([part.detach().cpu().float() for part in numbers], dim=1)
+    if not bool(torch.isfinite(packed).all()):
+        raise ValueError(f"{name} has weights that are NaN or infinite: give a trained model")
+    return Stack({"positions": getattr(module, "positions", 1), "layers": specs}, packed)
+
+
+def _plain_layers(name, module):
+    """(weight (1, in, out), bias (1, out), window, activation) of nn.Linear or nn.Sequential."""
+    parts = list(module) if isinstance(module, nn.Sequential) else [module]
+    found = []
+    for part in parts:
+        if isinstance(part, nn.Linear):
+            bias = part.weight.new_zeros(part.out_features) if part.bias is None else part.bias
+            found.append([part.weight.T[None], bias[None], 1, None])
+        elif type(part) in ACTIVATIONS and found and found[-1][3] is None:
+            found[-1][3] = ACTIVATIONS[type(part)]
+        else:
+            raise ValueError(
+                f"{name} has a {type(part).__name__} where an explorer takes nn.Linear, followed "
+                "by nn.ReLU, nn.Tanh or none: give these in nn.Sequential, or a field of nodecore"
+            )
+    return found
+
+
+def pack_points(models: Mapping[str, Model], starts: Mapping[str, Tensor]) -> list[dict]:
+    """The points of each data set, taken from one of its models; drawn from the `starts`."""
+    return [model.dataset_data(starts[name]) for name, model in models.items()]
+
+
+def pack_tableau(tableau: ButcherTableau) -> dict:
+    """A method's coefficients; keys as in `js/solver.js`."""
+    return {
+        "name": tableau.name,
+        "title": name_of(tableau.name),
+        "a": tableau.a,
+        "b": tableau.b,
+        "c": tableau.c,
+        "order": tableau.order,
+        "bError": tableau.b_error,
+        "embeddedOrder": tableau.embedded_order,
+        "firstSameAsLast": tableau.first_same_as_last,
+    }
+
+
+def encode(values: Tensor | np.ndarray | pd.Series, dtype) -> str:
+    """Numbers as base64 of their bytes, little end first."""
+    array = np.asarray(values).astype(np.dtype(dtype).newbyteorder("<"))
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def _one_member(module, index):
+    alone = copy.deepcopy(module).double().requires_grad_(False)
+    if hasattr(module, "block_layers") or isinstance(module, LinearHead):
+        for parameter in alone.parameters():
+            parameter.data = parameter.data[index : index + 1]
+    return alone

@@ -1,0 +1,36 @@
+"""The trajectories that an explorer draws, with their crossings, computed in Python."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nodecore.analysis.crossings import Crossings, find_crossings, refined_path
+from nodecore.ode.tableaus import ButcherTableau, get_tableau
+from nodecore.pages.explorers.packing import Model
+
+CHORDS = 64  # that a trajectory of a solver of higher order than 1 is drawn with, at least
+
+
+@dataclass(frozen=True)
+class DrawnRun:
+    """path (n_points, n, 2) float64, and the crossings of the trajectories that stay finite."""
+
+    path: Tensor
+    crossings: Crossings
+
+
+def draw_run(
+    model: Model, seed: int, starts: Tensor, solver: str | ButcherTableau, n_steps: int
+) -> DrawnRun:
+    """The trajectories from the points of index `starts`, as `js/runs.js` draws them.
+
+    A step of a solver of higher order is a curve, cut into chords.
+    """
+    field, _ = model.member(seed)
+    substeps = 1
+    if get_tableau(solver).order > 1:
+        substeps = max(1, min(8, CHORDS // n_steps))
+    z0 = model.x[starts].double()[None]
+    path = refined_path(field, z0, solver, n_steps=n_steps, substeps=substeps)[:, 0]
+    finite = path.isfinite().all(0).all(1)
+    return DrawnRun(path, find_crossings(path[:, finite], substeps=substeps))

@@ -1,0 +1,201 @@
+"""The tolerance explorer: the steps that an adaptive solver takes, and those it rejects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import matplotlib.pyplot as plt
+import torch
+import traitlets
+from matplotlib.figure import Figure
+
+from nodecore.analysis.crossings import separated_starts
+from nodecore.evidence.found import Evidence
+from nodecore.evidence.names import name_of
+from nodecore.ode.adaptive import solve_adaptive
+from nodecore.ode.solution import SolveError
+from nodecore.ode.tableaus import get_tableau
+from nodecore.pages import plots
+from nodecore.pages.explorers.bundle import bundle
+from nodecore.pages.explorers.host import Explorer, check_choice
+from nodecore.pages.explorers.packing import Model, pack_points, pack_tableau
+
+SOLVERS = ("fehlberg21", "bosh3", "dopri5")
+LOOSEST, TIGHTEST = 10.0, 1e-6  # tolerances that can be chosen
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps accepted, steps rejected and evaluations of the field, of one adaptive solve."""
+
+    accepted: int
+    rejected: int
+    nfe: int
+
+
+class ToleranceExplorer(Explorer):
+    """Accepted and rejected steps, and the accuracy, of a trained model at a chosen tolerance.
+
+    evidence: runs of data sets in the plane. classes: names of the labels, by data set. n_starts:
+    how many trajectories are drawn, from starts far apart, each with steps of its own; accuracy and
+    `steps` belong to the whole test set with one step for all points, as records are made. Every
+    trait can be set and read: training (the name of a run), seed, solver, rtol (10 to 1e-6).
+
+    Raises ValueError without runs, TraitError for a state that is not there.
+    """
+
+    _esm = bundle("tolerance.js")
+    data = traitlets.Dict().tag(sync=True)
+    training = traitlets.Unicode().tag(sync=True)
+    seed = traitlets.Int().tag(sync=True)
+    solver = traitlets.Enum(SOLVERS, "dopri5").tag(sync=True)
+    rtol = traitlets.Float(1e-2).tag(sync=True)
+
+    def __init__(
+        self,
+        evidence: Sequence[Evidence],
+        *,
+        classes: Mapping[str, Sequence[str]] | None = None,
+        n_starts: int = 40,
+    ):
+        if not evidence:
+            raise ValueError("evidence is empty: give at least one run")
+        names = classes or {}
+        self._runs = {
+            found.run.name: (found, Model.from_evidence(found, names.get(found.run.dataset)))
+            for found in evidence
+        }
+        points = {model.dataset: model for _, model in self._runs.values()}
+        self._starts = {
+            name: separated_starts(model.x, min(n_starts, len(model.x)))
+            for name, model in points.items()
+        }
+        first, (found, model) = next(iter(self._runs.items()))
+        super().__init__(
+            data={
+                "datasets": pack_points(points, self._starts),
+                "models": [self._pack(name) for name in self._runs],
+                "solvers": [pack_tableau(get_tableau(solver)) for solver in SOLVERS],
+                "tolerances": [LOOSEST, TIGHTEST],
+            },
+            training=first,
+            seed=model.seeds[0],
+            solver=found.run.train_solver if found.run.train_solver in SOLVERS else "dopri5",
+            rtol=found.run.rtol or 1e-2,
+        )
+
+    def _pack(self, name):
+        """What the browser needs of a run; keys as in `js/tolerance.js`."""
+        found, model = self._runs[name]
+        return {
+            **model.model_data(),
+            "name": name,
+            "title": _title(found.run),
+            "solver": found.run.train_solver,
+            "rtol": found.run.rtol,
+            "tests": _tests(found, model.seeds),
+        }
+
+    # --- the state ------------------------------------------------------------------------------
+
+    @traitlets.validate("training", "seed", "rtol")
+    def _check(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        if name == "rtol":
+            if not TIGHTEST <= value <= LOOSEST:
+                raise traitlets.TraitError(f"rtol = {value!r}: give {TIGHTEST:g} to {LOOSEST:g}")
+            return value
+        seeds = {seed for _, model in self._runs.values() for seed in model.seeds}
+        choices = list(self._runs) if name == "training" else sorted(seeds)
+        check_choice(name, value, choices)
+        return value
+
+    @traitlets.observe("training")
+    def _settle(self, change):
+        if self.seed not in self._model.seeds:
+            self.seed = self._model.seeds[0]
+
+    @property
+    def _model(self):
+        return self._runs[self.training][1]
+
+    # --- the numbers ----------------------------------------------------------------------------
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all points that are right; nan where no step leads on."""
+        _, head = self._model.member(self.seed)
+        solution = self._solve_all()
+        if solution is None:
+            return float("nan")
+        with torch.no_grad():
+            right = head(solution.z).argmax(-1)[0] == self._model.y
+        return float(right.double().mean())
+
+    @property
+    def steps(self) -> Steps | None:
+        """Those of the whole test set, one step for all points; None where no step leads on."""
+        solution = self._solve_all()
+        if solution is None:
+            return None
+        return Steps(solution.n_accepted, solution.n_rejected, solution.nfe)
+
+    def _solve_all(self):
+        try:
+            return self._solve(self._model.x, path=False)
+        except SolveError:
+            return None
+
+    def _solve(self, x, path):
+        field, _ = self._model.member(self.seed)
+        tolerance = {"rtol": self.rtol, "atol": self.rtol}
+        with torch.no_grad():
+            return solve_adaptive(field, x.double()[None], self.solver, path=path, **tolerance)
+
+    # --- the picture ----------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        found, model = self._runs[self.training]
+        steps = self.steps
+        text = f"{steps.accepted} steps accepted, {steps.rejected} rejected" if steps else "no step"
+        return (
+            f"{name_of(found.run.dataset)}, trained with {_title(found.run)}, seed "
+            f"{self.seed}, solved by {name_of(self.solver)} at tolerance {self.rtol:g}: "
+            f"{100 * self.accuracy:.1f} % of {len(model.y):,} test points are right; {text}"
+        )
+
+    def draw(self) -> Figure:
+        figure, ax = plt.subplots(figsize=(7, 4.6))
+        starts = self._starts[self._model.dataset]
+        paths = []
+        for i in starts:  # each start with steps of its own, as in the browser
+            try:
+                paths.append((self._solve(self._model.x[i : i + 1], path=True).path[:, 0], i))
+            except SolveError:
+                continue
+        for path, i in paths:
+            plots.trajectories(ax, path, self._model.y[i : i + 1], mark_steps=True)
+        if paths:
+            plots.zoom(ax, torch.cat([torch.stack([path[0], path[-1]]) for path, _ in paths], 1))
+        figure.suptitle("\n".join(self.describe().split(": ")), fontsize=9)
+        return figure
+
+
+def _title(run):
+    how = f"tolerance {run.rtol:g}" if run.rtol else f"K = {run.n_steps}"
+    return f"{name_of(run.train_solver)}, {how}"
+
+
+def _tests(found, seeds):
+    """The recorded accuracies under tolerances: solver, rtol and one entry for each seed."""
+    rows = found.records[found.records["test_rtol"].notna()]
+    table = rows.pivot(index=["test_solver", "test_rtol"], columns="seed", values="accuracy")
+    return [
+        {
+            "solver": solver,
+            "rtol": float(rtol),
+            "accuracies": [None if isnan(v) else float(v) for v in values[list(seeds)]],
+        }
+        for (solver, rtol), values in table.iterrows()
+        if TIGHTEST <= rtol <= LOOSEST
+    ]

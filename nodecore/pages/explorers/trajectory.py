@@ -1,0 +1,205 @@
+"""The trajectory explorer: a trained model under a solver and a step size of one's own choice."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+import traitlets
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from nodecore.analysis.crossings import Crossings, separated_starts
+from nodecore.evidence.found import Evidence
+from nodecore.evidence.names import name_of
+from nodecore.ode.fixed import solve_fixed
+from nodecore.ode.tableaus import ButcherTableau, get_tableau
+from nodecore.pages import plots
+from nodecore.pages.explorers.bundle import bundle
+from nodecore.pages.explorers.host import Explorer
+from nodecore.pages.explorers.packing import Model, pack_points, pack_tableau
+from nodecore.pages.explorers.runs import CHORDS, draw_run
+
+MAX_STEPS = 512
+
+
+class TrajectoryExplorer(Explorer):
+    """Trajectories, their crossings, decision regions and accuracy of a model, to take hold of.
+
+    field, head, x, y: as for Model; `others`: further models to choose from. solvers: names of
+    test solvers, or tableaus. n_starts: how many trajectories are drawn, from starts far apart.
+    Every trait can be set and read, here and with the mouse: dataset, train_n_steps, seed, solver,
+    n_steps, time (0 to 1), regions ("starts", "ends", "none"), view ("states", "starts"),
+    show_field, and launched, the starts [x, y] of trajectories of one's own. `accuracy` and
+    `crossings` follow.
+
+    Raises ValueError for a model that cannot be shown, TraitError for a state that is not there.
+    """
+
+    _esm = bundle("trajectory.js")
+    data = traitlets.Dict().tag(sync=True)
+    dataset = traitlets.Unicode().tag(sync=True)
+    train_n_steps = traitlets.Int(allow_none=True).tag(sync=True)
+    seed = traitlets.Int().tag(sync=True)
+    solver = traitlets.Unicode().tag(sync=True)
+    n_steps = traitlets.Int(8).tag(sync=True)
+    time = traitlets.Float(1.0, min=0.0, max=1.0).tag(sync=True)
+    regions = traitlets.Enum(["starts", "ends", "none"], "starts").tag(sync=True)
+    view = traitlets.Enum(["states", "starts"], "states").tag(sync=True)
+    show_field = traitlets.Bool(False).tag(sync=True)
+    launched = traitlets.List(
+        traitlets.List(traitlets.Float(), minlen=2, maxlen=2), default_value=[]
+    ).tag(sync=True)
+
+    def __init__(
+        self,
+        field: nn.Module,
+        head: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        others: Sequence[Model] = (),
+        solvers: Sequence[str | ButcherTableau] = ("euler", "midpoint", "rk4"),
+        n_starts: int = 100,
+        n_steps: int | None = None,
+        seed: int | None = None,
+        **model,
+    ):
+        first = Model(field, head, x, y, **model)
+        self._models = [first, *others]
+        self._points = _points_by_dataset(self._models)
+        self._tableaus = {tableau.name: tableau for tableau in map(get_tableau, solvers)}
+        self._starts = {
+            name: separated_starts(model.x, min(n_starts, len(model.x)))
+            for name, model in self._points.items()
+        }
+        super().__init__(
+            data=self._pack(),
+            dataset=first.dataset,
+            train_n_steps=first.train_n_steps,
+            seed=first.seeds[0] if seed is None else seed,
+            solver=next(iter(self._tableaus)),
+            n_steps=n_steps or first.train_n_steps or 8,
+        )
+
+    @classmethod
+    def from_evidence(
+        cls,
+        evidence: Sequence[Evidence],
+        classes: Mapping[str, Sequence[str]] | None = None,
+        **options,
+    ) -> "TrajectoryExplorer":
+        """The models of finished runs, the first one shown first; a run named twice counts once.
+
+        classes: the names of the labels by data set. options: as for the constructor.
+        """
+        models = {}
+        for found in evidence:
+            key = found.run.dataset, found.run.n_steps
+            if key not in models:
+                models[key] = Model.from_evidence(found, (classes or {}).get(found.run.dataset))
+        first, *others = models.values()
+        return cls(**vars(first), others=others, **options)
+
+    def _pack(self):
+        """What the browser needs; keys as in `js/trajectory.js`."""
+        order = list(self._points)
+        models = sorted(self._models, key=lambda m: (order.index(m.dataset), m.train_n_steps or 0))
+        return {
+            "datasets": pack_points(self._points, self._starts),
+            "models": [model.model_data() for model in models],
+            "solvers": [pack_tableau(tableau) for tableau in self._tableaus.values()],
+            "max_steps": MAX_STEPS,
+            "chords": CHORDS,
+        }
+
+    # --- the state ------------------------------------------------------------------------------
+
+    @traitlets.validate("dataset", "solver", "n_steps", "train_n_steps", "seed")
+    def _check(self, proposal):
+        """Refuse what is not there; a model's own traits are checked against its data set."""
+        name, value = proposal["trait"].name, proposal["value"]
+        offered = [model for model in self._models if model.dataset == self.dataset]
+        choices = {
+            "dataset": list(self._points),
+            "solver": list(self._tableaus),
+            "n_steps": range(1, MAX_STEPS + 1),
+            "train_n_steps": [model.train_n_steps for model in offered],
+            "seed": sorted({seed for model in offered for seed in model.seeds}),
+        }[name]
+        if value not in choices:
+            known = f"1 to {MAX_STEPS}" if name == "n_steps" else ", ".join(map(str, choices))
+            raise traitlets.TraitError(f"{name} = {value!r}: choose one of {known}")
+        return value
+
+    @traitlets.observe("dataset", "train_n_steps")
+    def _settle(self, change):
+        """Another data set or model: keep what it also has, else take its first."""
+        offered = [model for model in self._models if model.dataset == self.dataset]
+        if self.train_n_steps not in [model.train_n_steps for model in offered]:
+            self.train_n_steps = offered[0].train_n_steps
+        if self.seed not in self.model.seeds:
+            self.seed = self.model.seeds[0]
+
+    @property
+    def model(self) -> Model:
+        """The model that is shown."""
+        return next(
+            model
+            for model in self._models
+            if (model.dataset, model.train_n_steps) == (self.dataset, self.train_n_steps)
+        )
+
+    # --- the numbers ----------------------------------------------------------------------------
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all points that are right, solved in float64 as in the browser."""
+        field, head = self.model.member(self.seed)
+        x = self.model.x.double()[None]
+        with torch.no_grad():
+            z = solve_fixed(field, x, self._tableaus[self.solver], n_steps=self.n_steps).z
+            right = (head(z).argmax(-1)[0] == self.model.y).double().mean()
+        return float(right)
+
+    @property
+    def crossings(self) -> Crossings:
+        """Crossings of the trajectories drawn, of those that stay finite."""
+        return self._run().crossings
+
+    def _run(self):
+        starts = self._starts[self.dataset]
+        return draw_run(self.model, self.seed, starts, self._tableaus[self.solver], self.n_steps)
+
+    # --- the picture ----------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        model, crossings = self.model, self.crossings
+        trained = f", trained with h = 1/{model.train_n_steps}" if model.train_n_steps else ""
+        return (
+            f"{name_of(self.dataset)}{trained}, seed {self.seed}, solved by "
+            f"{name_of(self.solver)} in {self.n_steps} steps: {100 * self.accuracy:.1f} % of "
+            f"{len(model.y)} test points are right; {crossings.n_between} crossings in "
+            f"{len(crossings.pairs)} pairs of trajectories"
+        )
+
+    def draw(self) -> Figure:
+        run, labels = self._run(), self.model.y[self._starts[self.dataset]]
+        figure, ax = plt.subplots(figsize=(6, 4.6))
+        steps = self.n_steps <= 16
+        plots.trajectories(ax, run.path, labels, run.crossings.points, mark_steps=steps)
+        plots.zoom(ax, run.path[:, run.path.isfinite().all(0).all(1)])
+        ax.set_title("\n".join(self.describe().split(": ")), fontsize=9)
+        return figure
+
+
+def _points_by_dataset(models):
+    """The first model of each data set. Raises ValueError where another has other points."""
+    points = {}
+    for model in models:
+        first = points.setdefault(model.dataset, model)
+        if not torch.equal(first.x, model.x) or not torch.equal(first.y, model.y):
+            raise ValueError(
+                f"two models of {model.dataset!r} come with different points: give the same x and "
+                "y, or another name as dataset"
+            )
+    return points

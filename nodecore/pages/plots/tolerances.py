@@ -1,0 +1,114 @@
+"""Accuracy, cost and gap against the tolerance."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation
+
+from nodecore.pages.plots.adaption import iterations_axis
+from nodecore.pages.plots.style import GREY, SOLVER_STYLES, accuracy_axes, ring, step_colours
+
+# --- tolerances -----------------------------------------------------------------------------------
+
+
+def accuracy_by_tolerance(ax: Axes, table, colour) -> None:
+    """Accuracy against the test tolerance, fine to the right; table: records of one training rtol.
+
+    Solid: under the training solver; dashed: under another one. Thin: every seed.
+    """
+    solver, rtol = table[["train_solver", "rtol"]].iloc[0]
+    for test_solver, rows in table.groupby("test_solver"):
+        own = test_solver == solver
+        for _, line in rows.groupby("seed") if own else ():
+            line = line.sort_values("test_rtol")
+            shown = colour if line["trained"].iloc[0] else "#b5b5b5"
+            ax.plot(line["test_rtol"], line["accuracy"], color=shown, linewidth=0.5, marker="")
+        means = rows[rows["trained"]].groupby("test_rtol")["accuracy"].mean()
+        style = {"linestyle": "-" if own else "--", "linewidth": 1.6 if own else 1.0}
+        style["label"] = f"trained at {rtol:g}" if own else None
+        ax.plot(means, color=colour, marker="o" if own else "", markersize=4, **style)
+        if own and rtol in means:
+            ring(ax, rtol, means[rtol])
+    accuracy_axes(ax)
+    _tolerance_axis(ax)
+
+
+def tolerance_handles() -> list[Line2D]:
+    """Legend of `accuracy_by_tolerance`."""
+    lines = {
+        "mean": {"linewidth": 1.6, "marker": "o", "markersize": 4},
+        "a seed": {"linewidth": 0.5},
+        "mean, other method": {"linewidth": 1.0, "linestyle": "--"},
+    }
+    handles = [Line2D([], [], color=GREY, label=name, **style) for name, style in lines.items()]
+    ring = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none"}
+    return [*handles, Line2D([], [], color="black", label="as trained", **ring)]
+
+
+def nfe_by_tolerance(ax: Axes, nfe, rtol: float, colour) -> None:
+    """Evaluations, a series by test tolerance, fine to the right; a ring at the training rtol."""
+    ax.plot(nfe, color=colour, marker="o", markersize=4, label=f"trained at {rtol:g}")
+    if rtol in nfe:
+        ring(ax, rtol, nfe[rtol])
+    _tolerance_axis(ax)
+    ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set_ylabel("evaluations (NFE)")
+    ax.grid(axis="y")
+
+
+def gap_by_tolerance(ax: Axes, gaps, seed_gaps) -> None:
+    """Loss of accuracy under the exact flow against the training's tolerance, fine to the right.
+
+    gaps: series by rtol, of the means; seed_gaps: frame, a column for each seed (pale).
+    """
+    colour = SOLVER_STYLES["euler"]["color"]
+    for seed in seed_gaps:
+        pale = {"linestyle": "none", "marker": "o", "color": colour, "alpha": 0.35}
+        ax.plot(seed_gaps[seed], markersize=3, **pale)
+    ax.plot(gaps, color=colour, marker="o", linewidth=1.5, markersize=6)
+    _tolerance_axis(ax, "tolerance of the training")
+    ax.set_ylabel("gap of accuracy")
+    ax.grid(axis="y")
+
+
+def tolerance_over_iterations(ax: Axes, histories, critical) -> None:
+    """The tolerance in use against the iteration, a line for each seed and a colour for each start.
+
+    histories: by the tolerance that the adaption begins at. critical: the critical tolerance and
+    the next coarser one, shaded; NaN where there is none.
+    """
+    ax.axhspan(*critical, color="#dddddd", zorder=0, label="critical range of fixed tolerances")
+    colours = step_colours([*histories, None])  # without the lightest
+    for first, history in histories.items():
+        for _, rows in history[history["step_size"].notna()].groupby("seed"):
+            line = {"color": colours[first], "linewidth": 0.8, "marker": ""}
+            ax.plot(rows["iteration"], rows["step_size"], **line, label=f"begins at {first:g}")
+    iterations_axis(ax)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(LogFormatterSciNotation())
+
+
+def accuracy_over_time(ax: Axes, table, style) -> None:
+    """Accuracy against the time T that is integrated over: the mean, and each seed (pale).
+
+    table: T (index) by seed.
+    """
+    for seed in table:
+        pale = {**style, "linestyle": "none", "label": None}
+        ax.plot(table[seed], **pale, markersize=3, alpha=0.35)
+    ax.plot(table.mean(axis=1), **style, linewidth=1.5, markersize=6)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda T, _: f"{T:g}"))
+    ax.xaxis.minorticks_off()
+    ax.set_xlabel("time $T$")
+    ax.grid(axis="y")
+
+
+def _tolerance_axis(ax, label="tolerance of the test"):
+    ax.set_xscale("log")
+    if not ax.xaxis_inverted():
+        ax.invert_xaxis()
+    ax.xaxis.minorticks_off()
+    ax.set_xlabel(label)

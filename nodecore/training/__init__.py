@@ -1,0 +1,1 @@
+"""Train ensembles of Neural ODEs, with fixed, adaptive or adapted steps."""

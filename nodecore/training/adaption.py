@@ -1,0 +1,369 @@
+"""A controller at work on an ensemble in training: what it sees, what it decides, what is kept."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nodecore.data.split import Split
+from nodecore.ode.adaptive import initial_step_size
+from nodecore.ode.solution import Solution
+from nodecore.ode.steps import check_tolerance, count_steps
+from nodecore.ode.tableaus import finer_solver, get_tableau
+from nodecore.training.controllers import Controller, Observation, StepState
+
+MOST_STEPS = 10_000  # no step gets shorter than T / MOST_STEPS
+OUTSIDE_EVERY = 50  # iterations between two outside checks, which are the same for every controller
+OUTSIDE_GAP = 0.1  # largest difference of accuracy that an outside check lets pass
+RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
+FIRST_RTOL = RTOL_BOUNDS[0]  # begun there, the model is a flow before anything coarser is tried
+
+# Where the adaption of steps begins: the norms in which the first step is chosen, with the
+# tolerances that scale them. The paper names none; these are one number, as everywhere here, and
+# the usual rtol of solvers. A hundred times the tolerance begins with a tenth of the steps.
+STARTS = {"euclidean": {}, "hairer": {"rtol": 1e-3, "atol": 1e-3}}
+USUAL_START = "euclidean"
+
+
+def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
+    """Share of correct predictions of each member, (members,) float64."""
+    return (logits.argmax(-1) == y).double().mean(1)
+
+
+# --- what a controller may read: (members,) float64 -----------------------------------------------
+
+
+def flips(logits: Tensor, others: Tensor) -> Tensor:
+    """Share of samples whose predicted class differs; logits (members, batch, classes)."""
+    return (logits.argmax(-1) != others.argmax(-1)).double().mean(1)
+
+
+def closeness(head, z: Tensor, other: Tensor, logits: Tensor) -> Tensor:
+    """Mean of distance / margin, at most 1 each: end states (members, batch, dim), z's logits.
+
+    The margin is z's distance to the classifier's nearest boundary.
+    """
+    distance = (z - other).flatten(2).norm(dim=-1)
+    return (distance / head.margins(logits)).clamp(max=1.0).double().mean(1)
+
+
+def bend(start: Tensor, z: Tensor, other: Tensor) -> Tensor:
+    """h L along the trajectories: twice the end states' difference over the distance travelled."""
+    # Euler's error of a step is h^2 / 2 |J f|, its length h |f|: their ratio is h L / 2.
+    error, length = ((v - z).flatten(2).norm(dim=-1).double().mean(1) for v in (other, start))
+    return 2 * error / length
+
+
+def choose_first_rtol(first_rtol: float | None, solver: str, controller: object) -> float | None:
+    """Where the adaption of a tolerance begins, by default at FIRST_RTOL; None where none is
+    adapted. ValueError for a tolerance that cannot be it, or that nothing would adapt."""
+    if controller is None or get_tableau(solver).b_embedded is None:
+        if first_rtol is None:
+            return None
+        raise ValueError(
+            f"first_rtol = {first_rtol!r}: it is where the adaption of a tolerance begins; give it "
+            "with a controller and an embedded method, or leave it out"
+        )
+    first = check_tolerance("first_rtol", FIRST_RTOL if first_rtol is None else first_rtol)
+    finest, coarsest = RTOL_BOUNDS
+    if not finest <= first <= coarsest:
+        raise ValueError(f"first_rtol = {first!r}: give one from {finest:g} to {coarsest:g}")
+    return float(first)
+
+
+def choose_start(start: str | None, solver: str, controller: object) -> str | None:
+    """Where the adaption of steps begins, one of STARTS, by default USUAL_START; None where no
+    steps are adapted. ValueError lists the starts, or says that nothing would begin there.
+
+    euclidean: in Euclidean norms of the states, averaged over the batch; they grow with the number
+    of dimensions and know no tolerance. hairer: in the textbook's root mean square over the batch,
+    each entry over atol + rtol abs(z0), with the tolerances in STARTS.
+    """
+    adapts_steps = controller is not None and get_tableau(solver).b_embedded is None
+    if start is None:
+        return USUAL_START if adapts_steps else None
+    if start not in STARTS:
+        raise ValueError(f"start = {start!r} is unknown; choose one of {', '.join(STARTS)}")
+    if not adapts_steps:
+        raise ValueError(
+            f"start = {start!r}: it is where the adaption of steps begins; give it with a "
+            "controller and a method of fixed steps, or leave it out"
+        )
+    return start
+
+
+def start_norm(start: str, z0: Tensor) -> Callable[[Tensor], Tensor]:
+    """The norm of a start: of a tensor like z0, (members, batch, ...), one for each member."""
+    if start == "euclidean":
+        return lambda v: v.flatten(2).norm(dim=-1).mean(1)
+    # |v| = sqrt(1/n sum_i (v_i / sc_i)^2),  sc_i = atol + |z0_i| rtol
+    scale = STARTS[start]["atol"] + STARTS[start]["rtol"] * z0.abs()
+    return lambda v: (v / scale).flatten(1).square().mean(1).sqrt()
+
+
+def step_bounds(T: float) -> tuple[float, float]:
+    """The shortest and the longest fixed step that a controller may choose."""
+    return T / MOST_STEPS, T
+
+
+# --- the controller at work -----------------------------------------------------------------------
+
+
+class Adaption:
+    """Fixed steps of an ensemble in training, their size adapted for each member by itself.
+
+    history: a row for each member and iteration at which something was seen. marks: weights of all
+    members, a vector like the ensemble's, each at the iteration that its history gives that mark.
+    """
+
+    def __init__(
+        self, ensemble, controller: Controller, test: Split, look_every: int, start: str | None
+    ):
+        self.ensemble, self.controller, self.start = ensemble, controller, start
+        self.test, self.look_every = test, look_every
+        self.states: list[StepState] = []
+        self.history: list[dict] = []
+        self.marks: dict[str, Tensor] = {}
+        self.worst = [OUTSIDE_GAP] * len(ensemble.seeds)
+        self.violated = [False] * len(ensemble.seeds)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """What there is to know before the first batch."""
+        self.bounds = step_bounds(self.ensemble.protocol.T)
+        self.outside = finer_solver(self.ensemble.tableau)
+        self.test_tableau = get_tableau(self.controller.test_solver or self.outside)
+
+    def begin(self, x: Tensor) -> None:
+        """Hairer's first step with order 1, on the first batch, for each member by itself."""
+        ensemble, (shortest, T) = self.ensemble, self.bounds
+        with ensemble.in_float32():  # its differences of slopes would drown in rounding
+            h = initial_step_size(ensemble.field, 0.0, x, 1, start_norm(self.start, x)).cpu()
+        ensemble.nfe += 2
+        # A slope that is not finite is no reason to stop: the loss will mark that member.
+        h = torch.where(h > 0, h, T).clamp(shortest, T)
+        self.set_states([StepState(float(value)) for value in h])
+
+    def set_states(self, states):
+        sizes = [state.step_size for state in states]
+        if sizes != [state.step_size for state in self.states]:  # new steps are a new plan
+            self.use(torch.tensor(sizes, dtype=torch.float64))
+        self.states = states
+
+    def use(self, sizes: Tensor) -> None:
+        """Let the training take these, (members,) float64."""
+        self.ensemble.step_size = sizes
+
+    def taken(self) -> Tensor:
+        """Steps of the training solver, (members,)."""
+        return count_steps(self.ensemble.step_size, self.ensemble.protocol.T)
+
+    def solve_outside(self, x: Tensor) -> Solution:
+        """The solve of the outside check, the same for every controller."""
+        return self.ensemble.solve(x, self.outside)
+
+    def tests_outside(self) -> bool:
+        """Whether the controller's better solve is that of the outside check, too."""
+        sizes = [state.step_size for state in self.states]
+        same_steps = sizes == [self.controller.test_step(size) for size in sizes]
+        return same_steps and self.test_tableau == get_tableau(self.outside)
+
+    def solve_test(self, x: Tensor) -> Solution:
+        """The better solve that the controller compares with."""
+        sizes = [self.controller.test_step(state.step_size) for state in self.states]
+        sizes = torch.tensor(sizes, dtype=torch.float64)
+        return self.ensemble.solve(x, self.test_tableau, sizes)
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """All that training changes here: the marks, and values that JSON can hold."""
+        values = {name: getattr(self, name) for name in ("history", "worst", "violated")}
+        return self.marks, {**values, "states": [asdict(state) for state in self.states]}
+
+    def restore(self, marks, values):
+        """Become what `state` described."""
+        self.marks, self.history = marks, values["history"]
+        self.worst, self.violated = values["worst"], values["violated"]
+        self.set_states([StepState(**state) for state in values["states"]])
+
+    def due(self) -> bool:
+        """Whether the training's end states are to be seen in this iteration."""
+        iteration = self.ensemble.iteration
+        return iteration % self.controller.every == 0 or iteration % OUTSIDE_EVERY == 0
+
+    def is_last(self) -> bool:
+        """Whether the iteration is the training's last one."""
+        return self.ensemble.iteration == self.ensemble.protocol.iterations
+
+    @torch.no_grad()
+    def see(self, x: Tensor, y: Tensor, z: Tensor) -> None:
+        """Check and adapt, where due: a batch and its end states z before the update."""
+        ensemble, iteration = self.ensemble, self.ensemble.iteration
+        logits = ensemble.head(z)
+        train = batch_accuracies(logits, y)
+        rows = [
+            {"iteration": iteration, "seed": seed, "step_size": float(h), "n_steps": int(k)}
+            for seed, h, k in zip(ensemble.seeds, ensemble.steps, self.taken(), strict=True)
+        ]
+        test = self.solve_test(x) if iteration % self.controller.every == 0 else None
+        if iteration % OUTSIDE_EVERY == 0:
+            outside = test if test and self.tests_outside() else self.solve_outside(x)
+            other = batch_accuracies(ensemble.head(outside.z), y)
+            for member, row in enumerate(rows):
+                row["outside_gap"] = float(train[member] - other[member])
+                self._mark(member, row)
+        if test:
+            for row, more in zip(rows, self._check(x, y, z, logits, train, test), strict=True):
+                row.update(more)
+        self.history += rows
+
+    def _mark(self, member, row):
+        """Keep a member's weights at its worst violation in the second half, and past it."""
+        gap = abs(row["outside_gap"])
+        if row["iteration"] > self.ensemble.protocol.iterations / 2 and gap > self.worst[member]:
+            self.worst[member], self.violated[member] = gap, True
+            row["mark"] = "violation"
+        elif gap <= OUTSIDE_GAP and self.violated[member]:
+            self.violated[member] = False
+            row["mark"] = "recovery"
+        if "mark" in row:
+            kept = self.marks.setdefault(row["mark"], torch.zeros_like(self.ensemble.flat))
+            views = self.ensemble.views
+            for copy, weights in zip(views(kept), views(self.ensemble.flat), strict=True):
+                copy[member] = weights[member]
+
+    def _check(self, x, y, z, logits, train, solution):
+        ensemble, controller = self.ensemble, self.controller
+        ensemble.count(solution)
+        others = ensemble.head(solution.z)
+        test = batch_accuracies(others, y)
+        read = {}
+        if "flips" in controller.reads:
+            read["flips"] = flips(logits, others)
+        if "closeness" in controller.reads:
+            read["closeness"] = closeness(ensemble.head, z, solution.z, logits)
+        if "bend" in controller.reads:
+            read["bend"] = bend(x, z, solution.z)
+        seen = [
+            Observation(*values, **{k: float(v[m]) for k, v in read.items()})
+            for m, values in enumerate(zip(train.tolist(), test.tolist(), strict=True))
+        ]
+        states = [
+            controller.update(s, o, self.bounds) for s, o in zip(self.states, seen, strict=True)
+        ]
+        if controller.tries_increases:
+            states = self._try(x, y, seen, states)
+        if not self.is_last():  # else no iteration is left that would take the new step
+            self.set_states(states)
+        return [
+            {
+                "train_accuracy": o.train_accuracy,
+                "test_accuracy": o.test_accuracy,
+                "failed": s.failed,
+                "at_shortest": s.step_size <= self.bounds[0],
+                **{k: getattr(o, k) for k in read},
+            }
+            for o, s in zip(seen, states, strict=True)
+        ]
+
+    def _try(self, x, y, seen, states):
+        """What the controller makes of the longer steps once the training solver has taken them."""
+        ensemble = self.ensemble
+        longer = torch.tensor(
+            [n.step_size > s.step_size for n, s in zip(states, self.states, strict=True)]
+        )
+        sizes = torch.tensor([s.step_size for s in states], dtype=torch.float64)
+        solution = ensemble.solve(x, ensemble.tableau, sizes)
+        ensemble.nfe += torch.where(longer, solution.nfe, 0).to(ensemble.device)
+        tried = batch_accuracies(ensemble.head(solution.z), y).tolist()
+        return [
+            self.controller.confirm(old, new, Observation(a, o.test_accuracy)) if tries else new
+            for old, new, a, o, tries in zip(self.states, states, tried, seen, longer, strict=True)
+        ]
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Where due, the accuracy of each member on the test split; not counted as evaluations."""
+        ensemble, test, iteration = self.ensemble, self.test, self.ensemble.iteration
+        if iteration % self.look_every:
+            return
+        x = test.x.expand(len(ensemble.seeds), *test.x.shape)
+        with ensemble.in_float32():
+            z = ensemble.solve(x, ensemble.tableau).z
+        for seed, value in zip(
+            ensemble.seeds, batch_accuracies(ensemble.head(z), test.y).tolist(), strict=True
+        ):
+            self.history.append({"iteration": iteration, "seed": seed, "accuracy": value})
+
+
+class ToleranceAdaption(Adaption):
+    """Tolerances of an adaptive solver, rtol = atol, adapted for each member by itself.
+
+    What the controller calls a step is the tolerance. The test is the paper's later version's:
+    dopri5 at the tolerance / 5, or / 10 where dopri5 trains, and finer still until it takes more
+    steps than the training solver, but no finer than an estimate in float32 can serve.
+    """
+
+    FINEST_TEST = 1e-6
+
+    def __init__(self, ensemble, controller, test, look_every, first_rtol: float):
+        self.first_rtol = first_rtol
+        super().__init__(ensemble, controller, test, look_every, start=None)
+
+    def set_up(self):
+        self.bounds = RTOL_BOUNDS
+        self.test_tableau = get_tableau("dopri5")
+        self.finer = 10.0 if self.ensemble.tableau.name == "dopri5" else 5.0
+        self.set_states([StepState(self.first_rtol)] * len(self.ensemble.seeds))
+
+    def begin(self, x):
+        """The tolerance needs no batch to begin with."""
+
+    def use(self, sizes):
+        self.ensemble.rtol = sizes
+
+    def taken(self):
+        return self.ensemble.n_accepted.cpu()
+
+    def solve_test(self, x):
+        # Tolerances lie on the CPU, and what is decided on them, too.
+        ensemble, taken = self.ensemble, self.taken()
+        tolerance, nfe = ensemble.rtol, torch.zeros_like(ensemble.nfe, device="cpu")
+        coarse = torch.ones_like(nfe, dtype=torch.bool)
+        while bool(coarse.any()):
+            finer = (tolerance / self.finer).clamp(min=self.FINEST_TEST)
+            tolerance = torch.where(coarse, finer, tolerance)
+            solution = ensemble.solve_or_retire(x, self.test_tableau, tolerance)
+            nfe += torch.where(coarse, solution.nfe.cpu(), 0)  # the others have their answer
+            coarse &= (solution.n_accepted.cpu() <= taken) & (tolerance > self.FINEST_TEST)
+        return replace(solution, nfe=nfe)
+
+    def tests_outside(self):
+        return True
+
+    def solve_outside(self, x):
+        return self.solve_test(x)
+
+
+# --- how restless a walk was ----------------------------------------------------------------------
+
+
+def restlessness(history: Sequence[Mapping], seed: int, iterations: int) -> dict:
+    """How a seed's step went in the second half of a training of so many iterations.
+
+    reversals: changes of sign between successive changes of log h that are not zero. spread:
+    standard deviation of log K. failed_checks: outside checks whose gap exceeds OUTSIDE_GAP.
+    """
+    late = [
+        row
+        for row in history
+        if row["seed"] == seed and "step_size" in row and row["iteration"] > iterations / 2
+    ]
+    moves = np.sign(np.diff([row["step_size"] for row in late]))
+    moves = moves[moves != 0]
+    return {
+        "reversals": int((moves[1:] != moves[:-1]).sum()),
+        "spread": float(np.log([row["n_steps"] for row in late]).std()) if late else None,
+        "failed_checks": sum(abs(row.get("outside_gap", 0.0)) > OUTSIDE_GAP for row in late),
+    }

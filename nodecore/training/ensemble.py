@@ -1,0 +1,222 @@
+"""An ensemble of models, one for each seed, that trains as one batch."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nodecore.data.datasets import DATASETS
+from nodecore.data.seeding import make_generator
+from nodecore.ode.adaptive import solve_adaptive
+from nodecore.ode.fields import Conv1dField, Conv2dField, LinearHead, MLPField
+from nodecore.ode.fixed import solve_fixed
+from nodecore.ode.kernels import FusedAdaptive
+from nodecore.ode.solution import Solution, SolveError
+from nodecore.ode.tableaus import get_tableau
+from nodecore.training.adaption import Adaption
+from nodecore.training.devices import in_precision
+from nodecore.training.protocols import Protocol
+
+# --- models ---------------------------------------------------------------------------------------
+
+FIELDS = {"mlp": MLPField, "conv1d": Conv1dField, "conv2d": Conv2dField}
+OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[nn.Module, LinearHead]:
+    """Vector field and classifier, one member for each seed, freshly initialised."""
+    data = DATASETS[protocol.dataset]
+    generators = [make_generator(seed, "initialisation") for seed in seeds]
+    vector_field = FIELDS[protocol.field](data.shape[0], protocol.width, generators=generators)
+    head = LinearHead(math.prod(data.shape), data.n_classes, generators=generators)
+    return vector_field, head
+
+
+def member_losses(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean cross entropy of each member: logits (members, batch, classes) -> (members,)."""
+    losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+    return losses.view(y.shape).mean(1)
+
+
+class Ensemble:
+    """The model in training, its solver, and what is counted on the way.
+
+    Whatever an iteration changes and a later one needs is in `state`.
+    """
+
+    def __init__(self, protocol, solver, seeds, n_steps, rtol, per_sample, device, backend):
+        self.protocol, self.seeds, self.rtol = protocol, seeds, rtol
+        self.instance_axes = 2 if per_sample else 1  # who steps by itself, where the steps adapt
+        self.tableau = get_tableau(solver)
+        self.backend, self.device = backend, device
+        self.field, self.head = (m.to(device) for m in make_model(protocol, seeds))
+        # All parameters lie in one vector: the optimiser then works on one tensor, not eight.
+        parameters = [*self.field.parameters(), *self.head.parameters()]
+        self.flat = torch.cat([p.detach().flatten() for p in parameters])
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.sizes, self.shapes = zip(*((p.numel(), p.shape) for p in parameters), strict=True)
+        values, gradients = self.views(self.flat), self.views(self.flat.grad)
+        for parameter, value, gradient in zip(parameters, values, gradients, strict=True):
+            parameter.data, parameter.grad = value, gradient
+        graphed_adam = device.type == "cuda" and protocol.optimiser == "adam"
+        options = {"capturable": True} if graphed_adam else {}
+        make = OPTIMISERS[protocol.optimiser]
+        self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
+        self.adaption: Adaption | None = None  # who changes step_size, if anyone does
+        self.step_size = None if n_steps is None else protocol.T / n_steps
+        self.nfe = torch.zeros(len(seeds), dtype=torch.float64, device=device)
+        self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
+        self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
+        self.iteration, self.backend_used = 0, "torch"
+        self.execution = "eager"
+        self.n_accepted = None  # steps of the last training solve, where the solver chose them
+        self.seconds = 0.0  # until the last checkpoint
+
+    COUNTERS = ("nfe", "alive", "finite_iterations")
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """All that training changes, as tensors by name and values that JSON can hold."""
+        tensors = {name: getattr(self, name) for name in ("flat", *self.COUNTERS)}
+        for name, value in self.optimiser.state[self.flat].items():
+            tensors[f"optimiser.{name}"] = value
+        values = {
+            "iteration": self.iteration,
+            **{"backend_used": self.backend_used, "seconds": self.seconds},
+        }
+        if self.adaption is not None:
+            more, values["adaption"] = self.adaption.state()
+            tensors |= {f"adaption.{name}": value for name, value in more.items()}
+        return tensors, values
+
+    @torch.no_grad()
+    def restore(self, tensors, values):
+        """Become what `state` described; before the first iteration."""
+        marks = {}
+        for name, value in tensors.items():
+            place, _, entry = name.rpartition(".")
+            if place == "optimiser":
+                self.optimiser.state[self.flat][entry] = value.to(self.device)
+            elif place == "adaption":
+                marks[entry] = value.to(self.device)
+            else:
+                getattr(self, name).copy_(value)
+        self.iteration = values["iteration"]
+        self.backend_used, self.seconds = values["backend_used"], values["seconds"]
+        if self.adaption is not None:
+            self.adaption.restore(marks, values["adaption"])
+
+    def views(self, flat):
+        """A vector like `flat` as the parameters' shapes, in their order."""
+        return [part.view(s) for part, s in zip(flat.split(self.sizes), self.shapes, strict=True)]
+
+    def named(self, flat):
+        """A vector like `flat` as weights by name, such as field.first.0."""
+        modules = {"field": self.field, "head": self.head}
+        names = [f"{key}.{n}" for key, m in modules.items() for n, _ in m.named_parameters()]
+        return dict(zip(names, self.views(flat), strict=True))
+
+    @property
+    def steps(self):
+        """What decides on the steps: their size, or the tolerance."""
+        return self.step_size if self.rtol is None else self.rtol
+
+    def solve(self, x, tableau, steps=None) -> Solution:
+        """A solve of x; step sizes or tolerances are those of the training, or else `steps`."""
+        span, steps = (0.0, self.protocol.T), self.steps if steps is None else steps
+        if self.rtol is None:
+            return solve_fixed(
+                self.field, x, tableau, step_size=steps, t=span, backend=self.backend
+            )
+        how = {"rtol": steps, "atol": steps, "instance_axes": self.instance_axes}
+        return solve_adaptive(self.field, x, tableau, **how, t=span, backend=self.backend)
+
+    def solve_or_retire(self, x, tableau, steps=None) -> Solution:
+        """The same; members that cannot be solved are given up."""
+        while True:
+            try:
+                return self.solve(x, tableau, steps)
+            except SolveError as error:
+                self.retire(error.members)
+
+    def forward(self, x) -> Solution:
+        """The solve of a batch under the training solver."""
+        solution = self.solve_or_retire(x, self.tableau)
+        self.n_accepted, self.backend_used = solution.n_accepted, solution.backend
+        return solution
+
+    def count(self, solution: Solution | FusedAdaptive) -> None:
+        """Add the evaluations of each member; those of its samples count as their mean."""
+        nfe = solution.nfe
+        if isinstance(nfe, Tensor) and nfe.dim() > 1:
+            nfe = nfe.double().mean(1)
+        self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
+
+    def iterate(self, step, x, y) -> None:
+        """One iteration on a batch, through `step`."""
+        self.iteration += 1
+        if self.adaption is None:
+            step(x, y)
+            return
+        if self.iteration == 1:
+            self.adaption.begin(x)
+        step(x, y, partial(self.adaption.see, x, y) if self.adaption.due() else None)
+        self.adaption.look()
+
+    def step(self, x, y, see=None) -> None:
+        """One iteration on a batch; `see` is shown the end states before the update.
+
+        Where the memory of a GPU does not suffice, once more without keeping hidden maps.
+        """
+        try:
+            return self.attempt(x, y, see)
+        except torch.OutOfMemoryError:
+            if not self.spare_memory():
+                raise
+        self.attempt(x, y, see)
+
+    def attempt(self, x, y, see=None) -> None:
+        """An iteration. What it counts and updates comes last: one that ends for want of memory has
+        changed nothing, unless `see` has."""
+        solution = self.forward(x)
+        if see is not None:
+            see(solution.z.detach())
+        losses = member_losses(self.head(solution.z), y)
+        self.flat.grad.zero_()
+        losses.sum().backward()
+        self.count(solution)
+        self.account(losses.detach())
+        self.optimiser.step()
+
+    def spare_memory(self) -> bool:
+        """Keep no hidden maps from now on; whether any were kept."""
+        kept = bool(getattr(self.field, "keeps_maps", False))
+        if kept:
+            self.field.keeps_maps = False
+        return kept
+
+    def how_executed(self) -> str:
+        """`execution` of the training, and whether hidden maps were computed twice."""
+        twice = getattr(self.field, "keeps_maps", None) is False
+        return self.execution + (", hidden maps recomputed" if twice else "")
+
+    def in_float32(self):
+        """A context for what is decided or told by: it is not in the training's precision."""
+        return in_precision("float32", self.device)
+
+    @torch.no_grad()
+    def retire(self, failed):
+        """Give up the members whose solve cannot go on: weights of zero solve in one step."""
+        self.alive &= ~failed
+        state = self.optimiser.state[self.flat].values()
+        moments = [value for value in state if value.shape == self.flat.shape]
+        for flat in (self.flat, *moments):
+            for view in self.views(flat):
+                view[failed] = 0.0
+
+    def account(self, losses):
+        """Note which members' losses, (members,), are still finite."""
+        self.alive &= torch.isfinite(losses)
+        self.finite_iterations += self.alive

@@ -1,0 +1,152 @@
+"""Ways to carry out one training iteration: the fused kernel, or a captured CUDA graph."""
+
+from functools import partial
+
+import torch
+
+from nodecore.ode.adaptive import check_walk
+from nodecore.ode.kernels import classify_fused
+from nodecore.ode.prepare import prepare_fused
+from nodecore.ode.solution import SolveError
+
+
+class FusedStep:
+    """A training step through the fused kernel, without autograd.
+
+    The few small operations of classifier, loss and optimiser would take autograd as long as the
+    kernel takes for the solve. Equal to `Ensemble.step` up to rounding.
+    """
+
+    def __init__(self, ensemble):
+        self.ensemble, self.steps, self.tape = ensemble, None, None
+        layers = ensemble.field.block_layers()
+        self.parameters = [t for layer in layers for t in (layer.weight, layer.bias)]
+        self.gradients = [parameter.grad for parameter in self.parameters]
+
+    @torch.no_grad()
+    def __call__(self, x, y, see=None) -> None:
+        ensemble, (weight, bias) = self.ensemble, self.ensemble.head.linear
+        if self.steps is not ensemble.steps:
+            self._prepare(x)
+        z = self._forward([x, *self.parameters])
+        if see is not None:
+            see(z)
+        losses, slope = classify_fused(z.flatten(2), weight, bias, y, weight.grad, bias.grad)
+        gradients = [self.grad_x, *self.gradients]
+        self.solve.backward([x, *self.parameters], self.tape, slope, gradients)
+        ensemble.account(losses)
+        ensemble.optimiser.step()
+
+    def _forward(self, tensors):
+        """z(T); evaluations are counted."""
+        ensemble = self.ensemble
+        z = self.solve.forward(tensors, self.tape)
+        if ensemble.rtol is None:
+            ensemble.nfe += self.nfe
+            return z
+        try:
+            check_walk(self.solve)
+        except SolveError as error:
+            ensemble.retire(error.members)
+            return self._forward(tensors)
+        ensemble.count(self.solve)
+        ensemble.n_accepted = self.solve.n_steps
+        return z
+
+    def _prepare(self, x):
+        ensemble, span = self.ensemble, (0.0, self.ensemble.protocol.T)
+        self.steps = ensemble.steps
+        how = {"step_size" if ensemble.rtol is None else "rtol": self.steps}
+        how |= {"per_sample": ensemble.instance_axes == 2}
+        self.solve = prepare_fused(ensemble.field, x, ensemble.tableau, t=span, **how)
+        self.tape = None  # its memory serves the new one
+        self.tape = self.solve.tape()
+        self.nfe = self.solve.n_steps * ensemble.tableau.n_solution_stages
+        self.grad_x = torch.empty_like(x)
+        ensemble.backend_used = "fused"
+
+
+class CudaGraph:
+    """What a call does on a GPU, captured once and then replayed: its thousands of small kernels
+    cost one launch. The capture itself computes nothing."""
+
+    def __init__(self, device):
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.graph = torch.cuda.CUDAGraph()
+
+    def warm_up(self, call) -> None:
+        """Run it as it is, on a stream of its own, as torch.cuda.graph asks for."""
+        usual = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(usual)
+        with torch.cuda.stream(self.stream):
+            call()
+        usual.wait_stream(self.stream)
+
+    def capture(self, call) -> None:
+        """RuntimeError where it cannot be captured."""
+        with torch.cuda.graph(self.graph, stream=self.stream):
+            call()
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+class GraphedStep:
+    """A training step on a GPU: after a few iterations as they are, replays of a graph.
+
+    Where none can be captured, all iterations run as they are, and `execution` says why.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, ensemble, make_graph=CudaGraph):
+        self.ensemble, self.make_graph = ensemble, make_graph
+        self.graph, self.iterations, self.captured, self.failed = None, 0, False, False
+
+    def __call__(self, x, y) -> None:
+        self.iterations += 1
+        if self.iterations > self.WARM_UP and not (self.captured or self.failed):
+            self._capture(x, y)
+        if self.captured:
+            self.x.copy_(x)
+            self.y.copy_(y)
+            self.graph.replay()
+        elif self.failed:
+            self.ensemble.step(x, y)
+        else:
+            self.graph = self.graph or self.make_graph(self.ensemble.device)
+            self.graph.warm_up(partial(self.ensemble.step, x, y))
+
+    def _capture(self, x, y):
+        self.x, self.y = x.clone(), y.clone()
+        self.captured, why, out_of_memory = self._try_to_capture()
+        if out_of_memory and self.ensemble.spare_memory():
+            self.graph = self.make_graph(self.ensemble.device)
+            self.captured, why, _ = self._try_to_capture()
+        self.failed = not self.captured
+        if self.captured:
+            self.ensemble.execution = "graph"
+        else:
+            self.graph = None
+            self.ensemble.execution = f"eager: no graph could be captured ({why})"
+
+    def _try_to_capture(self):
+        """Whether it worked, why not, and whether memory was wanting. The error itself is not kept:
+        its frames hold the memory that is to be freed."""
+        try:
+            self.graph.capture(partial(self.ensemble.attempt, self.x, self.y))
+        except RuntimeError as error:
+            chain = [error]  # the end of a spoilt capture raises, too
+            while chain[-1].__context__ is not None:
+                chain.append(chain[-1].__context__)
+            why = (str(chain[-1]).strip() or type(chain[-1]).__name__).splitlines()[0]
+            return False, why, any(isinstance(e, torch.OutOfMemoryError) for e in chain)
+        return True, "", False
+
+
+def choose_step(ensemble, backend):
+    """The kernel has a way of its own, and a GPU has one where the steps stay the same."""
+    if ensemble.device.type == "cuda":
+        stays = ensemble.rtol is None and ensemble.adaption is None
+        return GraphedStep(ensemble) if stays else ensemble.step
+    return FusedStep(ensemble) if backend == "fused" else ensemble.step

@@ -1,0 +1,464 @@
+"""The check of a model of one's own: what it must say, what it must not touch, what it refuses."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+from torchdiffeq import odeint
+
+import nodecore
+from nodecore import check_flow, flow_cost
+from nodecore.analysis.evaluate import AGREEMENT, TestSetting
+from nodecore.analysis.intervals import paired_difference, share_interval
+from nodecore.check.model import FlowModel, affine_weight
+from nodecore.check.report import CANNOT_TELL, FLOW, NOT_A_FLOW, FlowReport
+from nodecore.evidence.found import find
+from nodecore.evidence.runs import Run
+from nodecore.evidence.tables import agreement_gaps
+from nodecore.ode.fields import take_members
+from nodecore.ode.tableaus import TABLEAUS
+
+
+def quiet(*args, **options) -> FlowReport:
+    return check_flow(*args, verbose=False, **options)
+
+
+class Field(nn.Module):
+    """A plain field as torchdiffeq wants it."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, t, z):
+        return self.layers(z)
+
+
+def rotation(angle=2.0):
+    """dz/dt = angle * (-z2, z1): the exact flow turns the plane by `angle`."""
+    field = Field(nn.Linear(2, 2, bias=False))
+    field.layers[0].weight.data = angle * torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    return field
+
+
+def linear_head(weight):
+    head = nn.Linear(2, len(weight))
+    head.weight.data, head.bias.data = torch.tensor(weight), torch.zeros(len(weight))
+    return head
+
+
+def turn(x, angle):
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return x @ torch.tensor([[cosine, sine], [-sine, cosine]])
+
+
+def euler_angle(n_steps, angle=2.0):
+    """By how much Euler's method turns; it stretches besides, which is no matter to half-planes."""
+    return n_steps * math.atan(angle / n_steps)
+
+
+def turned_points(n=400, angle=2.0):
+    """Points of the plane, labelled by the half-plane that the exact flow takes them to."""
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 2))).float()
+    return x, (turn(x, angle)[:, 0] > 0).long()
+
+
+HALF_PLANES = [[-1.0, 0.0], [1.0, 0.0]]
+
+
+@pytest.fixture(scope="module")
+def map_of_one_step():
+    """A model trained with one Euler step: x -> x + f(x), free to cross; rings of two classes."""
+    generator = torch.Generator().manual_seed(0)
+    radius = torch.rand(500, generator=generator)
+    angle = 2 * math.pi * torch.rand(500, generator=generator)
+    x = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
+    y = ((radius > 0.4) & (radius < 0.75)).long()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        field = Field(nn.Linear(2, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 2))
+        head = nn.Linear(2, 2)
+    optimiser = torch.optim.Adam([*field.parameters(), *head.parameters()], lr=1e-2)
+    for _ in range(300):
+        optimiser.zero_grad()
+        F.cross_entropy(head(x + field(0.0, x)), y).backward()
+        optimiser.step()
+    optimiser.zero_grad()
+    return field, head, x, y
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", TABLEAUS)
+def test_an_exact_flow_is_one_for_every_solver_that_is_fine_enough(solver):
+    x, y = turned_points()
+    report = quiet(rotation(), linear_head(HALF_PLANES), x, y, solver=solver, n_steps=64)
+    assert report.verdict == FLOW
+    assert report.coarsest is not None and report.coarsest.n_steps <= 64
+    # Euler's method stretches by sqrt(1 + (2 h)^2) a step; the end state tells.
+    if solver == "euler":
+        stretch = (1 + (2 / 64) ** 2) ** 32
+        assert np.median(report.distances) == pytest.approx(
+            float(x.norm(dim=1).median()) * (stretch - 1), rel=0.05
+        )
+    assert report.h * report.lipschitz == pytest.approx(2 / 64, rel=1e-4)
+    assert report.crossing_shares[256] == 0.0  # the orbits are circles
+
+
+def test_a_map_trained_with_one_step_is_not_a_flow(map_of_one_step):
+    report = quiet(*map_of_one_step, solver="euler", n_steps=1)
+    assert report.verdict == NOT_A_FLOW
+    assert report.training.accuracy.value > 0.9
+    assert report.exact.drop.low > AGREEMENT and "accuracy" in report.reason
+    assert report.crossing_shares[1] > 0.05 and list(report.crossing_shares) == [1, 2, 4]
+    assert report.h * report.lipschitz > 1
+
+
+def test_random_labels_are_no_evidence(map_of_one_step):
+    field, head, x, y = map_of_one_step
+    mixed = y[torch.from_numpy(np.random.default_rng(3).permutation(len(y)))]
+    report = quiet(field, head, x, mixed, solver="euler", n_steps=1)
+    assert report.verdict == CANNOT_TELL and "largest class" in report.reason
+    assert report.coarsest is None
+
+
+def test_a_loss_within_noise_is_no_verdict(map_of_one_step):
+    field, head, x, y = map_of_one_step
+    assert quiet(field, head, x[:8], y[:8], solver="euler", n_steps=1).verdict == CANNOT_TELL
+
+
+def test_changes_that_cancel_in_the_accuracy_are_no_flow_to_be_sure_of():
+    x, y = turned_points(1000)
+    ours, exact = (turn(x, angle)[:, 0] > 0 for angle in (euler_angle(2), 2.0))
+    differ = (ours != exact).nonzero()[:, 0]
+    y[differ] = torch.arange(len(differ)) % 2  # as many right under one as under the other
+    report = quiet(rotation(), linear_head(HALF_PLANES), x, y, solver="euler", n_steps=2)
+    assert report.exact.drop.within(AGREEMENT) and report.training.accuracy.value > 0.8
+    assert report.exact.changed.value == pytest.approx(len(differ) / 1000) and len(differ) > 120
+    assert report.verdict == CANNOT_TELL and "predicted class changes" in report.reason
+
+
+MODELS = [
+    ("landscape", "euler", (1, 8, 32, 64, 256)),
+    ("landscape", "rk4", (2, 16)),
+    ("spheres2", "euler", (4, 64, 128)),
+    ("spheres2", "rk4", (1, 8)),
+]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "solver", "n_steps"), [(d, s, k) for d, s, ks in MODELS for k in ks]
+)
+def test_models_of_the_study_agree_with_their_critical_step(dataset, solver, n_steps):
+    """Per seed: the gap between training and test solver of its records, where it is clear."""
+    evidence = find(Run(dataset, solver, n_steps=n_steps))
+    test = evidence.run.protocol.load()[1]
+    for member, seed in enumerate(evidence.run.seeds[:1]):
+        records = evidence.records[evidence.records["seed"] == seed]
+        gap = abs(agreement_gaps(records)[n_steps])
+        field, head = single(evidence.field, member), single(evidence.head, member)
+        report = quiet(field, head, test.x, test.y, solver=solver, n_steps=n_steps)
+        if report.verdict == CANNOT_TELL:
+            unsure = max(abs(report.exact.drop.high - report.exact.drop.value), 0.0)
+            cancels = report.exact.changed.low > AGREEMENT
+            assert abs(gap - AGREEMENT) < 2 * unsure or cancels
+        else:
+            assert (report.verdict == FLOW) == (gap <= AGREEMENT)
+
+
+class Single(nn.Module):
+    """One member of an ensemble's field or head as a plain module."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args):
+        *times, z = args
+        return self.module(*times, z[None])[0]
+
+
+def single(module, member):
+    return Single(take_members(module, [member]))
+
+
+def test_a_torchdiffeq_model_and_our_field_with_its_weights_give_the_same_report():
+    evidence = find(Run("landscape", "euler", n_steps=8))
+    test = evidence.run.protocol.load()[1]
+    ours, head = (single(m, 1) for m in (evidence.field, evidence.head))
+    layers = [nn.Linear(2, 48), nn.Linear(48, 48), nn.Linear(48, 2)]
+    for layer, (weight, bias) in zip(
+        layers, (ours.module.first, ours.module.second, ours.module.third), strict=True
+    ):
+        layer.weight.data, layer.bias.data = weight[0].T.clone(), bias[0].clone()
+    theirs = Field(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+    plain = nn.Linear(2, 3)
+    plain.weight.data, plain.bias.data = head.module.linear[0][0].T, head.module.linear[1][0]
+    a = quiet(ours, head, test.x, test.y, solver="euler", n_steps=8)
+    b = quiet(theirs, plain, test.x, test.y, solver="euler", n_steps=8)
+    assert (a.verdict, a.tested, a.coarsest) == (b.verdict, b.tested, b.coarsest)
+    np.testing.assert_allclose(a.distances, b.distances, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(a.margins, b.margins, rtol=1e-3, atol=1e-4)
+    # What torchdiffeq itself makes of the model.
+    times = torch.linspace(0, 1, 9)
+    with torch.no_grad():
+        logits = plain(odeint(theirs, test.x, times, method="euler")[-1])
+        exact = plain(odeint(theirs, test.x, times, method="dopri5", rtol=1e-6, atol=1e-6)[-1])
+    share = [float((v.argmax(1) == test.y).double().mean()) for v in (logits, exact)]
+    assert b.training.accuracy.value == pytest.approx(share[0], abs=1e-9)
+    assert b.exact.accuracy.value == pytest.approx(share[1], abs=2e-3)
+
+
+def test_a_tolerance_and_a_field_of_time():
+    """dz/dt = cos(t) z on [1, 4]: z(4) = z(1) exp(sin 4 - sin 1)."""
+    x, y = turned_points()
+    y = (x[:, 0] > 0).long()
+
+    def field(t, z):
+        assert t.shape == ()
+        return torch.cos(t) * z
+
+    report = quiet(field, linear_head(HALF_PLANES), x, y, solver="dopri5", rtol=1e-3, t=(1, 4))
+    assert report.verdict == FLOW and not report.crossing_shares
+    euler = quiet(field, None, x, solver="euler", n_steps=3, t=(1, 4))
+    exact = x * math.exp(math.sin(4) - math.sin(1))
+    by_hand = x * (1 + math.cos(1)) * (1 + math.cos(2)) * (1 + math.cos(3))
+    np.testing.assert_allclose(euler.distances, (by_hand - exact).norm(dim=1), rtol=1e-3)
+    assert any("depends on time" in note for note in euler.notes)
+    assert euler.h == pytest.approx(1.0)
+
+
+def test_regression_is_judged_by_how_far_the_outputs_move():
+    x, _ = turned_points()
+    coarse = quiet(rotation(), None, x, solver="euler", n_steps=2)
+    assert coarse.verdict == NOT_A_FLOW and coarse.training.accuracy is None
+    assert coarse.tolerance == pytest.approx(0.1 * float(x.var(0, correction=0).sum().sqrt()), 1e-3)
+    assert quiet(rotation(), None, x, solver="euler", n_steps=200).verdict == FLOW
+    # The same model with a tolerance that lets nothing, or everything, pass.
+    fine = quiet(rotation(), None, x, solver="euler", n_steps=200, tolerance=1e-6)
+    assert fine.verdict == NOT_A_FLOW and fine.exact.changed.value == 1.0
+    assert quiet(rotation(), None, x, solver="euler", n_steps=2, tolerance=99.0).verdict == FLOW
+    # A head's outputs, here a single number for each sample.
+    one = quiet(rotation(), nn.Linear(2, 1), x, solver="euler", n_steps=200)
+    assert one.verdict == FLOW and "tolerance" in str(one)
+
+
+def test_images_with_a_stem():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(40, 1, 6, 6, generator=generator), torch.arange(40) % 2
+    stem = nn.Conv2d(1, 3, 1)
+    field = Field(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    report = quiet(field, head, x, y, solver="euler", n_steps=4, stem=stem, rows=16)
+    assert report.distances.shape == report.margins.shape == (40,)
+    with torch.no_grad():
+        z = stem(x)
+        for _ in range(4):
+            z = z + 0.25 * field(0.0, z)
+        right = (head(z).argmax(1) == y).double().mean()
+    assert report.training.accuracy.value == pytest.approx(float(right))
+
+
+def test_a_flow_that_blows_up_cannot_be_told():
+    """dz/dt = z^2 from 2 reaches infinity at t = 1/2."""
+    x = torch.full((20, 1), 2.0)
+    report = quiet(lambda t, z: z * z, None, x, solver="euler", n_steps=4, tolerance=1.0)
+    assert report.verdict == CANNOT_TELL and "failed" in report.reason
+    assert any("dopri5" in note for note in report.notes)
+
+
+# --- what it measures -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 10), (3, 10), (75, 1000), (10, 10)])
+def test_shares_have_wilsons_interval(count, n):
+    expected = stats.binomtest(count, n).proportion_ci(method="wilson")
+    value, low, high = share_interval(count, n)
+    assert (value, low, high) == pytest.approx((count / n, expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("p", "q", "n"), [(0.15, 0.03, 100), (0.1, 0.1, 60), (0.2, 0.1, 1000)])
+def test_paired_differences_are_held_in_95_of_100_cases(p, q, n):
+    drawn = np.random.default_rng(0).multinomial(n, [p, q, 1 - p - q], size=4000)
+    found = [paired_difference(a, b, n) for a, b, _ in drawn]
+    held = np.mean([v.low <= p - q <= v.high for v in found])
+    assert 0.94 <= held <= 0.99
+
+
+def test_only_an_affine_head_has_a_margin():
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 2))).float()
+    linear = nn.Linear(2, 3)
+    bent = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3))
+    norm = nn.Sequential(nn.BatchNorm1d(2), linear).eval()
+    norm[0].running_var.fill_(4.0)
+    weights = [
+        affine_weight(FlowModel(None, head, None, z, (0, 1)), z) for head in (linear, bent, norm)
+    ]
+    torch.testing.assert_close(weights[0], linear.weight.data)
+    assert weights[1] is None
+    torch.testing.assert_close(weights[2], linear.weight.data / math.sqrt(4 + 1e-5))
+
+
+def test_margins_promise_classes(map_of_one_step):
+    report = quiet(*map_of_one_step, solver="euler", n_steps=1)
+    assert 0 < report.inside_margin <= 1 - report.exact.changed.value
+    field, head, x, y = map_of_one_step
+    bent = quiet(field, lambda z: head(z) ** 3, x, y, solver="euler", n_steps=1)
+    assert bent.margins is None and "probabilities change" in str(bent)
+
+
+def test_the_search_is_for_the_coarsest_step_that_agrees():
+    x, y = turned_points()
+    report = quiet(rotation(), linear_head(HALF_PLANES), x, y, solver="euler", n_steps=64)
+    n_steps = [s.n_steps for s in report.searched]
+    assert n_steps == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    gaps = {}
+    for k in n_steps:
+        right = (turn(x, euler_angle(k))[:, 0] > 0) == y
+        gaps[k] = 1 - float(right.double().mean())
+    coarsest = min(k for k in n_steps if all(gaps[j] <= AGREEMENT for j in n_steps if j >= k))
+    assert report.coarsest == TestSetting("euler", coarsest) and coarsest > 1
+
+
+def test_the_cost_is_what_it_takes(capsys):
+    x, y = turned_points(300)
+    counted = {"samples": 0}
+    inner = rotation()
+
+    def field(t, z):
+        counted["samples"] += len(z)
+        return inner(t, z)
+
+    options = {"solver": "rk4", "n_steps": 8}
+    cost = flow_cost(field, linear_head(HALF_PLANES), x, y, **options)
+    before = counted["samples"]
+    assert capsys.readouterr().err == ""
+    # rk4 takes 4 stages: steps 1 to 32; dopri5 with 8 steps has 6.
+    assert cost.fixed == 300 * (4 * (1 + 2 + 4 + 8 + 16 + 32) + 6 * 8)
+    report = check_flow(field, linear_head(HALF_PLANES), x, y, **options)
+    spent = counted["samples"] - 2 * before  # the check looks once more
+    assert capsys.readouterr().err.startswith("check_flow: 300 samples")
+    fixed = spent - 300 * report.exact.nfe
+    assert fixed >= cost.fixed
+    # On top: the samples of trajectories and Jacobians, and the crossings, which are 50 starts.
+    assert fixed - cost.fixed <= 8 * 300 * 10 + 50 * 9 * 4 * (8 + 16 + 32)
+
+
+# --- what it leaves alone -------------------------------------------------------------------------
+
+
+def test_the_model_and_the_generators_stay_as_they_are(map_of_one_step):
+    field, head, x, y = (copy.deepcopy(part) for part in map_of_one_step)
+    field.train(), head.eval()
+    head.weight.grad = torch.ones_like(head.weight)
+    before = copy.deepcopy((field.state_dict(), head.state_dict()))
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    quiet(field, head, x, y, solver="midpoint", n_steps=2)
+    assert torch.equal(torch.get_rng_state(), state) and torch.is_grad_enabled()
+    assert field.training and field.layers.training and not head.training
+    for module, weights in zip((field, head), before, strict=True):
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, weights[name]) and value.dtype == torch.float32
+        assert all(p.requires_grad for p in module.parameters())
+    assert torch.equal(head.weight.grad, torch.ones_like(head.weight))
+    assert all(p.grad is None for p in field.parameters()) and x.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_checked_in_float32(map_of_one_step, dtype):
+    field, head, x, y = (copy.deepcopy(p) for p in map_of_one_step)
+    whole = quiet(field, head, x, y, solver="euler", n_steps=1)
+    field.to(dtype), head.to(dtype)
+    half = quiet(field, head, x.to(dtype), y, solver="euler", n_steps=1)
+    assert half.verdict == whole.verdict == NOT_A_FLOW
+    assert half.training.accuracy.value == pytest.approx(whole.training.accuracy.value, abs=0.05)
+    assert field.layers[0].weight.dtype == dtype
+
+
+def test_the_same_call_gives_the_same_report(map_of_one_step):
+    a, b = (quiet(*map_of_one_step, solver="euler", n_steps=1) for _ in range(2))
+    assert str(a) == str(b) and np.array_equal(a.distances, b.distances)
+
+
+# --- what it shows --------------------------------------------------------------------------------
+
+
+def test_the_report_is_read_in_a_terminal_in_a_notebook_and_as_a_picture(map_of_one_step):
+    report = quiet(*map_of_one_step, solver="euler", n_steps=1)
+    text, html = str(report), report._repr_html_()
+    assert text.startswith("not a flow: ") and max(map(len, text.splitlines())) < 130
+    shown = BeautifulSoup(html, "html.parser").get_text()
+    for row in report.tested:
+        assert row.accuracy.percent() in text and row.accuracy.percent() in shown
+    assert "<strong>not a flow</strong>" in html and html.count("<tr>") == 1 + len(report.tested)
+    figure = report.plot()
+    assert len(figure.axes) == 2 and figure.axes[0].get_title() == "not a flow"
+
+
+def test_names_of_the_package_are_imported_when_asked_for():
+    assert nodecore.check_flow is check_flow
+    with pytest.raises(AttributeError, match="no attribute 'chek_flow'"):
+        nodecore.chek_flow  # noqa: B018
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+X, Y = turned_points(16)
+HEAD = linear_head(HALF_PLANES)
+OPTIONS = {"solver": "euler", "n_steps": 4}
+
+
+def changed(**options):
+    return {"field": rotation(), "head": HEAD, "x": X, "y": Y, **OPTIONS, **options}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (changed(solver="rk5"), "solver = 'rk5' is unknown; choose one of euler"),
+        (changed(n_steps=None), "give exactly one"),
+        (changed(rtol=1e-3), "give exactly one"),
+        (changed(n_steps=0), "n_steps = 0: give a whole number"),
+        (changed(n_steps=None, rtol=1e-3), "'euler' has no embedded method"),
+        (changed(t=(1.0, 0.0)), "t = .*end > start"),
+        (changed(rows=0), "n_steps = 0|rows = 0"),
+        (changed(x=X[:0], y=Y[:0]), "0 samples|at least one"),
+        (changed(y=Y[:5]), "x has 16 samples, y 5"),
+        (changed(y=Y.float()), "give labels as int64"),
+        (changed(y=Y - 1), "labels -1 to 0"),
+        (changed(y=Y + 2), r"head returned \(8, 2\) .* labels up to 3"),
+        (changed(x=X.int()), "give floating-point samples"),
+        (changed(x=X / 0), "NaN or infinite"),
+        (changed(head=nn.Linear(2, 1)), r"for a single logit v, torch.cat\(\[-v, v\], 1\)"),
+        (changed(head=None, y=None, tolerance=-1.0), "tolerance = -1.0: give a tolerance > 0"),
+        (changed(tolerance=0.1), "leave out y"),
+        (changed(field=lambda t, z: z[:, :1]), r"returned \(8, 1\) for states \(8, 2\)"),
+        (changed(field=lambda t, z: torch.randn_like(z)), "two answers for the same states"),
+        (changed(field=lambda t, z: z - z.mean(0)), "another answer when it is alone"),
+        (changed(field=Field(nn.Linear(2, 2), nn.Dropout(0.1))), r"Dropout .*field.eval\(\)"),
+        (changed(field=Field(nn.BatchNorm1d(2))), r"BatchNorm1d \(layers.0\).*field.eval\(\)"),
+        (changed(head=nn.Sequential(nn.Dropout(0.1), HEAD)), r"head is in training mode"),
+        (
+            changed(field=lambda t, z: z, solver="dopri5", n_steps=None, rtol=1e-5),
+            "needs float64, which a field that is no nn.Module",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused_with_a_remedy(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        quiet(**arguments)
+
+
+def test_dropout_and_batch_norm_in_eval_mode_are_fine():
+    layers = nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)
+    assert quiet(**changed(field=Field(*layers).eval())).verdict in (FLOW, NOT_A_FLOW, CANNOT_TELL)
+    training = Field(nn.Linear(2, 2), nn.Dropout(0.0)).train()
+    assert quiet(**changed(field=training)).tested

@@ -1,0 +1,685 @@
+"""The claims: each verdict decided anew from the evidence; the rules on records made by hand."""
+
+import csv
+import json
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from nodecore.claims.paper import TABLE1, percent
+from nodecore.claims.register import (
+    CLAIMS,
+    Claim,
+    Judgement,
+    gather,
+    judge,
+    judge_all,
+    read_claims,
+    write_verdicts,
+)
+from nodecore.claims.rules import DECISIONS, FAILS, HOLDS, PARTLY, UNTESTED, Material, Part
+from nodecore.claims.scorecard import (
+    README,
+    count_verdicts,
+    readme_part,
+    readme_with,
+    table1,
+    table1_text,
+)
+from nodecore.evidence import store
+from nodecore.evidence.found import find
+from nodecore.evidence.tables import same_mean
+from nodecore.pages.claim_cards import cards, records_list
+
+ALL = read_claims()
+committed = partial(find, root=store.COMMITTED)
+
+
+@pytest.fixture(scope="module")
+def judgements():
+    return judge_all(ALL)
+
+
+# --- what is committed ----------------------------------------------------------------------------
+
+
+def test_every_verdict_is_what_the_evidence_says(judgements):
+    """After new evidence `make scorecard` writes them down; look at what has changed."""
+    written = {claim.id: claim.verdict for claim in ALL}
+    assert {j.claim.id: j.verdict for j in judgements} == written
+
+
+def test_the_readme_says_what_the_records_say(judgements):
+    text = README.read_text()
+    assert readme_with(text, readme_part(judgements, table1())) == text
+    assert "not measured yet" not in text or UNTESTED in {j.verdict for j in judgements}
+
+
+def test_verdicts_rest_on_records_that_are_there(judgements):
+    for judgement in judgements:
+        assert all(path.is_relative_to(store.COMMITTED) for path in judgement.records)
+        named = {path.parent.parent.name for path in judgement.records}
+        assert named <= set(judgement.claim.studies)
+        if judgement.verdict != UNTESTED and judgement.claim.studies:
+            assert judgement.records and judgement.scale and judgement.ours
+        assert judgement.reason
+
+
+def test_every_function_decides_some_claim():
+    assert {claim.decided_by for claim in ALL} == set(DECISIONS)
+    assert all(function.rule.endswith(".") for function in DECISIONS.values())
+
+
+def test_numbers_of_table_1_are_those_of_the_paper():
+    told = {claim.id: claim.paper for claim in ALL if claim.id.startswith("table1-")}
+    expected = {}
+    for dataset, paper in TABLE1.items():
+        low, high = paper["grid NFE"]
+        accuracy = percent(*paper["grid accuracy"])
+        expected[f"table1-{dataset}-grid"] = f"NFE {low}–{high}, accuracy {accuracy}"
+        accuracy, nfe = percent(*paper["adaption accuracy"]), paper["adaption NFE"]
+        expected[f"table1-{dataset}-adaption"] = f"NFE {nfe}, accuracy {accuracy}"
+    assert told == expected
+
+
+def test_failed_checks_are_those_counted_from_the_files(judgements):
+    """Straight from the CSV, with loops, against what the card says."""
+    [found] = [j for j in judgements if j.claim.id == "stays-a-flow"]
+    for part, dataset in zip(found.parts, ("spheres2", "landscape"), strict=False):
+        path = store.COMMITTED / f"{dataset}-adaption/paper/euler-algorithm1-seeds0-4.history.csv"
+        with path.open() as file:
+            rows = [r for r in csv.DictReader(file) if r["outside_gap"]]
+        last = max(int(r["iteration"]) for r in rows)
+        shares = []
+        for seed in {r["seed"] for r in rows}:
+            late = [r for r in rows if r["seed"] == seed and int(r["iteration"]) > last / 2]
+            shares.append(np.mean([abs(float(r["outside_gap"])) > 0.1 for r in late]))
+        mean, std = 100 * np.mean(shares), 100 * np.std(shares, ddof=1)
+        assert part.found == f"{mean:.1f} ± {std:.1f} % of the checks fail"
+
+
+def test_the_gap_to_the_exact_flow_is_that_of_the_files(judgements):
+    [found] = [j for j in judgements if j.claim.id == "ends-as-a-flow"]
+    path = store.COMMITTED / "landscape-adaption/paper/euler-algorithm1-seeds0-4.json"
+    gaps = {r["seed"]: r["agreement_gap"] for r in json.loads(path.read_text())["records"]}
+    [part] = [part for part in found.parts if part.where == "energy landscape"]
+    assert f"worst seed {100 * max(gaps.values()):.1f}" in part.found
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+ROW = {
+    "id": "one",
+    "claim": "It holds.",
+    "where": "section 1",
+    "chapter": "03_cross_solver_grids",
+    "decided_by": "critical_step_exists",
+    "studies": ["spheres2-euler"],
+}
+
+
+def write(path: Path, *rows) -> Path:
+    path.write_text(yaml.safe_dump({"group": list(rows)}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"decided_by": "guess"}, "'guess' is unknown; choose one of .*critical_step_exists"),
+        ({"studies": ["mnist-heun"]}, "one: study = 'mnist-heun' is unknown; .*mnist-euler"),
+        ({"chapter": "08_more"}, "chapter = '08_more' is unknown; .*05_adaptive"),
+        ({"colour": "red"}, "one: key = 'colour' is unknown; choose one of id, group"),
+    ],
+)
+def test_an_unknown_name_lists_the_known_ones(tmp_path: Path, change, told):
+    with pytest.raises(ValueError, match=told):
+        read_claims(write(tmp_path / "claims.yml", ROW | change))
+
+
+def test_a_missing_key_and_a_second_id_are_named(tmp_path: Path):
+    lacking = {key: value for key, value in ROW.items() if key != "where"}
+    with pytest.raises(ValueError, match="one has no where"):
+        read_claims(write(tmp_path / "claims.yml", lacking))
+    with pytest.raises(ValueError, match="id = one: give each claim an id"):
+        read_claims(write(tmp_path / "claims.yml", ROW, ROW))
+
+
+def test_writing_verdicts_changes_nothing_else(tmp_path: Path):
+    path = tmp_path / "claims.yml"
+    path.write_text(CLAIMS.read_text())
+    write_verdicts([Judgement(claim, (), "", (), ()) for claim in ALL], path)
+    assert {claim.verdict for claim in read_claims(path)} == {UNTESTED}
+    write_verdicts([SimpleNamespace(claim=claim, verdict=claim.verdict) for claim in ALL], path)
+    assert path.read_text() == CLAIMS.read_text()
+
+
+# --- how parts become a verdict -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "missing", "verdict"),
+    [
+        ([HOLDS, HOLDS], (), HOLDS),
+        ([HOLDS, HOLDS], ("MNIST",), PARTLY),
+        ([HOLDS, UNTESTED], (), PARTLY),
+        ([HOLDS, FAILS], (), PARTLY),
+        ([PARTLY], (), PARTLY),
+        ([FAILS, FAILS], ("MNIST",), FAILS),
+        ([FAILS, PARTLY], (), PARTLY),
+        ([UNTESTED], (), UNTESTED),
+        ([], ("MNIST",), UNTESTED),
+    ],
+)
+def test_what_is_not_tested_everywhere_holds_in_part_at_most(parts, missing, verdict):
+    claim = Claim(**{**ROW, "group": "group"})
+    parts = tuple(Part(f"part {i}", v, "found") for i, v in enumerate(parts))
+    judgement = Judgement(claim, parts, "paper scale, 5 seeds", missing, ())
+    assert judgement.verdict == verdict
+    assert ("MNIST (no evidence is committed)" in judgement.reason) == bool(missing)
+
+
+def test_a_study_without_records_leaves_its_claims_untested(tmp_path: Path):
+    assert gather(["spheres2-euler"], partial(find, root=tmp_path)) == {}
+    for judgement in judge_all(ALL, tmp_path):
+        if judgement.claim.studies:
+            assert judgement.verdict == UNTESTED and not judgement.records
+
+
+def test_image_claims_turn_once_their_records_are_there():
+    [claim] = [c for c in ALL if c.id == "critical-mnist"]
+    assert judge(claim, {}).verdict == UNTESTED
+    evidence = {f"mnist-{s}": material(f"mnist-{s}", GRIDS["agrees"]) for s in ("euler", "rk4")}
+    assert judge(claim, evidence).verdict == HOLDS
+    assert judge(claim, evidence).scale == "laptop scale, 2 seeds"
+    only_euler = judge(claim, {"mnist-euler": evidence["mnist-euler"]})
+    assert only_euler.verdict == PARTLY and only_euler.missing == ("MNIST, rk4",)
+
+
+@pytest.mark.parametrize(
+    ("gone", "expected", "cut"),
+    [((3,), [1, 2, 4], False), ((0, 1, 7), [4, 8, 16, 32, 64], True), (range(9), None, None)],
+)
+def test_a_grid_is_read_as_far_as_its_runs_follow_one_another(gone, expected, cut):
+    missing = [2**i for i in gone]
+    found = gather(
+        ["spheres2-euler"], lambda run: None if run.n_steps in missing else committed(run)
+    ).get("spheres2-euler")
+    assert (found and found.records["n_steps"].unique().tolist()) == expected
+    assert (found and found.cut) == cut
+
+
+def test_where_coarse_runs_are_missing_a_critical_step_may_be_unknown():
+    whole = material("mnist-euler", {k: v for k, v in GRIDS["agrees"].items() if k > 1})
+    cut = Material(whole.study, whole.records, cut=True)
+    rk4 = material("mnist-rk4", GRIDS["agrees"])
+    assert verdicts("critical_step_exists", [whole]) == [FAILS]
+    [part] = decide("critical_step_exists", [cut])
+    assert part.verdict == UNTESTED and "coarser runs are missing" in part.found
+    assert verdicts("higher_order_allows_larger_steps", [rk4, cut]) == [UNTESTED]
+    assert verdicts("grid_numbers_match", [cut]) == [UNTESTED]
+    told = Material("mnist-euler", material("mnist-euler", GRIDS["agrees"]).records, cut=True)
+    assert verdicts("critical_step_exists", [told]) == [HOLDS]
+
+
+# --- the rules, each verdict reached --------------------------------------------------------------
+
+
+def rows_of(solver, n_steps, own, better, exact, seed=0, **more):
+    """Records of one model: own accuracy, at the better solver's settings, and under dopri5."""
+    base = {"train_solver": solver, "n_steps": n_steps, "seed": seed, "trained": True}
+    base |= {"profile": "laptop", "nfe_per_iteration": float(n_steps)} | more
+    tests = [(solver, n_steps, own), ("midpoint", n_steps, better), (solver, 2 * n_steps, better)]
+    rows = [base | {"test_solver": s, "test_n_steps": k, "accuracy": a} for s, k, a in tests]
+    return [*rows, base | {"test_solver": "dopri5", "test_rtol": 1e-6, "accuracy": exact}]
+
+
+def material(study, grid, n_seeds=2, **more):
+    """A study from {n_steps: (own, better, exact)}, the same for each seed up to 0.002."""
+    solver = study.split("-")[1]
+    rows = [
+        row
+        for n_steps, values in grid.items()
+        for seed in range(n_seeds)
+        for row in rows_of(solver, n_steps, *(v - 0.002 * seed for v in values), seed, **more)
+    ]
+    return Material(study, pd.DataFrame(rows, columns=store.COLUMNS))
+
+
+GRIDS = {
+    "agrees": {1: (0.95, 0.4, 0.4), 2: (0.9, 0.85, 0.84), 4: (0.9, 0.9, 0.9)},
+    "agrees later": {1: (0.95, 0.4, 0.4), 2: (0.9, 0.7, 0.7), 4: (0.9, 0.9, 0.9)},
+    "never agrees": {1: (0.95, 0.4, 0.4), 2: (0.9, 0.6, 0.6)},
+    "flow disagrees": {1: (0.95, 0.4, 0.4), 2: (0.9, 0.85, 0.6)},
+    "always agrees": {1: (0.9, 0.9, 0.9), 2: (0.9, 0.9, 0.9)},
+    "poor": {1: (0.6, 0.3, 0.3), 2: (0.9, 0.85, 0.84)},
+}
+
+
+def decide(name, studies, numbers=None):
+    return DECISIONS[name]({m.study: m for m in studies}, numbers or {})
+
+
+def verdicts(name, studies, numbers=None):
+    return [part.verdict for part in decide(name, studies, numbers)]
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        ("agrees", HOLDS),
+        ("never agrees", PARTLY),
+        ("flow disagrees", PARTLY),
+        ("always agrees", FAILS),
+    ],
+)
+def test_a_critical_step(grid, expected):
+    [part] = decide("critical_step_exists", [material("landscape-euler", GRIDS[grid])])
+    assert part.verdict == expected
+    if expected == HOLDS:
+        sure = "critical K = 2 (100 % of redrawn seeds; single seeds K = 2)"
+        assert f"{sure}; against the exact flow 2" in part.found
+
+
+def test_where_the_exact_flow_is_not_recorded_rk4_in_fine_steps_stands_for_it():
+    found = material("mnist-euler", GRIDS["agrees"]).records
+    grid = found[found["test_solver"] != "dopri5"]
+    fine = found[found["test_solver"] == "dopri5"].assign(test_solver="rk4", test_rtol=np.nan)
+    for accuracy, expected in ((0.85, HOLDS), (0.7, PARTLY)):
+        fine = fine.assign(test_n_steps=4 * fine["n_steps"], accuracy=accuracy)
+        [part] = decide("critical_step_exists", [Material("mnist-euler", pd.concat([grid, fine]))])
+        assert part.verdict == expected and "against rk4 at 4K" in part.found
+
+
+def test_critical_steps_beside_one_another():
+    early, late = (
+        [material("spheres2-euler", GRIDS["agrees"]), material("landscape-euler", GRIDS[grid])]
+        for grid in ("agrees", "agrees later")
+    )
+    assert verdicts("critical_step_differs", late) == [HOLDS]
+    assert verdicts("critical_step_differs", early) == [FAILS]
+    third = [*late, material("mnist-euler", GRIDS["agrees"])]
+    assert verdicts("critical_step_differs", third) == [PARTLY]
+    assert verdicts("critical_step_differs", early[:1]) == []
+    unknown = material("mnist-euler", GRIDS["never agrees"])
+    assert verdicts("critical_step_differs", [*late, unknown]) == [HOLDS, UNTESTED]
+    numbers = {"synthetic": ["spheres2", "landscape"], "images": ["mnist", "cifar10"]}
+    assert verdicts("synthetic_needs_more_steps", third, numbers) == [PARTLY]
+    assert verdicts("synthetic_needs_more_steps", third[1:], numbers) == [HOLDS]
+    assert verdicts("synthetic_needs_more_steps", [third[0], third[2]], numbers) == [FAILS]
+    assert verdicts("synthetic_needs_more_steps", late, numbers) == []
+
+
+@pytest.mark.parametrize(
+    ("rk4", "euler", "expected"),
+    [
+        ("agrees", "agrees later", [HOLDS]),
+        ("agrees", "agrees", [FAILS]),
+        ("never agrees", "agrees", [UNTESTED]),
+    ],
+)
+def test_orders(rk4, euler, expected):
+    studies = [material("mnist-rk4", GRIDS[rk4]), material("mnist-euler", GRIDS[euler])]
+    assert verdicts("higher_order_allows_larger_steps", studies) == expected
+
+
+def sloped(slope, n_seeds=3):
+    values = {2**i: (0.9 + slope * i,) * 3 for i in range(4)}
+    found = material("landscape-euler", values, n_seeds)
+    noise = np.random.default_rng(0).normal(0, 1e-3, len(found.records))
+    return Material(found.study, found.records.assign(accuracy=found.records["accuracy"] + noise))
+
+
+def test_a_trend():
+    assert verdicts("accuracy_has_no_trend", [sloped(-0.02)]) == [FAILS]
+    assert verdicts("accuracy_has_no_trend", [sloped(0.0)]) == [HOLDS]
+    assert verdicts("accuracy_has_no_trend", [sloped(0.0, n_seeds=1)]) == [UNTESTED]
+
+
+def test_accurate_without_a_flow():
+    assert verdicts("accurate_without_a_flow", [material("mnist-rk4", GRIDS["agrees"])]) == [HOLDS]
+    assert verdicts("accurate_without_a_flow", [material("mnist-rk4", GRIDS["poor"])]) == [FAILS]
+    for grid in ("never agrees", "always agrees"):
+        found = [material("mnist-rk4", GRIDS[grid])]
+        assert verdicts("accurate_without_a_flow", found) == [UNTESTED]
+
+
+def test_one_better_solver_against_the_exact_flow():
+    right, half = (material("mnist-euler", GRIDS[g]) for g in ("agrees", "flow disagrees"))
+    assert verdicts("simple_test_suffices", [right]) == [HOLDS]
+    assert verdicts("simple_test_suffices", [half]) == [FAILS]
+    mixed = [
+        material("landscape-euler", {k: GRIDS["agrees"][2 if k > 1 else 1] for k in range(1, 8)})
+    ]
+    assert verdicts("simple_test_suffices", [*mixed, half]) == [PARTLY]
+
+
+def test_seeds_that_did_not_train():
+    found = material("mnist-euler", GRIDS["agrees"], n_seeds=5)
+    lost = found.records["seed"] == 0
+    one = lost & (found.records["n_steps"] == 1)
+    assert verdicts("trains_at_every_step", [found]) == [HOLDS]
+    for rows, expected in ((one, PARTLY), (found.records["n_steps"] < 4, FAILS)):
+        records = found.records.assign(trained=~rows)
+        assert verdicts("trains_at_every_step", [Material(found.study, records)]) == [expected]
+
+
+def test_the_grid_and_the_settings():
+    found = material("mnist-euler", GRIDS["agrees"])
+    assert verdicts("grid_is_the_same", [found], {"mnist-euler": 4}) == [HOLDS]
+    assert verdicts("grid_is_the_same", [found], {"mnist-euler": 8}) == [PARTLY]
+    header = {"protocol": {"width": 96, "iterations": 100}}
+    run = SimpleNamespace(stored=SimpleNamespace(header=header))
+    trained = Material("mnist-euler", found.records, (run,))
+    for iterations, expected in ((100, HOLDS), (7020, PARTLY)):
+        numbers = {"mnist": {"width": 96, "iterations": iterations}}
+        [part] = decide("protocol_is_the_same", [trained], numbers)
+        assert part.verdict == expected
+    assert part.found == "iterations 100, not 7020"
+
+
+@pytest.mark.parametrize(
+    ("better", "kept", "lost"), [(0.9, HOLDS, FAILS), (0.6, PARTLY, PARTLY), (0.5, FAILS, HOLDS)]
+)
+def test_accuracy_under_better_solvers(better, kept, lost):
+    exact = 0.9 if better > 0.5 else 0.5
+    found = material("landscape-euler", {8: (0.9, better, exact)})
+    assert verdicts("accuracy_is_kept", [found], {"n_steps": 8}) == [kept]
+    assert verdicts("accuracy_is_lost", [found], {"n_steps": 8}) == [lost]
+    assert verdicts("accuracy_is_lost", [found], {"n_steps": 4}) == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"), [({"a": 900}, [HOLDS]), ({"a": 400, "b": 460}, [FAILS, HOLDS])]
+)
+def test_dimensions(numbers, expected):
+    found = DECISIONS["dimension_is_near"]({}, {"ours": 900, "theirs": numbers})
+    assert [part.verdict for part in found] == expected
+
+
+# --- Algorithm 1 ----------------------------------------------------------------------------------
+
+
+def adapted(history=(), dataset="spheres2", start="euclidean", **columns):
+    """An adaption study of two seeds: a value or a pair of them for each column, by controller."""
+    names = {"algorithm1": columns} | columns.pop("others", {})
+    rows = [
+        {"train_solver": "euler", "controller": name, "seed": seed, "final_n_steps": 8}
+        | {"test_solver": "euler", "test_n_steps": 8, "trained": True, "profile": "paper"}
+        | {key: np.broadcast_to(value, 2)[seed] for key, value in (columns | values).items()}
+        | {"start": start}
+        for name, values in names.items()
+        for seed in (0, 1)
+    ]
+    columns = ["iteration", "seed", "n_steps", "outside_gap", "mark"]
+    run = SimpleNamespace(controller="algorithm1", n_steps=None, start=start)
+    found = SimpleNamespace(run=run, history=pd.DataFrame(history, columns=columns))
+    return Material(f"{dataset}-adaption", pd.DataFrame(rows, columns=store.COLUMNS), (found,))
+
+
+@pytest.mark.parametrize(("first", "expected"), [(2, HOLDS), (4, FAILS)])
+def test_the_first_step(first, expected):
+    history = [(50, 0, 1, 0.0, None), (50, 1, first, 0.0, None), (100, 1, 99, 0.0, None)]
+    studies = [adapted(history, accuracy=0.9), material("spheres2-euler", GRIDS["agrees"])]
+    assert verdicts("start_is_not_too_small", studies) == [expected]
+    assert verdicts("start_is_not_too_small", studies[:1]) == []
+    unknown = [studies[0], material("spheres2-euler", GRIDS["never agrees"])]
+    for name in ("start_is_not_too_small", "adaption_matches_the_grid"):
+        assert verdicts(name, unknown) == [UNTESTED]
+    assert verdicts("adaption_is_cheaper_than_the_grid", unknown) == [UNTESTED]
+
+
+def beside(one, other):
+    """Two adaption studies as one."""
+    records = pd.concat([one.records, other.records], ignore_index=True)
+    return Material(one.study, records, (*one.found, *other.found))
+
+
+def test_both_starts_are_judged_where_the_start_matters():
+    """The textbook's comes last, begins too short, and costs more than the grid's step."""
+    euclidean, scaled = (
+        adapted([(50, seed, k, 0.0, None) for seed in (0, 1)], start=start, accuracy=0.9,
+                nfe_per_iteration=nfe, reversals=turns, agreement_gap=gap)
+        for start, k, nfe, turns, gap in (("euclidean", 2, 2.5, 5, 0.0), ("hairer", 4, 100.0, 0, 1))
+    )  # fmt: skip
+    studies = [beside(euclidean, scaled), material("spheres2-euler", GRIDS["agrees"])]
+    labels = ["spheres, 2-D, Euclidean norms", "spheres, 2-D, scaled norms"]
+    for name, expected in (
+        ("start_is_not_too_small", [HOLDS, FAILS]),
+        ("adaption_matches_the_grid", [HOLDS, PARTLY]),
+        ("adaption_is_cheaper_than_the_grid", [HOLDS, FAILS]),
+    ):
+        parts = decide(name, studies)
+        assert [part.verdict for part in parts] == expected, name
+        assert [part.where for part in parts] == labels
+        assert [part.where for part in decide(name, [euclidean, studies[1]])] == ["spheres, 2-D"]
+    numbers = decide("adaption_numbers_match", studies[:1])
+    assert [part.where for part in numbers] == [
+        *("NFE, Euclidean norms", "accuracy, Euclidean norms"),
+        *("NFE, scaled norms", "accuracy, scaled norms"),
+    ]
+    assert [numbers[0].found, numbers[2].found] == ["2.5 ± 0.0", "100.0 ± 0.0"]
+    # All else is about the usual one.
+    assert verdicts("steps_fluctuate", studies) == [HOLDS]
+    assert verdicts("ends_as_a_flow", studies) == [HOLDS]
+
+
+def test_constants_are_varied_from_the_usual_start():
+    base = {"accuracy": 0.9, "nfe_per_iteration": 50.0, "agreement_gap": 0.05}
+    base |= {"reversals": 5, "spread": 0.1, "failed_checks": 3}
+    usual = adapted(others={"algorithm1-every-25": {}}, **base)
+    both = beside(usual, adapted(start="hairer", **{**base, "accuracy": 0.2}))
+    assert verdicts("constants_are_robust", [both]) == [HOLDS]
+
+
+@pytest.mark.parametrize(
+    ("reversals", "expected"), [((9, 2), HOLDS), ((9, 1), PARTLY), ((0, 1), FAILS)]
+)
+def test_fluctuation(reversals, expected):
+    assert verdicts("steps_fluctuate", [adapted(reversals=reversals)]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"), [((300, 300), HOLDS), ((300, 100), PARTLY), ((100, 100), FAILS)]
+)
+def test_corrections(later, expected):
+    history = [(200, seed, 4, 0.3, "violation") for seed in (0, 1)]
+    history += [(at, seed, 8, 0.02, "recovery") for seed, at in enumerate(later)]
+    [part] = decide("violations_are_corrected", [adapted(sorted(history), accuracy=0.9)])
+    assert part.verdict == expected
+    assert part.found.endswith("gap 30.0 ± 0.0 points inside, 2.0 ± 0.0 past it")
+
+
+def test_no_violation_is_nothing_to_correct():
+    found = adapted([(200, 0, 4, 0.0, None)], accuracy=0.9)
+    assert verdicts("violations_are_corrected", [found]) == [UNTESTED]
+
+
+@pytest.mark.parametrize(("failing", "expected"), [(0, HOLDS), (10, PARTLY), (60, FAILS)])
+def test_checks_that_fail(failing, expected):
+    history = [(50 * i, 0, 4, 0.9, None) for i in range(1, 100)]  # the first half does not count
+    gaps = [0.2] * failing + [0.1] * (100 - failing)
+    history += [(50 * (100 + i), 0, 4, gap, None) for i, gap in enumerate(gaps)]
+    [part] = decide("stays_a_flow_in_training", [adapted(history, accuracy=0.9)])
+    assert part.verdict == expected and part.found == f"{failing:.1f} % of the checks fail"
+
+
+@pytest.mark.parametrize(
+    ("gaps", "expected"), [((0.1, 0.0), HOLDS), ((0.11, 0.0), PARTLY), ((0.11, 0.2), FAILS)]
+)
+def test_the_end(gaps, expected):
+    assert verdicts("ends_as_a_flow", [adapted(agreement_gap=gaps)]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("change", "harmless"),
+    [
+        ({}, True),
+        ({"accuracy": 0.84}, False),
+        ({"nfe_per_iteration": 101.0}, False),
+        ({"nfe_per_iteration": 24.0}, False),
+        ({"agreement_gap": 0.11}, False),
+    ],
+)
+def test_constants(change, harmless):
+    base = {"accuracy": 0.9, "nfe_per_iteration": 50.0, "agreement_gap": 0.05}
+    base |= {"reversals": 5, "spread": 0.1, "failed_checks": 3}
+    other = {"algorithm1-every-25": change}
+    expected = HOLDS if harmless else FAILS
+    assert verdicts("constants_are_robust", [adapted(others=other, **base)]) == [expected]
+    two = other | {"algorithm1-every-100": {"accuracy": 0.5}}
+    expected = PARTLY if harmless else FAILS
+    assert verdicts("constants_are_robust", [adapted(others=two, **base)]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "nfe", "expected"),
+    [((0.9, 0.89), 2.5, HOLDS), ((0.9, 0.89), 4.0, PARTLY), ((0.6, 0.61), 4.0, FAILS)],
+)
+def test_adaption_beside_the_grid(accuracy, nfe, expected):
+    studies = [
+        adapted(accuracy=accuracy, nfe_per_iteration=nfe),
+        material("spheres2-euler", GRIDS["agrees"]),
+    ]
+    assert verdicts("adaption_matches_the_grid", studies) == [expected]
+    cheaper = HOLDS if nfe < 3 else FAILS  # the grid up to K = 2: 1 + 2 evaluations
+    assert verdicts("adaption_is_cheaper_than_the_grid", studies) == [cheaper]
+
+
+@pytest.mark.parametrize(
+    ("nfe", "accuracy", "expected"),
+    [
+        (100.0, (0.985, 0.995), [HOLDS, HOLDS]),
+        (60.0, (0.94, 0.95), [PARTLY, PARTLY]),
+        (20.0, (0.5, 0.51), [FAILS, FAILS]),
+    ],
+)
+def test_numbers_of_algorithm_1(nfe, accuracy, expected):
+    found = adapted(nfe_per_iteration=nfe, accuracy=accuracy)
+    assert verdicts("adaption_numbers_match", [found]) == expected
+
+
+@pytest.mark.parametrize(
+    ("critical", "expected"), [(16, HOLDS), (8, PARTLY), (32, PARTLY), (4, FAILS), (64, FAILS)]
+)
+def test_the_pair_of_the_grid(critical, expected):
+    """MNIST: the paper's 9 is the last K that fails, 8, and one evaluation."""
+    grid = {2**i: (0.96, 0.96 if 2**i >= critical else 0.5, 0.96) for i in range(8)}
+    first, _ = decide("grid_numbers_match", [material("mnist-euler", grid)])
+    sure = f"(100 % of redrawn seeds; single seeds K = {critical})"
+    assert first == Part("NFE", expected, f"{critical // 2 + 1}–{critical + 1} {sure}")
+
+
+@pytest.mark.parametrize(("last", "expected"), [(16, FAILS), (8, UNTESTED)])
+def test_a_grid_that_ends_before_the_papers_step_tells_nothing(last, expected):
+    grid = {k: (0.96, 0.5, 0.5) for k in (4, 8, 16) if k <= last}
+    assert verdicts("grid_numbers_match", [material("mnist-euler", grid)]) == [expected]
+
+
+def test_constants_come_from_the_records():
+    found = adapted(accuracy=0.9)
+    found.found[0].stored = SimpleNamespace(header={"controller_constants": {"every": 50}})
+    assert verdicts("constants_are_the_same", [found], {"every": 50}) == [HOLDS]
+    assert verdicts("constants_are_the_same", [found], {"every": 25}) == [FAILS]
+
+
+def test_means_that_a_t_test_tells_apart():
+    assert same_mean((0.9, 0.01, 5), (0.905, 0.01, 5))
+    assert not same_mean((0.9, 0.01, 5), (0.95, 0.01, 5))
+    # One seed: within t = 2.776 (4 degrees of freedom) times 0.01 sqrt(1 + 1/5) = 0.0304
+    assert same_mean((0.93, float("nan"), 1), (0.9, 0.01, 5))
+    assert not same_mean((0.931, float("nan"), 1), (0.9, 0.01, 5))
+    assert same_mean((0.5, float("nan"), 1), (0.9, float("nan"), 1))
+
+
+# --- tolerances -----------------------------------------------------------------------------------
+
+
+def tolerant(accuracies):
+    """A study from {rtol: (own, finer, exact)}, two seeds alike."""
+    rows = [
+        {"train_solver": "dopri5", "rtol": rtol, "seed": seed, "trained": True, "test_rtol": test}
+        | {"test_solver": "dopri5", "accuracy": value, "profile": "laptop"}
+        for rtol, values in accuracies.items()
+        for seed in (0, 1)
+        for test, value in zip((rtol, rtol / 10, 1e-6), values, strict=True)
+    ]
+    return Material("spheres2-dopri5", pd.DataFrame(rows, columns=store.COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "expected"),
+    [
+        ((0.9, 0.5, 0.5), (0.9, 0.9, 0.9), [HOLDS, HOLDS]),
+        ((0.9, 0.9, 0.85), (0.9, 0.7, 0.9), [FAILS, PARTLY]),
+        ((0.9, 0.5, 0.5), (0.9, 0.7, 0.9), [HOLDS, FAILS]),
+        ((0.9, 0.5, 0.5), (0.9, 0.5, 0.5), [HOLDS, FAILS]),
+    ],
+)
+def test_tolerances(coarse, fine, expected):
+    found = [tolerant({10.0: coarse, 1e-2: fine})]
+    names = ("coarse_tolerance_depends", "fine_tolerance_is_independent")
+    assert [v for name in names for v in verdicts(name, found)] == expected
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def test_cards_show_verdict_numbers_and_records(judgements):
+    html = cards(judgements)
+    for judgement in judgements:
+        assert f'id="claim-{judgement.claim.id}"' in html
+    assert html.count("</section>") == len(ALL)
+    hostile = Part("<script>", HOLDS, "a < b & c")
+    claim = Claim(**{**ROW, "group": "group", "claim": "1 < 2"})
+    shown = cards([Judgement(claim, (hostile,), "", (), ())])
+    assert "<script>" not in shown and "a &lt; b &amp; c" in shown and "1 &lt; 2" in shown
+
+
+def test_records_are_carried_whole():
+    [claim] = [c for c in ALL if c.id == "critical-cifar10"]
+    judgement = judge(claim, gather(claim.studies, committed))
+    html = records_list([judgement, judgement])
+    for link in ("cifar10-euler-laptop", "cifar10-rk4-laptop"):
+        assert html.count(f'id="records-{link}"') == 1 and f'download="{link}.csv"' in html
+        assert f'href="#records-{link}"' in cards([judgement])
+    assert "book/results/cifar10-rk4/laptop/" in html
+
+
+def test_counts_add_up(judgements):
+    numbers = [int(word) for word in count_verdicts(judgements).split() if word.isdigit()]
+    assert numbers[0] == len(ALL) == sum(numbers[1:])
+
+
+def test_table_1_says_where_the_scale_is_reduced():
+    columns = ["dataset", "training", "source", "scale", "nfe", "low", "high", "accuracy", "std"]
+    rows = [
+        ["mnist", "grid", "paper", "", "9–16", 9, 16, 0.965, 0.002],
+        ["mnist", "grid", "here", "laptop scale, 1 seed", "5–9", 5, 9, 0.9, float("nan")],
+        ["mnist", "Algorithm 1", "paper", "", "9.8", 9.8, 9.8, 0.956, 0.005],
+        ["landscape", "grid", "here", "paper scale, 5 seeds", "5–9", 5, 9, 0.9, float("nan")],
+        ["spheres2", "grid", "here", "paper scale, 5 to 20 seeds", "5–9", 5, 9, 0.9, float("nan")],
+    ]
+    lines = table1_text(pd.DataFrame(rows, columns=columns)).splitlines()[2:]
+    assert lines == [
+        "| MNIST | grid, laptop scale, 1 seed | 9–16 | 5–9 | 96.5 ± 0.2 % | 90.0 % |",
+        "| | Algorithm 1 | 9.8 | not measured yet | 95.6 ± 0.5 % | not measured yet |",
+        "| energy landscape | grid | – | 5–9 | – | 90.0 % |",
+        "| spheres, 2-D | grid, 5 to 20 seeds | – | 5–9 | – | 90.0 % |",
+    ]
+
+
+def test_table_1_has_a_calmer_controller_for_every_data_set():
+    table = table1()
+    calmer = table[table["training"] == "a calmer controller"]
+    assert list(calmer["dataset"]) == list(TABLE1) and set(calmer["source"]) == {"here"}
+
+
+def test_a_readme_without_its_marks_is_refused():
+    with pytest.raises(ValueError, match="lost a mark"):
+        readme_with("# A project\n", "part")

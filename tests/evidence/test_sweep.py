@@ -1,0 +1,547 @@
+"""Whole studies: what is chosen, in which order, and what a second process or damage does to it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_processes import is_gone
+from typer.testing import CliRunner
+
+from nodecore.__main__ import app
+from nodecore.analysis.evaluate import TestSetting
+from nodecore.evidence import store
+from nodecore.evidence.catalogue import STUDIES, get_study
+from nodecore.evidence.found import find
+from nodecore.evidence.obtain import obtain
+from nodecore.evidence.processes import Event
+from nodecore.evidence.progress import SweepBar, makespan
+from nodecore.evidence.runs import Run
+from nodecore.evidence.selection import cost, select
+from nodecore.evidence.sweep import count_jobs, run_studies
+from nodecore.evidence.verify import status, verify
+
+RUN = Run("spheres2", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
+SMALL = tuple(replace(RUN, n_steps=k) for k in (1, 2, 4))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A store with the runs of SMALL."""
+    root = tmp_path_factory.mktemp("store")
+    for run in SMALL:
+        obtain(run, root=root, device="cpu", progress=False)
+    return root
+
+
+@pytest.fixture
+def root(filled, tmp_path):
+    """A copy to be damaged."""
+    for file in filled.rglob("*.*"):
+        copy = tmp_path / file.relative_to(filled)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def small_study(monkeypatch):
+    monkeypatch.setitem(STUDIES, "spheres2-euler", SMALL)
+
+
+def no_training(*arguments, **options):
+    raise AssertionError("trained although the run is in the store")
+
+
+# --- which runs, and in which order ---------------------------------------------------------------
+
+
+def test_each_study_has_its_own_profile_unless_one_is_named():
+    own = {name: {run.profile for run in select([name])} for name in STUDIES}
+    assert own["spheres2-euler"] == {"smoke"}
+    assert own["spheres900-rk4"] == own["mnist-adaption"] == {"paper", "laptop"}
+    assert own["landscape-rk4"] == {"paper"} and own["cifar10-rk4"] == {"laptop"}
+    assert {run.profile for run in select(profile="laptop")} == {"laptop"}
+    assert set(select()) == {run for runs in STUDIES.values() for run in runs}
+
+
+def test_a_run_that_belongs_to_two_studies_comes_once():
+    names = ["spheres2-per-sample", "spheres2-dopri5", "spheres2-fehlberg21"]
+    every = [run for name in names for run in get_study(name, "laptop")]
+    chosen = select(names, profile="laptop")
+    assert set(chosen) == set(every) and len(chosen) == len(set(every)) < len(every)
+
+
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        ("euler-K2-*", ["euler-K2-seeds0,3"]),
+        ("euler-K[24]-*", ["euler-K2-seeds0,3", "euler-K4-seeds0,3"]),
+        ("spheres2-*/*K1-*", ["euler-K1-seeds0,3"]),
+    ],
+)
+def test_only_chooses_runs_by_name(only, names):
+    assert [run.name for run in select(["spheres2-euler"], only)] == names
+
+
+def test_a_pattern_that_fits_nothing_lists_the_runs():
+    with pytest.raises(
+        ValueError, match=r"only = 'K8' fits none of the runs: spheres2-euler/euler-K1-seeds0,3, "
+    ):
+        select(["spheres2-euler"], "K8")
+    with pytest.raises(ValueError, match="study = 'moons' is unknown"):
+        select(["moons"])
+
+
+def test_cost_is_evaluations_times_what_one_costs():
+    def ratio(run, other):
+        return cost(Run(*run[:2], n_steps=run[2])) / cost(Run(*other[:2], n_steps=other[2]))
+
+    assert ratio(("spheres2", "euler", 64), ("spheres2", "euler", 16)) == 4
+    assert ratio(("spheres2", "rk4", 16), ("spheres2", "euler", 16)) == 4
+    assert ratio(("spheres10", "euler", 16), ("spheres2", "euler", 16)) == 5  # positions
+    # 30,000 and 10,000 iterations, 48 x 48 weights against twice 3 x 32 look-ups
+    expected = 3 * 48**2 / (2 * 3 * 32)
+    assert ratio(("landscape", "euler", 16), ("spheres2", "euler", 16)) == pytest.approx(expected)
+    alone = Run("spheres2", "euler", n_steps=1, profile="laptop", seeds=(0,))
+    assert cost(alone) == 4000 * 128 * 2 * 3 * 32
+
+
+def test_only_what_is_missing_is_trained_the_longest_first(monkeypatch, filled):
+    trained = []
+    monkeypatch.setattr(
+        "nodecore.evidence.sweep.obtain", lambda run, **options: trained.append(run) or run
+    )
+    wide = Run("spheres10", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
+    monkeypatch.setitem(
+        STUDIES, "spheres2-euler", (*SMALL, replace(RUN, n_steps=8), replace(RUN, n_steps=16))
+    )
+    monkeypatch.setitem(STUDIES, "spheres10-euler", (wide,))
+    names = ["spheres2-euler", "spheres10-euler"]
+    run_studies(names, root=filled, jobs=1)
+    assert [(run.dataset, run.n_steps) for run in trained] == [
+        ("spheres2", 16),
+        ("spheres10", 2),
+        ("spheres2", 8),
+    ]
+    with pytest.raises(ValueError, match="'moons' is unknown"):
+        run_studies([*names, "moons"], root=filled)
+    with pytest.raises(ValueError, match="device = 'tpu9'"):
+        run_studies(names, root=filled, device="tpu9")
+    assert len(trained) == 3
+
+
+def test_what_a_study_waits_for_is_trained_before_more_seeds_and_finer_steps(monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(
+        "nodecore.evidence.sweep.obtain", lambda run, **options: trained.append(run) or run
+    )
+    monkeypatch.setattr("nodecore.training.protocols.load", lambda *_: None)
+    run_studies(["mnist-euler"], profile="paper", root=tmp_path, jobs=1)
+    steps = [32, 16, 8, 4, 2, 1]
+    first = [(k, seed) for k in steps for seed in (0, 1, 2)]
+    more = [(k, seed) for k in steps for seed in (3, 4)]
+    beyond = [(64, seed) for seed in range(5)]
+    assert [(run.n_steps, *run.seeds) for run in trained] == [*first, *more, *beyond]
+
+
+# --- training them --------------------------------------------------------------------------------
+
+
+def test_a_study_is_trained_and_then_there(monkeypatch, filled, tmp_path, capsys):
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=1)
+    for run in SMALL:
+        assert find(run, tmp_path).stored.records == find(run, filled).stored.records
+    bar = capsys.readouterr().err
+    assert "0 of 3 runs done, spheres2-euler/euler-K4-seeds0,3" in bar
+    assert "3 of 3 runs done" in bar
+    assert "100%" in bar and re.search(r"\d left\]", bar)
+    monkeypatch.setattr("nodecore.evidence.obtain.train", no_training)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
+    assert capsys.readouterr() == ("", "nothing to train: all runs are there\n")
+
+
+def test_the_bar_counts_costs_and_not_what_was_done_before_a_stop():
+    with SweepBar(SMALL, jobs=1) as bar:
+        tell = bar.follow(SMALL[2])  # K = 4, of 7 in all
+        tell(30)
+        assert bar.bar.n == pytest.approx(bar.bar.total * 2 / 7)
+        assert bar.done == 0
+        tell(31)
+        assert bar.done == pytest.approx(cost(SMALL[2]) / 60)
+        bar.end(SMALL[2])
+        bar.end(SMALL[0], here=False)  # found: another process trained it
+        assert bar.done == pytest.approx(cost(SMALL[2]) / 2)
+        assert bar.bar.n == pytest.approx(bar.bar.total * 5 / 7)
+        bar.end(SMALL[1])
+        assert bar.bar.n == pytest.approx(bar.bar.total)
+
+
+def test_a_makespan_is_that_of_a_schedule_written_out():
+    assert makespan([], 3) == 0
+    assert makespan([5, 4, 3], 1) == 12
+    assert makespan([5, 4, 3], 2) == 7  # 5 beside 4 + 3
+    assert makespan([10, 1, 1, 1], 2) == 10
+    assert makespan([3, 3, 2, 2, 2], 2) == 7  # 3 + 2 + 2 beside 3 + 2
+    assert makespan([3, 3], 5) == 3
+
+
+def test_the_time_left_is_that_of_the_processes_at_their_pace(monkeypatch):
+    """K = 4, 2 and 1, two at a time: the last one comes after the second."""
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    unit = cost(SMALL[0])
+    with SweepBar([SMALL[2], SMALL[1], SMALL[0]], jobs=2) as bar:
+        bar.reach(SMALL[2], 30)  # half of it, before a stop
+        assert bar.bar.postfix == "?"
+        bar.reach(SMALL[2], 45)  # 10 s later: one unit of cost
+        assert (bar.done, bar.spent) == (pytest.approx(unit), 10)
+        assert bar.bar.postfix == "00:20"  # 1 and then 1, beside 2, at 10 s each
+        bar.reach(SMALL[1], 0)
+        assert (bar.done, bar.spent) == (pytest.approx(unit), 20)
+        bar.reach(SMALL[1], 30)  # both have been at work for 10 s
+        assert (bar.done, bar.spent) == (pytest.approx(2 * unit), 40)
+        bar.end(SMALL[1])
+        assert bar.bar.postfix == "00:20"  # 1 beside 1, three units having taken 60 s
+        bar.drop(SMALL[0], "it failed")
+        bar.end(SMALL[2])
+        assert bar.bar.n == pytest.approx(bar.bar.total)
+        assert bar.bar.desc.startswith("2 of 3 runs done")
+
+
+@pytest.mark.parametrize("jobs", [0, -2, 1.5, "2"])
+def test_jobs_that_cannot_be_are_refused_before_any_work(monkeypatch, tmp_path, jobs):
+    monkeypatch.setattr("nodecore.evidence.obtain.train", no_training)
+    with pytest.raises(ValueError, match=f"jobs = {jobs!r}: give a whole number >= 1"):
+        run_studies(["spheres2-euler"], root=tmp_path, jobs=jobs)
+    with pytest.raises(ValueError, match="jobs = 2: a cluster has as many as it has workers"):
+        run_studies(["spheres2-euler"], root=tmp_path, jobs=2, client=object())
+    assert CliRunner().invoke(app, ["study", "run", "--jobs", "0"]).exit_code == 2
+
+
+def test_a_gpu_trains_one_run_at_a_time(monkeypatch):
+    monkeypatch.setattr("nodecore.evidence.sweep.usable_cores", lambda: 7)
+    assert (count_jobs(device="cpu"), count_jobs(9, "cpu")) == (7, 9)
+    monkeypatch.setattr("nodecore.evidence.sweep.get_device", lambda name: torch.device("cuda"))
+    assert count_jobs() == count_jobs(1) == 1
+    with pytest.raises(ValueError, match="jobs = 2: a GPU trains one run at a time"):
+        count_jobs(2)
+
+
+class Here:
+    """Workers that do everything in this process at once; `idle` is called when all is told."""
+
+    idle = None
+
+    def __init__(self, call, n):
+        self.call, self.n, self.items, self.events = call, n, [], []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def n_busy(self):
+        return len(self.items)
+
+    @property
+    def have_room(self):
+        return self.n_busy < self.n
+
+    def start(self, item):
+        self.items.append(item)
+        self.events.append(Event(item, "told", 1))
+        self.events.append(Event(item, "returned", self.call(item, lambda iteration: None)))
+
+    def wait(self, timeout):
+        if not self.events:
+            type(self).idle()
+        while self.events:
+            event = self.events.pop(0)
+            if event.kind == "returned":
+                self.items.remove(event.item)
+            yield event
+
+
+HOLDER = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1]) as lock:
+    print(lock.is_locked, flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A process that has reserved the run K = 4 in tmp_path."""
+    lock = store.hidden(SMALL[2].path(tmp_path), "lock")
+    lock.parent.mkdir(parents=True)
+    command = [sys.executable, "-c", HOLDER, lock]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "True\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_another_process_trains_is_left_to_it_until_the_end(
+    monkeypatch, filled, tmp_path, held, jobs
+):
+    waits = []
+
+    def kill_it(*seconds):
+        waits.append(seconds)
+        assert find(SMALL[0], tmp_path) and find(SMALL[1], tmp_path)  # the others went first
+        assert find(SMALL[2], tmp_path) is None
+        held.kill()
+        held.wait()
+
+    monkeypatch.setattr(time, "sleep", kill_it)
+    monkeypatch.setattr("nodecore.evidence.sweep.Workers", Here)
+    monkeypatch.setattr(Here, "idle", kill_it)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=jobs)
+    assert len(waits) == 1
+    assert find(SMALL[2], tmp_path).stored.records == find(SMALL[2], filled).stored.records
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_another_process_has_finished_is_not_trained_again(
+    monkeypatch, filled, tmp_path, held, jobs
+):
+    obtain(SMALL[1], root=tmp_path, device="cpu", progress=False)
+
+    def it_finishes(*seconds):
+        assert find(SMALL[0], tmp_path)
+        monkeypatch.setattr("nodecore.evidence.obtain.train", no_training)
+        for suffix in (".safetensors", ".json"):
+            source = SMALL[2].path(filled).with_suffix(suffix)
+            SMALL[2].path(tmp_path).with_suffix(suffix).write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(time, "sleep", it_finishes)
+    monkeypatch.setattr("nodecore.evidence.sweep.Workers", Here)
+    monkeypatch.setattr(Here, "idle", it_finishes)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=jobs)
+
+
+def test_ctrl_c_says_how_to_go_on_and_leaves_a_checkpoint(tmp_path):
+    """The protocol's run at K = 256 takes minutes; it is stopped as soon as it trains."""
+    options = ["spheres2-euler", "--only", "euler-K256-*", "--profile", "laptop", "--device", "cpu"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "nodecore", "study", "run", *options],
+        env=store.os.environ | {"NODECORE_RESULTS": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        seen = ""
+        while "euler-K256-seeds0-4 [" not in seen and process.poll() is None:
+            seen += process.stderr.read(1)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert errors.rstrip().endswith(
+        "stopped; what is finished is kept, and the same command goes on from here"
+    )
+    assert "Traceback" not in errors
+    assert {file.suffix for file in tmp_path.rglob(".*")} == {".lock", ".checkpoint"}
+
+
+def test_ctrl_c_stops_the_runs_side_by_side(tmp_path):
+    """As a terminal sends it: to all processes of the group."""
+    options = ["spheres2-euler", "--only", "euler-K[12]*-*", "--profile", "laptop"]
+    options += ["--device", "cpu", "--jobs", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "nodecore", "study", "run", *options],
+        env=store.os.environ | {"NODECORE_RESULTS": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        seen = ""
+        while not re.search(r"\d left\]", seen) and process.poll() is None:
+            seen += process.stderr.read(1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.stderr.read()
+    assert "0 of 5 runs done, 2 in training" in seen
+    assert process.returncode == 130
+    assert errors.rstrip().endswith(
+        "stopped; what is finished is kept, and the same command goes on from here"
+    )
+    assert "Traceback" not in errors and "Warning" not in errors
+    assert len(children) >= 2 and all(map(is_gone, children))
+    assert {file.suffix for file in tmp_path.rglob(".*")} == {".lock", ".checkpoint"}
+
+
+# --- what is there --------------------------------------------------------------------------------
+
+
+def test_status_counts_what_is_there_and_names_what_is_damaged(root):
+    damaged = SMALL[1].path(root)
+    damaged.write_text(damaged.read_text().replace('"accuracy": 0', '"accuracy": 1', 1))
+    SMALL[2].path(root).unlink()
+    table = status(["spheres2-euler", "spheres900-rk4"], root=root)
+    columns = ["profile", "seeds", "runs", "done", "damaged"]
+    assert table[columns].to_numpy().tolist() == [
+        ["smoke", 2, 3, 1, str(damaged)],
+        ["paper", 5, 20, 0, ""],  # a run for each seed
+        ["laptop", 1, 1, 0, ""],
+    ]
+    assert status(["spheres900-rk4"], "paper", root)["runs"].tolist() == [20]
+    assert status(["spheres900-rk4"], "smoke", root)["runs"].tolist() == [1]
+
+
+def test_the_command_prints_a_row_for_each_study(monkeypatch, root):
+    monkeypatch.setenv("NODECORE_RESULTS", str(root))
+    SMALL[1].path(root).write_text("{")
+    result = CliRunner().invoke(app, ["study", "status"])
+    assert result.exit_code == 0
+    assert re.search(r"spheres2-euler +smoke +2 +3 +2\n", result.output)
+    at_two_scales = 5  # of MNIST and the spheres in 900 dimensions
+    assert len(result.output.splitlines()) == 1 + len(STUDIES) + at_two_scales + 1
+    assert f"damaged in spheres2-euler: {SMALL[1].path(root)}" in result.output
+
+
+# --- whether it is so -----------------------------------------------------------------------------
+
+
+def test_stored_weights_give_the_stored_accuracies_exactly(filled):
+    table = verify(["spheres2-euler"], root=filled)
+    assert table["run"].tolist() == [str(run.path(filled)) for run in SMALL]
+    assert table["change"].tolist() == table["allowed"].tolist() == [0, 0, 0]
+    assert table["agrees"].all()
+
+
+def forge(path, change):
+    """Change a record by `change` and set its checksum right, as no accident would."""
+    document = json.loads(path.read_text())
+    change(document)
+    document.pop("sha256")
+    document["sha256"] = store._digest(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("device", "cpu (another model)"), ("torch", "1.0"), ("backend", "other")]
+)
+def test_another_machine_may_differ_by_two_samples_and_no_more(root, key, value):
+    def differ_by(samples, where):
+        def change(document):
+            document["header"][key] = value if where == "elsewhere" else document["header"][key]
+            document["records"][0]["accuracy"] += samples / 200
+
+        return change
+
+    forge(SMALL[0].path(root), differ_by(1, "here"))
+    forge(SMALL[1].path(root), differ_by(2, "elsewhere"))
+    forge(SMALL[2].path(root), differ_by(3, "elsewhere"))
+    table = verify(["spheres2-euler"], root=root)
+    assert table["change"].tolist() == [1, 2, 3]
+    assert table["allowed"].tolist() == [0, 2, 2]
+    assert table["agrees"].tolist() == [False, True, False]
+
+
+def test_an_edited_record_and_a_flipped_bit_are_named_and_the_others_verified(monkeypatch, root):
+    edited, flipped = SMALL[0].path(root), SMALL[1].path(root).with_suffix(".safetensors")
+    edited.write_text(edited.read_text().replace('"accuracy": 0', '"accuracy": 1', 1))
+    data = bytearray(flipped.read_bytes())
+    data[-100] ^= 1
+    flipped.write_bytes(data)
+    monkeypatch.setenv("NODECORE_RESULTS", str(root))
+    result = CliRunner().invoke(app, ["study", "verify", "spheres2-euler"])
+    assert result.exit_code == 1
+    for file, why in ((edited, "it was edited"), (flipped, "do not match the checksum")):
+        assert re.search(rf"error: {re.escape(str(file))}: .*{why}", result.output)
+    assert re.search(rf"{re.escape(str(SMALL[2].path(root)))} +0 +0 +True", result.output)
+
+
+def test_weights_that_do_not_belong_to_their_record_are_found(root):
+    """Both files whole and with their checksums right, but the accuracies are those of others."""
+    path = SMALL[2].path(root)
+    weights = load_file(path.with_suffix(".safetensors"))
+    weights = {name: -value for name, value in weights.items()}
+    save_file(weights, path.with_suffix(".safetensors"))
+    digest = store.hashlib.sha256(path.with_suffix(".safetensors").read_bytes()).hexdigest()
+    forge(path, lambda document: document["header"].update(weights_sha256=digest))
+    table = verify(["spheres2-euler"], root=root)
+    assert table["agrees"].tolist() == [True, True, False]
+    assert table["change"].iloc[2] > 2
+
+
+def test_a_sample_is_drawn_by_its_seed(monkeypatch, filled):
+    monkeypatch.setattr("nodecore.evidence.verify._changes", lambda *_: [0])
+
+    def drawn(**options):
+        return verify(["spheres2-euler"], root=filled, **options)["run"].tolist()
+
+    samples = [drawn(sample=2, seed=seed) for seed in range(10)]
+    assert samples == [drawn(sample=2, seed=seed) for seed in range(10)]
+    assert all(len(set(sample)) == 2 for sample in samples)
+    assert len(set(np.ravel(samples))) == 3
+    assert sorted(drawn(sample=99)) == sorted(drawn())
+
+
+class Clock:
+    """A time that goes on by what each test is said to take: a second for each evaluation."""
+
+    def __init__(self):
+        self.now, self.tested = 0.0, []
+
+    def perf_counter(self):
+        return self.now
+
+    def accuracy(self, field, head, test, setting, T):
+        self.tested.append(setting)
+        stages = {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 100}[setting.solver]
+        self.now += stages * (setting.n_steps or 1)
+        return torch.zeros(2)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("nodecore.evidence.verify.time", clock)
+    monkeypatch.setattr("nodecore.evidence.verify.accuracy", clock.accuracy)
+    return clock
+
+
+def test_of_images_in_a_sample_settings_are_drawn_that_fit_into_the_time(
+    monkeypatch, clock, filled
+):
+    def settings(**options):
+        clock.now, clock.tested = 0.0, []
+        [row] = verify(["spheres2-euler"], root=filled, sample=1, **options)["settings"]
+        n, _, total = row.split()
+        assert int(n) == len(clock.tested)
+        return int(n), int(total)
+
+    every, total = settings(seconds=20)
+    assert every == total, "of other data sets all"
+    monkeypatch.setattr("nodecore.evidence.verify.IMAGES", {"spheres2"})
+    few, total = settings(seconds=20)
+    assert 3 < few < total and clock.now <= 20
+    assert clock.tested[0] == TestSetting("euler", 1)
+    assert {len(set(clock.tested)), settings(seconds=20)[0]} == {few}
+    drawn = [tuple(clock.tested) for seed in range(5) if settings(seconds=20, seed=seed)]
+    assert len(set(drawn)) > 1
+    assert settings(seconds=1e-9)[0] == 1
+    assert settings(seconds=1e9)[0] == total
+    with pytest.raises(ValueError, match="seconds = 0: give a time > 0"):
+        settings(seconds=0)
+
+
+def test_all_runs_of_all_studies_can_be_asked_for():
+    for name in STUDIES:
+        assert get_study(name)

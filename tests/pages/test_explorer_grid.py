@@ -1,0 +1,107 @@
+"""The grid explorer: each cell is its record, from Python and in a reader's hands."""
+
+import numpy as np
+import pytest
+import traitlets
+from browsing import ExplorerReader, as_html
+
+from nodecore.evidence import store
+from nodecore.evidence.found import find
+from nodecore.evidence.runs import Run
+from nodecore.pages.explorers import GridExplorer
+
+
+def evidence(solver, n_steps):
+    return find(Run("spheres2", solver, n_steps=n_steps), store.COMMITTED)
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    runs = [("euler", 64), ("euler", 4), ("rk4", 2)]
+    return GridExplorer([evidence(*run) for run in runs], n_starts=40, n_seeds=3)
+
+
+@pytest.fixture(scope="module")
+def html(explorer):
+    return as_html(explorer)
+
+
+def recorded(solver, n_steps, test_n_steps):
+    """Mean over the seeds that trained, in percent, from the record itself."""
+    rows = evidence(solver, n_steps).records.query(
+        f"trained and test_solver == '{solver}' and test_n_steps == {test_n_steps}"
+    )
+    return 100 * rows["accuracy"].mean()
+
+
+# --- from Python --------------------------------------------------------------------------------
+
+
+def test_a_cell_is_its_record(explorer):
+    for train_n_steps, test_n_steps in ((4, 8), (64, 2), (4, 4)):
+        explorer.train_n_steps, explorer.test_n_steps = train_n_steps, test_n_steps
+        mean = recorded("euler", train_n_steps, test_n_steps)
+        assert 100 * explorer.accuracies.mean() == pytest.approx(mean)
+    assert explorer.record == "book/results/spheres2-euler/paper/euler-K4-seeds0-4.json"
+    assert f"tested with K = 4: mean accuracy {mean:.1f} % over 5 seeds" in repr(explorer)
+
+
+def test_another_study_brings_a_cell_of_its_own(explorer):
+    explorer.train_n_steps, explorer.test_n_steps = 64, 256
+    explorer.study = "spheres2-rk4"
+    assert (explorer.train_n_steps, explorer.test_n_steps) == (2, 2)
+    explorer.study = "spheres2-euler"
+    assert (explorer.train_n_steps, explorer.test_n_steps) == (4, 2)
+
+
+def test_a_refused_cell_names_what_there_is(explorer):
+    for name, value, known in (
+        ("study", "mnist-euler", "spheres2-euler, spheres2-rk4"),
+        ("train_n_steps", 8, "4, 64"),
+        ("test_n_steps", 3, "1, 2, 4, 8, 16, 32, 64, 128, 256"),
+        ("seed", 4, "0, 1, 2"),
+    ):
+        with pytest.raises(traitlets.TraitError, match=f"{name} = .*choose one of {known}"):
+            setattr(explorer, name, value)
+    with pytest.raises(ValueError, match="evidence is empty"):
+        GridExplorer([])
+
+
+# --- in the browser -----------------------------------------------------------------------------
+
+
+def test_hovering_and_arrow_keys_show_the_numbers_behind_a_cell(visit_explorers, html, explorer):
+    reader = ExplorerReader(visit_explorers(html))
+    cell = reader.root.locator("td[aria-label^='trained with 64, tested with 8:']")
+    cell.hover()
+    check(reader, explorer, 64, 8)
+    reader.root.locator("td[tabindex='0']").press("ArrowDown")
+    check(reader, explorer, 4, 8)
+    for _ in range(3):
+        reader.page.keyboard.press("ArrowLeft")
+    check(reader, explorer, 4, 1)
+    reader.page.keyboard.press("ArrowLeft")  # the edge
+    check(reader, explorer, 4, 1)
+    reader.choose("study", "spheres, 2-D, rk4")
+    check(reader, explorer, 2, 1, "rk4")
+    assert reader.page.complaints == []
+
+
+def check(reader, explorer, train_n_steps, test_n_steps, solver="euler"):
+    reader.settle()
+    explorer.study = f"spheres2-{solver}"
+    explorer.train_n_steps, explorer.test_n_steps = train_n_steps, test_n_steps
+    wanted = recorded(solver, train_n_steps, test_n_steps)
+    assert reader.number("mean") == pytest.approx(wanted, abs=0.051)
+    assert reader.number("crossings") == explorer.crossings.n_between
+    selected = reader.root.locator("td[aria-selected=true]")
+    assert selected.get_attribute("aria-label").startswith(
+        f"trained with {train_n_steps}, tested with {test_n_steps}:"
+    )
+    assert selected.text_content() == f"{np.round(wanted):.0f}"
+    assert reader.root.locator("code.record").text_content() == explorer.record
+
+
+def test_it_fits_a_phone(visit_explorers, html):
+    page = visit_explorers(html, viewport={"width": 360, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360

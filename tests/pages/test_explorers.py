@@ -1,0 +1,471 @@
+"""The trajectory explorer: from Python, and in a reader's hands, in a page from the disk."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import traitlets
+from browsing import ExplorerReader, as_html
+from torch import nn
+
+from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.data.seeding import make_generator
+from nodecore.evidence import store
+from nodecore.evidence.catalogue import get_study
+from nodecore.evidence.found import find
+from nodecore.evidence.runs import SEEDS, Run
+from nodecore.ode.fields import LinearHead, MLPField
+from nodecore.ode.tableaus import ButcherTableau
+from nodecore.pages import plots
+from nodecore.pages.explorers import Model, TrajectoryExplorer
+from nodecore.pages.explorers.bundle import SOURCES, bundle
+
+RALSTON = ButcherTableau("ralston", a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0, 2 / 3), order=2)
+
+
+def evidence(n_steps):
+    return find(Run("spheres2", "euler", n_steps=n_steps), store.COMMITTED)
+
+
+def points(n=300):
+    """Points in the plane with three classes."""
+    x = torch.rand(n, 2, generator=make_generator(0, "data")) * 3 - 1.5
+    return x, (x[:, 0] > 0.5).long() + (x[:, 0] > -0.5).long()
+
+
+def ensemble():
+    """An untrained field and head of two members."""
+    generators = [make_generator(seed, "initialisation") for seed in (0, 1)]
+    field, head = MLPField(generators=generators), LinearHead(2, 3, generators=generators)
+    return field.requires_grad_(False), head.requires_grad_(False)
+
+
+def own_model():
+    torch.manual_seed(0)
+    field = nn.Sequential(nn.Linear(2, 9), nn.Tanh(), nn.Linear(9, 2))
+    return field, nn.Linear(2, 3)
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    """Two runs of the committed evidence, an ensemble without training, and four solvers."""
+    other = Model(*ensemble(), *points(), dataset="mine", seeds=(3, 5), trained=(True, False))
+    solvers = ("euler", "midpoint", "rk4", RALSTON)
+    first = Model.from_evidence(evidence(4), ["shells", "middle shell"])
+    others = [Model.from_evidence(evidence(64), ["shells", "middle shell"]), other]
+    return TrajectoryExplorer(**vars(first), others=others, solvers=solvers, n_starts=60)
+
+
+@pytest.fixture(scope="module")
+def html(explorer):
+    """The explorer's HTML as it starts, made once."""
+    return as_html(explorer)
+
+
+# --- from Python --------------------------------------------------------------------------------
+
+
+def test_it_starts_as_trained_and_its_numbers_are_those_of_nodecore(explorer):
+    assert (explorer.dataset, explorer.train_n_steps, explorer.n_steps) == ("spheres2", 4, 4)
+    found = evidence(4)
+    _, test = found.run.protocol.load()
+    for explorer.n_steps in (3, 4):
+        wanted = accuracy(found.field, found.head, test, TestSetting("euler", explorer.n_steps))
+        for explorer.seed in (0, 4):
+            assert explorer.accuracy == pytest.approx(float(wanted[explorer.seed]), abs=0.002)
+    explorer.n_steps, explorer.seed = 4, 0
+
+
+def test_a_refused_state_names_what_there_is(explorer):
+    for name, value, known in (
+        ("dataset", "mnist", "spheres2, mine"),
+        ("solver", "rk5", "euler, midpoint, rk4, ralston"),
+        ("n_steps", 0, "1 to 512"),
+        ("train_n_steps", 8, "4, 64"),
+        ("seed", 7, "0, 1, 2, 3, 4"),
+    ):
+        with pytest.raises(traitlets.TraitError, match=f"{name} = .*choose one of {known}"):
+            setattr(explorer, name, value)
+
+
+def test_another_data_set_brings_a_model_of_its_own(explorer):
+    explorer.dataset = "mine"
+    assert (explorer.train_n_steps, explorer.seed) == (None, 3)
+    assert explorer.accuracy == accuracy_by_hand(explorer, member=0)
+    explorer.dataset = "spheres2"
+    assert (explorer.train_n_steps, explorer.seed) == (4, 3)
+    explorer.seed = 0
+
+
+def accuracy_by_hand(explorer, member):
+    """Euler's method written out, in float64."""
+    field, head = (module.double() for module in ensemble())
+    x, y = points()
+    z = x.double().expand(2, -1, -1)
+    for _ in range(explorer.n_steps):
+        z = z + field(0.0, z) / explorer.n_steps
+    return float((head(z).argmax(-1)[member] == y).double().mean())
+
+
+def test_evidence_twice_counts_once_and_the_first_is_shown():
+    explorer = TrajectoryExplorer.from_evidence([evidence(64), evidence(4), evidence(64)])
+    assert explorer.train_n_steps == 64
+    assert [model["nSteps"] for model in explorer.data["models"]] == [4, 64]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    {
+        "shape of x": ({"x": torch.zeros(300, 3)}, r"x of shape \(300, 3\): give points in"),
+        "labels": ({"y": torch.full((300,), 3)}, "y has labels 3 to 3"),
+        "nan": ({"field": nn.Linear(2, 2)}, "field has weights that are NaN"),
+        "3-D": ({"field": nn.Linear(3, 3)}, "field maps 3 numbers to 3"),
+        "layer": ({"field": nn.Sequential(nn.GELU())}, "field has a GELU where"),
+        "twice": ({"field": nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.ReLU())}, "has a ReLU"),
+        "members": ({"field": ensemble()[0]}, "field has 2 members, head 1"),
+        "seeds": ({"seeds": (0, 1)}, "seeds has 2 entries: give 1"),
+        "classes": ({"classes": ["one"]}, "classes has 1 entries: give 3"),
+        "points": (
+            {"others": [Model(*own_model(), *points(200))]},
+            "two models of 'own data' come with different points",
+        ),
+    }.values(),
+)
+def test_a_model_that_cannot_be_shown_is_refused(change, message):
+    field, head = own_model()
+    x, y = points()
+    arguments = {"field": field, "head": head, "x": x, "y": y, **change}
+    if "NaN" in message:
+        arguments["field"].weight.data[0, 0] = np.nan
+    with pytest.raises(ValueError, match=message):
+        TrajectoryExplorer(**arguments)
+
+
+def test_without_a_kernel_a_picture_and_a_page_remain(explorer):
+    data, _ = explorer._repr_mimebundle_()
+    picture = base64.b64decode(data["image/png"])
+    assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    assert data["image/png"] in data["text/html"]
+    assert data["text/plain"].startswith("TrajectoryExplorer(spheres, 2-D, trained with h = 1/4")
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_all_the_committed_weights_fit_in_a_page():
+    runs = [run for run in get_study("spheres2-euler") if run.seeds == SEEDS]
+    explorer = TrajectoryExplorer.from_evidence([find(run) for run in runs])
+    assert len(explorer._repr_mimebundle_()[0]["text/html"]) < 1.5e6  # one of two data sets
+
+
+# --- the sources --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["trajectory.js", "worker.js"])
+def test_a_bundle_is_self_contained(name):
+    source = bundle(name)
+    assert not re.search(r"^import |^export (?!default)|https?:", source, re.MULTILINE)
+    assert "node_modules" not in source and len(source) < 150_000
+
+
+def test_the_colours_are_the_books():
+    light = (SOURCES / "style.css").read_text().split('[data-theme="dark"]')[0]
+    for label, colour in enumerate(plots.CLASS_COLOURS):
+        assert f"--class-{label}: {colour};" in light
+    assert f"--crossing: {plots.CROSSING_COLOUR};" in light
+
+
+# --- in the browser -----------------------------------------------------------------------------
+
+
+class Reader(ExplorerReader):
+    """A reader with a trajectory explorer."""
+
+    @property
+    def slider(self):
+        return self.root.get_by_label("number of test steps K")
+
+    def steps_by_keyboard(self, n_steps):
+        """From 1, double and add one: a key press for each binary digit, and one for each 1."""
+        self.slider.press("Home")
+        for digit in f"{n_steps:b}"[1:]:
+            self.slider.press("PageUp")
+            if digit == "1":
+                self.slider.press("ArrowRight")
+
+    def steps_by_mouse(self, share):
+        box = self.slider.bounding_box()
+        y = box["y"] + box["height"] / 2
+        grip = self.slider.evaluate("s => Number(s.value)")
+        x = [box["x"] + 8 + s * (box["width"] - 16) for s in (grip, share)]
+        self.page.mouse.move(x[0], y)
+        self.page.mouse.down()
+        self.page.mouse.move(x[1], y, steps=8)
+        self.page.mouse.up()
+
+    def numbers(self):
+        self.settle()
+        return {name: self.number(name) for name in ("n_steps", "accuracy", "crossings")}
+
+
+def wanted(explorer, **state):
+    for name, value in state.items():
+        setattr(explorer, name, value)
+    return {
+        "n_steps": explorer.n_steps,
+        "accuracy": round(100 * explorer.accuracy, 1),
+        "crossings": explorer.crossings.n_between,
+    }
+
+
+SOLVERS = {"Euler": "euler", "midpoint": "midpoint", "rk4": "rk4", "ralston": "ralston"}
+BY_KEYBOARD = [  # training step, seed, solver, test steps
+    *((4, 0, "Euler", 1), (4, 0, "Euler", 3), (4, 0, "Euler", 4), (4, 1, "Euler", 8)),
+    *((4, 2, "midpoint", 4), (4, 0, "rk4", 5), (4, 0, "rk4", 64), (4, 3, "ralston", 6)),
+    *((64, 0, "Euler", 2), (64, 0, "Euler", 64), (64, 4, "midpoint", 17), (64, 4, "Euler", 300)),
+]
+
+
+def test_the_numbers_by_keyboard_are_those_of_nodecore(visit_explorers, html, explorer):
+    reader = Reader(visit_explorers(html))
+    counted = 0
+    for trained, seed, solver, n_steps in BY_KEYBOARD:
+        reader.choose("trained with", f"h = 1/{trained}")
+        reader.choose("seed", str(seed))
+        reader.choose("test solver", solver)
+        reader.steps_by_keyboard(n_steps)
+        state = {
+            "dataset": "spheres2",
+            "train_n_steps": trained,
+            "seed": seed,
+            "solver": SOLVERS[solver],
+        }
+        expected = wanted(explorer, **state, n_steps=n_steps)
+        assert reader.numbers() == expected, (trained, seed, solver)
+        counted += expected["crossings"]
+    assert counted > 100
+    assert reader.page.complaints == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.35, 0.5, 0.8])
+def test_the_numbers_by_mouse_are_those_of_nodecore(visit_explorers, html, explorer, share):
+    reader = Reader(visit_explorers(html))
+    reader.choose("data set", "mine")
+    reader.choose("seed", "5 (did not train)")
+    reader.steps_by_mouse(share)
+    found = reader.numbers()
+    assert found["n_steps"] == pytest.approx(512**share, rel=0.06, abs=1)
+    state = {"dataset": "mine", "seed": 5, "solver": "euler"}
+    assert found == wanted(explorer, **state, n_steps=int(found["n_steps"]))
+    assert reader.page.complaints == []
+
+
+def test_what_is_said_aloud_are_the_numbers(visit_explorers, html):
+    reader = Reader(visit_explorers(html))
+    reader.steps_by_keyboard(3)
+    found = reader.numbers()
+    said = reader.root.locator("[aria-live=polite]")
+    said.filter(has_text=" in 3 steps").wait_for()
+    text = said.text_content()
+    assert f"{found['accuracy']:.1f} % of 1,000 test points" in text
+    assert f"{found['crossings']:,.0f} crossings" in text
+    assert reader.slider.get_attribute("aria-valuetext") == "K = 3, h = 1/3"
+
+
+def test_two_explorers_do_not_disturb_each_other(visit_explorers, html):
+    own = TrajectoryExplorer(*own_model(), *points(), n_steps=5)
+    page = visit_explorers(html, own)
+    first, second = Reader(page, 0), Reader(page, 1)
+    before = second.numbers()
+    first.steps_by_keyboard(7)
+    first.choose("test solver", "rk4")
+    assert second.numbers() == before == wanted(own)
+    second.steps_by_keyboard(2)
+    assert first.numbers()["n_steps"] == 7
+    assert second.numbers() == wanted(own, n_steps=2)
+    assert page.complaints == []
+
+
+def test_every_control_has_a_name(visit_explorers, html):
+    page = visit_explorers(html)
+    root = page.locator(".nodecore-explorer")
+    controls = root.locator("select, input, button, canvas[tabindex]")
+    assert controls.count() >= 10
+    for control in controls.all():
+        name = control.evaluate(
+            "c => c.getAttribute('aria-label') || c.textContent.trim() && c.tagName === 'BUTTON' "
+            "|| c.labels?.[0]?.textContent.trim()"
+        )
+        assert name, control.evaluate("c => c.outerHTML")
+
+
+def test_a_click_and_the_keyboard_start_trajectories(visit_explorers, html):
+    page = visit_explorers(html)
+    Reader(page).choose("background", "nothing")
+    settle(page)
+    canvas = page.locator("canvas[tabindex]")
+    empty = pixels(canvas)
+    canvas.click(position={"x": 150, "y": 150})
+    page.get_by_role("button", name="remove own").wait_for()
+    clicked = pixels(canvas)
+    assert clicked != empty
+    for key in ("ArrowLeft", "ArrowUp", "Enter"):
+        canvas.press(key)
+    page.keyboard.press("Tab")  # the cross goes
+    settle(page)
+    assert pixels(canvas) != clicked
+    page.get_by_role("button", name="remove own").click()
+    page.get_by_role("button", name="remove own").wait_for(state="hidden")
+    settle(page)
+    assert pixels(canvas) == empty
+
+
+def pixels(canvas):
+    return canvas.evaluate("c => c.toDataURL()")
+
+
+def settle(page):
+    page.wait_for_timeout(500)  # regions and curve come from the worker after the numbers
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_play_runs_through_time_and_pauses(visit_explorers, html, motion):
+    page = visit_explorers(html, reduced_motion=motion)
+    slider = page.get_by_label("time t")
+    page.evaluate(
+        "() => { window.seen = new Set(); const s = document.querySelector('.nodecore-explorer')"
+        ".shadowRoot.querySelector('[aria-label=\"time t\"]'); const look = () => { "
+        "seen.add(s.getAttribute('aria-valuetext')); requestAnimationFrame(look); }; look(); }"
+    )
+    page.get_by_role("button", name="play").click()
+    page.get_by_role("button", name="pause").wait_for()
+    page.wait_for_timeout(1200)
+    page.get_by_role("button", name="pause").click()
+    page.get_by_role("button", name="play").wait_for()
+    seen = page.evaluate("[...seen]")
+    assert 0.0 < float(slider.get_attribute("aria-valuetext").split()[-1]) < 1.0
+    assert len(seen) <= 8 if motion == "reduce" else len(seen) > 8
+    slider.press("Home")
+    page.wait_for_timeout(100)
+    assert slider.get_attribute("aria-valuetext") == "t = 0.00"
+    assert page.complaints == []
+
+
+def test_it_follows_the_theme_of_the_page(visit_explorers, html):
+    page = visit_explorers(html)
+    section = "document.querySelector('.nodecore-explorer').shadowRoot.querySelector('section')"
+    ink = f"getComputedStyle({section}).color"
+    light = page.evaluate(ink)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_function(f"{ink} !== {light!r}")
+    assert max(map(int, re.findall(r"\d+", light))) < 64 < 192
+    assert min(map(int, re.findall(r"\d+", page.evaluate(ink))[:3])) > 192
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_it_fits_any_width_and_is_sharp(visit_explorers, html, width):
+    page = visit_explorers(html, viewport={"width": width, "height": 900}, device_scale_factor=2)
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    canvas = page.locator("canvas[tabindex]")
+    shown = canvas.bounding_box()["width"]
+    assert canvas.evaluate("c => c.width") == pytest.approx(2 * shown, abs=2)
+
+
+# --- damaged state ------------------------------------------------------------------------------
+
+
+def damaged(html, damage):
+    """An explorer's HTML with its state changed by damage(state)."""
+    content = re.search(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)[1]
+    parts = json.loads(content)
+    damage(parts["state"])
+    return html.replace(content, json.dumps(parts).replace("<", r"\u003c"))
+
+
+def cut_weights(state):
+    state["data"]["models"][0]["weights"] = state["data"]["models"][0]["weights"][:4000]
+
+
+def put_nan(state):
+    model = state["data"]["models"][0]
+    raw = np.frombuffer(base64.b64decode(model["weights"]), "<f4").copy()
+    raw[17] = np.nan
+    model["weights"] = base64.b64encode(raw.tobytes()).decode()
+
+
+def widen_layer(state):
+    state["data"]["models"][0]["field"]["layers"][1]["outputs"] = 33
+
+
+def lose_models(state):
+    state["data"]["models"] = []
+
+
+@pytest.mark.parametrize(
+    "damage, told",
+    [
+        (cut_weights, "numbers, not"),
+        (put_nan, "NaN"),
+        (widen_layer, "numbers, not"),
+        (lose_models, "no model"),
+        (lambda state: state.update(solver="rk5"), "solver rk5"),
+        (lambda state: state.update(n_steps=None), "n_steps = null"),
+        (lambda state: state.update(seed=99), "seed = 99"),
+    ],
+)
+def test_damaged_state_is_named_in_the_widget(visit_explorers, html, damage, told):
+    page = visit_explorers(damaged(html, damage))
+    alert = page.get_by_role("alert")
+    alert.wait_for()
+    assert told in alert.text_content()
+    assert "Trajectory explorer cannot be shown" in alert.text_content()
+
+
+# --- how fast -----------------------------------------------------------------------------------
+
+
+def test_how_fast_it_is(visit_explorers, html, capsys):
+    """First paint, a drag's redraw, the accuracy that follows: measured and printed."""
+    field, head = ensemble()
+    x, y = points(1000)
+    landscape = TrajectoryExplorer(field, head, x, y, n_steps=32)  # the landscape's network
+    told = []
+    for name, shown in (("dense field", landscape), ("convolution", html)):
+        page = visit_explorers(shown)
+        reader = Reader(page)
+        reader.settle()
+        paint = page.evaluate("performance.getEntriesByName('explorer-redraw')[0]")
+        first = paint["startTime"] + paint["duration"]
+        told.append(f"{name}: first paint {first:.0f} ms")
+        for n_steps in (32, 256):
+            redraw, follow = measure_drag(reader, n_steps)
+            told.append(f"  K = {n_steps}: redraw {redraw:.1f} ms, accuracy after {follow:.0f} ms")
+    with capsys.disabled():
+        print("\nexplorer, medians:\n" + "\n".join(told))
+
+
+def measure_drag(reader, n_steps):
+    """Median milliseconds of a redraw, and until the accuracy is there, around n_steps."""
+    reader.steps_by_keyboard(n_steps)
+    reader.settle()
+    reader.page.evaluate("performance.clearMeasures()")
+    for _ in range(6):
+        reader.slider.press("ArrowLeft")
+        reader.settle()
+        reader.slider.press("ArrowRight")
+        reader.settle()
+    return reader.page.evaluate(
+        """() => {
+            const median = (measures) => {
+                const times = measures.map((m) => m.duration).sort((a, b) => a - b);
+                return times[times.length >> 1];
+            };
+            const redraws = performance.getEntriesByName("explorer-redraw");
+            return [
+                median(redraws.filter((m) => m.detail.solved)),
+                median(performance.getEntriesByName("explorer-accuracy")),
+            ];
+        }"""
+    )
