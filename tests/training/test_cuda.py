@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.data.datasets import DATASETS
 from nodecore.data.split import Split
 from nodecore.training.controllers import Algorithm1
 from nodecore.training.devices import in_precision
 from nodecore.training.ensemble import Ensemble, make_model
-from nodecore.training.loop import DATASETS, train
+from nodecore.training.loop import train
 from nodecore.training.protocols import Protocol
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
