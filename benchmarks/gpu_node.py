@@ -30,7 +30,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -43,8 +42,10 @@ from nodecore.evidence.budget import train_within
 from nodecore.evidence.catalogue import together
 from nodecore.evidence.found import find
 from nodecore.evidence.provenance import device_name
-from nodecore.evidence.runs import SEEDS, Run
+from nodecore.evidence.runs import SEEDS, Run, run_of
 from nodecore.ode import fields
+from nodecore.ode.steps import FixedSteps
+from nodecore.training.adapted import Adapted
 from nodecore.training.deadline import Deadline
 from nodecore.training.devices import PRECISIONS, get_device, in_precision
 from nodecore.training.ensemble import make_model
@@ -78,22 +79,26 @@ def in_order(profile: str = "paper") -> list[Run]:
 
 
 def _run(dataset, solver, what, seeds, profile):
-    how = {"controller": what} if isinstance(what, str) else {"n_steps": what}
-    return Run(dataset, solver, **how, seeds=seeds, profile=profile)
+    steps = Adapted(solver, what) if isinstance(what, str) else FixedSteps(solver, what)
+    return Run(dataset, steps, seeds=seeds, profile=profile)
 
 
 def write_plan(path: Path, profile: str = "paper") -> int:
     """Write the runs that are not committed, in their order; how many."""
     missing = [run for run in in_order(profile) if find(run, store.COMMITTED) is None]
-    path.write_text(json.dumps([asdict(run) for run in missing], indent=1) + "\n")
+    path.write_text(json.dumps([_row(run) for run in missing], indent=1) + "\n")
     return len(missing)
 
 
 def read_plan(path: Path) -> list[Run]:
     """The runs in a plan. ValueError or TypeError for what is none."""
-    return [
-        Run(**values | {"seeds": tuple(values["seeds"])}) for values in json.loads(path.read_text())
-    ]
+    return [run_of(row) for row in json.loads(path.read_text())]
+
+
+def _row(run):
+    """A run as the header of a record describes one."""
+    where = {"dataset": run.dataset, "profile": run.profile, "protocol": {"T": run.T}}
+    return {**where, "seeds": list(run.seeds), **run.steps.columns}
 
 
 # --- what the GPU can do --------------------------------------------------------------------------

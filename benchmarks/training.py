@@ -28,6 +28,7 @@ from benchmarks.timing import (
 )
 from nodecore.data.seeding import make_generator
 from nodecore.data.split import Split
+from nodecore.ode.steps import FixedSteps
 from nodecore.training.ensemble import make_model
 from nodecore.training.loop import Trained, batches, train
 from nodecore.training.protocols import Protocol, get_protocol
@@ -65,7 +66,9 @@ def train_case(case: Case, protocol: Protocol, iterations: int) -> Trained:
     """nodecore's training of a case."""
     protocol = replace(protocol, iterations=iterations)
     seeds = range(case.members)
-    return train(protocol, case.solver, seeds, n_steps=case.n_steps, device="cpu", progress=False)
+    return train(
+        protocol, FixedSteps(case.solver, case.n_steps), seeds, device="cpu", progress=False
+    )
 
 
 def measure_iteration(case: Case, iterations: int, effort: Effort) -> list[dict]:
@@ -159,7 +162,7 @@ def measure_whole_training(case: Case, effort: Effort, jax: JaxWorker | None) ->
 
 def measure_build() -> list[dict]:
     """Seconds to compile the kernel, once on a machine, and to check it, once in a process."""
-    code = "from benchmarks.timing import core_seconds; from nodecore import kernels; "
+    code = "from benchmarks.timing import core_seconds; from nodecore.ode import kernels; "
     code += "start = core_seconds(); kernels.status(); print(core_seconds() - start)"
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -34,7 +34,8 @@ n_particles = 3  # particles of each class to follow until they rest
 step_size = 1.0  # of the Euler step that is looked at for folds
 
 # %%
-from nodecore.evidence.names import CLASSES
+
+from nodecore.data.datasets import DATASETS
 from nodecore.pages.parameters import check_parameters
 
 check_parameters()
@@ -86,7 +87,7 @@ plots.radii(axes[2], spheres10.x.norm(dim=1), spheres10.y)
 for ax, title in zip(axes[:2], ["2-D", "10-D, projected"], strict=True):
     ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
 axes[2].set_title("10-D, radii")
-plots.class_legend(fig, CLASSES["spheres2"], loc="outside lower center", ncols=2)
+plots.class_legend(fig, DATASETS["spheres2"].classes, loc="outside lower center", ncols=2)
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]

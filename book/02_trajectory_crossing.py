@@ -29,17 +29,19 @@ profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where a missing model is trained: cpu, cuda, or auto, cuda where there is one
 n_steps_fine = 256  # Euler steps of the fine model
 n_steps_coarse = 8  # Euler steps of the coarse model
+test_solvers = ["euler", "midpoint", "rk4"]  # solvers that both models are tested under
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; both models are trained with each
 shown_seed = 0  # the seed whose trajectories and vector fields are drawn
 n_starts = 100  # starts, spread out over the test set, whose trajectories may cross
 n_drawn = 40  # how many of these trajectories are drawn
 
 # %%
+from nodecore.data.datasets import DATASETS
 from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
-from nodecore.evidence.names import CLASSES
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import SEEDS, Run
+from nodecore.ode.steps import FixedSteps
 from nodecore.pages.parameters import check_parameters
 
 check_parameters()
@@ -55,7 +57,7 @@ import torch
 from IPython.display import Markdown
 
 from nodecore.analysis.crossings import find_crossings, separated_starts
-from nodecore.analysis.evaluate import AGREEMENT, TestSetting, cross_solver_grid, predict
+from nodecore.analysis.evaluate import AGREEMENT, cross_solver_grid, predict
 from nodecore.analysis.fixed_points import find_fixed_points, value_and_jacobian, winding_number
 from nodecore.data.synthetic import landscape_field
 from nodecore.ode.fixed import solve_fixed
@@ -96,8 +98,8 @@ if n_starts < 2:
 
 # %%
 runs = {
-    "fine": Run("landscape", "euler", n_steps=n_steps_fine, seeds=seeds, profile=profile),
-    "coarse": Run("landscape", "euler", n_steps=n_steps_coarse, seeds=seeds, profile=profile),
+    "fine": Run("landscape", FixedSteps("euler", n_steps_fine), seeds=seeds, profile=profile),
+    "coarse": Run("landscape", FixedSteps("euler", n_steps_coarse), seeds=seeds, profile=profile),
 }
 models = {name: obtain(run, device=device) for name, run in runs.items()}
 _, test = runs["fine"].protocol.load()
@@ -115,7 +117,7 @@ for name, model in models.items():
 
 def describe(name):
     bold = ", ".join(f"**{seed}**" if seed == shown_seed else f"{seed}" for seed in seeds)
-    steps, iterations = runs[name].n_steps, runs[name].protocol.iterations
+    steps, iterations = runs[name].steps.n_steps, runs[name].protocol.iterations
     return (
         f"| {name} | 1/{steps} | `{profile}`: {iterations:,} iterations | {bold} | "
         f"{', '.join(map(str, used[name]))} | `{models[name].path}` |"
@@ -144,7 +146,9 @@ def euler_path(f, n_steps, members):
     return solve_fixed(f, z0, "euler", n_steps=n_steps, path=True).path
 
 
-paths = {name: euler_path(fields[name], run.n_steps, len(seeds)) for name, run in runs.items()}
+paths = {
+    name: euler_path(fields[name], run.steps.n_steps, len(seeds)) for name, run in runs.items()
+}
 true_path = euler_path(landscape_field, n_steps_fine, 1)
 
 # %% [markdown]
@@ -152,9 +156,9 @@ true_path = euler_path(landscape_field, n_steps_fine, 1)
 # twice as many as the fine model was trained with.
 
 # %%
-own_steps = {factor * run.n_steps for run in runs.values() for factor in (1, 2)}
+own_steps = {factor * run.steps.n_steps for run in runs.values() for factor in (1, 2)}
 test_steps = sorted({2**i for i in range(max(own_steps).bit_length())} | own_steps)
-settings = [TestSetting(solver, k) for solver in plots.SOLVER_STYLES for k in test_steps]
+settings = [FixedSteps(solver, k) for solver in test_solvers for k in test_steps]
 accuracies = {}
 for name, model in models.items():
     grid = cross_solver_grid(model.field, model.head, test, settings)
@@ -172,20 +176,22 @@ for column, (name, run) in enumerate(runs.items()):
     above, below = axes[:, column]
     path = paths[name][:, member, :n_drawn]
     crossings = find_crossings(path)
-    plots.trajectories(above, path, labels, crossings.points, mark_steps=run.n_steps <= 16)
+    plots.trajectories(above, path, labels, crossings.points, mark_steps=run.steps.n_steps <= 16)
     plots.zoom(above, path)
     count = (
         f"{crossings.n_between} crossings, {len(crossings.pairs)}" if len(crossings.pairs) else "0"
     )
     above.set_title(
-        f"({'ab'[column]}) trained with $h = 1/{run.n_steps}$:\n"
+        f"({'ab'[column]}) trained with $h = 1/{run.steps.n_steps}$:\n"
         f"{count} of {len(labels) * (len(labels) - 1) // 2} pairs cross"
     )
-    plots.accuracy_by_steps(below, accuracies[name], run.n_steps)
-    below.set_title(f"({'cd'[column]}) trained with $h = 1/{run.n_steps}$")
+    plots.accuracy_by_steps(below, accuracies[name], run.steps.n_steps)
+    below.set_title(f"({'cd'[column]}) trained with $h = 1/{run.steps.n_steps}$")
 below.legend(loc="lower right", ncols=2)
 fig.legend(
-    handles=plots.trajectory_handles(CLASSES["landscape"]), loc="outside lower center", ncols=4
+    handles=plots.trajectory_handles(DATASETS["landscape"].classes),
+    loc="outside lower center",
+    ncols=4,
 )
 plots.stamp_profile(fig, profile)
 
@@ -206,7 +212,6 @@ stored = [
 ]
 explorer = TrajectoryExplorer.from_evidence(
     [models["coarse"], models["fine"], *filter(None, stored)],
-    classes=CLASSES,
     seed=shown_seed,
 )
 explorer
@@ -234,10 +239,10 @@ shares = {
 }
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the pairs of trajectories that cross against the number of Euler steps they are solved with: under the true vector field, and under the fields that the two models learned (mean over the seeds). Rings: the steps of the training. Logarithmic down to a single pair, linear below. Energy landscape; scale, seeds and records: table above (as published: paper scale, 5 seeds, `book/results/landscape-euler`).", "name": "fig-crossing-share"}, "image": {"alt": "Three lines, the share of crossing pairs against the number of steps, for the true field, the fine and the coarse model; rings mark the training steps."}}
-names = {name: f"trained with $h = 1/{run.n_steps}$" for name, run in runs.items()}
+names = {name: f"trained with $h = 1/{run.steps.n_steps}$" for name, run in runs.items()}
 means = {label: shares[name].loc[used[name]].mean() for name, label in names.items()}
 fig, ax = plt.subplots(figsize=(8, 3.6))
-trained_at = {names[name]: run.n_steps for name, run in runs.items()}
+trained_at = {names[name]: run.steps.n_steps for name, run in runs.items()}
 plots.crossing_shares(
     ax, pd.DataFrame({"true vector field": true_shares, **means}), trained_at, n_pairs
 )
@@ -280,7 +285,7 @@ Markdown(f"{shares_at(n_steps_coarse)} {shares_at(n_steps_fine)} {conclusion}")
 # {eq}`eq-fold`).
 
 # %% tags=["hide-input"]
-finest = TestSetting("rk4", test_steps[-1])
+finest = FixedSteps("rk4", test_steps[-1])
 rows = {name: [seeds.index(seed) for seed in used[name]] for name in models}
 
 
@@ -291,7 +296,7 @@ def accuracy_of(name, solver, n_steps):
 
 def flipped(name):
     """Share of the test set that the finest solver puts into another class, for each seed."""
-    model, own = models[name], TestSetting("euler", runs[name].n_steps)
+    model, own = models[name], runs[name].steps
     before, after = (predict(model.field, model.head, test.x, s) for s in (own, finest))
     return (before != after)[rows[name]].double().mean(1).numpy()
 
@@ -300,7 +305,7 @@ def folded(name):
     """Share of the visited states at which an Euler step reverses orientation, for each seed."""
     states = paths[name][:-1].permute(1, 0, 2, 3).flatten(1, 2)[:, ::5]
     _, jacobian = value_and_jacobian(fields[name], states)
-    determinant = torch.linalg.det(torch.eye(2) + jacobian / runs[name].n_steps)
+    determinant = torch.linalg.det(torch.eye(2) + jacobian / runs[name].steps.n_steps)
     return (determinant < 0)[rows[name]].double().mean(1).numpy()
 
 
@@ -319,7 +324,7 @@ def crossing_angle(name):
 
 measures = {}
 for name, run in runs.items():
-    k, crossing = run.n_steps, shares[name].loc[used[name]]
+    k, crossing = run.steps.n_steps, shares[name].loc[used[name]]
     none = (crossing == 0).sum()
     measures[f"$h = 1/{k}$"] = {
         "accuracy: Euler, training step": percent(accuracy_of(name, "euler", k)),
@@ -362,7 +367,9 @@ for ax, (title, path) in zip(axes.flat, panels.items(), strict=False):
 for ax in axes.flat[len(panels) :]:
     ax.remove()
 fig.legend(
-    handles=plots.trajectory_handles(CLASSES["landscape"]), loc="outside lower center", ncols=4
+    handles=plots.trajectory_handles(DATASETS["landscape"].classes),
+    loc="outside lower center",
+    ncols=4,
 )
 plots.stamp_profile(fig, profile)
 
@@ -467,9 +474,9 @@ Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 # ## What we saw
 
 # %% tags=["hide-input"]
-h = {name: f"$h = 1/{run.n_steps}$" for name, run in runs.items()}
+h = {name: f"$h = 1/{run.steps.n_steps}$" for name, run in runs.items()}
 crossing = {  # share of pairs of each seed, at the training step and at half of it
-    name: [shares[name].loc[used[name], factor * run.n_steps] for factor in (1, 2)]
+    name: [shares[name].loc[used[name], factor * run.steps.n_steps] for factor in (1, 2)]
     for name, run in runs.items()
 }
 
@@ -485,7 +492,7 @@ def crossing_result(name):
 
 
 def accuracy_result(name):
-    table, k = accuracies[name], runs[name].n_steps
+    table, k = accuracies[name], runs[name].steps.n_steps
     own = accuracy_of(name, "euler", k)
     finer = table[table["test_n_steps"] >= k].groupby(["test_solver", "test_n_steps"])["accuracy"]
     change = (finer.mean() - own.mean()).abs().max()

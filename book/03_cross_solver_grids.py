@@ -42,11 +42,13 @@ n_starts = 100  # starts, spread out over the test set, whose trajectories may c
 batch_size = 128  # samples that the one-batch rule compares two solvers on
 
 # %%
+from nodecore.data.datasets import DATASETS
 from nodecore.evidence.catalogue import GRIDS
-from nodecore.evidence.names import CLASSES, IMAGE_CLASSES, name_of
+from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import SEEDS, Run
 from nodecore.evidence.tables import agreement_gaps
+from nodecore.ode.steps import FixedSteps
 from nodecore.pages.parameters import check_parameters
 
 check_parameters()
@@ -62,7 +64,6 @@ from IPython.display import Markdown, display
 from nodecore.analysis.crossings import find_crossings, separated_starts
 from nodecore.analysis.evaluate import (
     AGREEMENT,
-    TestSetting,
     check_setting,
     critical_n_steps,
     predict,
@@ -94,7 +95,6 @@ from nodecore.pages.explorers import GridExplorer
 plots.use_style()
 SOLVERS = ["euler", "rk4"]
 SHARED = {"sharex": True, "sharey": True, "squeeze": False}
-name_of = name_of
 
 # %% [markdown]
 # ## The grid
@@ -113,7 +113,7 @@ def runs_of(dataset, solver):
     grid = [k for k in n_steps if k <= GRIDS[f"{dataset}-{solver}"][-1]]
     if profile == "smoke":  # three runs show that everything works
         grid = grid[:7:3]
-    return [Run(dataset, solver, n_steps=k, seeds=seeds, profile=profile) for k in grid]
+    return [Run(dataset, FixedSteps(solver, k), seeds=seeds, profile=profile) for k in grid]
 
 
 def records_of(models):
@@ -216,11 +216,11 @@ download_links(fig, "fig-map", means[means["test_solver"] == means["train_solver
 # the trajectories that one of its seeds draws, with their crossings.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy in percent, training $K$ (rows) by test $K$ (columns), same solver in training and test, mean over all seeds that trained; boxes: as trained. Beside it the trajectories of the chosen cell, computed in the page from the weights behind its record, in the part of the plane that the model visits at its own step; rings: crossings. Data sets in the plane; scale and seeds as in the table above, weights of the first four seeds (as published: paper scale). Records: the path below the numbers.", "name": "fig-grid-explorer"}}
-planar = [model for (d, _), found in models.items() if d in CLASSES for model in found]
+planar = [model for (d, _), found in models.items() if DATASETS[d].shape == (2,) for model in found]
 if planar:
-    display(GridExplorer(planar, classes=CLASSES, n_seeds=4))
+    display(GridExplorer(planar, n_seeds=4))
 else:
-    known = ", ".join(CLASSES)
+    known = ", ".join(d for d in DATASETS if DATASETS[d].shape == (2,))
     display(Markdown(f"No data set in the plane was asked for: choose from {known}."))
 
 # %% [markdown]
@@ -413,9 +413,9 @@ fig = plt.figure(figsize=(8, 3.6 * len(images)))
 for part, d in zip(np.atleast_1d(fig.subfigures(len(images), 1)), images, strict=True):
     for model in [m for m in found_images[d, "euler"] if len(m.flipped[0]) >= 6][:1]:
         pixels, classes = model.flipped
-        names = [[IMAGE_CLASSES[d][c] for c in pair] for pair in classes.tolist()]
+        names = [[DATASETS[d].classes[c] for c in pair] for pair in classes.tolist()]
         plots.labelled_images(part.subplots(2, 6).ravel(), pixels, [" → ".join(n) for n in names])
-        how = f"trained with Euler, $K={model.run.n_steps}$; {model.run.profile} scale"
+        how = f"trained with Euler, $K={model.run.steps.n_steps}$; {model.run.profile} scale"
         part.suptitle(f"{name_of(d)}, {how}")
 plt.show()
 
@@ -562,7 +562,7 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 def batch_failures(model, n_batches=500):
     """Shares of batches that fail: for each seed, for any of them, and for the mean of all."""
     training, _ = model.run.protocol.load()
-    own = TestSetting("euler", model.run.n_steps)
+    own = model.run.steps
     settings = own, check_setting("euler", own.n_steps)
     right = [predict(model.field, model.head, training.x, s) == training.y for s in settings]
     change = right[0].double() - right[1].double()
@@ -581,8 +581,8 @@ for d in datasets:
         {found[d, "euler"].coarser, found[d, "euler"].critical} if found[d, "euler"] else set()
     )
     for model in models[d, "euler"]:
-        if model.run.n_steps in around:
-            one_batch[d, model.run.n_steps] = batch_failures(model)
+        if model.run.steps.n_steps in around:
+            one_batch[d, model.run.steps.n_steps] = batch_failures(model)
 columns = [*(f"seed {seed}" for seed in seeds), "any seed", "mean of the seeds"]
 table = pd.DataFrame(one_batch.values(), columns=columns).map(
     lambda share: f"{100 * share:.0f}\u00a0%"
@@ -606,7 +606,7 @@ own_tables = {
 fig, axes = plt.subplots(1, len(datasets), figsize=(8, 3.2), **SHARED)
 for (d, s), table in own_tables.items():
     ax = axes[0, datasets.index(d)]
-    plots.seeds_over_steps(ax, table, plots.SOLVER_STYLES[s])
+    plots.seeds_over_steps(ax, table, plots.solver_style(s))
     ax.set(title=name_of(d), ylabel="test accuracy as trained")
     ax.label_outer()
 axes[0, 0].legend(title="trained with")
@@ -670,7 +670,7 @@ accuracies(key for key in judged if key[0] not in datasets)
 def margins_of(model):
     """Shares of the test samples by training K, for each seed."""
     _, test = model.run.protocol.load()
-    own = TestSetting(model.run.train_solver, model.run.n_steps)
+    own = model.run.steps
     other = check_setting(own.solver, own.n_steps)
     result = robustness(model.field, model.head, test.x, own, other)
     shares = {
@@ -739,7 +739,7 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 # %%
 def signs_of(model):
     """Share of crossing pairs and the bounds of h L, for each seed of an Euler-trained model."""
-    field, k = copy.deepcopy(model.field).double(), model.run.n_steps
+    field, k = copy.deepcopy(model.field).double(), model.run.steps.n_steps
     x = model.run.protocol.load()[1].x.double()
     starts = x[separated_starts(x, n_starts)].expand(len(model.run.seeds), -1, -1)
     path = solve_fixed(field, starts, "euler", n_steps=k, path=True).path
@@ -761,7 +761,7 @@ for d, table in signs.items():
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Three signs that an Euler-trained model is no ODE, against its training $K$. Top: gap of accuracy to midpoint at the same step; grey band: agreement. Middle: share of pairs of trajectories that cross, linear below $10^{-4}$. Bottom: $h L$; line: largest Jacobian norm met on the trajectories, a lower bound; top of the band: product of the layers' spectral norms, an upper bound; dashed: 1. Pale symbols: each seed; lines: mean. Paper scale and 5 seeds unless stated in the figure. Records and weights: `book/results/<data set>-euler/<profile>/`.", "name": "fig-signs"}, "image": {"alt": "Three rows over the training K: the accuracy gap, the share of crossing pairs and the bounds on h L all fall with K, at different K."}}
 fig, axes = plt.subplots(3, len(flat), figsize=(8, 7.5), sharex=True, sharey="row", squeeze=False)
-style = {**plots.SOLVER_STYLES["euler"], "label": None}
+style = {**plots.solver_style("euler"), "label": None}
 for column, (d, table) in zip(axes.T, signs.items(), strict=True):
     by_seed = table.pivot(index="n_steps", columns="seed")
     plots.threshold_line(column[0], AGREEMENT)

@@ -39,7 +39,9 @@ from nodecore.evidence.found import find
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
+from nodecore.ode.steps import FixedSteps
 from nodecore.pages.parameters import check_parameters
+from nodecore.training.adapted import Adapted
 
 check_parameters()
 
@@ -53,7 +55,7 @@ from IPython.display import Markdown
 from torch import nn
 from torch.nn import functional as F
 
-from nodecore.analysis.evaluate import AGREEMENT, TestSetting, critical_n_steps, cross_solver_grid
+from nodecore.analysis.evaluate import AGREEMENT, critical_n_steps, cross_solver_grid
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.evidence.joined import best
 from nodecore.evidence.tables import (
@@ -72,7 +74,7 @@ from nodecore.ode.fixed import solve_fixed
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.pages.explorers import AdaptionExplorer
-from nodecore.training.adaption import STARTS, USUAL_START
+from nodecore.training.adapted import STARTS, USUAL_START
 from nodecore.training.controllers import (
     CONTROLLERS,
     EVERY,
@@ -85,7 +87,6 @@ from nodecore.training.controllers import (
 
 plots.use_style()
 SHARED = {"sharex": "row", "squeeze": False}
-name_of = name_of
 calm = controller_name(calm)
 
 # %% [markdown]
@@ -120,7 +121,7 @@ print(f"a halving is made up for after {checks:.1f} checks, {checks * rule.every
 
 # %%
 def run_of(dataset, controller, seeds=seeds):
-    return Run(dataset, "euler", controller=controller, seeds=seeds, profile=profile)
+    return Run(dataset, Adapted("euler", controller), seeds=seeds, profile=profile)
 
 
 found = {
@@ -246,7 +247,7 @@ def tested_moments(dataset):
     for mark, row in moments_of(dataset).items():
         model = [take_members(part, [member]) for part in evidence.marked(mark)]
         k = int(row["n_steps"])
-        settings = {TestSetting(s, round(f * k)): f for s in TESTED for f in (1, 4 / 3, 2, 4)}
+        settings = {FixedSteps(s, round(f * k)): f for s in TESTED for f in (1, 4 / 3, 2, 4)}
         moment = f"{LABELS[mark]}\niteration {int(row['iteration'])}\n$K = {k}$"
         for setting, accuracy in cross_solver_grid(*model, test, settings):
             tested.append([moment, setting.solver, settings[setting], float(accuracy)])
@@ -304,7 +305,7 @@ def grid_of(dataset):
     if dataset in datasets:
         grid = GRIDS[f"{dataset}-euler"]
         how = {"seeds": seeds, "profile": profile}
-        return [find(Run(dataset, "euler", n_steps=k, **how)) for k in grid]
+        return [find(Run(dataset, FixedSteps("euler", k), **how)) for k in grid]
     part = beside[dataset][1]
     return part.found if part.complete else [None]
 
@@ -316,7 +317,9 @@ def grid_records(dataset):
 
 # Adaption and grid of a set of images, at one scale.
 beside = {d: best([f"{d}-adaption", f"{d}-euler"]) for d in images}
-on_images = {(d, e.run.controller, e.run.start): e for d in images for e in beside[d][0].found}
+on_images = {
+    (d, e.run.steps.controller, e.run.steps.start): e for d in images for e in beside[d][0].found
+}
 found |= {(d, c): e for (d, c, start), e in on_images.items() if start == USUAL_START}
 adapted = [d for d in images if (d, "algorithm1") in found]
 grids = {d: grid_records(d) for d in [*datasets, *adapted]}
@@ -397,8 +400,8 @@ def begun(dataset, start):
     """The evidence of Algorithm 1 from this start, or None."""
     if dataset in images:
         return on_images.get((dataset, "algorithm1", start))
-    how = {"controller": "algorithm1", "start": start, "seeds": seeds, "profile": profile}
-    return find(Run(dataset, "euler", **how))
+    steps = Adapted("euler", "algorithm1", start)
+    return find(Run(dataset, steps, seeds=seeds, profile=profile))
 
 
 every_start = {(d, s): begun(d, s) for d in [*datasets, *adapted] for s in STARTS}

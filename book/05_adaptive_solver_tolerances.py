@@ -41,10 +41,12 @@ batch_size = 128  # test samples that evaluations are counted on
 # %%
 from nodecore.evidence.catalogue import TOLERANCES, growing_runs, per_sample_runs
 from nodecore.evidence.found import find
-from nodecore.evidence.names import CLASSES, name_of
+from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
+from nodecore.ode.steps import Tolerance
 from nodecore.pages.parameters import check_parameters
+from nodecore.training.adapted import Adapted
 
 check_parameters()
 
@@ -55,7 +57,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
 
-from nodecore.analysis.evaluate import AGREEMENT, EXACT, TestSetting, solve_setting
+from nodecore.analysis.evaluate import AGREEMENT, EXACT, solve_setting
 from nodecore.claims.paper import percent
 from nodecore.evidence.tables import (
     as_trained,
@@ -72,7 +74,6 @@ from nodecore.pages.explorers import ToleranceExplorer
 from nodecore.training.controllers import controller_name
 
 plots.use_style()
-name_of = name_of
 smaller = "laptop" if profile == "paper" else profile  # of the trainings by either norm
 SHARED = {"sharey": True, "squeeze": False}
 
@@ -107,7 +108,7 @@ pd.DataFrame(
 
 # %%
 def run_of(data, solver, rtol):
-    return Run(data, solver, rtol=rtol, seeds=seeds, profile=profile)
+    return Run(data, Tolerance(solver, rtol), seeds=seeds, profile=profile)
 
 
 found = {(dataset, s, r): obtain(run_of(dataset, s, r), device=device)
@@ -125,9 +126,7 @@ for data, solver in dict.fromkeys(key[:2] for key in found):
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under an embedded method at the tolerance that you choose: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed against the tolerance of the test, ringed at the tolerance of the training. Computed in the page from the weights behind the records; scale: the profile among the parameters. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-tolerance-explorer"}}
 panels = rtols[::2] if len(rtols) > 4 else rtols
-ToleranceExplorer(
-    [found[dataset, solver, rtol] for solver in solvers for rtol in panels], classes=CLASSES
-)
+ToleranceExplorer([found[dataset, solver, rtol] for solver in solvers for rtol in panels])
 
 # %% [markdown]
 # ## Accuracy under other tolerances
@@ -179,7 +178,7 @@ for (data, solver, rtol), evidence in found.items():
     batch = evidence.run.protocol.load()[1].x[:batch_size]
     x = batch.expand(len(seeds), *batch.shape)
     for test_rtol in TOLERANCES:
-        solution = solve_setting(evidence.field, x, TestSetting(solver, rtol=test_rtol))
+        solution = solve_setting(evidence.field, x, Tolerance(solver, test_rtol))
         nfe[data, solver, rtol, test_rtol] = solution.nfe.double().mean().item()
         taken[data, solver, rtol, test_rtol] = solution.ts[0].unique().diff()
 nfe = pd.Series(nfe)
@@ -276,7 +275,7 @@ shown.fillna("-")
 # %%
 rows = {}
 for (data, solver, rtol), evidence in found.items():
-    test, setting = evidence.run.protocol.load()[1], TestSetting(solver, rtol=rtol)
+    test, setting = evidence.run.protocol.load()[1], Tolerance(solver, rtol)
     x = test.x[:batch_size].expand(len(seeds), batch_size, -1)
     row = rows[name_of(data), name_of(solver), f"{rtol:g}"] = {}
     for kind in ("batch", "sample"):
@@ -306,7 +305,7 @@ norms.drop(columns="change").round({"NFE, batch": 1, "NFE, sample": 1}).round(3)
 # %%
 both = {"batch": [], "sample": []}
 for run in per_sample_runs(dataset, smaller, tuple(seeds)):
-    norm = "sample" if run.per_sample else "batch"
+    norm = "sample" if run.steps.per_sample else "batch"
     both[norm].append(obtain(run, device=device).records)
 both = {norm: pd.concat(there) for norm, there in both.items()}
 
@@ -344,7 +343,7 @@ side_by_side.rename_axis(["method", "trained at"])
 
 # %%
 adapted = {(s, first, name_of(controller_name(c))): obtain(
-    Run(dataset, s, controller=c, first_rtol=first, seeds=seeds, profile=profile),
+    Run(dataset, Adapted(s, c, first_rtol=first), seeds=seeds, profile=profile),
     device=device)
     for s in solvers for first in first_rtols for c in controllers}  # fmt: skip
 
@@ -414,9 +413,9 @@ by_time = {
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trained with Euler's method at $h = 1/8$ over a time $T$: test accuracy as trained, under the midpoint method at the same step, and under Dopri 5(4) at a tolerance of $10^{-6}$; lines: mean over the seeds that trained; pale: each of them. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-growing-T/<profile>/`, and `<data set>-euler` for $T = 1$.", "name": "fig-growing-time"}, "image": {"alt": "Three curves of accuracy against the time T on a logarithmic axis: as trained, under the midpoint method, and under the exact flow."}}
 fig, ax = plt.subplots(figsize=(6, 3.6))
 styles = {
-    "euler": {**plots.SOLVER_STYLES["euler"], "label": "as trained"},
-    "midpoint": {**plots.SOLVER_STYLES["midpoint"], "label": "midpoint, same step"},
-    "dopri5": {**plots.SOLVER_STYLES["rk4"], "label": "exact flow"},
+    "euler": {**plots.solver_style("euler"), "label": "as trained"},
+    "midpoint": {**plots.solver_style("midpoint"), "label": "midpoint, same step"},
+    "dopri5": {**plots.solver_style("rk4"), "label": "exact flow"},
 }
 for solver, table in by_time.items():
     plots.accuracy_over_time(ax, table, styles[solver])

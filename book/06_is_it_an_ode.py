@@ -50,7 +50,6 @@ from torch.nn import functional as F
 from torchdiffeq import odeint
 
 from nodecore import check_flow, flow_cost
-from nodecore.check.report import describe
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.training.controllers import Observation, StepState, get_controller
@@ -233,7 +232,7 @@ plots.stamp_profile(fig, profile)
 
 # %% tags=["remove-input"]
 shown = [
-    {"model": name, "setting": describe(row.setting), "accuracy": row.accuracy.value,
+    {"model": name, "setting": str(row.setting), "accuracy": row.accuracy.value,
      "low": row.accuracy.low, "high": row.accuracy.high, "changed": row.changed.value}
     for name, report in reports.items() for row in report.tested
 ]  # fmt: skip
@@ -263,10 +262,10 @@ download_links(fig, "fig-verdicts", pd.DataFrame(shown))
 lines = []
 for name, report in reports.items():
     own, exact = report.training, report.exact
-    coarsest = "none that was tried" if report.coarsest is None else describe(report.coarsest)
+    coarsest = "none that was tried" if report.coarsest is None else str(report.coarsest)
     lines.append(
         f"- **{name}: {report.verdict}.** Accuracy {100 * own.accuracy.value:.1f} % as trained "
-        f"({describe(own.setting)}), {100 * exact.accuracy.value:.1f} % under the exact flow; the "
+        f"({own.setting}), {100 * exact.accuracy.value:.1f} % under the exact flow; the "
         f"class changes for {100 * exact.changed.value:.1f} % of the points. The training solver "
         f"agrees with the exact flow from {coarsest} on."
     )

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,12 @@ from nodecore.data.split import Split
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.solution import Solution, SolveError
-from nodecore.ode.steps import check_embedded, check_n_steps, check_per_sample, check_tolerance
-from nodecore.ode.tableaus import get_tableau
+from nodecore.ode.steps import (
+    FixedSteps,
+    Steps,
+    Tolerance,
+    check_n_steps,
+)
 
 # Of the training n_steps: the paper scales the step size by 2, 1.5, 1, 0.75 and 0.5. Records of old
 # hold 0.75 and 1.5 times the steps instead, which no figure shows.
@@ -25,34 +29,7 @@ EXACT_RTOL = 1e-6  # dopri5 at this tolerance stands for the exact flow
 FLOAT32_RTOL = 1e-5  # below it the error estimate would drown in float32
 
 
-@dataclass(frozen=True)
-class TestSetting:
-    """A test solver with its number of steps, or with its tolerance (rtol = atol). Checked.
-
-    per_sample: with a tolerance, each sample has an error norm and steps of its own, instead of
-    each member's batch.
-    """
-
-    __test__ = False  # not a test case, whatever pytest makes of the name
-
-    solver: str
-    n_steps: int | None = None
-    rtol: float | None = None
-    per_sample: bool = False
-
-    def __post_init__(self):
-        get_tableau(self.solver)
-        if (self.n_steps is None) == (self.rtol is None):
-            raise ValueError(f"n_steps = {self.n_steps}, rtol = {self.rtol}: give exactly one")
-        check_per_sample(self.per_sample, self.rtol)
-        if self.n_steps is not None:
-            check_n_steps(self.n_steps)
-        else:
-            check_tolerance("rtol", self.rtol)
-            check_embedded(self.solver)
-
-
-EXACT = TestSetting("dopri5", rtol=EXACT_RTOL)
+EXACT = Tolerance("dopri5", EXACT_RTOL)
 # On images, where tests are dear, the coarsest power of ten at which no class flips on 300 images
 # against float64 at 1e-6, and at most 1 in 1,000 against a tolerance ten times finer. Measured on
 # the first seed of models at profile laptop, trained with Euler; flips among 300 / among more:
@@ -60,22 +37,22 @@ EXACT = TestSetting("dopri5", rtol=EXACT_RTOL)
 #     1e-4   MNIST K = 1: 0 / 3 of 2,000;   K = 8: 0 / 0 of 2,000
 #     1e-3   MNIST K = 1: 10 / 53 of 2,000; K = 8: 1 / 14 of 2,000
 # It takes 62 and 98 evaluations for the models of MNIST; 44 and 56 at 1e-4.
-IMAGES_EXACT = TestSetting("dopri5", rtol=1e-5)
+IMAGES_EXACT = Tolerance("dopri5", 1e-5)
 
 
-def exact_flow(dataset: str) -> TestSetting:
+def exact_flow(dataset: str) -> Steps:
     """The setting that stands for the exact flow of models of a data set."""
     return IMAGES_EXACT if dataset in IMAGES else EXACT
 
 
 @torch.no_grad()
-def solve_setting(field: nn.Module, x: Tensor, setting: TestSetting, T: float = 1.0) -> Solution:
+def solve_setting(field: nn.Module, x: Tensor, setting: Steps, T: float = 1.0) -> Solution:
     """The states x (members, batch, ...) carried from 0 to T under a test setting.
 
     Adaptive solves below FLOAT32_RTOL run in float64, and the result has x's dtype. A member that
     an adaptive solve cannot carry to T ends as NaN.
     """
-    if setting.n_steps is not None:
+    if isinstance(setting, FixedSteps):
         return solve_fixed(field, x, setting.solver, n_steps=setting.n_steps, t=(0.0, T))
     dtype = torch.float64 if setting.rtol < FLOAT32_RTOL else x.dtype
     field, start = copy.deepcopy(field).to(dtype), x.to(dtype).contiguous()
@@ -108,7 +85,7 @@ def predict(
     field: nn.Module,
     head: nn.Module,
     x: Tensor,
-    setting: TestSetting,
+    setting: Steps,
     T: float = 1.0,
     rows: int = 1000,
     check: Callable[[], None] = lambda: None,
@@ -130,7 +107,7 @@ def accuracy(
     field: nn.Module,
     head: nn.Module,
     split: Split,
-    setting: TestSetting,
+    setting: Steps,
     T: float = 1.0,
     rows: int = 1000,
     check: Callable[[], None] = lambda: None,
@@ -154,7 +131,7 @@ def cross_solver_settings(
     n_steps: int,
     grid: Iterable[int] = (),
     finer_factors: Iterable[float] = TEST_FACTORS,
-) -> list[TestSetting]:
+) -> list[Steps]:
     """The test settings of a model trained with `solver` at n_steps, in fixed steps.
 
     Euler-trained models meet Euler, midpoint and rk4, others their own solver, at the scaled
@@ -164,27 +141,27 @@ def cross_solver_settings(
     own = sorted({*scaled_steps(n_steps), *grid})
     finer = FINER if solver == "euler" else ()
     steps = scaled_steps(n_steps, finer_factors)
-    settings = [TestSetting(solver, k) for k in own]
-    return settings + [TestSetting(name, k) for name in finer for k in steps]
+    settings = [FixedSteps(solver, k) for k in own]
+    return settings + [FixedSteps(name, k) for name in finer for k in steps]
 
 
 def cross_solver_grid(
     field: nn.Module,
     head: nn.Module,
     split: Split,
-    settings: Iterable[TestSetting],
+    settings: Iterable[Steps],
     T: float = 1.0,
-) -> list[tuple[TestSetting, Tensor]]:
+) -> list[tuple[Steps, Tensor]]:
     """Each setting with the accuracies (members,) of the ensemble under it."""
     return [(setting, accuracy(field, head, split, setting, T)) for setting in settings]
 
 
-def check_setting(solver: str, n_steps: int) -> TestSetting:
+def check_setting(solver: str, n_steps: int) -> Steps:
     """The test solver of the critical step size: midpoint at the same step for Euler, half the step
     for every other solver."""
     if solver == "euler":
-        return TestSetting("midpoint", n_steps)
-    return TestSetting(solver, 2 * n_steps)
+        return FixedSteps("midpoint", n_steps)
+    return FixedSteps(solver, 2 * n_steps)
 
 
 def critical_n_steps(gaps: Mapping[int, float], threshold: float = AGREEMENT) -> int | None:

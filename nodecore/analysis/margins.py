@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nodecore.analysis.evaluate import TestSetting, solve_setting
+from nodecore.analysis.evaluate import solve_setting
 from nodecore.ode.fields import LinearHead
+from nodecore.ode.steps import Steps
 
 
 @torch.no_grad()
@@ -41,7 +42,7 @@ class Robustness:
 
 
 @torch.no_grad()
-def robustness(field, head, x: Tensor, setting: TestSetting, other: TestSetting) -> Robustness:
+def robustness(field, head, x: Tensor, setting: Steps, other: Steps) -> Robustness:
     """Inputs x (n, ...) carried by all members under two settings. States that are not finite are
     never inside."""
     members = next(field.parameters()).shape[0]

@@ -13,20 +13,26 @@ from nodecore.analysis.crossings import find_crossings, refined_path, separated_
 from nodecore.analysis.evaluate import (
     EXACT_RTOL,
     FLOAT32_RTOL,
-    TestSetting,
     check_setting,
     critical_n_steps,
 )
 from nodecore.analysis.intervals import paired_difference, share_interval
 from nodecore.analysis.lipschitz import jacobian_norms
 from nodecore.check.model import FlowModel, affine_weight, depends_on_time
-from nodecore.check.report import FlowCost, FlowReport, Tested, describe
+from nodecore.check.report import FlowCost, FlowReport, Tested
 from nodecore.check.verdict import are_finite, beats_chance, judge, spread, total_variation
 from nodecore.data.split import Split
 from nodecore.ode.fields import boundary_distances
 from nodecore.ode.solution import SolveError
-from nodecore.ode.steps import check_n_steps, check_tolerance
-from nodecore.ode.tableaus import FINER_SOLVERS, get_tableau
+from nodecore.ode.steps import (
+    FixedSteps,
+    Steps,
+    Tolerance,
+    check_n_steps,
+    check_tolerance,
+    choose_steps,
+)
+from nodecore.ode.tableaus import get_tableau, next_finer
 
 SMALL = 64  # entries of a state up to which float64 costs little
 PROBE_NUMBERS, LEAST_PROBE = 100_000, 64  # entries of the states, and samples, of other solvers
@@ -106,25 +112,25 @@ def _gpus():
 # --- what is solved -------------------------------------------------------------------------------
 
 
-def better_settings(trained: TestSetting) -> list[TestSetting]:
+def better_settings(trained: Steps) -> list[Steps]:
     """Finer steps and methods of higher order, or a tighter tolerance, for a training's setting."""
     solver, k = trained.solver, trained.n_steps
     if k is None:
-        return [TestSetting(solver, rtol=trained.rtol / 10)]
-    better = FINER_SOLVERS.get(get_tableau(solver).order)
-    settings = [TestSetting(solver, 2 * k), TestSetting(solver, 4 * k), check_setting(solver, k)]
-    return list(dict.fromkeys([*settings, *([TestSetting(better, k)] if better else [])]))
+        return [Tolerance(solver, trained.rtol / 10)]
+    better = next_finer(solver)
+    settings = [FixedSteps(solver, 2 * k), FixedSteps(solver, 4 * k), check_setting(solver, k)]
+    return list(dict.fromkeys([*settings, *([FixedSteps(better, k)] if better else [])]))
 
 
-def searched_settings(trained: TestSetting) -> list[TestSetting]:
+def searched_settings(trained: Steps) -> list[Steps]:
     """The training solver, coarse to fine: steps 1, 2, 4, ... and the training's multiples, or
     tolerances 1, 0.1, ... and the training's, to a tenth of it."""
     solver, k, rtol = trained.solver, trained.n_steps, trained.rtol
     if k is not None:
         steps = {k, 2 * k, SEARCH * k, *(2**i for i in range((SEARCH * k).bit_length()))}
-        return [TestSetting(solver, s) for s in sorted(steps)]
+        return [FixedSteps(solver, s) for s in sorted(steps)]
     decades = {10.0**-d for d in range(20) if 10.0**-d > rtol / 10}
-    return [TestSetting(solver, rtol=r) for r in sorted({rtol, rtol / 10, *decades}, reverse=True)]
+    return [Tolerance(solver, r) for r in sorted({rtol, rtol / 10, *decades}, reverse=True)]
 
 
 def _check_inputs(x, y, rows, tolerance, t):
@@ -146,7 +152,7 @@ class _Check:
 
     def __init__(self, field, head, x, y, *, solver, n_steps=None, rtol=None, t=(0.0, 1.0),
                  stem=None, tolerance=None, rows=1000):  # fmt: skip
-        self.trained = TestSetting(solver, n_steps, rtol)
+        self.trained = choose_steps(solver, n_steps, rtol)
         _check_inputs(x, y, rows, tolerance, t)
         self.model = FlowModel(field, head, stem, x, (float(t[0]), float(t[1])))
         self.rows, self.tolerance, self.notes = rows, tolerance, []
@@ -155,7 +161,7 @@ class _Check:
         self.timed = depends_on_time(self.model, self.z0[:PILOT])
         self._check_outputs()
         self.size = self.z0[0].numel()
-        self.exact = TestSetting("dopri5", rtol=self._exact_rtol())
+        self.exact = Tolerance("dopri5", self._exact_rtol())
         wanted = max(LEAST_PROBE, PROBE_NUMBERS // self.size)
         self.probe = torch.arange(len(self.z0))[:: math.ceil(len(self.z0) / wanted)]
 
@@ -181,20 +187,20 @@ class _Check:
         return rtol
 
     @cached_property
-    def better(self) -> list[TestSetting]:
+    def better(self) -> list[Steps]:
         return [s for s in better_settings(self.trained) if s != self.exact]
 
     @cached_property
-    def searched(self) -> list[TestSetting]:
+    def searched(self) -> list[Steps]:
         return searched_settings(self.trained)
 
     @property
-    def probed(self) -> list[TestSetting]:
+    def probed(self) -> list[Steps]:
         """What is solved for the probe alone."""
         return [s for s in dict.fromkeys([*self.better, *self.searched]) if s not in self.full]
 
     @property
-    def full(self) -> list[TestSetting]:
+    def full(self) -> list[Steps]:
         """What is solved for all samples."""
         return [self.trained, self.exact]
 
@@ -241,7 +247,7 @@ class _Check:
                 nfe = max(nfe, solution.nfe)
             except SolveError as error:
                 ends.append(torch.full_like(part, math.nan))
-                self.notes.append(f"{describe(setting)} failed: {error}")
+                self.notes.append(f"{setting} failed: {error}")
         outputs = torch.cat([self.model.outputs(end) for end in ends])
         return outputs, torch.cat(ends), nfe
 

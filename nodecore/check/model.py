@@ -6,10 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from nodecore.analysis.evaluate import FLOAT32_RTOL, TestSetting
+from nodecore.analysis.evaluate import FLOAT32_RTOL
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.solution import Solution, VectorField
+from nodecore.ode.steps import FixedSteps, Steps
 
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
@@ -56,10 +57,10 @@ class FlowModel:
 
         return f
 
-    def solve(self, z: Tensor, setting: TestSetting, path: bool = False) -> Solution:
+    def solve(self, z: Tensor, setting: Steps, path: bool = False) -> Solution:
         """One solve of a batch of states; below FLOAT32_RTOL in float64. May raise SolveError."""
         shared = {"t": self.t, "path": path, "backend": "torch"}
-        if setting.n_steps is not None:
+        if isinstance(setting, FixedSteps):
             return solve_fixed(self.field(), z, setting.solver, n_steps=setting.n_steps, **shared)
         dtype = torch.float64 if setting.rtol < FLOAT32_RTOL else z.dtype
         tolerances = {"rtol": setting.rtol, "atol": setting.rtol}

@@ -5,8 +5,9 @@ from html import escape
 
 import numpy as np
 
-from nodecore.analysis.evaluate import AGREEMENT, TestSetting
+from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.analysis.intervals import Interval
+from nodecore.ode.steps import Steps
 
 FLOW, NOT_A_FLOW, CANNOT_TELL = "flow", "not a flow", "cannot tell"
 COLOURS = {"dark": "#14327d", "bound": "#6b6b6b"}
@@ -21,7 +22,7 @@ class Tested:
     this one): None without labels. nfe: evaluations of the field in one solve.
     """
 
-    setting: TestSetting
+    setting: Steps
     n: int
     changed: Interval
     accuracy: Interval | None
@@ -47,13 +48,6 @@ class FlowCost:
             f"Jacobians, about {self.adaptive / self.n:.0f} in adaptive steps; "
             f"about {self.seconds:.1f} s"
         )
-
-
-def describe(setting: TestSetting) -> str:
-    """Such as "euler, 8 steps"."""
-    if setting.rtol is not None:
-        return f"{setting.solver}, tolerance {setting.rtol:.3g}"
-    return f"{setting.solver}, {setting.n_steps} step{'s' * (setting.n_steps != 1)}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,8 +77,8 @@ class FlowReport:
     probability_change: float | None
     h: float
     lipschitz: float | None
-    coarsest: TestSetting | None
-    searched: tuple[TestSetting, ...]
+    coarsest: Steps | None
+    searched: tuple[Steps, ...]
     crossing_shares: dict[int, float]
     cost: FlowCost
     notes: tuple[str, ...]
@@ -111,10 +105,10 @@ class FlowReport:
             bound = f"at least {self.h * self.lipschitz:.2g}"
             yield "h L", f"{bound}; below 1 an Euler step is one-to-one"
         first, last = self.searched[0], self.searched[-1]
-        found = "none" if self.coarsest is None else describe(self.coarsest)
+        found = "none" if self.coarsest is None else str(self.coarsest)
         yield (
             "solver-independent from",
-            f"{found} (searched: {describe(first)} to {describe(last)})",
+            f"{found} (searched: {first} to {last})",
         )
         if self.crossing_shares:
             shares = ", ".join(f"{100 * s:.2g} % at {k}" for k, s in self.crossing_shares.items())
@@ -139,7 +133,7 @@ class FlowReport:
                 for value in (row.drop, row.changed)
             )
             values = [row.accuracy.percent(), drop] if labels else []
-            yield [describe(row.setting), f"{row.n:,}", *values, changed]
+            yield [str(row.setting), f"{row.n:,}", *values, changed]
 
     def __str__(self):
         table = list(self._table())
@@ -182,7 +176,7 @@ class FlowReport:
             [v.value for v in shown], range(len(rows)), xerr=np.maximum(errors, 0.0), fmt="o",
             color=COLOURS["dark"],
         )  # fmt: skip
-        ax.set_yticks(range(len(rows)), [describe(row.setting) for row in rows])
+        ax.set_yticks(range(len(rows)), [str(row.setting) for row in rows])
         at = AGREEMENT if self.training.accuracy is None else shown[-1].value - AGREEMENT
         ax.axvline(at, color=COLOURS["bound"], linestyle="--")
         name = "share of changed answers" if self.training.accuracy is None else "accuracy"

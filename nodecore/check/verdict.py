@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from nodecore.analysis.evaluate import AGREEMENT
-from nodecore.check.report import CANNOT_TELL, FLOW, NOT_A_FLOW, Tested, describe
+from nodecore.check.report import CANNOT_TELL, FLOW, NOT_A_FLOW, Tested
 
 
 def spread(outputs: Tensor) -> float:
@@ -34,7 +34,7 @@ def judge(
     if own.nfe == 0 or exact.nfe == 0:
         return (
             CANNOT_TELL,
-            f"{describe((exact if own.nfe else own).setting)} failed (see the notes)",
+            f"{(exact if own.nfe else own).setting} failed (see the notes)",
         )
     if chance is None:
         return _judge_difference(

@@ -109,7 +109,7 @@ def gather(names: Iterable[str], look: Look) -> dict[str, Material]:
 def _material(shown):
     there = {training_of(evidence.run): evidence for evidence in shown.found}
     all_found = [there.get(training) for training in shown.trainings]
-    is_grid = shown.trainings[0].n_steps is not None
+    is_grid = shown.trainings[0].steps.n_steps is not None
     from_coarsest = dropwhile(lambda evidence: evidence is None, all_found)
     found = tuple(takewhile(bool, from_coarsest) if is_grid else filter(None, all_found))
     if not found:

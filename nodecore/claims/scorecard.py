@@ -17,7 +17,7 @@ from nodecore.evidence.catalogue import calmer_controller
 from nodecore.evidence.found import find
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import as_trained
-from nodecore.training.adaption import STARTS, USUAL_START
+from nodecore.training.adapted import STARTS, USUAL_START
 
 README = store.PROJECT / "README.md"
 MARKS = ("<!-- from the records: make scorecard -->\n", "<!-- end -->\n")

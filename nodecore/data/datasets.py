@@ -46,24 +46,36 @@ def exact_test_images(name: str, root: Path | str | None = None) -> int:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Of one sample, its shape; the number of classes; and what makes or reads samples."""
+    """Of one sample, its shape; what text calls the set and its classes, by label; and what makes
+    or reads samples."""
 
+    label: str
     shape: tuple[int, ...]
-    n_classes: int
+    classes: tuple[str, ...]
     make: Callable
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
 
 
 def _spheres(dim):
-    return Dataset((dim,), 2, partial(concentric_spheres, dim=dim))
+    classes = "inner and outer shell", "middle shell"
+    return Dataset(f"spheres, {dim}-D", (dim,), classes, partial(concentric_spheres, dim=dim))
 
 
+MINIMA = "left minimum", "middle minimum", "right minimum"
+CIFAR10_CLASSES = (
+    *("plane", "car", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 SYNTHETIC = {
     **{f"spheres{dim}": _spheres(dim) for dim in (2, 3, 10, 900)},
-    "landscape": Dataset((2,), 3, energy_landscape),
+    "landscape": Dataset("energy landscape", (2,), MINIMA, energy_landscape),
 }
 IMAGES = {
-    "mnist": Dataset((1, 28, 28), 10, mnist),
-    "cifar10": Dataset((3, 32, 32), 10, cifar10),
+    "mnist": Dataset("MNIST", (1, 28, 28), tuple("0123456789"), mnist),
+    "cifar10": Dataset("CIFAR-10", (3, 32, 32), CIFAR10_CLASSES, cifar10),
 }
 DATASETS = SYNTHETIC | IMAGES
 

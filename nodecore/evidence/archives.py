@@ -5,14 +5,14 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 from nodecore.data import files
 from nodecore.evidence import store
 from nodecore.evidence.found import Evidence
-from nodecore.evidence.runs import Run
+from nodecore.evidence.runs import run_of
 from nodecore.evidence.store import RecordError
 from nodecore.evidence.verify import verified
 
@@ -212,12 +212,6 @@ def _checked(path, staging, archive):
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ArchiveError(archive, f"{name}: {' '.join(str(error).split())}") from error
     return evidence
-
-
-def run_of(header: dict) -> Run:
-    """The run that a header describes. ValueError, TypeError or KeyError where there is none."""
-    values = {f.name: header[f.name] for f in fields(Run) if f.name in header}
-    return Run(**values | {"seeds": tuple(header["seeds"]), "T": header["protocol"]["T"]})
 
 
 def _stays(evidence, root):

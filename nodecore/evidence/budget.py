@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.analysis.evaluate import accuracy
 from nodecore.data.datasets import IMAGES
 from nodecore.evidence import store
 from nodecore.evidence.found import checkpoint_path, find_done
@@ -18,6 +18,7 @@ from nodecore.evidence.obtain import obtain, precision_of
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import USUAL_N_STEPS
 from nodecore.evidence.verify import evaluations_under
+from nodecore.ode.steps import FixedSteps
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.deadline import Deadline, TimeUp
 from nodecore.training.devices import get_device, in_precision
@@ -112,12 +113,17 @@ def _seconds_an_iteration(run, device, precision, left, limit):
             raise _TooLong
 
     protocol = replace(run.protocol, iterations=PROBED)
-    how = {"n_steps": run.n_steps or USUAL_N_STEPS, "precision": precision, "progress": note}
+    how = {"precision": precision, "progress": note}
     try:
-        train(protocol, run.train_solver, run.seeds, device=str(device), **how)
+        train(protocol, _usual_steps(run), run.seeds, device=str(device), **how)
     except _TooLong:
         return float("inf")
     return median(_differences(times)[-PROBED // 2 :])
+
+
+def _usual_steps(run):
+    """Its own where they are fixed, else as many as one takes that chooses them, about."""
+    return FixedSteps(run.steps.solver, run.steps.n_steps or USUAL_N_STEPS)
 
 
 def _differences(times):
@@ -132,12 +138,11 @@ def _seconds_of_tests(run, device):
         for _ in range(2):  # the first one warms up
             _wait_for(device)
             start = time.perf_counter()
-            accuracy(field, head, part, TestSetting("euler", 1), run.T)
+            accuracy(field, head, part, FixedSteps("euler", 1), run.T)
             _wait_for(device)
     an_evaluation = (time.perf_counter() - start) / len(part)
-    n_steps = run.n_steps or USUAL_N_STEPS
-    own = TestSetting(run.train_solver, n_steps)
-    samples = {setting: len(test) for setting in test_settings(run, n_steps)}
+    own = _usual_steps(run)
+    samples = {setting: len(test) for setting in test_settings(run, own)}
     # The training split, or part of it, and the images that were left out of the test.
     samples[own] = samples.get(own, 0) + (12_000 if run.dataset in IMAGES else 2_000)
     return an_evaluation * sum(n * evaluations_under(setting) for setting, n in samples.items())

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from nodecore.data.datasets import IMAGES
 from nodecore.evidence.runs import SEEDS, Run
-from nodecore.training.adaption import FIRST_RTOL, STARTS, USUAL_START
+from nodecore.ode.steps import FixedSteps, Tolerance
+from nodecore.training.adapted import FIRST_RTOL, STARTS, USUAL_START, Adapted
 from nodecore.training.controllers import EVERY, controller_name
 from nodecore.training.protocols import check_profile
 
@@ -53,7 +54,7 @@ def together(dataset: str, profile: str, seeds: Sequence[int]) -> list[tuple[int
 def turn(run: Run) -> int:
     """When it is trained: 0 for what a study waits for, 1 for more seeds, 2 for steps that are
     finer than need be."""
-    if (run.dataset, run.train_solver, run.n_steps) in BEYOND:
+    if (run.dataset, run.steps.solver, run.steps.n_steps) in BEYOND:
         return 2
     return 0 if run.seeds[0] in FIRST_SEEDS else 1
 
@@ -61,7 +62,7 @@ def turn(run: Run) -> int:
 # "auto" asks for six checks before it lengthens a step: too many where all of them are thirty.
 IMAGE_CONTROLLERS = ("algorithm1", "settling-discord")
 # Algorithm 1 begins in the other ways, too.
-OTHER_STARTS = [{"controller": "algorithm1", "start": s} for s in STARTS if s != USUAL_START]
+OTHER_STARTS = tuple(Adapted("euler", "algorithm1", s) for s in STARTS if s != USUAL_START)
 
 
 def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
@@ -72,15 +73,12 @@ def image_runs(study: str, profile: str = "laptop") -> tuple[Run, ...]:
     seeds = IMAGE_SEEDS[check_profile(profile)]
     dataset, solver = study.split("-")
     if solver == "adaption":
-        solver, trainings = "euler", [{"controller": name} for name in IMAGE_CONTROLLERS]
-        trainings += OTHER_STARTS
+        trainings = [*(Adapted("euler", name) for name in IMAGE_CONTROLLERS), *OTHER_STARTS]
     else:
-        trainings = [{"n_steps": k} for k in IMAGE_GRIDS[study].get(profile, (1, 2))]
+        trainings = [FixedSteps(solver, k) for k in IMAGE_GRIDS[study].get(profile, (1, 2))]
     groups = together(dataset, profile, seeds)
     return tuple(
-        Run(dataset, solver, **how, seeds=group, profile=profile)
-        for how in trainings
-        for group in groups
+        Run(dataset, steps, seeds=group, profile=profile) for steps in trainings for group in groups
     )
 
 
@@ -110,10 +108,13 @@ def _grid_runs(name, grid):
     dataset, solver = name.split("-")
     groups = together(dataset, "paper", SEEDS)
     return (
-        *(Run(dataset, solver, n_steps=k, seeds=group) for k in grid for group in groups),
-        *(Run(dataset, solver, n_steps=k, seeds=MORE_GRID_SEEDS) for k in MORE_GRIDS.get(name, ())),
+        *(Run(dataset, FixedSteps(solver, k), seeds=group) for k in grid for group in groups),
         *(
-            Run(dataset, solver, n_steps=k, seeds=(0,), profile="laptop")
+            Run(dataset, FixedSteps(solver, k), seeds=MORE_GRID_SEEDS)
+            for k in MORE_GRIDS.get(name, ())
+        ),
+        *(
+            Run(dataset, FixedSteps(solver, k), seeds=(0,), profile="laptop")
             for k in SMALLER.get(name, ())
         ),
     )
@@ -126,10 +127,10 @@ SEEN_MORE = ("algorithm1", "confirmed-increase", "auto")
 
 
 def _adaption_runs(dataset):
-    few = [Run(dataset, "euler", controller=name) for name in EVERY]
-    few += [Run(dataset, "euler", **how) for how in OTHER_STARTS]
+    few = [Run(dataset, Adapted("euler", name)) for name in EVERY]
+    few += [Run(dataset, steps) for steps in OTHER_STARTS]
     more = MORE_SEEDS.get(dataset)
-    return (*few, *(Run(dataset, "euler", controller=n, seeds=more) for n in SEEN_MORE if more))
+    return (*few, *(Run(dataset, Adapted("euler", n), seeds=more) for n in SEEN_MORE if more))
 
 
 GROWING_T = (1, 2, 4, 8, 16)
@@ -139,11 +140,13 @@ GROWING_T_STEP = 1 / 8  # far too long for a training at T = 1
 def growing_runs(dataset: str, profile: str = "paper", seeds: tuple = SEEDS) -> tuple[Run, ...]:
     """Euler at one step size over longer and longer times; T = 1 is a run of `<dataset>-euler`."""
     steps = [(float(T), round(T / GROWING_T_STEP)) for T in GROWING_T]
-    return tuple(Run(dataset, "euler", k, seeds=seeds, profile=profile, T=T) for T, k in steps)
+    return tuple(
+        Run(dataset, FixedSteps("euler", k), seeds=seeds, profile=profile, T=T) for T, k in steps
+    )
 
 
 def _tolerance_runs(dataset, solver):
-    return tuple(Run(dataset, solver, rtol=r) for r in TOLERANCES)
+    return tuple(Run(dataset, Tolerance(solver, r)) for r in TOLERANCES)
 
 
 # An error norm for each sample: around the tolerances that are critical under one for the batch.
@@ -154,8 +157,13 @@ def per_sample_runs(dataset: str, profile: str = "laptop", seeds: tuple = SEEDS)
     """Trainings with one norm for the batch, and the same with one for each sample. At a reduced
     scale: a batch whose samples have steps of their own takes as many as its hardest sample."""
     how = {"seeds": seeds, "profile": profile}
-    batch = [Run(dataset, s, rtol=r, **how) for s, rtols in PER_SAMPLE.items() for r in rtols]
-    return (*batch, *(replace(run, per_sample=True) for run in batch))
+    norms = [
+        Tolerance(solver, rtol, per_sample)
+        for per_sample in (False, True)
+        for solver, rtols in PER_SAMPLE.items()
+        for rtol in rtols
+    ]
+    return tuple(Run(dataset, steps, **how) for steps in norms)
 
 
 STUDIES = {
@@ -168,7 +176,7 @@ STUDIES = {
         for solver in ("fehlberg21", "dopri5")
     },
     "spheres2-tolerance": tuple(
-        Run("spheres2", solver, controller=name, first_rtol=first)
+        Run("spheres2", Adapted(solver, name, first_rtol=first))
         for first in FIRST_RTOLS
         for solver in ("fehlberg21", "dopri5")
         for name in ("algorithm1", "settling-discord", "remembering-discord")

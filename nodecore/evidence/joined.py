@@ -7,7 +7,7 @@ from nodecore.evidence import store
 from nodecore.evidence.catalogue import FIRST_SEEDS, STUDIES, get_study, turn
 from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.runs import SEEDS, Run
-from nodecore.training.adaption import USUAL_START
+from nodecore.training.adapted import USUAL_START
 
 
 def training_of(run: Run) -> Run:
@@ -86,12 +86,12 @@ def _joined_runs(name, profile):
     """Adaptions are compared on the same seeds: there more of them stay apart. Some constants were
     chosen on the first ones, and only some controllers were tried on more."""
     runs = get_study(name, profile)
-    return [run for run in runs if run.controller is None or set(run.seeds) <= set(SEEDS)]
+    return [run for run in runs if run.steps.controller is None or set(run.seeds) <= set(SEEDS)]
 
 
 def _is_aside(run):
     """Whether it is Algorithm 1 from another start: shown where it is there, not waited for."""
-    return run.start not in (None, USUAL_START)
+    return run.steps.start not in (None, USUAL_START)
 
 
 def _show(name, profile, runs, found):

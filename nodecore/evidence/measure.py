@@ -10,7 +10,6 @@ from nodecore.analysis.evaluate import (
     EXACT,
     FINER,
     PAPER_FACTORS,
-    TestSetting,
     accuracy,
     check_setting,
     cross_solver_settings,
@@ -23,31 +22,32 @@ from nodecore.data.split import Split
 from nodecore.evidence.catalogue import GRIDS, TOLERANCES
 from nodecore.evidence.runs import Run
 from nodecore.ode.fields import take_members
-from nodecore.ode.steps import count_steps
+from nodecore.ode.steps import FixedSteps, Steps, Tolerance, choose_steps, count_steps
+from nodecore.training.adapted import Adapted
 from nodecore.training.adaption import restlessness
 from nodecore.training.devices import in_precision
 from nodecore.training.loop import Trained
 
 
-def test_settings(run: Run, n_steps: int | None = None) -> list[TestSetting]:
-    """What a run is tested under; `n_steps` are those of its training, or of its last iteration.
+def test_settings(run: Run, own: Steps) -> list[Steps]:
+    """What a run is tested under; `own`: the steps of its training, or of its last iteration.
 
     Tests of image models are dear: those of a grid go without the grid's other numbers of steps
     and, under midpoint and rk4, without a factor that the paper has not; those of an adapted step
     without other steps. At the paper's scale, on all test images, a run of MNIST with 32 steps is
     then tested with 1,500 evaluations, those of all of a seed's runs up to there with 4,500.
     """
-    if run.rtol is not None or run.adapts_tolerance:
-        others = {"fehlberg21", "dopri5", run.train_solver}
-        settings = [recorded_setting(run, s, rtol=r) for s in sorted(others) for r in TOLERANCES]
-        return [*settings, EXACT]
+    solver = run.steps.solver
+    if isinstance(own, Tolerance):
+        others = sorted({"fehlberg21", "dopri5", solver})
+        settings = [recorded_setting(run, s, rtol=r) for s in others for r in TOLERANCES]
+        return list(dict.fromkeys([own, *settings, EXACT]))
     if run.dataset not in IMAGES:
-        grid = GRIDS.get(run.study, ())
-        return [*cross_solver_settings(run.train_solver, n_steps, grid), EXACT]
-    if run.controller is not None:
-        settings = [TestSetting(s, n_steps) for s in (run.train_solver, *FINER)]
+        return [*cross_solver_settings(solver, own.n_steps, GRIDS.get(run.study, ())), EXACT]
+    if isinstance(run.steps, Adapted):
+        settings = [FixedSteps(s, own.n_steps) for s in (solver, *FINER)]
     else:
-        settings = cross_solver_settings(run.train_solver, n_steps, finer_factors=PAPER_FACTORS)
+        settings = cross_solver_settings(solver, own.n_steps, finer_factors=PAPER_FACTORS)
     return [*settings, exact_flow(run.dataset)]
 
 
@@ -56,19 +56,19 @@ test_settings.__test__ = False  # not a test case, whatever pytest makes of the 
 
 def recorded_setting(
     run: Run, solver: str, n_steps: int | None = None, rtol: float | None = None
-) -> TestSetting:
+) -> Steps:
     """The test setting of a record of the run: with the error norm of its training, except where it
     stands for the exact flow."""
-    setting = TestSetting(solver, n_steps, rtol)
+    setting = choose_steps(solver, n_steps, rtol)
     exact = setting in (EXACT, exact_flow(run.dataset))
-    return setting if exact else replace(setting, per_sample=run.per_sample)
+    return replace(setting, per_sample=True) if run.steps.per_sample and not exact else setting
 
 
-def foremost(run: Run, own: TestSetting) -> list[TestSetting]:
+def foremost(run: Run, own: Steps) -> list[Steps]:
     """Of the settings that a run in fixed steps is tested under those that say the most: that of
     its training, the test solver's, and where a controller was at work the exact flow's."""
     settings = [own, check_setting(own.solver, own.n_steps)]
-    return settings + ([exact_flow(run.dataset)] if run.controller is not None else [])
+    return settings + ([exact_flow(run.dataset)] if isinstance(run.steps, Adapted) else [])
 
 
 def evaluate_run(
@@ -103,7 +103,7 @@ def evaluate_run(
             }
             for i, member in enumerate(group)
         ]
-        if run.controller is not None:
+        if isinstance(run.steps, Adapted):
             ended, exact = (tested[setting][0] for setting in (own, exact_flow(run.dataset)))
             common[0]["agreement_gap"] = abs(ended["accuracy"] - exact["accuracy"])
         for rows_of_members in tested.values():
@@ -114,10 +114,10 @@ def evaluate_run(
 def measure(
     run: Run,
     model: Sequence[nn.Module],
-    settings: Sequence[TestSetting],
-    own: TestSetting,
+    settings: Sequence[Steps],
+    own: Steps,
     check: Callable[[], None] = lambda: None,
-) -> dict[TestSetting, list[dict]]:
+) -> dict[Steps, list[dict]]:
     """Of each setting what a record says of it, for each member of a model (field and head).
 
     own: the setting of the training, under which all test images are looked at as well. check: see
@@ -201,41 +201,32 @@ def _member_values(trained, member, train_accuracy, largest_share):
     }
 
 
-def groups_of(
-    run: Run, trained: Trained
-) -> Iterator[tuple[Sequence[int], list[TestSetting], TestSetting]]:
+def groups_of(run: Run, trained: Trained) -> Iterator[tuple[Sequence[int], list[Steps], Steps]]:
     """Members that share test settings, the settings, and the setting of their training."""
     members = range(len(trained.seeds))
-    if run.rtol is not None:
-        yield members, test_settings(run), recorded_setting(run, run.train_solver, rtol=run.rtol)
-    elif run.n_steps is not None:
-        own = TestSetting(run.train_solver, run.n_steps)
-        yield members, test_settings(run, run.n_steps), own
-    else:
-        for member in members:
-            if run.adapts_tolerance:
-                own = TestSetting(run.train_solver, rtol=float(trained.step_size[member]))
-                yield [member], [own, *test_settings(run)], own
-                continue
-            n_steps = _final_n_steps(run, trained, member)
-            yield [member], test_settings(run, n_steps), TestSetting(run.train_solver, n_steps)
+    if not isinstance(run.steps, Adapted):
+        yield members, test_settings(run, run.steps), run.steps
+        return
+    for member in members:
+        own = last_setting(run, trained, member)
+        yield [member], test_settings(run, own), own
 
 
-def _final_n_steps(run, trained, member):
-    return int(count_steps(trained.step_size[member], run.protocol.T))
+def last_setting(run: Run, trained: Trained, member: int) -> FixedSteps | Tolerance:
+    """The steps of an adapted member's last iteration."""
+    solver, last = run.steps.solver, trained.step_size[member]
+    if run.steps.first_rtol is not None:
+        return Tolerance(solver, float(last))
+    return FixedSteps(solver, int(count_steps(last, run.T)))
 
 
 def _adaption_values(run, trained, member):
     """Where an adapted member ended, and how restless its step was on the way."""
-    if run.controller is None:
+    if not isinstance(run.steps, Adapted):
         return {}
+    own = last_setting(run, trained, member)
+    ended = {"final_rtol": own.rtol} if own.n_steps is None else {"final_n_steps": own.n_steps}
     return {
         **restlessness(trained.history, trained.seeds[member], run.protocol.iterations),
-        **_ended_with(run, trained, member),
+        **ended,
     }
-
-
-def _ended_with(run, trained, member):
-    if run.adapts_tolerance:
-        return {"final_rtol": float(trained.step_size[member])}
-    return {"final_n_steps": _final_n_steps(run, trained, member)}

@@ -16,6 +16,7 @@ from nodecore.evidence.found import Evidence, checkpoint_path, find_done
 from nodecore.evidence.measure import evaluate_run, flipped
 from nodecore.evidence.provenance import device_name, kernel_version, recorded_revision
 from nodecore.evidence.runs import Run
+from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.deadline import Deadline
 from nodecore.training.devices import get_device, single_threaded
@@ -93,14 +94,8 @@ def train_run(
     with single_threaded(get_device(device)):
         trained = train(
             run.protocol,
-            run.train_solver,
+            run.steps,
             run.seeds,
-            n_steps=run.n_steps,
-            rtol=run.rtol,
-            per_sample=run.per_sample,
-            controller=run.controller,
-            first_rtol=run.first_rtol,
-            start=run.start,
             device=device,
             **options,
         )
@@ -126,19 +121,14 @@ def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
 
 
 def _header(run, trained):
+    constants = run.steps.constants if isinstance(run.steps, Adapted) else {}
     return {
         "study": run.study,
         "dataset": run.dataset,
         "profile": run.profile,
-        "train_solver": run.train_solver,
-        "n_steps": run.n_steps,
-        "rtol": run.rtol,
-        "per_sample": run.per_sample,
-        "controller": run.controller,
-        "first_rtol": run.first_rtol,
-        "start": run.start,
-        "start_constants": run.start_constants,
-        "controller_constants": run.controller_constants,
+        **run.steps.columns,
+        "start_constants": constants.get("start"),
+        "controller_constants": constants.get("controller"),
         "seeds": list(run.seeds),
         "protocol": asdict(run.protocol),
         "protocol_hash": run.digest,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from nodecore.evidence.selection import cost, title_of
+from nodecore.evidence.selection import cost
 
 
 class SweepBar:
@@ -42,7 +42,7 @@ class SweepBar:
 
         def tell(iteration):
             if run not in self.followed:
-                self.show(title_of(run))
+                self.show(run.title)
             self.reach(run, iteration)
 
         return tell

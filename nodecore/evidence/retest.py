@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nodecore.analysis.evaluate import EXACT, TestSetting, exact_flow
+from nodecore.analysis.evaluate import EXACT, exact_flow
 from nodecore.evidence import store
 from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.measure import groups_of, measure
@@ -18,6 +18,7 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import select
 from nodecore.evidence.verify import backend_here
 from nodecore.ode.fields import take_members
+from nodecore.ode.steps import Steps
 from nodecore.training.devices import single_threaded
 from nodecore.training.loop import Trained
 
@@ -84,7 +85,7 @@ def _setting(record):
     return record["test_solver"], record["test_n_steps"], record["test_rtol"]
 
 
-def _knows(known, run: Run, seed: int, setting: TestSetting) -> bool:
+def _knows(known, run: Run, seed: int, setting: Steps) -> bool:
     """Whether there is a record of it, or of the finer stand-in for the exact flow."""
     alike = {setting, EXACT} if setting == exact_flow(run.dataset) else {setting}
     return any((seed, (s.solver, s.n_steps, s.rtol)) in known for s in alike)
@@ -140,11 +141,13 @@ def last_steps(evidence: Evidence) -> Tensor | None:
     was trained with that. Else it is what the records say, the step since the last check.
     """
     run, steps = evidence.run, {}
-    if run.controller is None:
+    if run.steps.controller is None:
         return None
     for record in evidence.stored.records:
         steps[record["seed"]] = (
-            record["final_rtol"] if run.adapts_tolerance else run.T / record["final_n_steps"]
+            record["final_rtol"]
+            if run.steps.first_rtol is not None
+            else run.T / record["final_n_steps"]
         )
     if evidence.history is not None:
         last = evidence.history[evidence.history["iteration"] == run.protocol.iterations]

@@ -1,14 +1,12 @@
 """A run: the unit of work, and what names its files."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from nodecore.data.datasets import check_dataset
-from nodecore.ode.steps import check_embedded, check_n_steps, check_per_sample, check_tolerance
-from nodecore.ode.tableaus import get_tableau
-from nodecore.training.adaption import STARTS, USUAL_START, choose_first_rtol, choose_start
-from nodecore.training.controllers import controller_name, get_controller
+from nodecore.ode.steps import Steps
+from nodecore.training.adapted import Adapted, steps_of
 from nodecore.training.loop import check_seeds
 from nodecore.training.protocols import Protocol, digest, get_protocol
 
@@ -17,48 +15,28 @@ SEEDS = (0, 1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Run:
-    """One ensemble to train. Give one of n_steps, rtol or controller. Raises ValueError.
+    """One ensemble to train: a data set, the steps of its training, and its seeds.
 
-    T: the time to integrate over, 1 in the paper; n_steps fill it. per_sample: with rtol, each
-    sample has an error norm and steps of its own, instead of each seed's batch. first_rtol: where
-    a controller begins that adapts the tolerance of an embedded method, by default FIRST_RTOL.
-    start: where one begins that adapts steps, one of adaption.STARTS, by default USUAL_START.
+    steps: with a controller's name, not a controller. T: the time to integrate over, 1 in the
+    paper, which fixed steps fill. Raises ValueError.
     """
 
     dataset: str
-    train_solver: str
-    n_steps: int | None = None
-    rtol: float | None = None
-    controller: str | None = None
+    steps: Steps
     seeds: tuple[int, ...] = SEEDS
     profile: str = "paper"
     T: float = 1.0
-    per_sample: bool = False
-    first_rtol: float | None = None
-    start: str | None = None
 
     def __post_init__(self):
         check_seeds(self.seeds)
         object.__setattr__(self, "seeds", tuple(sorted(self.seeds)))
-        check_dataset(self.dataset)
-        get_tableau(self.train_solver)
         get_protocol(self.dataset, self.profile)
         if not 0 < self.T < math.inf:
             raise ValueError(f"T = {self.T!r}: give a time > 0")
-        if [self.n_steps, self.rtol, self.controller].count(None) != 2:
-            raise ValueError(f"{self}: give exactly one of n_steps, rtol and controller")
-        check_per_sample(self.per_sample, self.rtol)
-        if self.n_steps is not None:
-            check_n_steps(self.n_steps)
-        if self.rtol is not None:
-            check_tolerance("rtol", self.rtol)
-            check_embedded(self.train_solver)
-        if self.controller is not None:
-            object.__setattr__(self, "controller", controller_name(self.controller))
-        first_rtol = choose_first_rtol(self.first_rtol, self.train_solver, self.controller)
-        object.__setattr__(self, "first_rtol", first_rtol)
-        start = choose_start(self.start, self.train_solver, self.controller)
-        object.__setattr__(self, "start", start)
+        if isinstance(self.steps, Adapted) and not isinstance(self.steps.controller, str):
+            raise ValueError(
+                f"controller = {self.steps.controller}: give its name, by which records are found"
+            )
 
     @property
     def study(self) -> str:
@@ -66,58 +44,44 @@ class Run:
         (its adaption), `-growing-T`, or `-per-sample`."""
         if self.T != 1.0:
             return f"{self.dataset}-growing-T"
-        if self.per_sample:
+        if self.steps.per_sample:
             return f"{self.dataset}-per-sample"
-        if self.controller is None:
-            return f"{self.dataset}-{self.train_solver}"
-        return f"{self.dataset}-{'tolerance' if self.adapts_tolerance else 'adaption'}"
-
-    @property
-    def adapts_tolerance(self) -> bool:
-        """Whether a controller is at work on the tolerance of an embedded method."""
-        return self.first_rtol is not None
+        if not isinstance(self.steps, Adapted):
+            return f"{self.dataset}-{self.steps.solver}"
+        return f"{self.dataset}-{'adaption' if self.steps.first_rtol is None else 'tolerance'}"
 
     @property
     def name(self) -> str:
-        """The stem of its files, such as `euler-K8` or `dopri5-tol0.001`, with its seeds."""
-        if self.n_steps is not None:
-            what = f"{self.train_solver}-K{self.n_steps}"
-        elif self.rtol is not None:
-            what = f"{self.train_solver}-tol{float(self.rtol)!r}".removesuffix(".0")
-        else:
-            what = f"{self.train_solver}-{self.controller}"
-            what += f"-from{self.first_rtol!r}" if self.adapts_tolerance else ""
-            what += f"-{self.start}" if self.start not in (None, USUAL_START) else ""
+        """The stem of its files, such as `euler-K8-seeds0-4`."""
         time = "" if self.T == 1.0 else f"-T{self.T:g}"
-        return f"{what}{time}-seeds{_ranges(self.seeds)}"
+        return f"{self.steps.name}{time}-seeds{_ranges(self.seeds)}"
+
+    @property
+    def title(self) -> str:
+        """Study and name, as one who chooses runs writes them."""
+        return f"{self.study}/{self.name}"
 
     @property
     def protocol(self) -> Protocol:
         return replace(get_protocol(self.dataset, self.profile), T=self.T)
 
     @property
-    def controller_constants(self) -> dict | None:
-        """Those of its controller, where there is one."""
-        return self.controller and asdict(get_controller(self.controller))
-
-    @property
-    def start_constants(self) -> dict | None:
-        """The tolerances that scale the norm of its start, where there are any."""
-        return STARTS.get(self.start) or None
-
-    @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with the protocol, whose norm bounds the error, a
         controller's constants, or where it begins."""
-        more = {"controller": self.controller_constants} if self.controller else {}
-        more |= {"per_sample": True} if self.per_sample else {}
-        more |= {"first_rtol": self.first_rtol} if self.adapts_tolerance else {}
-        more |= {"start": self.start_constants} if self.start_constants else {}
+        more = self.steps.constants if isinstance(self.steps, Adapted) else {}
+        more |= {"per_sample": True} if self.steps.per_sample else {}
         return digest(asdict(self.protocol) | more)
 
     def path(self, root: Path) -> Path:
         """Where its JSON lies below a root."""
         return root / self.study / self.profile / f"{self.name}.json"
+
+
+def run_of(header: Mapping) -> Run:
+    """The run that a header describes. ValueError, TypeError or KeyError where there is none."""
+    T = header["protocol"]["T"]
+    return Run(header["dataset"], steps_of(header), tuple(header["seeds"]), header["profile"], T)
 
 
 def _ranges(seeds):

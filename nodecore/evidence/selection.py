@@ -30,15 +30,11 @@ def select(
     runs = list(dict.fromkeys(every))  # some belong to two studies
     if only is None:
         return runs
-    chosen = [run for run in runs if any(fnmatchcase(n, only) for n in (run.name, title_of(run)))]
+    chosen = [run for run in runs if any(fnmatchcase(n, only) for n in (run.name, run.title))]
     if not chosen:
-        known = ", ".join(title_of(run) for run in runs)
+        known = ", ".join(run.title for run in runs)
         raise ValueError(f"only = {only!r} fits none of the runs: {known}")
     return chosen
-
-
-def title_of(run):
-    return f"{run.study}/{run.name}"
 
 
 def cost(run: Run) -> int:
@@ -52,7 +48,7 @@ def cost(run: Run) -> int:
 
 def evaluations(run: Run) -> int:
     """Of the field in an iteration, one member's; those of checks left out."""
-    return (run.n_steps or USUAL_N_STEPS) * get_tableau(run.train_solver).n_solution_stages
+    return (run.steps.n_steps or USUAL_N_STEPS) * get_tableau(run.steps.solver).n_solution_stages
 
 
 @cache

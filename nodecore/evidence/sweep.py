@@ -16,7 +16,7 @@ from nodecore.evidence.obtain import keep, obtain, precision_of
 from nodecore.evidence.processes import Workers, usable_cores
 from nodecore.evidence.progress import SweepBar
 from nodecore.evidence.runs import Run
-from nodecore.evidence.selection import cost, select, title_of
+from nodecore.evidence.selection import cost, select
 from nodecore.ode import kernels
 from nodecore.training.devices import get_device
 
@@ -142,13 +142,13 @@ def _train_side_by_side(runs, root, device, precision, jobs, bar):
                     bar.reach(run, event.value)
                 elif event.kind == "failed":
                     failed[run] = event.value
-                    bar.drop(run, f"{title_of(run)} failed, the others go on: {event.value}")
+                    bar.drop(run, f"{run.title} failed, the others go on: {event.value}")
                 elif event.value:
                     bar.end(run)
                 else:  # by now another process is at it
                     waiting.append(run)
     if failed:
-        reasons = "".join(f"\n{title_of(run)}: {why}" for run, why in failed.items())
+        reasons = "".join(f"\n{run.title}: {why}" for run, why in failed.items())
         raise SweepError(
             f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, from "
             f"their checkpoints:{reasons}"

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.analysis.evaluate import accuracy
 from nodecore.data.datasets import IMAGES
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES
@@ -21,6 +21,7 @@ from nodecore.evidence.provenance import device_name, kernel_version
 from nodecore.evidence.selection import USUAL_TEST, select
 from nodecore.ode import kernels
 from nodecore.ode.backends import resolve_backend
+from nodecore.ode.steps import FixedSteps, Steps
 from nodecore.ode.tableaus import get_tableau
 from nodecore.training.devices import single_threaded
 
@@ -162,8 +163,8 @@ def _setting_of(run, solver, n_steps, rtol):
     return recorded_setting(run, solver, **how)
 
 
-def evaluations_under(setting: TestSetting) -> int:
+def evaluations_under(setting: Steps) -> int:
     """Of the field under a test setting, about."""
-    if setting.n_steps is None:
+    if not isinstance(setting, FixedSteps):
         return USUAL_TEST
     return setting.n_steps * get_tableau(setting.solver).n_solution_stages

@@ -1,11 +1,13 @@
-"""How many steps fill a time span, and the checks of what a caller asks for."""
+"""How a solver chooses its steps: a number of equal ones, or a tolerance."""
 
 import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nodecore.ode.tableaus import ButcherTableau, get_tableau
+from nodecore.ode.tableaus import TABLEAUS, ButcherTableau, get_tableau
 
 
 def count_steps(step_size: Tensor, span: float) -> Tensor:
@@ -14,13 +16,95 @@ def count_steps(step_size: Tensor, span: float) -> Tensor:
     return torch.ceil(span / step_size * (1 - 1e-12)).to(torch.int64).clamp(min=1)
 
 
+@dataclass(frozen=True)
+class Steps:
+    """A solver and how it chooses its steps: FixedSteps, Tolerance, or Adapted in training.
+
+    Checked where it is made, once: whatever takes one need not ask again. What a kind does not have
+    is None, as in the columns of a record.
+    """
+
+    solver: str
+    n_steps: ClassVar[int | None] = None
+    rtol: ClassVar[float | None] = None
+    per_sample: ClassVar[bool] = False
+    controller: ClassVar[str | None] = None
+    start: ClassVar[str | None] = None
+    first_rtol: ClassVar[float | None] = None
+
+    def __post_init__(self):
+        get_tableau(self.solver)
+
+    @property
+    def name(self) -> str:
+        """What names files, such as `euler-K8` or `dopri5-tol0.001`."""
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What a record of a training says of them, by column."""
+        kept = ("n_steps", "rtol", "per_sample", "controller", "first_rtol", "start")
+        return {"train_solver": self.solver, **{name: getattr(self, name) for name in kept}}
+
+
+@dataclass(frozen=True)
+class FixedSteps(Steps):
+    """`n_steps` equal steps of a solver. Raises ValueError."""
+
+    n_steps: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_n_steps(self.n_steps)
+
+    def __str__(self):
+        return f"{self.solver}, {self.n_steps} step{'s' * (self.n_steps != 1)}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.solver}-K{self.n_steps}"
+
+
+@dataclass(frozen=True)
+class Tolerance(Steps):
+    """Steps that an embedded method chooses by a tolerance, rtol = atol. Raises ValueError.
+
+    per_sample: each sample has an error norm and steps of its own, instead of each member's batch.
+    """
+
+    rtol: float
+    per_sample: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_tolerance("rtol", self.rtol)
+        check_embedded(self.solver)
+
+    def __str__(self):
+        return f"{self.solver}, tolerance {self.rtol:.3g}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.solver}-tol{float(self.rtol)!r}".removesuffix(".0")
+
+
+def choose_steps(
+    solver: str, n_steps: int | None = None, rtol: float | None = None
+) -> FixedSteps | Tolerance:
+    """The one that is given of `n_steps` and `rtol`. ValueError unless it is exactly one."""
+    if (n_steps is None) == (rtol is None):
+        raise ValueError(f"n_steps = {n_steps}, rtol = {rtol}: give exactly one")
+    return FixedSteps(solver, n_steps) if n_steps is not None else Tolerance(solver, rtol)
+
+
 def check_embedded(solver: str | ButcherTableau) -> None:
     """ValueError unless the solver has an embedded method, which a tolerance needs."""
     tableau = get_tableau(solver)
     if tableau.b_embedded is None:
+        embedded = [name for name, other in TABLEAUS.items() if other.b_embedded is not None]
         raise ValueError(
             f"solver = {tableau.name!r} has no embedded method to estimate the error; "
-            "use bosh3, fehlberg21 or dopri5, or fixed steps"
+            f"use one of {', '.join(embedded)}, or fixed steps"
         )
 
 
@@ -36,12 +120,6 @@ def check_tolerance(name: str, value: float) -> float:
     if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise ValueError(f"{name} = {value!r}: give a tolerance > 0, such as 1e-3")
     return value
-
-
-def check_per_sample(per_sample: bool, rtol: float | None) -> None:
-    """ValueError for steps of each sample's own where there is no tolerance to choose them by."""
-    if per_sample and rtol is None:
-        raise ValueError("per_sample = True needs the steps that a tolerance chooses: give rtol")
 
 
 def time_span(t):

@@ -13,6 +13,7 @@ class ButcherTableau:
     `a` holds the rows of the strictly lower triangle: row i has i entries, the first is empty.
     `b` are the weights of the solution that is carried on, of order `order`. An embedded method
     has weights `b_embedded` of order `embedded_order`; their difference estimates the local error.
+    `label`: what text and figures call the method, by default its name.
 
     Raises ValueError naming the tableau, the condition that fails and its value.
     """
@@ -24,8 +25,10 @@ class ButcherTableau:
     order: int
     b_embedded: tuple[float, ...] | None = None
     embedded_order: int | None = None
+    label: str = ""
 
     def __post_init__(self):
+        object.__setattr__(self, "label", self.label or self.name)
         stages = len(self.b)
         if not (len(self.a) == len(self.c) == stages):
             self._refuse(f"a has {len(self.a)} rows, b {stages} and c {len(self.c)} entries")
@@ -69,7 +72,7 @@ class ButcherTableau:
 
 # Coefficients: Hairer, Norsett, Wanner (1993), "Solving Ordinary Differential Equations I", unless
 # another source is named.
-EULER = ButcherTableau("euler", a=((),), b=(1.0,), c=(0.0,), order=1)
+EULER = ButcherTableau("euler", a=((),), b=(1.0,), c=(0.0,), order=1, label="Euler")
 MIDPOINT = ButcherTableau("midpoint", a=((), (0.5,)), b=(0.0, 1.0), c=(0.0, 0.5), order=2)
 HEUN = ButcherTableau("heun", a=((), (1.0,)), b=(0.5, 0.5), c=(0.0, 1.0), order=2)
 RK4 = ButcherTableau(
@@ -103,6 +106,7 @@ FEHLBERG21 = ButcherTableau(  # Fehlberg (1969), NASA TR R-315; the second-order
     order=2,
     b_embedded=(1 / 256, 255 / 256, 0.0),
     embedded_order=1,
+    label="Fehlberg 2(1)",
 )
 DOPRI5 = ButcherTableau(  # Dormand, Prince (1980); Hairer et al. p. 178
     "dopri5",
@@ -128,6 +132,7 @@ DOPRI5 = ButcherTableau(  # Dormand, Prince (1980); Hairer et al. p. 178
         1 / 40,
     ),
     embedded_order=4,
+    label="Dopri 5(4)",
 )
 
 TABLEAUS = {
@@ -145,17 +150,25 @@ def get_tableau(solver: str | ButcherTableau) -> ButcherTableau:
     return TABLEAUS[solver]
 
 
-FINER_SOLVERS = {1: "midpoint", 2: "rk4", 3: "rk4", 4: "dopri5"}  # by the order to be exceeded
+def next_finer(solver: str | ButcherTableau) -> str | None:
+    """The name of the solver of smaller error at the same step: the first one of the next higher
+    order among the methods for fixed steps, or among all. None where no order is higher."""
+    higher = [t for t in TABLEAUS.values() if t.order > get_tableau(solver).order]
+    fixed = [t for t in higher if t.b_embedded is None]
+    best = min(fixed or higher, key=lambda tableau: tableau.order, default=None)
+    return None if best is None else best.name
 
 
 def finer_solver(solver: str | ButcherTableau) -> str:
-    """The next solver of smaller error at the same step. ValueError where there is none."""
-    tableau = get_tableau(solver)
-    if tableau.order not in FINER_SOLVERS:
+    """The same. ValueError where there is none."""
+    finer = next_finer(solver)
+    if finer is None:
+        tableau = get_tableau(solver)
         raise ValueError(
-            f"solver = {tableau.name!r}: no solver here is of higher order; use one of order <= 4"
+            f"solver = {tableau.name!r}: no solver here is of higher order than {tableau.order}; "
+            "use another one"
         )
-    return FINER_SOLVERS[tableau.order]
+    return finer
 
 
 def check_finer(solver: str | ButcherTableau, test_solver: str | ButcherTableau) -> None:

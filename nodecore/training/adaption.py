@@ -10,21 +10,14 @@ from torch import Tensor
 from nodecore.data.split import Split
 from nodecore.ode.adaptive import initial_step_size
 from nodecore.ode.solution import Solution
-from nodecore.ode.steps import check_tolerance, count_steps
+from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import finer_solver, get_tableau
-from nodecore.training.controllers import Controller, Observation, StepState
+from nodecore.training.adapted import RTOL_BOUNDS, STARTS
+from nodecore.training.controllers import Observation, StepState
 
 MOST_STEPS = 10_000  # no step gets shorter than T / MOST_STEPS
 OUTSIDE_EVERY = 50  # iterations between two outside checks, which are the same for every controller
 OUTSIDE_GAP = 0.1  # largest difference of accuracy that an outside check lets pass
-RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
-FIRST_RTOL = RTOL_BOUNDS[0]  # begun there, the model is a flow before anything coarser is tried
-
-# Where the adaption of steps begins: the norms in which the first step is chosen, with the
-# tolerances that scale them. The paper names none; these are one number, as everywhere here, and
-# the usual rtol of solvers. A hundred times the tolerance begins with a tenth of the steps.
-STARTS = {"euclidean": {}, "hairer": {"rtol": 1e-3, "atol": 1e-3}}
-USUAL_START = "euclidean"
 
 
 def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
@@ -56,44 +49,6 @@ def bend(start: Tensor, z: Tensor, other: Tensor) -> Tensor:
     return 2 * error / length
 
 
-def choose_first_rtol(first_rtol: float | None, solver: str, controller: object) -> float | None:
-    """Where the adaption of a tolerance begins, by default at FIRST_RTOL; None where none is
-    adapted. ValueError for a tolerance that cannot be it, or that nothing would adapt."""
-    if controller is None or get_tableau(solver).b_embedded is None:
-        if first_rtol is None:
-            return None
-        raise ValueError(
-            f"first_rtol = {first_rtol!r}: it is where the adaption of a tolerance begins; give it "
-            "with a controller and an embedded method, or leave it out"
-        )
-    first = check_tolerance("first_rtol", FIRST_RTOL if first_rtol is None else first_rtol)
-    finest, coarsest = RTOL_BOUNDS
-    if not finest <= first <= coarsest:
-        raise ValueError(f"first_rtol = {first!r}: give one from {finest:g} to {coarsest:g}")
-    return float(first)
-
-
-def choose_start(start: str | None, solver: str, controller: object) -> str | None:
-    """Where the adaption of steps begins, one of STARTS, by default USUAL_START; None where no
-    steps are adapted. ValueError lists the starts, or says that nothing would begin there.
-
-    euclidean: in Euclidean norms of the states, averaged over the batch; they grow with the number
-    of dimensions and know no tolerance. hairer: in the textbook's root mean square over the batch,
-    each entry over atol + rtol abs(z0), with the tolerances in STARTS.
-    """
-    adapts_steps = controller is not None and get_tableau(solver).b_embedded is None
-    if start is None:
-        return USUAL_START if adapts_steps else None
-    if start not in STARTS:
-        raise ValueError(f"start = {start!r} is unknown; choose one of {', '.join(STARTS)}")
-    if not adapts_steps:
-        raise ValueError(
-            f"start = {start!r}: it is where the adaption of steps begins; give it with a "
-            "controller and a method of fixed steps, or leave it out"
-        )
-    return start
-
-
 def start_norm(start: str, z0: Tensor) -> Callable[[Tensor], Tensor]:
     """The norm of a start: of a tensor like z0, (members, batch, ...), one for each member."""
     if start == "euclidean":
@@ -118,10 +73,8 @@ class Adaption:
     members, a vector like the ensemble's, each at the iteration that its history gives that mark.
     """
 
-    def __init__(
-        self, ensemble, controller: Controller, test: Split, look_every: int, start: str | None
-    ):
-        self.ensemble, self.controller, self.start = ensemble, controller, start
+    def __init__(self, ensemble, test: Split, look_every: int):
+        self.ensemble, self.controller = ensemble, ensemble.steps.rule
         self.test, self.look_every = test, look_every
         self.states: list[StepState] = []
         self.history: list[dict] = []
@@ -136,29 +89,29 @@ class Adaption:
         self.outside = finer_solver(self.ensemble.tableau)
         self.test_tableau = get_tableau(self.controller.test_solver or self.outside)
 
-    def begin(self, x: Tensor) -> None:
-        """Hairer's first step with order 1, on the first batch, for each member by itself."""
+    def begin(self, x: Tensor) -> Tensor:
+        """The steps to begin with, (members,): Hairer's first step with order 1, on the first
+        batch, for each member by itself."""
         ensemble, (shortest, T) = self.ensemble, self.bounds
         with ensemble.in_float32():  # its differences of slopes would drown in rounding
-            h = initial_step_size(ensemble.field, 0.0, x, 1, start_norm(self.start, x)).cpu()
+            h = initial_step_size(
+                ensemble.field, 0.0, x, 1, start_norm(ensemble.steps.start, x)
+            ).cpu()
         ensemble.nfe += 2
         # A slope that is not finite is no reason to stop: the loss will mark that member.
         h = torch.where(h > 0, h, T).clamp(shortest, T)
-        self.set_states([StepState(float(value)) for value in h])
+        return self._turn_to([StepState(float(value)) for value in h])
 
-    def set_states(self, states):
+    def _turn_to(self, states) -> Tensor | None:
+        """Take these states; their sizes, (members,) float64, or None where they stay the same."""
+        before, self.states = self.states, states
         sizes = [state.step_size for state in states]
-        if sizes != [state.step_size for state in self.states]:  # new steps are a new plan
-            self.use(torch.tensor(sizes, dtype=torch.float64))
-        self.states = states
-
-    def use(self, sizes: Tensor) -> None:
-        """Let the training take these, (members,) float64."""
-        self.ensemble.step_size = sizes
+        stays = sizes == [state.step_size for state in before]  # new sizes are a new plan
+        return None if stays else torch.tensor(sizes, dtype=torch.float64)
 
     def taken(self) -> Tensor:
         """Steps of the training solver, (members,)."""
-        return count_steps(self.ensemble.step_size, self.ensemble.protocol.T)
+        return count_steps(self.ensemble.sizes, self.ensemble.protocol.T)
 
     def solve_outside(self, x: Tensor) -> Solution:
         """The solve of the outside check, the same for every controller."""
@@ -181,11 +134,11 @@ class Adaption:
         values = {name: getattr(self, name) for name in ("history", "worst", "violated")}
         return self.marks, {**values, "states": [asdict(state) for state in self.states]}
 
-    def restore(self, marks, values):
-        """Become what `state` described."""
+    def restore(self, marks, values) -> Tensor | None:
+        """Become what `state` described; the sizes that were in use."""
         self.marks, self.history = marks, values["history"]
         self.worst, self.violated = values["worst"], values["violated"]
-        self.set_states([StepState(**state) for state in values["states"]])
+        return self._turn_to([StepState(**state) for state in values["states"]])
 
     def due(self) -> bool:
         """Whether the training's end states are to be seen in this iteration."""
@@ -197,14 +150,15 @@ class Adaption:
         return self.ensemble.iteration == self.ensemble.protocol.iterations
 
     @torch.no_grad()
-    def see(self, x: Tensor, y: Tensor, z: Tensor) -> None:
-        """Check and adapt, where due: a batch and its end states z before the update."""
+    def see(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor | None:
+        """Check and adapt, where due: a batch and its end states z before the update. Returns the
+        sizes of the next steps, or the next tolerances, (members,), where they change."""
         ensemble, iteration = self.ensemble, self.ensemble.iteration
         logits = ensemble.head(z)
         train = batch_accuracies(logits, y)
         rows = [
             {"iteration": iteration, "seed": seed, "step_size": float(h), "n_steps": int(k)}
-            for seed, h, k in zip(ensemble.seeds, ensemble.steps, self.taken(), strict=True)
+            for seed, h, k in zip(ensemble.seeds, ensemble.sizes, self.taken(), strict=True)
         ]
         test = self.solve_test(x) if iteration % self.controller.every == 0 else None
         if iteration % OUTSIDE_EVERY == 0:
@@ -213,10 +167,14 @@ class Adaption:
             for member, row in enumerate(rows):
                 row["outside_gap"] = float(train[member] - other[member])
                 self._mark(member, row)
-        if test:
-            for row, more in zip(rows, self._check(x, y, z, logits, train, test), strict=True):
-                row.update(more)
         self.history += rows
+        if not test:
+            return None
+        checked, states = self._check(x, y, z, logits, train, test)
+        for row, more in zip(rows, checked, strict=True):
+            row.update(more)
+        # After the last one no iteration is left that would take the new step.
+        return None if self.is_last() else self._turn_to(states)
 
     def _mark(self, member, row):
         """Keep a member's weights at its worst violation in the second half, and past it."""
@@ -234,6 +192,7 @@ class Adaption:
                 copy[member] = weights[member]
 
     def _check(self, x, y, z, logits, train, solution):
+        """What the history says of a check, for each member, and the states that it leads to."""
         ensemble, controller = self.ensemble, self.controller
         ensemble.count(solution)
         others = ensemble.head(solution.z)
@@ -254,9 +213,7 @@ class Adaption:
         ]
         if controller.tries_increases:
             states = self._try(x, y, seen, states)
-        if not self.is_last():  # else no iteration is left that would take the new step
-            self.set_states(states)
-        return [
+        checked = [
             {
                 "train_accuracy": o.train_accuracy,
                 "test_accuracy": o.test_accuracy,
@@ -266,6 +223,7 @@ class Adaption:
             }
             for o, s in zip(seen, states, strict=True)
         ]
+        return checked, states
 
     def _try(self, x, y, seen, states):
         """What the controller makes of the longer steps once the training solver has taken them."""
@@ -307,21 +265,14 @@ class ToleranceAdaption(Adaption):
 
     FINEST_TEST = 1e-6
 
-    def __init__(self, ensemble, controller, test, look_every, first_rtol: float):
-        self.first_rtol = first_rtol
-        super().__init__(ensemble, controller, test, look_every, start=None)
-
     def set_up(self):
         self.bounds = RTOL_BOUNDS
         self.test_tableau = get_tableau("dopri5")
         self.finer = 10.0 if self.ensemble.tableau.name == "dopri5" else 5.0
-        self.set_states([StepState(self.first_rtol)] * len(self.ensemble.seeds))
 
     def begin(self, x):
-        """The tolerance needs no batch to begin with."""
-
-    def use(self, sizes):
-        self.ensemble.rtol = sizes
+        first = StepState(self.ensemble.steps.first_rtol)
+        return self._turn_to([first] * len(self.ensemble.seeds))
 
     def taken(self):
         return self.ensemble.n_accepted.cpu()
@@ -329,7 +280,7 @@ class ToleranceAdaption(Adaption):
     def solve_test(self, x):
         # Tolerances lie on the CPU, and what is decided on them, too.
         ensemble, taken = self.ensemble, self.taken()
-        tolerance, nfe = ensemble.rtol, torch.zeros_like(ensemble.nfe, device="cpu")
+        tolerance, nfe = ensemble.sizes, torch.zeros_like(ensemble.nfe, device="cpu")
         coarse = torch.ones_like(nfe, dtype=torch.bool)
         while bool(coarse.any()):
             finer = (tolerance / self.finer).clamp(min=self.FINEST_TEST)

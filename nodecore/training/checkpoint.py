@@ -19,7 +19,7 @@ FORMAT = "nodecore-checkpoint-1"
 
 
 class Checkpoint:
-    """The last state of one training, in a file; see train.Checkpoint.
+    """The last state of one training, in a file.
 
     every: seconds between two states, on the clock; saving one takes milliseconds. deadline: where
     there is one, a state is saved when it has come, and TimeUp raised.

@@ -15,6 +15,7 @@ from nodecore.ode.fields import Conv1dField, Conv2dField, LinearHead, MLPField
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.kernels import FusedAdaptive
 from nodecore.ode.solution import Solution, SolveError
+from nodecore.ode.steps import Steps
 from nodecore.ode.tableaus import get_tableau
 from nodecore.training.adaption import Adaption
 from nodecore.training.devices import in_precision
@@ -47,17 +48,26 @@ class Ensemble:
     Whatever an iteration changes and a later one needs is in `state`.
     """
 
-    def __init__(self, protocol, solver, seeds, n_steps, rtol, per_sample, device, backend):
-        self.protocol, self.seeds, self.rtol = protocol, seeds, rtol
-        self.instance_axes = 2 if per_sample else 1  # who steps by itself, where the steps adapt
-        self.tableau = get_tableau(solver)
+    def __init__(
+        self,
+        protocol: Protocol,
+        steps: Steps,
+        seeds: Sequence[int],
+        device: torch.device,
+        backend: str = "auto",
+    ):
+        self.protocol, self.steps, self.seeds = protocol, steps, seeds
+        self.tableau = get_tableau(steps.solver)
+        # Whether an embedded method chooses the steps, and who then steps by itself.
+        self.by_tolerance = steps.rtol is not None or steps.first_rtol is not None
+        self.instance_axes = 2 if steps.per_sample else 1
         self.backend, self.device = backend, device
         self.field, self.head = (m.to(device) for m in make_model(protocol, seeds))
         # All parameters lie in one vector: the optimiser then works on one tensor, not eight.
         parameters = [*self.field.parameters(), *self.head.parameters()]
         self.flat = torch.cat([p.detach().flatten() for p in parameters])
         self.flat.grad = torch.zeros_like(self.flat)
-        self.sizes, self.shapes = zip(*((p.numel(), p.shape) for p in parameters), strict=True)
+        self.lengths, self.shapes = zip(*((p.numel(), p.shape) for p in parameters), strict=True)
         values, gradients = self.views(self.flat), self.views(self.flat.grad)
         for parameter, value, gradient in zip(parameters, values, gradients, strict=True):
             parameter.data, parameter.grad = value, gradient
@@ -65,8 +75,9 @@ class Ensemble:
         options = {"capturable": True} if graphed_adam else {}
         make = OPTIMISERS[protocol.optimiser]
         self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
-        self.adaption: Adaption | None = None  # who changes step_size, if anyone does
-        self.step_size = None if n_steps is None else protocol.T / n_steps
+        self.adaption: Adaption | None = None  # who says what `sizes` are to be, if anyone does
+        # Of the next solve: the size of its steps or its tolerance, one, or (members,) float64.
+        self.sizes = steps.rtol if steps.n_steps is None else protocol.T / steps.n_steps
         self.nfe = torch.zeros(len(seeds), dtype=torch.float64, device=device)
         self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
@@ -106,11 +117,11 @@ class Ensemble:
         self.iteration = values["iteration"]
         self.backend_used, self.seconds = values["backend_used"], values["seconds"]
         if self.adaption is not None:
-            self.adaption.restore(marks, values["adaption"])
+            self._take(self.adaption.restore(marks, values["adaption"]))
 
     def views(self, flat):
         """A vector like `flat` as the parameters' shapes, in their order."""
-        return [part.view(s) for part, s in zip(flat.split(self.sizes), self.shapes, strict=True)]
+        return [part.view(s) for part, s in zip(flat.split(self.lengths), self.shapes, strict=True)]
 
     def named(self, flat):
         """A vector like `flat` as weights by name, such as field.first.0."""
@@ -118,26 +129,25 @@ class Ensemble:
         names = [f"{key}.{n}" for key, m in modules.items() for n, _ in m.named_parameters()]
         return dict(zip(names, self.views(flat), strict=True))
 
-    @property
-    def steps(self):
-        """What decides on the steps: their size, or the tolerance."""
-        return self.step_size if self.rtol is None else self.rtol
+    def _take(self, sizes):
+        if sizes is not None:
+            self.sizes = sizes
 
-    def solve(self, x, tableau, steps=None) -> Solution:
-        """A solve of x; step sizes or tolerances are those of the training, or else `steps`."""
-        span, steps = (0.0, self.protocol.T), self.steps if steps is None else steps
-        if self.rtol is None:
+    def solve(self, x, tableau, sizes=None) -> Solution:
+        """A solve of x; step sizes or tolerances are those of the training, or else `sizes`."""
+        span, sizes = (0.0, self.protocol.T), self.sizes if sizes is None else sizes
+        if not self.by_tolerance:
             return solve_fixed(
-                self.field, x, tableau, step_size=steps, t=span, backend=self.backend
+                self.field, x, tableau, step_size=sizes, t=span, backend=self.backend
             )
-        how = {"rtol": steps, "atol": steps, "instance_axes": self.instance_axes}
+        how = {"rtol": sizes, "atol": sizes, "instance_axes": self.instance_axes}
         return solve_adaptive(self.field, x, tableau, **how, t=span, backend=self.backend)
 
-    def solve_or_retire(self, x, tableau, steps=None) -> Solution:
+    def solve_or_retire(self, x, tableau, sizes=None) -> Solution:
         """The same; members that cannot be solved are given up."""
         while True:
             try:
-                return self.solve(x, tableau, steps)
+                return self.solve(x, tableau, sizes)
             except SolveError as error:
                 self.retire(error.members)
 
@@ -161,9 +171,12 @@ class Ensemble:
             step(x, y)
             return
         if self.iteration == 1:
-            self.adaption.begin(x)
-        step(x, y, partial(self.adaption.see, x, y) if self.adaption.due() else None)
+            self._take(self.adaption.begin(x))
+        step(x, y, partial(self._adapt, x, y) if self.adaption.due() else None)
         self.adaption.look()
+
+    def _adapt(self, x, y, z):
+        self._take(self.adaption.see(x, y, z))
 
     def step(self, x, y, see=None) -> None:
         """One iteration on a batch; `see` is shown the end states before the update.

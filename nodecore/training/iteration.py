@@ -8,6 +8,7 @@ from nodecore.ode.adaptive import check_walk
 from nodecore.ode.kernels import classify_fused
 from nodecore.ode.prepare import prepare_fused
 from nodecore.ode.solution import SolveError
+from nodecore.ode.steps import FixedSteps
 
 
 class FusedStep:
@@ -18,7 +19,7 @@ class FusedStep:
     """
 
     def __init__(self, ensemble):
-        self.ensemble, self.steps, self.tape = ensemble, None, None
+        self.ensemble, self.sizes, self.tape = ensemble, None, None
         layers = ensemble.field.block_layers()
         self.parameters = [t for layer in layers for t in (layer.weight, layer.bias)]
         self.gradients = [parameter.grad for parameter in self.parameters]
@@ -26,7 +27,7 @@ class FusedStep:
     @torch.no_grad()
     def __call__(self, x, y, see=None) -> None:
         ensemble, (weight, bias) = self.ensemble, self.ensemble.head.linear
-        if self.steps is not ensemble.steps:
+        if self.sizes is not ensemble.sizes:
             self._prepare(x)
         z = self._forward([x, *self.parameters])
         if see is not None:
@@ -41,7 +42,7 @@ class FusedStep:
         """z(T); evaluations are counted."""
         ensemble = self.ensemble
         z = self.solve.forward(tensors, self.tape)
-        if ensemble.rtol is None:
+        if not ensemble.by_tolerance:
             ensemble.nfe += self.nfe
             return z
         try:
@@ -55,8 +56,8 @@ class FusedStep:
 
     def _prepare(self, x):
         ensemble, span = self.ensemble, (0.0, self.ensemble.protocol.T)
-        self.steps = ensemble.steps
-        how = {"step_size" if ensemble.rtol is None else "rtol": self.steps}
+        self.sizes = ensemble.sizes
+        how = {"rtol" if ensemble.by_tolerance else "step_size": self.sizes}
         how |= {"per_sample": ensemble.instance_axes == 2}
         self.solve = prepare_fused(ensemble.field, x, ensemble.tableau, t=span, **how)
         self.tape = None  # its memory serves the new one
@@ -147,6 +148,6 @@ class GraphedStep:
 def choose_step(ensemble, backend):
     """The kernel has a way of its own, and a GPU has one where the steps stay the same."""
     if ensemble.device.type == "cuda":
-        stays = ensemble.rtol is None and ensemble.adaption is None
+        stays = isinstance(ensemble.steps, FixedSteps)
         return GraphedStep(ensemble) if stays else ensemble.step
     return FusedStep(ensemble) if backend == "fused" else ensemble.step

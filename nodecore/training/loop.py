@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol as Interface
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from nodecore.data.seeding import make_generator
 from nodecore.ode.backends import choose_adaptive_backend, choose_backend
 from nodecore.ode.fields import Conv2dField
-from nodecore.ode.steps import check_embedded, check_n_steps, check_per_sample, check_tolerance
-from nodecore.ode.tableaus import check_finer, finer_solver, get_tableau
-from nodecore.training.adaption import Adaption, ToleranceAdaption, choose_first_rtol, choose_start
-from nodecore.training.controllers import Controller, get_controller
+from nodecore.ode.steps import Steps
+from nodecore.training.adapted import Adapted
+from nodecore.training.adaption import Adaption, ToleranceAdaption
 from nodecore.training.devices import (
     check_precision,
     get_device,
@@ -28,6 +27,9 @@ from nodecore.training.devices import (
 from nodecore.training.ensemble import Ensemble
 from nodecore.training.iteration import choose_step
 from nodecore.training.protocols import Protocol
+
+if TYPE_CHECKING:  # a training needs torch and numpy alone, a checkpoint safetensors
+    from nodecore.training.checkpoint import Checkpoint
 
 
 def batches(
@@ -56,13 +58,16 @@ Progress = bool | Callable[[int], None]
 
 @dataclass
 class Trained:
-    """A trained ensemble. nfe_per_iteration, step_size: (members,) float64, the evaluations counted
-    with those of the checks (those of one sample, on average, where each steps by itself), and the
-    step, or tolerance, that a controller had the last iteration take. diverged_at: iteration of the
-    first non-finite loss, -1 for none.
-    history: a dict for each check or look at the test set, where a controller was at work; marks:
-    weights by name at the moments that the history marks, a dict for each mark. execution: "graph"
-    where the iterations were replays of a CUDA graph, else "eager"; and why, where it tells."""
+    """A trained ensemble, and how its training went.
+
+    nfe_per_iteration, step_size: (members,) float64, the evaluations counted with those of the
+    checks (those of one sample, on average, where each steps by itself), and the step, or
+    tolerance, that a controller had the last iteration take. diverged_at: iteration of the first
+    non-finite loss, -1 for none. history: a dict for each check or look at the test set, where a
+    controller was at work; marks: weights by name at the moments that the history marks, a dict for
+    each mark. execution: "graph" where the iterations were replays of a CUDA graph, else "eager";
+    and why, where it tells.
+    """
 
     field: nn.Module
     head: nn.Module
@@ -80,99 +85,71 @@ class Trained:
     marks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
-class Checkpoint(Interface):
-    """Where a training leaves its state, to go on from after a stop; checkpoint.py keeps a file.
-
-    `identity` names the training, by values that JSON can hold: a state of another is not loaded.
-    """
-
-    def load(self, identity: dict) -> tuple[dict[str, Tensor], dict] | None:
-        """The tensors and values last saved, or None."""
-
-    def save(self, identity: dict, tensors: dict[str, Tensor], values: dict) -> None:
-        """Keep a state in place of the last one."""
-
-    def is_due(self) -> bool:
-        """Whether it is time to save."""
-
-
 def train(
     protocol: Protocol,
-    solver: str,
+    steps: Steps,
     seeds: Sequence[int],
     *,
-    n_steps: int | None = None,
-    rtol: float | None = None,
-    per_sample: bool = False,
-    controller: str | Controller | None = None,
-    first_rtol: float | None = None,
-    start: str | None = None,
     look_every: int = 500,
     device: str = "auto",
     backend: str = "auto",
     progress: Progress = True,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: "Checkpoint | None" = None,
     precision: str = "float32",
 ) -> Trained:
     """Train one member for each seed, all in one batch, back-propagating through the solver.
 
-    Give one of `n_steps` (fixed steps), `rtol` (an embedded method; atol is the same; with
-    `per_sample` each sample has an error norm and steps of its own, instead of each member's
-    batch), or `controller` (it adapts for each member the size of fixed steps, from `start` on, one
-    of adaption.STARTS, or the tolerance of an embedded method, from `first_rtol` on, by default
-    FIRST_RTOL: one of adapt.py, or its name, such as "auto" or "algorithm1"; the test split is
-    looked at every `look_every` iterations). A member that diverges is marked and does not touch
-    the others. `progress`: show a bar, or call this with the iterations done so far. With a
-    `checkpoint` it goes on where the same training was stopped, to the same bits on a CPU; Ctrl-C
-    then stops between two iterations and leaves a checkpoint. `precision`: of products in fields
-    of images, one of PRECISIONS; tests afterwards are in float32.
+    steps: fixed ones, those of a tolerance, or Adapted ones; of these the test split is looked at
+    every `look_every` iterations. A member that diverges is marked and does not touch the others.
+    progress: show a bar, or call this with the iterations done so far. With a `checkpoint` it goes
+    on where the same training was stopped, to the same bits on a CPU; Ctrl-C then stops between two
+    iterations and leaves a checkpoint. precision: of products in fields of images, one of
+    PRECISIONS; tests afterwards are in float32.
 
     Raises ValueError for a bad argument, before any work.
     """
-    seeds = list(seeds)
-    controller = get_controller(controller) if isinstance(controller, str) else controller
-    _check_training(solver, seeds, n_steps, rtol, controller)
-    check_per_sample(per_sample, rtol)
-    first_rtol = choose_first_rtol(first_rtol, solver, controller)
-    start = choose_start(start, solver, controller)
-    device = get_device(device)
-    check_precision(precision, protocol, device)
+    check_seeds(seeds)
+    place = get_device(device)
+    check_precision(precision, protocol, place)
     if precision != "float32":  # which is all that the kernel computes in
         backend = without_kernel(backend, precision)
-    training, test = (split.to(device) for split in protocol.load())
-    ensemble = Ensemble(protocol, solver, seeds, n_steps, rtol, per_sample, device, backend)
-    if device.type == "cuda" and isinstance(ensemble.field, Conv2dField):
-        ensemble.field.keeps_maps = n_steps is not None and maps_fit(ensemble, n_steps, precision)
-    if controller is not None:
-        how = (ensemble, controller, test, look_every)
-        of_tolerance = first_rtol is not None
-        ensemble.adaption = (
-            ToleranceAdaption(*how, first_rtol) if of_tolerance else Adaption(*how, start)
-        )
-    identity = _identity(ensemble, training.x, n_steps, rtol, controller, look_every)
-    identity |= {"precision": precision, "first_rtol": first_rtol}
-    identity |= {"start": start} if start else {}
+    training, test = (split.to(place) for split in protocol.load())
+    ensemble = _set_up(protocol, steps, seeds, place, backend, precision)
+    if isinstance(steps, Adapted):
+        adaption = Adaption if steps.first_rtol is None else ToleranceAdaption
+        ensemble.adaption = adaption(ensemble, test, look_every)
+    identity = _identity(ensemble, training.x, look_every, precision)
     saved = checkpoint.load(identity) if checkpoint is not None else None
     if saved is not None:
         ensemble.restore(*saved)
+    with _HeldInterrupt(checkpoint) as interrupt, in_precision(precision, place):
+        seconds = _iterate(ensemble, training, identity, progress, checkpoint, interrupt)
+    if interrupt.seen:  # in the last iteration
+        raise KeyboardInterrupt
+    return _result(ensemble, seconds, precision)
+
+
+def _set_up(protocol, steps, seeds, device, backend, precision):
+    ensemble = Ensemble(protocol, steps, list(seeds), device, backend)
+    if device.type == "cuda" and isinstance(ensemble.field, Conv2dField):
+        fixed = steps.n_steps
+        ensemble.field.keeps_maps = fixed is not None and maps_fit(ensemble, fixed, precision)
+    return ensemble
+
+
+def _iterate(ensemble, training, identity, progress, checkpoint, interrupt):
+    """Go through what is left of the iterations; the seconds of all, those before a stop too."""
+    protocol, done, total = ensemble.protocol, ensemble.iteration, ensemble.protocol.iterations
     step = choose_step(ensemble, identity["backend"])
-    generators = [make_generator(seed, "batches") for seed in seeds]
-    done, total = ensemble.iteration, protocol.iterations
+    generators = [make_generator(seed, "batches") for seed in ensemble.seeds]
     order = batches(len(training), protocol.batch_size, generators, total, done)
     began = time.perf_counter() - ensemble.seconds
-    label = f"{protocol.dataset} {solver} " + (
-        f"K = {n_steps}" if n_steps else f"{rtol or 'adapted'}"
-    )
-    bar = _with_bar(order, label, total, done) if progress is True else order
+    bar = _with_bar(order, ensemble, done) if progress is True else order
     tell = progress if callable(progress) else lambda iteration: None
     tell(done)
-    with (
-        _HeldInterrupt(checkpoint) as interrupt,
-        in_precision(precision, device),
-        single_threaded(device),
-    ):
+    with single_threaded(ensemble.device):
         for index in bar:
-            index = index.to(device)
+            index = index.to(ensemble.device)
             ensemble.iterate(step, training.x[index], training.y[index])
             stops = interrupt.seen  # asked once: who stops has saved
             ended = stops or ensemble.iteration == total
@@ -182,32 +159,36 @@ def train(
             tell(ensemble.iteration)
             if stops:
                 raise KeyboardInterrupt
-    if interrupt.seen:  # in the last iteration
-        raise KeyboardInterrupt
+    return time.perf_counter() - began
+
+
+def _result(ensemble, seconds, precision):
     adaption = ensemble.adaption
     diverged = torch.where(ensemble.alive, -1, ensemble.finite_iterations + 1)
     return Trained(
         ensemble.field,
         ensemble.head,
-        protocol,
-        seeds,
-        nfe_per_iteration=(ensemble.nfe / protocol.iterations).cpu(),
+        ensemble.protocol,
+        ensemble.seeds,
+        nfe_per_iteration=(ensemble.nfe / ensemble.protocol.iterations).cpu(),
         diverged_at=diverged.cpu(),
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         backend=ensemble.backend_used,
-        device=str(device),
+        device=str(ensemble.device),
         precision=precision,
         execution=ensemble.how_executed(),
-        step_size=ensemble.steps if controller else None,
+        step_size=ensemble.sizes if adaption else None,
         history=adaption.history if adaption else [],
         marks={k: ensemble.named(v) for k, v in adaption.marks.items()} if adaption else {},
     )
 
 
-def _with_bar(order, label, total, done):
+def _with_bar(order, ensemble, done):
     from tqdm import tqdm  # a training without a bar needs torch and numpy alone
 
-    return tqdm(order, label, total, initial=done, mininterval=1.0, leave=False)
+    protocol, steps = ensemble.protocol, ensemble.steps
+    label = f"{protocol.dataset} {steps}"
+    return tqdm(order, label, protocol.iterations, initial=done, mininterval=1.0, leave=False)
 
 
 class _HeldInterrupt:
@@ -236,26 +217,30 @@ class _HeldInterrupt:
             signal.signal(held, signal.default_int_handler)
 
 
-def _identity(ensemble, x, n_steps, rtol, controller, look_every):
+def _identity(ensemble, x, look_every, precision):
     """What must be the same for a training to go on: all that its bits depend on."""
     batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
-    if ensemble.rtol is None:
-        backend = choose_backend(ensemble.field, batch, backend=ensemble.backend)
-    else:
+    if ensemble.by_tolerance:
         how = {"instance_axes": ensemble.instance_axes, "backend": ensemble.backend}
         backend = choose_adaptive_backend(ensemble.field, batch, ensemble.tableau, **how)
+    else:
+        backend = choose_backend(ensemble.field, batch, backend=ensemble.backend)
+    steps = ensemble.steps
     return {
         "protocol": asdict(ensemble.protocol),
         "solver": ensemble.tableau.name,
         "seeds": ensemble.seeds,
-        "n_steps": n_steps,
-        "rtol": rtol,
+        "n_steps": steps.n_steps,
+        "rtol": steps.rtol,
         "instance_axes": ensemble.instance_axes,
-        "controller": repr(controller),
+        "controller": repr(steps.rule if isinstance(steps, Adapted) else None),
         "look_every": look_every,
         "backend": backend,
         "device": str(ensemble.device),
         "torch": torch.__version__,
+        "precision": precision,
+        "first_rtol": steps.first_rtol,
+        **({"start": steps.start} if steps.start else {}),
     }
 
 
@@ -264,20 +249,3 @@ def check_seeds(seeds: Sequence[int]) -> None:
     valid = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
     if not seeds or not valid or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds = {list(seeds)}: give at least one whole number >= 0, each once")
-
-
-def _check_training(solver, seeds, n_steps, rtol, controller):
-    get_tableau(solver)
-    check_seeds(seeds)
-    given = [value is not None for value in (n_steps, rtol, controller)]
-    if sum(given) != 1:
-        raise ValueError(
-            f"n_steps = {n_steps}, rtol = {rtol}, controller = {controller}: give exactly one"
-        )
-    if n_steps is not None:
-        check_n_steps(n_steps)
-    if rtol is not None:
-        check_tolerance("rtol", rtol)
-        check_embedded(solver)
-    if controller is not None and get_tableau(solver).b_embedded is None:
-        check_finer(solver, controller.test_solver or finer_solver(solver))

@@ -20,10 +20,10 @@ class Protocol:
     """How a data set is trained on; all experiments integrate from 0 to T."""
 
     dataset: str
-    field: str  # one of train.FIELDS
+    field: str  # one of ensemble.FIELDS
     width: int
     batch_size: int
-    optimiser: str  # one of train.OPTIMISERS
+    optimiser: str  # one of ensemble.OPTIMISERS
     learning_rate: float
     iterations: int
     n_train: int = 2000

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from nodecore.analysis.evaluate import TestSetting, predict
+from nodecore.analysis.evaluate import predict
 from nodecore.analysis.margins import class_margins, robustness
 from nodecore.data.seeding import make_generator
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
 from nodecore.ode.fields import LinearHead, MLPField
+from nodecore.ode.steps import FixedSteps
 
 
 def generators(members=2):
@@ -67,7 +68,7 @@ def test_the_dimensions_of_an_image_count_as_features():
 def test_inside_the_margin_no_label_flips_and_outside_some_do():
     field = MLPField(2, 16, generators=generators())
     head, x = shaken_head(2, 3).float(), normal(400, 2).float()
-    euler, midpoint = TestSetting("euler", 2), TestSetting("midpoint", 2)
+    euler, midpoint = FixedSteps("euler", 2), FixedSteps("midpoint", 2)
     found = robustness(field, head, x, euler, midpoint)
     assert found.inside.any() and not (found.inside & found.flipped).any()
     assert found.flipped.any() and not found.inside.all()
@@ -80,15 +81,15 @@ def test_states_that_are_not_finite_are_never_inside():
     for p in field.parameters():
         p.data[1] = torch.nan
     found = robustness(
-        field, shaken_head(2, 3), torch.ones(3, 2), TestSetting("euler", 1), TestSetting("euler", 2)
+        field, shaken_head(2, 3), torch.ones(3, 2), FixedSteps("euler", 1), FixedSteps("euler", 2)
     )
     assert not found.inside[1].any()
 
 
 def test_the_promise_holds_on_the_evidence():
-    evidence = find(Run("landscape", "euler", n_steps=16))
+    evidence = find(Run("landscape", FixedSteps("euler", 16)))
     _, test = evidence.run.protocol.load()
-    settings = TestSetting("euler", 16), TestSetting("midpoint", 16)
+    settings = FixedSteps("euler", 16), FixedSteps("midpoint", 16)
     found = robustness(evidence.field, evidence.head, test.x, *settings)
     assert 0.2 < found.inside.double().mean() < 0.6
     assert found.flipped.any() and not (found.inside & found.flipped).any()

@@ -16,6 +16,7 @@ from nodecore.evidence.archives import take
 from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
+from nodecore.ode.steps import FixedSteps
 from nodecore.training import protocols
 
 
@@ -87,8 +88,8 @@ def test_a_visit_tests_measures_trains_and_packs(monkeypatch, few_images, tiny, 
     monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path / "scratch"))
     outcomes = {"test_a[bf16]": "PASSED", "test_b": "PASSED"}
     monkeypatch.setattr(gpu_node, "run_tests", lambda limit: (outcomes, "2 passed"))
-    seen = [Run("cifar10", "euler", n_steps=2, seeds=(0, 1), profile="smoke")]
-    seen += [Run("mnist", "rk4", n_steps=1, seeds=(0,), profile="smoke")]
+    seen = [Run("cifar10", FixedSteps("euler", 2), seeds=(0, 1), profile="smoke")]
+    seen += [Run("mnist", FixedSteps("rk4", 1), seeds=(0,), profile="smoke")]
     plan = tmp_path / "plan"
     plan.write_text(json.dumps([gpu_node.asdict(run) for run in seen]))
     out = tmp_path / "out"
@@ -113,8 +114,10 @@ def test_a_visit_tells_of_failures_and_takes_the_rest_home(monkeypatch, few_imag
     monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path / "scratch"))
     monkeypatch.setattr(gpu_node, "run_tests", lambda limit: ({"test_a": "FAILED"}, "1 failed"))
     monkeypatch.setattr(gpu_node, "speeds", lambda device, profile: [])
-    run = Run("mnist", "euler", n_steps=1, seeds=(0,), profile="smoke")
-    monkeypatch.setattr(gpu_node, "in_order", lambda profile: [replace(run, n_steps=2), run])
+    run = Run("mnist", FixedSteps("euler", 1), seeds=(0,), profile="smoke")
+    monkeypatch.setattr(
+        gpu_node, "in_order", lambda profile: [replace(run, steps=FixedSteps("euler", 2)), run]
+    )
     obtain_or_fail = gpu_node.train_within.__globals__["obtain"]
 
     def fail_once(wanted, **how):

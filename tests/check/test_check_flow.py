@@ -14,7 +14,7 @@ from torchdiffeq import odeint
 
 import nodecore
 from nodecore import check_flow, flow_cost
-from nodecore.analysis.evaluate import AGREEMENT, TestSetting
+from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.analysis.intervals import paired_difference, share_interval
 from nodecore.check.model import FlowModel, affine_weight
 from nodecore.check.report import CANNOT_TELL, FLOW, NOT_A_FLOW, FlowReport
@@ -22,6 +22,7 @@ from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import agreement_gaps
 from nodecore.ode.fields import take_members
+from nodecore.ode.steps import FixedSteps
 from nodecore.ode.tableaus import TABLEAUS
 
 
@@ -158,7 +159,7 @@ MODELS = [
 )
 def test_models_of_the_study_agree_with_their_critical_step(dataset, solver, n_steps):
     """Per seed: the gap between training and test solver of its records, where it is clear."""
-    evidence = find(Run(dataset, solver, n_steps=n_steps))
+    evidence = find(Run(dataset, FixedSteps(solver, n_steps)))
     test = evidence.run.protocol.load()[1]
     for member, seed in enumerate(evidence.run.seeds[:1]):
         records = evidence.records[evidence.records["seed"] == seed]
@@ -190,7 +191,7 @@ def single(module, member):
 
 
 def test_a_torchdiffeq_model_and_our_field_with_its_weights_give_the_same_report():
-    evidence = find(Run("landscape", "euler", n_steps=8))
+    evidence = find(Run("landscape", FixedSteps("euler", 8)))
     test = evidence.run.protocol.load()[1]
     ours, head = (single(m, 1) for m in (evidence.field, evidence.head))
     layers = [nn.Linear(2, 48), nn.Linear(48, 48), nn.Linear(48, 2)]
@@ -324,7 +325,7 @@ def test_the_search_is_for_the_coarsest_step_that_agrees():
         right = (turn(x, euler_angle(k))[:, 0] > 0) == y
         gaps[k] = 1 - float(right.double().mean())
     coarsest = min(k for k in n_steps if all(gaps[j] <= AGREEMENT for j in n_steps if j >= k))
-    assert report.coarsest == TestSetting("euler", coarsest) and coarsest > 1
+    assert report.coarsest == FixedSteps("euler", coarsest) and coarsest > 1
 
 
 def test_the_cost_is_what_it_takes(capsys):

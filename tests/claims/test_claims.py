@@ -35,6 +35,7 @@ from nodecore.evidence import store
 from nodecore.evidence.found import find
 from nodecore.evidence.tables import same_mean
 from nodecore.pages.claim_cards import cards, records_list
+from nodecore.training.adapted import Adapted
 
 ALL = read_claims()
 committed = partial(find, root=store.COMMITTED)
@@ -208,7 +209,7 @@ def test_image_claims_turn_once_their_records_are_there():
 def test_a_grid_is_read_as_far_as_its_runs_follow_one_another(gone, expected, cut):
     missing = [2**i for i in gone]
     found = gather(
-        ["spheres2-euler"], lambda run: None if run.n_steps in missing else committed(run)
+        ["spheres2-euler"], lambda run: None if run.steps.n_steps in missing else committed(run)
     ).get("spheres2-euler")
     assert (found and found.records["n_steps"].unique().tolist()) == expected
     assert (found and found.cut) == cut
@@ -417,7 +418,7 @@ def adapted(history=(), dataset="spheres2", start="euclidean", **columns):
         for seed in (0, 1)
     ]
     columns = ["iteration", "seed", "n_steps", "outside_gap", "mark"]
-    run = SimpleNamespace(controller="algorithm1", n_steps=None, start=start)
+    run = SimpleNamespace(steps=Adapted("euler", "algorithm1", start))
     found = SimpleNamespace(run=run, history=pd.DataFrame(history, columns=columns))
     return Material(f"{dataset}-adaption", pd.DataFrame(rows, columns=store.COLUMNS), (found,))
 

@@ -10,7 +10,7 @@ from torchvision.datasets import utils
 from typer.testing import CliRunner
 
 from nodecore.__main__ import app
-from nodecore.analysis.evaluate import TestSetting, accuracy, predict
+from nodecore.analysis.evaluate import accuracy, predict
 from nodecore.data import images
 from nodecore.data.datasets import DATASETS, _all_images, cifar10, load, mnist
 from nodecore.data.images import CIFAR10, MNIST, DataError, data_root, exact_cifar10_test
@@ -23,6 +23,8 @@ from nodecore.evidence.sweep import run_studies
 from nodecore.evidence.tables import under_exact_flow
 from nodecore.evidence.verify import verify
 from nodecore.ode.adaptive import solve_adaptive
+from nodecore.ode.steps import FixedSteps
+from nodecore.training.adapted import Adapted
 from nodecore.training.loop import train
 from nodecore.training.protocols import PROFILES, get_protocol
 
@@ -167,7 +169,7 @@ def small(few_images, monkeypatch):
 
 def test_records_say_which_images_they_are_about(small, tmp_path, monkeypatch):
     monkeypatch.setattr("nodecore.evidence.measure.exact_test_images", lambda name: 4)
-    run = Run("cifar10", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
+    run = Run("cifar10", FixedSteps("euler", 2), seeds=(0, 3), profile="smoke")
     frame = obtain(run, root=tmp_path, progress=False).records
     assert set(frame["test_split"]) == {"first 4"}
     own = frame[(frame["test_solver"] == "euler") & (frame["test_n_steps"] == 2)]
@@ -176,7 +178,7 @@ def test_records_say_which_images_they_are_about(small, tmp_path, monkeypatch):
     evidence = obtain(run, root=tmp_path, progress=False)
     _, every = load("cifar10", None, None)
     for setting, column, n in (("euler", "accuracy_all", 10), ("midpoint", "accuracy", 4)):
-        found = predict(evidence.field, evidence.head, every.x[:n], TestSetting(setting, 2))
+        found = predict(evidence.field, evidence.head, every.x[:n], FixedSteps(setting, 2))
         expected = (found == every.y[:n]).double().mean(1)
         rows = frame[(frame["test_solver"] == setting) & (frame["test_n_steps"] == 2)]
         assert rows[column].tolist() == pytest.approx(expected.tolist())
@@ -184,7 +186,7 @@ def test_records_say_which_images_they_are_about(small, tmp_path, monkeypatch):
 
 def test_all_test_images_are_tested_once_where_all_are_exact(small, tmp_path, monkeypatch):
     monkeypatch.setitem(PROFILES["smoke"]["mnist"], "n_test", 12)
-    run, tests = Run("mnist", "euler", n_steps=4, seeds=(0, 1), profile="smoke"), []
+    run, tests = Run("mnist", FixedSteps("euler", 4), seeds=(0, 1), profile="smoke"), []
 
     def counted(*args, **more):
         tests.append(args[3])
@@ -192,7 +194,7 @@ def test_all_test_images_are_tested_once_where_all_are_exact(small, tmp_path, mo
 
     monkeypatch.setattr("nodecore.evidence.measure.accuracy", counted)
     evidence = obtain(run, root=tmp_path, progress=False)
-    frame, own = evidence.records, TestSetting("euler", 4)
+    frame, own = evidence.records, FixedSteps("euler", 4)
     assert tests.count(own) == 2, "once on training images, once on those of the test"
     rows = frame[(frame["test_solver"] == "euler") & (frame["test_n_steps"] == 4)]
     assert set(rows["test_split"]) == {"first 12"} and set(rows["test_split_all"]) == {"all 12"}
@@ -224,7 +226,7 @@ def test_only_exact_images_are_verified(small, tmp_path, monkeypatch):
 def test_flipped_images_are_kept_with_the_run(small, tmp_path, monkeypatch):
     answers = iter([torch.tensor([[7, 2, 1, 0, 0, 1]]), torch.tensor([[7, 3, 1, 6, 4, 1]])])
     monkeypatch.setattr("nodecore.evidence.measure.predict", lambda *_: next(answers))
-    run = Run("mnist", "euler", n_steps=1, seeds=(0,), profile="smoke")
+    run = Run("mnist", FixedSteps("euler", 1), seeds=(0,), profile="smoke")
     pixels, classes = obtain(run, root=tmp_path, progress=False).flipped
     _, test = mnist()  # 7 2 1 0 4 1: right as trained and wrong then are the second and the fourth
     assert torch.equal(pixels.float() / 255, test.x[[1, 3]])
@@ -232,7 +234,7 @@ def test_flipped_images_are_kept_with_the_run(small, tmp_path, monkeypatch):
 
 
 def test_an_adapted_run_on_images_is_verified(small, tmp_path):
-    run = Run("mnist", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
+    run = Run("mnist", Adapted("euler", "algorithm1"), seeds=(0, 1), profile="smoke")
     evidence = obtain(run, root=tmp_path, progress=False)
     assert evidence.records["agreement_gap"].notna().all()
     table = verify(["mnist-adaption"], "smoke", root=tmp_path)
@@ -251,10 +253,10 @@ def test_studies_of_images_have_grids_and_seeds_of_their_profile():
             assert {run.study for run in runs} == {name}
         own = get_study(name, "paper") if alone else ()
         assert get_study(name) == (*own, *get_study(name, "laptop"))
-    trained = [run.n_steps for run in get_study("mnist-euler", "paper")]
+    trained = [run.steps.n_steps for run in get_study("mnist-euler", "paper")]
     assert trained == [k for k in (1, 2, 4, 8, 16, 32, 64) for _ in range(5)]
-    assert [run.n_steps for run in get_study("cifar10-rk4", "paper")] == [1, 2, 4, 8, 16]
-    assert [run.n_steps for run in get_study("cifar10-rk4")] == [1, 2, 4]
+    assert [run.steps.n_steps for run in get_study("cifar10-rk4", "paper")] == [1, 2, 4, 8, 16]
+    assert [run.steps.n_steps for run in get_study("cifar10-rk4")] == [1, 2, 4]
 
 
 # --- precision, and the estimate ------------------------------------------------------------------
@@ -263,7 +265,7 @@ def test_studies_of_images_have_grids_and_seeds_of_their_profile():
 def test_products_in_bfloat16_are_recorded_and_close(small):
     protocol = get_protocol("mnist", "smoke")
     trained = {
-        p: train(protocol, "euler", [0], n_steps=2, device="cpu", progress=False, precision=p)
+        p: train(protocol, FixedSteps("euler", 2), [0], device="cpu", progress=False, precision=p)
         for p in ("float32", "bf16")
     }
     assert {p: t.precision for p, t in trained.items()} == {"float32": "float32", "bf16": "bf16"}
@@ -287,13 +289,13 @@ def test_products_in_bfloat16_are_recorded_and_close(small):
 def test_a_precision_that_cannot_be(precision, dataset, message):
     protocol = get_protocol(dataset, "smoke")
     with pytest.raises(ValueError, match=message):
-        train(protocol, "euler", [0], n_steps=1, device="cpu", precision=precision)
+        train(protocol, FixedSteps("euler", 1), [0], device="cpu", precision=precision)
 
 
 def test_the_kernel_has_one_precision():
-    protocol, how = get_protocol("mnist", "smoke"), {"n_steps": 1, "device": "cpu"}
+    protocol, steps = get_protocol("mnist", "smoke"), FixedSteps("euler", 1)
     with pytest.raises(ValueError, match=r"precision = 'bf16': backend = 'fused' is in float32"):
-        train(protocol, "euler", [0], precision="bf16", backend="fused", **how)
+        train(protocol, steps, [0], precision="bf16", backend="fused", device="cpu")
 
 
 def test_the_estimate_adds_up(monkeypatch):
@@ -312,7 +314,7 @@ def test_the_estimate_adds_up(monkeypatch):
 
 def test_the_estimate_is_of_as_many_runs_at_a_time_as_there_will_be(monkeypatch):
     monkeypatch.setattr(estimates, "_evaluation_seconds", lambda *_: 0.5)
-    runs = [Run("mnist", "euler", n_steps=k) for k in (1, 2, 4, 8)]  # evaluations an iteration
+    runs = [Run("mnist", FixedSteps("euler", k)) for k in (1, 2, 4, 8)]  # evaluations an iteration
     alone, two, many = (estimate(runs, device="cpu", jobs=n) for n in (1, 2, 99))
     hour = 7020 * 5 * 0.5 / 3600
     assert alone.hours == pytest.approx(15 * hour)

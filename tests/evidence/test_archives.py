@@ -18,12 +18,14 @@ from nodecore.evidence.archives import ArchiveError, pack, run_of, take
 from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
+from nodecore.ode.steps import FixedSteps, Tolerance
+from nodecore.training.adapted import Adapted
 
 RUNS = [
-    Run("spheres2", "euler", n_steps=1, seeds=(0, 3), profile="smoke"),
-    Run("spheres2", "dopri5", rtol=1e-1, seeds=(0,), profile="smoke"),
-    Run("spheres2", "euler", controller="algorithm1", seeds=(0,), profile="smoke"),
-    Run("spheres2", "euler", n_steps=16, seeds=(0,), profile="smoke", T=2.0),
+    Run("spheres2", FixedSteps("euler", 1), seeds=(0, 3), profile="smoke"),
+    Run("spheres2", Tolerance("dopri5", 1e-1), seeds=(0,), profile="smoke"),
+    Run("spheres2", Adapted("euler", "algorithm1"), seeds=(0,), profile="smoke"),
+    Run("spheres2", FixedSteps("euler", 16), seeds=(0,), profile="smoke", T=2.0),
 ]
 
 

@@ -14,14 +14,16 @@ from nodecore.evidence.measure import accuracy
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
 from nodecore.evidence.sweep import find_missing
+from nodecore.ode.steps import FixedSteps
+from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.deadline import Deadline, TimeUp
 from nodecore.training.devices import get_device
 from nodecore.training.ensemble import Ensemble
 from nodecore.training.iteration import FusedStep
 
-RUN = Run("spheres2", "euler", n_steps=1, seeds=(0,), profile="smoke")
-RUNS = [replace(RUN, n_steps=k) for k in (4, 1, 2)]
+RUN = Run("spheres2", FixedSteps("euler", 1), seeds=(0,), profile="smoke")
+RUNS = [replace(RUN, steps=FixedSteps("euler", k)) for k in (4, 1, 2)]
 QUIET = {"device": "cpu", "progress": False}
 
 
@@ -46,7 +48,7 @@ def told():
 
 
 def predicting(monkeypatch, seconds):
-    monkeypatch.setattr(budget, "predict", lambda run, **_: seconds[run.n_steps])
+    monkeypatch.setattr(budget, "predict", lambda run, **_: seconds[run.steps.n_steps])
 
 
 def test_a_deadline_keeps_time_to_stop(clock):
@@ -68,7 +70,7 @@ def test_a_run_begins_only_where_it_fits_with_a_reserve(monkeypatch, clock, told
 
     def obtain_in(run, **_):
         trained.append(run)
-        clock.now += {1: 80.0, 2: 13.0}[run.n_steps]
+        clock.now += {1: 80.0, 2: 13.0}[run.steps.n_steps]
         return run
 
     monkeypatch.setattr(budget, "obtain", obtain_in)
@@ -111,7 +113,7 @@ def test_at_the_deadline_a_checkpoint_is_left_and_gone_on_from(monkeypatch, cloc
 def test_foremost_tests_of_images_are_written_before_the_time_is_over(
     monkeypatch, clock, few_images, tmp_path
 ):
-    run = Run("cifar10", "euler", n_steps=2, profile="smoke", seeds=(0, 1))
+    run = Run("cifar10", FixedSteps("euler", 2), profile="smoke", seeds=(0, 1))
     small = replace(run.protocol, n_train=20, n_test=10)
     monkeypatch.setattr(Run, "protocol", property(lambda self: small))
     whole = obtain(run, root=tmp_path / "whole", **QUIET)
@@ -154,14 +156,14 @@ def test_a_prediction_is_iterations_times_what_one_takes(monkeypatch, tmp_path):
     clock = Clock()
     monkeypatch.setattr(budget.time, "perf_counter", clock)
 
-    def train(protocol, solver, seeds, *, n_steps, progress, **_):
+    def train(protocol, steps, seeds, *, progress, **_):
         for iteration in range(protocol.iterations + 1):
             progress(iteration)
-            clock.now += n_steps * (10 if iteration == 0 else 1)  # the first one warms up
+            clock.now += steps.n_steps * (10 if iteration == 0 else 1)  # the first one warms up
 
     monkeypatch.setattr(budget, "train", train)
     assert predict(RUNS[0], device="cpu", root=tmp_path) == 60 * 4
-    adapted = Run("spheres2", "euler", controller="algorithm1", seeds=(0,), profile="smoke")
+    adapted = Run("spheres2", Adapted("euler", "algorithm1"), seeds=(0,), profile="smoke")
     assert predict(adapted, device="cpu", root=tmp_path) == 60 * budget.USUAL_N_STEPS
     path = checkpoint_path(RUNS[0].path(tmp_path))
     path.parent.mkdir(parents=True)
@@ -176,7 +178,7 @@ def test_a_prediction_is_about_right(tmp_path):
     """No more than that a real training is what is timed: it takes time, and a test does, too."""
     assert 0 < predict(RUN, device="cpu", root=tmp_path) < 600
     tests = budget._seconds_of_tests(RUN, get_device("cpu"))
-    more = budget._seconds_of_tests(replace(RUN, n_steps=64), get_device("cpu"))
+    more = budget._seconds_of_tests(replace(RUN, steps=FixedSteps("euler", 64)), get_device("cpu"))
     assert 0 < tests < more
 
 

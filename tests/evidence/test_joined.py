@@ -14,9 +14,11 @@ from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
 from nodecore.evidence.store import JoinedRuns, StoredRun
 from nodecore.evidence.tables import critical_shares, grid_search, trend
+from nodecore.ode.steps import FixedSteps
+from nodecore.training.adapted import Adapted
 
-RUN = Run("spheres2", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
-ADAPTED = replace(RUN, n_steps=None, controller="algorithm1")
+RUN = Run("spheres2", FixedSteps("euler", 2), seeds=(0, 3), profile="smoke")
+ADAPTED = replace(RUN, steps=Adapted("euler", "algorithm1"))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_joined_runs_are_as_one_run_of_all_their_seeds(root, run):
                 assert torch.equal(parameter[members], expected)
         mine = joined.records[joined.records["seed"].isin(part.run.seeds)]
         pd.testing.assert_frame_equal(mine.reset_index(drop=True), part.records)
-        if run.controller:
+        if run.steps.controller:
             rows = joined.history[joined.history["seed"].isin(part.run.seeds)]
             pd.testing.assert_frame_equal(rows.reset_index(drop=True), part.history)
     assert len(joined.records) == sum(len(part.records) for part in parts)
@@ -54,7 +56,10 @@ def test_joined_runs_are_as_one_run_of_all_their_seeds(root, run):
 
 
 def test_other_trainings_are_not_joined(root):
-    other = [trained(run, root) for run in (RUN, replace(RUN, n_steps=4, seeds=(1,)), ADAPTED)]
+    other = [
+        trained(run, root)
+        for run in (RUN, replace(RUN, steps=FixedSteps("euler", 4), seeds=(1,)), ADAPTED)
+    ]
     assert join(other) == other
     with pytest.raises(ValueError, match=r"seeds = \[0, 0, 3\]: give at least one .* each once"):
         join([trained(replace(RUN, seeds=(0,)), root), other[0]])
@@ -86,7 +91,7 @@ def shown(names, there):
 
 
 def seeds_by_step(study):
-    return {e.run.n_steps: e.run.seeds for e in study.found}
+    return {e.run.steps.n_steps: e.run.seeds for e in study.found}
 
 
 def at_laptop(run):
@@ -98,32 +103,36 @@ PAIR = ["mnist-euler", "mnist-rk4"]
 
 def test_the_papers_scale_is_shown_once_three_seeds_are_complete_but_for_the_last_steps():
     def enough(run):
-        last = {"euler": 32, "rk4": 8}[run.train_solver]
-        return at_laptop(run) or (run.seeds[0] < 3 and run.n_steps <= last)
+        last = {"euler": 32, "rk4": 8}[run.steps.solver]
+        return at_laptop(run) or (run.seeds[0] < 3 and run.steps.n_steps <= last)
 
     for study in shown(PAIR, enough).values():
         assert (study.profile, study.complete, study.lacking) == ("paper", True, "")
         assert set(seeds_by_step(study).values()) == {(0, 1, 2)}
-    one_less = shown(PAIR, lambda r: enough(r) and (r.train_solver, *r.seeds) != ("rk4", 1))
+    one_less = shown(PAIR, lambda r: enough(r) and (r.steps.solver, *r.seeds) != ("rk4", 1))
     for study in one_less.values():  # what stands beside one another has one scale
         assert (study.profile, study.complete) == ("laptop", True)
         assert study.lacking == "paper scale: 26 of 30 runs so far"
         assert set(seeds_by_step(study).values()) == {(0, 1, 2)}
-    alone = shown(["mnist-euler"], lambda r: enough(r) and r.train_solver == "euler")
+    alone = shown(["mnist-euler"], lambda r: enough(r) and r.steps.solver == "euler")
     assert alone["mnist-euler"].profile == "paper"
 
 
 def test_more_seeds_count_once_they_have_all_their_runs():
     def there(run):
-        return run.seeds[0] < 3 or (run.seeds[0] == 4 and run.n_steps <= 32)
+        return run.seeds[0] < 3 or (run.seeds[0] == 4 and run.steps.n_steps <= 32)
 
     found = shown(["mnist-euler"], there)["mnist-euler"]
     assert seeds_by_step(found) == {k: (0, 1, 2, 4) for k in (1, 2, 4, 8, 16, 32)} | {64: (0, 1, 2)}
-    lacking = shown(["mnist-euler"], lambda r: there(r) and (r.n_steps, r.seeds) != (64, (1,)))
+    lacking = shown(
+        ["mnist-euler"], lambda r: there(r) and (r.steps.n_steps, r.seeds) != (64, (1,))
+    )
     assert seeds_by_step(lacking["mnist-euler"]) == {k: (0, 1, 2, 4) for k in (1, 2, 4, 8, 16, 32)}
-    early = shown(["mnist-euler"], lambda r: (there(r) and r.n_steps <= 32) or r.seeds == (4,))
+    early = shown(
+        ["mnist-euler"], lambda r: (there(r) and r.steps.n_steps <= 32) or r.seeds == (4,)
+    )
     assert seeds_by_step(early["mnist-euler"]) == {k: (0, 1, 2, 4) for k in (1, 2, 4, 8, 16, 32)}
-    some = shown(["mnist-euler"], lambda r: there(r) and (r.n_steps, r.seeds) != (8, (4,)))
+    some = shown(["mnist-euler"], lambda r: there(r) and (r.steps.n_steps, r.seeds) != (8, (4,)))
     assert set(seeds_by_step(some["mnist-euler"]).values()) == {(0, 1, 2)}
 
 
@@ -131,10 +140,10 @@ def test_nobody_waits_for_another_start_of_algorithm_1():
     """Its runs are shown once the first seeds have it, and hold up no seeds of the usual one."""
 
     def begun(study):
-        return {(e.run.controller, e.run.start): e.run.seeds for e in study.found}
+        return {(e.run.steps.controller, e.run.steps.start): e.run.seeds for e in study.found}
 
     def there(run):
-        return run.start != "hairer" and run.seeds[0] < 4
+        return run.steps.start != "hairer" and run.seeds[0] < 4
 
     [usual] = shown(["mnist-adaption"], there).values()
     names = ("algorithm1", "settling-discord")
@@ -150,9 +159,11 @@ def test_any_subset_of_the_runs_is_shown_somehow():
     nothing = shown(PAIR, lambda run: False)
     assert all(not s.found and s.profile == "paper" and not s.complete for s in nothing.values())
     some = shown(
-        PAIR, lambda run: run.profile == "paper" and run.seeds == (1,) and run.n_steps == 8
+        PAIR, lambda run: run.profile == "paper" and run.seeds == (1,) and run.steps.n_steps == 8
     )
-    assert {(e.run.n_steps, e.run.seeds) for s in some.values() for e in s.found} == {(8, (1,))}
+    assert {(e.run.steps.n_steps, e.run.seeds) for s in some.values() for e in s.found} == {
+        (8, (1,))
+    }
     assert {s.profile for s in some.values()} == {"paper"} and not some["mnist-rk4"].complete
 
 

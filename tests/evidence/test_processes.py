@@ -240,7 +240,7 @@ PARENT = f"""
 import sys
 sys.path.insert(0, {str(TESTS)!r})
 from pathlib import Path
-from nodecore.processes import Workers
+from nodecore.evidence.processes import Workers
 from test_processes import work
 if __name__ == "__main__":
     with Workers(work, 3) as workers:

@@ -21,10 +21,13 @@ from nodecore.evidence.obtain import obtain
 from nodecore.evidence.processes import Workers
 from nodecore.evidence.runs import Run
 from nodecore.evidence.sweep import SweepError, run_studies
+from nodecore.ode.steps import FixedSteps
 from nodecore.training import checkpoint
 
 NAME = "spheres2-euler"
-RUNS = tuple(Run("spheres2", "euler", n_steps=k, seeds=(0, 3), profile="smoke") for k in (1, 2, 4))
+RUNS = tuple(
+    Run("spheres2", FixedSteps("euler", k), seeds=(0, 3), profile="smoke") for k in (1, 2, 4)
+)
 KILLS = int(os.environ.get("NODECORE_TEST_KILLS", "5"))
 ASIDE = {"date", "seconds", "revision"}  # what may differ between two trainings
 
@@ -209,7 +212,7 @@ def test_a_file_in_the_place_of_the_store_is_told_before_any_training(monkeypatc
 
 # --- side by side, and workers that die -----------------------------------------------------------
 
-LONG = Run("spheres2", "rk4", n_steps=256, profile="laptop")  # minutes
+LONG = Run("spheres2", FixedSteps("rk4", 256), profile="laptop")  # minutes
 
 
 def test_side_by_side_the_runs_are_the_same_and_a_kill_takes_only_its_own(

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nodecore.__main__ import app
-from nodecore.analysis.evaluate import EXACT, IMAGES_EXACT, TestSetting
+from nodecore.analysis.evaluate import EXACT, IMAGES_EXACT
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES
 from nodecore.evidence.found import find
@@ -15,10 +15,12 @@ from nodecore.evidence.obtain import obtain
 from nodecore.evidence.retest import complete, complete_studies
 from nodecore.evidence.runs import Run
 from nodecore.evidence.verify import ROUNDING, _allowed, verify
+from nodecore.ode.steps import FixedSteps, Tolerance
+from nodecore.training.adapted import Adapted
 
-RUN = Run("spheres2", "euler", n_steps=4, seeds=(0, 3), profile="smoke")
-ADAPTED = Run("spheres2", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
-WALKED = Run("spheres2", "fehlberg21", rtol=0.1, seeds=(0,), profile="smoke")
+RUN = Run("spheres2", FixedSteps("euler", 4), seeds=(0, 3), profile="smoke")
+ADAPTED = Run("spheres2", Adapted("euler", "algorithm1"), seeds=(0, 1), profile="smoke")
+WALKED = Run("spheres2", Tolerance("fehlberg21", 0.1), seeds=(0,), profile="smoke")
 KEYS = ["seed", "test_solver", "test_n_steps", "test_rtol"]
 
 
@@ -47,7 +49,7 @@ def no_training(*arguments, **options):
 @pytest.mark.parametrize("run", [RUN, ADAPTED, WALKED], ids=["grid", "adaption", "tolerance"])
 def test_what_is_missing_is_tested_as_it_was_and_the_rest_stays(monkeypatch, tmp_path, run):
     whole = trained(run, tmp_path)
-    path, own = run.path(tmp_path), run.train_solver
+    path, own = run.path(tmp_path), run.steps.solver
     forget(path, lambda r: r["test_solver"] != own or r["test_n_steps"] in (2, 16))
     before = path.read_text().splitlines()
     weights = path.with_suffix(".safetensors").stat().st_mtime_ns
@@ -73,7 +75,7 @@ def test_what_is_missing_is_tested_as_it_was_and_the_rest_stays(monkeypatch, tmp
 
 def test_factors_of_old_stay_in_the_records(monkeypatch, tmp_path):
     """Records from before have the paper's factors of the step size as those of the steps."""
-    old = [TestSetting(s, k) for s in ("euler", "midpoint", "rk4") for k in (2, 3, 4, 6, 8)]
+    old = [FixedSteps(s, k) for s in ("euler", "midpoint", "rk4") for k in (2, 3, 4, 6, 8)]
     monkeypatch.setattr("nodecore.evidence.measure.cross_solver_settings", lambda *_: old)
     before = trained(RUN, tmp_path).records
     monkeypatch.undo()
@@ -107,7 +109,7 @@ def test_a_run_that_is_damaged_or_held_or_not_there(tmp_path):
 
 
 def test_the_command_completes_the_studies_that_are_there(monkeypatch, tmp_path):
-    monkeypatch.setitem(STUDIES, "spheres2-euler", (RUN, Run("spheres2", "euler", n_steps=8)))
+    monkeypatch.setitem(STUDIES, "spheres2-euler", (RUN, Run("spheres2", FixedSteps("euler", 8))))
     monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path))
     trained(RUN, tmp_path)
     forget(RUN.path(tmp_path), lambda r: r["test_solver"] == "rk4")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nodecore.analysis.evaluate import EXACT, TestSetting, cross_solver_settings
+from nodecore.analysis.evaluate import EXACT, cross_solver_settings
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import GRIDS, STUDIES, get_study
 from nodecore.evidence.found import find
@@ -21,14 +21,16 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import agreement_gaps, as_trained
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
+from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.training import controllers, protocols
+from nodecore.training.adapted import Adapted
 from nodecore.training.adaption import Adaption
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.controllers import Algorithm1
 from nodecore.training.ensemble import make_model
 from nodecore.training.loop import Trained
 
-RUN = Run("spheres2", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
+RUN = Run("spheres2", FixedSteps("euler", 2), seeds=(0, 3), profile="smoke")
 QUIET = {"device": "cpu", "progress": False}
 
 
@@ -89,7 +91,13 @@ def test_another_protocol_does_not_count(monkeypatch, root):
 
 
 @pytest.mark.parametrize(
-    "change", [{"n_steps": 4}, {"train_solver": "rk4"}, {"seeds": (0,)}, {"profile": "laptop"}]
+    "change",
+    [
+        {"steps": FixedSteps("euler", 4)},
+        {"steps": FixedSteps("rk4", 2)},
+        {"seeds": (0,)},
+        {"profile": "laptop"},
+    ],
 )
 def test_another_run_is_not_found(root, change):
     assert find(replace(RUN, **change), root) is None
@@ -114,13 +122,13 @@ def test_committed_evidence_comes_first_then_the_scratch_store(monkeypatch, root
 def test_what_is_trained_goes_to_the_scratch_store(monkeypatch, tmp_path):
     monkeypatch.setattr(store, "COMMITTED", tmp_path / "committed")
     monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path / "scratch"))
-    run = replace(RUN, n_steps=1, seeds=(0,))
+    run = replace(RUN, steps=FixedSteps("euler", 1), seeds=(0,))
     assert obtain(run, **QUIET).stored.path == run.path(tmp_path / "scratch")
     assert not (tmp_path / "committed").exists()
 
 
 def test_a_damaged_run_is_refused_and_can_be_made_again(tmp_path):
-    run = replace(RUN, n_steps=1, seeds=(0,))
+    run = replace(RUN, steps=FixedSteps("euler", 1), seeds=(0,))
     first = obtain(run, root=tmp_path, **QUIET)
     path = run.path(tmp_path)
     path.write_text(path.read_text().replace('"accuracy": 0', '"accuracy": 1', 1))
@@ -297,7 +305,7 @@ def test_a_seed_that_did_not_learn_is_marked():
 
 def test_an_adapted_run_records_how_it_walked():
     """Of 60 iterations, those after the 30th count."""
-    run = Run("spheres2", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
+    run = Run("spheres2", Adapted("euler", "algorithm1"), seeds=(0, 1), profile="smoke")
     sizes = {0: [0.1, 0.2, 0.1, 0.05, 0.055, 0.055, 0.0605, 0.03], 1: [1.0] * 8}
     gaps = {0: [0.3, 0.3, 0.3, 0.1, -0.11, 0.2, 0.0, 0.0], 1: [0.0] * 8}
     history = [
@@ -330,14 +338,14 @@ def test_an_adapted_run_records_how_it_walked():
     ] * 2 + [1, 0]
     for seed, n_steps in ((0, 34), (1, 1)):
         settings = {
-            TestSetting(r.test_solver, int(r.test_n_steps))
+            FixedSteps(r.test_solver, int(r.test_n_steps))
             for r in frame[(frame.seed == seed) & frame.test_n_steps.notna()].itertuples()
         }
         assert settings == set(cross_solver_settings("euler", n_steps))
 
 
 def test_an_adapted_run_is_trained_and_keeps_its_history(monkeypatch, tmp_path):
-    run = Run("spheres2", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
+    run = Run("spheres2", Adapted("euler", "algorithm1"), seeds=(0, 1), profile="smoke")
     evidence = obtain(run, root=tmp_path, **QUIET)
     assert evidence.stored.path.parts[-3:-1] == ("spheres2-adaption", "smoke")
     assert evidence.history["iteration"].tolist() == [Algorithm1().every] * 2
@@ -349,15 +357,17 @@ def test_an_adapted_run_is_trained_and_keeps_its_history(monkeypatch, tmp_path):
 
 
 def test_a_start_that_is_not_the_usual_one_makes_another_run(tmp_path):
-    run = Run("spheres2", "euler", controller="algorithm1", seeds=(0, 1), profile="smoke")
-    other = replace(run, start="hairer")
-    assert run.start == "euclidean" and run == replace(run, start="euclidean")
+    run = Run("spheres2", Adapted("euler", "algorithm1"), seeds=(0, 1), profile="smoke")
+    other, same = (
+        replace(run, steps=replace(run.steps, start=start)) for start in ("hairer", "euclidean")
+    )
+    assert run.steps.start == "euclidean" and run == same
     assert run.study == other.study and run.digest != other.digest
     for each, constants in ((run, None), (other, {"rtol": 1e-3, "atol": 1e-3})):
         evidence = obtain(each, root=tmp_path, **QUIET)
-        assert evidence.records["start"].unique().tolist() == [each.start]
+        assert evidence.records["start"].unique().tolist() == [each.steps.start]
         header = evidence.stored.header
-        assert (header["start"], header["start_constants"]) == (each.start, constants)
+        assert (header["start"], header["start_constants"]) == (each.steps.start, constants)
     first = [find(each, tmp_path).history["n_steps"].iloc[0] for each in (run, other)]
     assert first[1] > 10 * first[0], "its tolerances ask for far shorter steps"
 
@@ -367,12 +377,16 @@ def test_algorithm_1_begins_in_both_ways_on_every_set_it_runs_on():
         for profile in (None, "paper", "smoke"):
             runs = get_study(f"{dataset}-adaption", profile)
             of = {
-                start: [r for r in runs if (r.controller, r.start) == ("algorithm1", start)]
+                start: [
+                    r for r in runs if (r.steps.controller, r.steps.start) == ("algorithm1", start)
+                ]
                 for start in ("euclidean", "hairer")
             }
             seeds = {start: {r.seeds for r in found} for start, found in of.items()}
             assert seeds["hairer"] and seeds["hairer"] <= seeds["euclidean"]
-            assert {r.start for r in runs if r.controller != "algorithm1"} == {"euclidean"}
+            assert {r.steps.start for r in runs if r.steps.controller != "algorithm1"} == {
+                "euclidean"
+            }
 
 
 @pytest.mark.parametrize(("iterations", "ends"), [(60, False), (50, True)])
@@ -383,7 +397,7 @@ def test_a_stored_run_can_be_tested_anew_at_the_step_of_its_last_iteration(
     """Records from before, in which a check at the end had changed the step, come out as of now."""
     smoke = {**protocols.PROFILES["smoke"], "spheres2": {"iterations": iterations, "n_test": 50}}
     monkeypatch.setitem(protocols.PROFILES, "smoke", smoke)
-    run = Run("spheres2", solver, controller="algorithm1", seeds=(0, 1), profile="smoke")
+    run = Run("spheres2", Adapted(solver, "algorithm1"), seeds=(0, 1), profile="smoke")
     now = obtain(run, root=tmp_path / "now", **QUIET)
     with monkeypatch.context() as patch:
         patch.setattr(Adaption, "is_last", lambda self: False)
@@ -391,7 +405,7 @@ def test_a_stored_run_can_be_tested_anew_at_the_step_of_its_last_iteration(
     assert before.stored.weights().keys() == now.stored.weights().keys()
     for name, weight in now.stored.weights().items():
         assert torch.equal(weight, before.stored.weights()[name])
-    final = "final_rtol" if run.adapts_tolerance else "final_n_steps"
+    final = "final_rtol" if run.steps.first_rtol is not None else "final_n_steps"
     ended = [evidence.records.groupby("seed")[final].first() for evidence in (before, now)]
     assert (ended[0] != ended[1]).tolist() == [ends, ends]
     for evidence in (before, now):
@@ -400,7 +414,7 @@ def test_a_stored_run_can_be_tested_anew_at_the_step_of_its_last_iteration(
 
 
 def test_an_adaptive_run_is_tested_over_the_tolerances(tmp_path):
-    run = Run("spheres2", "fehlberg21", rtol=0.1, seeds=(0,), profile="smoke")
+    run = Run("spheres2", Tolerance("fehlberg21", 0.1), seeds=(0,), profile="smoke")
     frame = obtain(run, root=tmp_path, **QUIET).records
     assert set(frame["test_solver"]) == {"fehlberg21", "dopri5"}
     assert sorted(frame["test_rtol"].unique()) == [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0]
@@ -412,9 +426,15 @@ def test_an_adaptive_run_is_tested_over_the_tolerances(tmp_path):
 
 def test_each_sample_may_have_steps_of_its_own(tmp_path):
     """In the training and in its tests; not in the exact flow."""
-    run = Run("spheres2", "fehlberg21", rtol=0.01, seeds=(0,), profile="smoke", per_sample=True)
+    run = Run(
+        "spheres2", Tolerance("fehlberg21", 0.01, per_sample=True), seeds=(0,), profile="smoke"
+    )
     assert run.path(tmp_path).parts[-3:-1] == ("spheres2-per-sample", "smoke")
-    assert run.digest != replace(run, per_sample=False).digest == run.protocol.digest
+    assert (
+        run.digest
+        != replace(run, steps=replace(run.steps, per_sample=False)).digest
+        == run.protocol.digest
+    )
     evidence = obtain(run, root=tmp_path, **QUIET)
     frame, test = evidence.records, run.protocol.load()[1]
     assert evidence.stored.header["per_sample"] is True
@@ -428,10 +448,11 @@ def test_each_sample_may_have_steps_of_its_own(tmp_path):
 
 
 def test_an_adapted_tolerance_is_where_its_own_test_is(tmp_path):
-    how = {"controller": "algorithm1", "seeds": (0, 1), "profile": "smoke"}
-    run = Run("spheres2", "fehlberg21", first_rtol=1e-2, **how)
+    how = {"seeds": (0, 1), "profile": "smoke"}
+    run = Run("spheres2", Adapted("fehlberg21", "algorithm1", first_rtol=1e-2), **how)
     assert run.study == "spheres2-tolerance"
-    assert run.digest != Run("spheres2", "fehlberg21", **how).digest, "it begins elsewhere"
+    usual = Run("spheres2", Adapted("fehlberg21", "algorithm1"), **how)
+    assert run.digest != usual.digest, "it begins elsewhere"
     frame = obtain(run, root=tmp_path, **QUIET).records
     assert frame["final_rtol"].unique().tolist() == [1.1 * 1e-2]  # one check, which agreed
     own = as_trained(frame.assign(trained=True))
@@ -441,7 +462,7 @@ def test_an_adapted_tolerance_is_where_its_own_test_is(tmp_path):
 
 
 def test_a_longer_time_is_trained_and_tested_over(tmp_path):
-    run = Run("spheres2", "euler", n_steps=4, T=2.0, seeds=(0,), profile="smoke")
+    run = Run("spheres2", FixedSteps("euler", 4), T=2.0, seeds=(0,), profile="smoke")
     assert run.path(tmp_path).parts[-3:] == (
         *("spheres2-growing-T", "smoke"),
         "euler-K4-T2-seeds0.json",
@@ -463,29 +484,29 @@ def test_a_longer_time_is_trained_and_tested_over(tmp_path):
     ("run", "path"),
     [
         (RUN, "spheres2-euler/smoke/euler-K2-seeds0,3.json"),
-        (Run("landscape", "rk4", n_steps=64), "landscape-rk4/paper/rk4-K64-seeds0-4.json"),
+        (Run("landscape", FixedSteps("rk4", 64)), "landscape-rk4/paper/rk4-K64-seeds0-4.json"),
         (
-            Run("landscape", "dopri5", rtol=1e-3, seeds=(0, 1, 2, 5)),
+            Run("landscape", Tolerance("dopri5", 1e-3), seeds=(0, 1, 2, 5)),
             "landscape-dopri5/paper/dopri5-tol0.001-seeds0-2,5.json",
         ),
         (
-            Run("landscape", "euler", controller="algorithm1", profile="laptop"),
+            Run("landscape", Adapted("euler", "algorithm1"), profile="laptop"),
             "landscape-adaption/laptop/euler-algorithm1-seeds0-4.json",
         ),
         (
-            Run("landscape", "euler", controller="algorithm1", start="euclidean"),
+            Run("landscape", Adapted("euler", "algorithm1", start="euclidean")),
             "landscape-adaption/paper/euler-algorithm1-seeds0-4.json",
         ),
         (
-            Run("mnist", "euler", controller="algorithm1", start="hairer", seeds=(3,)),
+            Run("mnist", Adapted("euler", "algorithm1", start="hairer"), seeds=(3,)),
             "mnist-adaption/paper/euler-algorithm1-hairer-seeds3.json",
         ),
         (
-            Run("spheres2", "dopri5", controller="algorithm1"),
+            Run("spheres2", Adapted("dopri5", "algorithm1")),
             "spheres2-tolerance/paper/dopri5-algorithm1-from1e-05-seeds0-4.json",
         ),
         (
-            Run("spheres2", "dopri5", controller="algorithm1", first_rtol=1),
+            Run("spheres2", Adapted("dopri5", "algorithm1", first_rtol=1)),
             "spheres2-tolerance/paper/dopri5-algorithm1-from1.0-seeds0-4.json",
         ),
     ],
@@ -507,7 +528,7 @@ def test_committed_evidence_is_still_found():
 def test_no_two_runs_share_a_file(tmp_path):
     runs = {run for name in STUDIES for run in get_study(name)}  # some belong to two studies
     assert len({run.path(tmp_path) for run in runs}) == len(runs)
-    close = [Run("landscape", "dopri5", rtol=rtol) for rtol in (0.1, 0.1000001)]
+    close = [Run("landscape", Tolerance("dopri5", rtol)) for rtol in (0.1, 0.1000001)]
     assert close[0].path(tmp_path) != close[1].path(tmp_path)
 
 
@@ -519,9 +540,11 @@ def test_the_studies_are_the_papers_grids():
         ("landscape-rk4", 64),
     ):
         runs = [run for run in get_study(name) if run.seeds == (0, 1, 2, 3, 4)]
-        assert [run.n_steps for run in runs] == [2**i for i in range(int(math.log2(last)) + 1)]
+        assert [run.steps.n_steps for run in runs] == [
+            2**i for i in range(int(math.log2(last)) + 1)
+        ]
         assert {(run.study, run.profile) for run in get_study(name)} == {(name, "paper")}
-        assert GRIDS[name] == tuple(run.n_steps for run in runs)
+        assert GRIDS[name] == tuple(run.steps.n_steps for run in runs)
 
 
 def test_more_seeds_are_runs_of_their_own_where_the_critical_step_may_lie():
@@ -529,7 +552,7 @@ def test_more_seeds_are_runs_of_their_own_where_the_critical_step_may_lie():
     for name in STUDIES:
         for run in get_study(name):
             if run.seeds == tuple(range(5, 20)):
-                found.setdefault(name, []).append(run.n_steps)
+                found.setdefault(name, []).append(run.steps.n_steps)
     assert found == {
         "spheres2-euler": [8, 16, 32, 64, 128, 256],
         "landscape-euler": [8, 16, 32, 64, 128, 256],
@@ -543,18 +566,14 @@ def test_more_seeds_are_runs_of_their_own_where_the_critical_step_may_lie():
     ("changes", "message"),
     [
         ({"dataset": "moons"}, "dataset = 'moons' is unknown; choose one of spheres2"),
-        ({"train_solver": "rk45"}, "solver = 'rk45' is unknown; choose one of euler"),
         ({"profile": "huge"}, "profile = 'huge' is unknown; choose one of paper"),
-        ({"n_steps": 0}, "n_steps = 0: give a whole number of steps >= 1"),
-        ({"n_steps": None}, "give exactly one of n_steps, rtol and controller"),
-        ({"rtol": 1e-3}, "give exactly one of n_steps, rtol and controller"),
-        ({"n_steps": None, "rtol": -1.0}, "rtol = -1.0: give a tolerance > 0"),
-        ({"n_steps": None, "controller": "pid"}, "controller = 'pid' is unknown; choose one of"),
         ({"seeds": ()}, r"seeds = \[\]: give at least one whole number >= 0, each once"),
         ({"seeds": (1, 1)}, r"seeds = \[1, 1\]: give at least one"),
         ({"seeds": (-1,)}, r"seeds = \[-1\]: give at least one"),
-        ({"n_steps": None, "rtol": 1e-3}, "'euler' has no embedded method"),
-        ({"per_sample": True}, "per_sample = True needs the steps that a tolerance .* give rtol"),
+        (
+            {"steps": Adapted("euler", Algorithm1(every=5))},
+            r"controller = Algorithm1\(.*: give its name, by which records are found",
+        ),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_before_any_work(changes, message):
@@ -620,5 +639,7 @@ def test_a_run_outside_git_is_recorded_with_a_word_instead(monkeypatch, tmp_path
     assert header["revision"] is None
     assert header["revision_unknown"].startswith("no git revision")
     monkeypatch.setenv("NODECORE_REVISION", "abc123")
-    header = obtain(replace(RUN, n_steps=1), root=tmp_path, **QUIET).stored.header
+    header = obtain(
+        replace(RUN, steps=FixedSteps("euler", 1)), root=tmp_path, **QUIET
+    ).stored.header
     assert header["revision"] == "abc123" and "revision_unknown" not in header

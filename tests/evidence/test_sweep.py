@@ -18,7 +18,6 @@ from test_processes import is_gone
 from typer.testing import CliRunner
 
 from nodecore.__main__ import app
-from nodecore.analysis.evaluate import TestSetting
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES, get_study
 from nodecore.evidence.found import find
@@ -29,9 +28,10 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select
 from nodecore.evidence.sweep import count_jobs, run_studies
 from nodecore.evidence.verify import status, verify
+from nodecore.ode.steps import FixedSteps
 
-RUN = Run("spheres2", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
-SMALL = tuple(replace(RUN, n_steps=k) for k in (1, 2, 4))
+RUN = Run("spheres2", FixedSteps("euler", 2), seeds=(0, 3), profile="smoke")
+SMALL = tuple(replace(RUN, steps=FixedSteps("euler", k)) for k in (1, 2, 4))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,8 @@ def test_a_pattern_that_fits_nothing_lists_the_runs():
 
 def test_cost_is_evaluations_times_what_one_costs():
     def ratio(run, other):
-        return cost(Run(*run[:2], n_steps=run[2])) / cost(Run(*other[:2], n_steps=other[2]))
+        of = (Run(dataset, FixedSteps(solver, k)) for dataset, solver, k in (run, other))
+        return cost(next(of)) / cost(next(of))
 
     assert ratio(("spheres2", "euler", 64), ("spheres2", "euler", 16)) == 4
     assert ratio(("spheres2", "rk4", 16), ("spheres2", "euler", 16)) == 4
@@ -112,7 +113,7 @@ def test_cost_is_evaluations_times_what_one_costs():
     # 30,000 and 10,000 iterations, 48 x 48 weights against twice 3 x 32 look-ups
     expected = 3 * 48**2 / (2 * 3 * 32)
     assert ratio(("landscape", "euler", 16), ("spheres2", "euler", 16)) == pytest.approx(expected)
-    alone = Run("spheres2", "euler", n_steps=1, profile="laptop", seeds=(0,))
+    alone = Run("spheres2", FixedSteps("euler", 1), profile="laptop", seeds=(0,))
     assert cost(alone) == 4000 * 128 * 2 * 3 * 32
 
 
@@ -121,14 +122,20 @@ def test_only_what_is_missing_is_trained_the_longest_first(monkeypatch, filled):
     monkeypatch.setattr(
         "nodecore.evidence.sweep.obtain", lambda run, **options: trained.append(run) or run
     )
-    wide = Run("spheres10", "euler", n_steps=2, seeds=(0, 3), profile="smoke")
+    wide = Run("spheres10", FixedSteps("euler", 2), seeds=(0, 3), profile="smoke")
     monkeypatch.setitem(
-        STUDIES, "spheres2-euler", (*SMALL, replace(RUN, n_steps=8), replace(RUN, n_steps=16))
+        STUDIES,
+        "spheres2-euler",
+        (
+            *SMALL,
+            replace(RUN, steps=FixedSteps("euler", 8)),
+            replace(RUN, steps=FixedSteps("euler", 16)),
+        ),
     )
     monkeypatch.setitem(STUDIES, "spheres10-euler", (wide,))
     names = ["spheres2-euler", "spheres10-euler"]
     run_studies(names, root=filled, jobs=1)
-    assert [(run.dataset, run.n_steps) for run in trained] == [
+    assert [(run.dataset, run.steps.n_steps) for run in trained] == [
         ("spheres2", 16),
         ("spheres10", 2),
         ("spheres2", 8),
@@ -151,7 +158,7 @@ def test_what_a_study_waits_for_is_trained_before_more_seeds_and_finer_steps(mon
     first = [(k, seed) for k in steps for seed in (0, 1, 2)]
     more = [(k, seed) for k in steps for seed in (3, 4)]
     beyond = [(64, seed) for seed in range(5)]
-    assert [(run.n_steps, *run.seeds) for run in trained] == [*first, *more, *beyond]
+    assert [(run.steps.n_steps, *run.seeds) for run in trained] == [*first, *more, *beyond]
 
 
 # --- training them --------------------------------------------------------------------------------
@@ -532,7 +539,7 @@ def test_of_images_in_a_sample_settings_are_drawn_that_fit_into_the_time(
     monkeypatch.setattr("nodecore.evidence.verify.IMAGES", {"spheres2"})
     few, total = settings(seconds=20)
     assert 3 < few < total and clock.now <= 20
-    assert clock.tested[0] == TestSetting("euler", 1)
+    assert clock.tested[0] == FixedSteps("euler", 1)
     assert {len(set(clock.tested)), settings(seconds=20)[0]} == {few}
     drawn = [tuple(clock.tested) for seed in range(5) if settings(seconds=20, seed=seed)]
     assert len(set(drawn)) > 1

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from marks import needs_kernel
 from torch.nn import functional
 
-from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.analysis.evaluate import accuracy
 from nodecore.ode import kernels
 from nodecore.ode.kernels import (
     BlockLayer,
@@ -33,6 +33,7 @@ from nodecore.ode.kernels import (
     status,
     structs,
 )
+from nodecore.ode.steps import FixedSteps
 from nodecore.training.loop import train
 from nodecore.training.protocols import get_protocol
 
@@ -603,7 +604,14 @@ def test_a_training_ends_where_the_torch_path_does():
     """
     protocol = replace(get_protocol("spheres2"), iterations=2000, n_train=512, batch_size=32)
     ours, theirs = (
-        train(protocol, "euler", range(6), n_steps=2, backend=backend, progress=False, device="cpu")
+        train(
+            protocol,
+            FixedSteps("euler", 2),
+            range(6),
+            backend=backend,
+            progress=False,
+            device="cpu",
+        )
         for backend in ("fused", "torch")
     )
     assert [ours.backend, theirs.backend] == ["fused", "torch"]
@@ -611,7 +619,7 @@ def test_a_training_ends_where_the_torch_path_does():
     weights = [[p[m] for p in parameters] for parameters, m in pairs]
     distances = [distance(a, b) for a, b in zip(weights[:6], weights[6:], strict=True)]
     assert sorted(distances)[2] < 1e-4, distances
-    setting, (training, _) = TestSetting("euler", 2), protocol.load()
+    setting, (training, _) = FixedSteps("euler", 2), protocol.load()
     a, b = (accuracy(run.field, run.head, training, setting) for run in (ours, theirs))
     assert bool(((a - b).abs() <= 0.02).all()), (a, b)
 
@@ -621,10 +629,11 @@ def test_ten_iterations_on_images_end_where_the_torch_path_does(few_images):
     """At full width: what ten iterations change is the same to a thousandth, biases included."""
     protocol = replace(get_protocol("mnist", "smoke"), width=96, iterations=10)
     protocol = replace(protocol, n_train=8, n_test=6, batch_size=8)
-    how = {"n_steps": 2, "progress": False, "device": "cpu"}
-    runs = [train(protocol, "euler", [0], backend=b, **how) for b in ("fused", "torch")]
+    how = {"progress": False, "device": "cpu"}
+    steps = FixedSteps("euler", 2)
+    runs = [train(protocol, steps, [0], backend=b, **how) for b in ("fused", "torch")]
     assert [run.backend for run in runs] == ["fused", "torch"]
-    begin = train(replace(protocol, iterations=1, learning_rate=1e-30), "euler", [0], **how)
+    begin = train(replace(protocol, iterations=1, learning_rate=1e-30), steps, [0], **how)
     states = [run.field.state_dict() | run.head.state_dict() for run in (*runs, begin)]
     for name, start in states[2].items():
         ours, theirs = (state[name] - start for state in states[:2])

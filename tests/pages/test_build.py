@@ -37,7 +37,7 @@ profile = "paper"  # size of every run
 n_steps = 16  # number of steps
 
 # %%
-from nodecore.parameters import check_parameters
+from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 

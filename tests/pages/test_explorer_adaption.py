@@ -11,8 +11,9 @@ from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
 from nodecore.pages.explorers import AdaptionExplorer
 from nodecore.pages.explorers.adaption import _checks
+from nodecore.training.adapted import Adapted
 
-RUN = Run("spheres2", "euler", controller="algorithm1")
+RUN = Run("spheres2", Adapted("euler", "algorithm1"))
 
 
 @pytest.fixture(scope="module")

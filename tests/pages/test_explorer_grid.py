@@ -8,11 +8,12 @@ from browsing import ExplorerReader, as_html
 from nodecore.evidence import store
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
+from nodecore.ode.steps import FixedSteps
 from nodecore.pages.explorers import GridExplorer
 
 
 def evidence(solver, n_steps):
-    return find(Run("spheres2", solver, n_steps=n_steps), store.COMMITTED)
+    return find(Run("spheres2", FixedSteps(solver, n_steps)), store.COMMITTED)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ CELLS = {
     "show": """
         import torch
         from torch import nn
-        from nodecore.explorers import TrajectoryExplorer
+        from nodecore.pages.explorers import TrajectoryExplorer
         torch.manual_seed(0)
         x = 2 * torch.rand(200, 2) - 1
         field = nn.Sequential(nn.Linear(2, 9), nn.Tanh(), nn.Linear(9, 2))

@@ -8,25 +8,26 @@ import torch
 import traitlets
 from browsing import ExplorerReader, as_html
 
-from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.analysis.evaluate import accuracy
 from nodecore.evidence import store
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
 from nodecore.ode.adaptive import solve_adaptive
+from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.pages.explorers import ToleranceExplorer
 from nodecore.pages.explorers.tolerance import Steps
 
 
-def evidence(solver, **options):
-    return find(Run("spheres2", solver, **options), store.COMMITTED)
+def evidence(steps):
+    return find(Run("spheres2", steps), store.COMMITTED)
 
 
-RUNS = [("euler", {"n_steps": 4}), ("euler", {"n_steps": 64})]
+RUNS = [FixedSteps("euler", 4), FixedSteps("euler", 64)]
 
 
 @pytest.fixture(scope="module")
 def explorer():
-    return ToleranceExplorer([evidence(solver, **how) for solver, how in RUNS], n_starts=12)
+    return ToleranceExplorer([evidence(steps) for steps in RUNS], n_starts=12)
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +39,11 @@ def html(explorer):
 
 
 def test_its_accuracy_is_that_of_the_evaluation(explorer):
-    found = evidence("euler", n_steps=64)
+    found = evidence(FixedSteps("euler", 64))
     _, test = found.run.protocol.load()
     explorer.training = found.run.name
     for explorer.solver, explorer.rtol in (("dopri5", 1e-3), ("fehlberg21", 0.1)):
-        wanted = accuracy(
-            found.field, found.head, test, TestSetting(explorer.solver, rtol=explorer.rtol)
-        )
+        wanted = accuracy(found.field, found.head, test, Tolerance(explorer.solver, explorer.rtol))
         for explorer.seed in (0, 3):
             assert explorer.accuracy == pytest.approx(float(wanted[explorer.seed]), abs=1e-9)
 
@@ -126,7 +125,7 @@ def solve_each(explorer):
 
 def test_a_step_that_cannot_be_taken_is_told(visit_explorers, explorer):
     """Weights of a diverged training: no tolerance solves them."""
-    wild = ToleranceExplorer([evidence("euler", n_steps=4)], n_starts=3)
+    wild = ToleranceExplorer([evidence(FixedSteps("euler", 4))], n_starts=3)
     model = wild.data["models"][0]
     wild.data = {**wild.data, "models": [{**model, "weights": huge(model["weights"])}]}
     page = visit_explorers(wild)

@@ -11,13 +11,14 @@ import traitlets
 from browsing import ExplorerReader, as_html
 from torch import nn
 
-from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.analysis.evaluate import accuracy
 from nodecore.data.seeding import make_generator
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import SEEDS, Run
 from nodecore.ode.fields import LinearHead, MLPField
+from nodecore.ode.steps import FixedSteps
 from nodecore.ode.tableaus import ButcherTableau
 from nodecore.pages import plots
 from nodecore.pages.explorers import Model, TrajectoryExplorer
@@ -27,7 +28,7 @@ RALSTON = ButcherTableau("ralston", a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0, 2 
 
 
 def evidence(n_steps):
-    return find(Run("spheres2", "euler", n_steps=n_steps), store.COMMITTED)
+    return find(Run("spheres2", FixedSteps("euler", n_steps)), store.COMMITTED)
 
 
 def points(n=300):
@@ -73,7 +74,7 @@ def test_it_starts_as_trained_and_its_numbers_are_those_of_nodecore(explorer):
     found = evidence(4)
     _, test = found.run.protocol.load()
     for explorer.n_steps in (3, 4):
-        wanted = accuracy(found.field, found.head, test, TestSetting("euler", explorer.n_steps))
+        wanted = accuracy(found.field, found.head, test, FixedSteps("euler", explorer.n_steps))
         for explorer.seed in (0, 4):
             assert explorer.accuracy == pytest.approx(float(wanted[explorer.seed]), abs=0.002)
     explorer.n_steps, explorer.seed = 4, 0

@@ -13,7 +13,8 @@ from nodecore.evidence.found import find
 from nodecore.ode.fields import LinearHead
 from nodecore.ode.fixed import solve_fixed
 from nodecore.training import adaption
-from nodecore.training.adaption import RTOL_BOUNDS, bend, closeness, flips, step_bounds
+from nodecore.training.adapted import RTOL_BOUNDS, Adapted
+from nodecore.training.adaption import bend, closeness, flips, step_bounds
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.controllers import (
     Algorithm1,
@@ -103,7 +104,7 @@ def test_the_textbooks_start_takes_the_whole_batch_over_its_tolerances(dataset, 
     protocol = replace(TINY, dataset=dataset, **(images if dataset == "cifar10" else {}))
     protocol = replace(protocol, iterations=1)
     rule, seeds = Algorithm1(every=1), [0, 1, 2]
-    trained = train(protocol, "euler", seeds, controller=rule, start="hairer", **QUIET)
+    trained = train(protocol, Adapted("euler", rule, start="hairer"), seeds, **QUIET)
     split, (field, _) = protocol.load()[0], make_model(protocol, seeds)
     generators = [make_generator(seed, "batches") for seed in seeds]
     index = next(batches(len(split), protocol.batch_size, generators, 1))
@@ -126,7 +127,7 @@ def test_the_textbooks_start_takes_the_whole_batch_over_its_tolerances(dataset, 
 def test_a_start_is_euclidean_where_none_is_named():
     rule = Algorithm1(every=5)
     unnamed, euclidean, hairer = (
-        train(TINY, "euler", [0, 1], controller=rule, start=start, **QUIET)
+        train(TINY, Adapted("euler", rule, start=start), [0, 1], **QUIET)
         for start in (None, "euclidean", "hairer")
     )
     assert unnamed.history == euclidean.history != hairer.history
@@ -136,8 +137,8 @@ def test_a_start_is_euclidean_where_none_is_named():
 
 def test_a_checkpoint_of_another_start_does_not_count(tmp_path):
     def whole(checkpoint=None, start=None):
-        how = {"controller": Algorithm1(every=5), "start": start, "checkpoint": checkpoint}
-        return train(TINY, "euler", [0, 1], **how, **QUIET)
+        steps = Adapted("euler", Algorithm1(every=5), start)
+        return train(TINY, steps, [0, 1], checkpoint=checkpoint, **QUIET)
 
     whole(Checkpoint(tmp_path / "state"))
     assert whole(Checkpoint(tmp_path / "state"), "hairer").history == whole(None, "hairer").history
@@ -153,13 +154,13 @@ def test_what_a_controller_ends_with_is_what_its_last_iteration_took(
     taken, forward = [], Ensemble.forward
 
     def spy(ensemble, x):
-        taken.append(ensemble.steps.clone())
+        taken.append(ensemble.sizes.clone())
         return forward(ensemble, x)
 
     monkeypatch.setattr(Ensemble, "forward", spy)
     protocol = replace(TINY, iterations=iterations)
-    how = {"controller": rule(every=5), "first_rtol": first, "backend": "torch"}
-    trained = train(protocol, solver, [0, 1], **how, **QUIET)
+    steps = Adapted(solver, rule(every=5), first_rtol=first)
+    trained = train(protocol, steps, [0, 1], backend="torch", **QUIET)
     assert len(taken) == iterations
     assert torch.equal(trained.step_size, taken[-1])
     if rule is Algorithm1:
@@ -171,12 +172,12 @@ def test_what_a_controller_ends_with_is_what_its_last_iteration_took(
 
 def test_the_outside_check_is_the_same_for_every_controller_and_costs_nothing(monkeypatch):
     monkeypatch.setattr(adaption, "OUTSIDE_EVERY", 5)
-    rare = train(TINY, "euler", [0, 1], controller=Algorithm1(every=1000), **QUIET)
+    rare = train(TINY, Adapted("euler", Algorithm1(every=1000)), [0, 1], **QUIET)
     rows = [row for row in rare.history if "outside_gap" in row]
     assert [row["iteration"] for row in rows] == [5, 5, 10, 10, 15, 15, 20, 20]
     for m, row in enumerate(rows[:2]):
         assert float(rare.nfe_per_iteration[m]) == pytest.approx(row["n_steps"] + 2 / 20)
-    checked = train(TINY, "euler", [0, 1], controller=Algorithm1(every=5), **QUIET)
+    checked = train(TINY, Adapted("euler", Algorithm1(every=5)), [0, 1], **QUIET)
     first = [row for row in checked.history if row["iteration"] == 5]
     for row, own in zip(rows[:2], first, strict=True):
         assert own["outside_gap"] == row["outside_gap"]
@@ -186,7 +187,7 @@ def test_the_outside_check_is_the_same_for_every_controller_and_costs_nothing(mo
 def test_a_tried_increase_is_paid_for():
     protocol = replace(TINY, learning_rate=0.0, iterations=6)
     rule = ConfirmedIncrease(every=3, threshold=0.999)  # every check agrees
-    trained = train(protocol, "euler", [0, 1], controller=rule, **QUIET)
+    trained = train(protocol, Adapted("euler", rule), [0, 1], **QUIET)
     for m, seed in enumerate((0, 1)):
         first, second = (row["step_size"] for row in trained.history if row["seed"] == seed)
         assert second == pytest.approx(min(1.1 * first, 1.0))
@@ -203,7 +204,7 @@ def test_the_next_better_solver_tests_where_none_is_named():
     for solver, train_stages, test_stages in (("midpoint", 2, 4), ("rk4", 4, 6)):
         protocol = replace(TINY, iterations=2)
         rule = Algorithm1(every=2)
-        trained = train(protocol, solver, [0], controller=rule, **QUIET)
+        trained = train(protocol, Adapted(solver, rule), [0], **QUIET)
         k = trained.history[0]["n_steps"]
         nfe = 2 + 2 * train_stages * k + test_stages * k
         assert float(trained.nfe_per_iteration[0]) == pytest.approx(nfe / 2)
@@ -212,13 +213,13 @@ def test_the_next_better_solver_tests_where_none_is_named():
 @pytest.mark.parametrize("test_solver", ["euler", "midpoint", "heun"])
 def test_a_test_solver_that_is_not_finer_is_refused(test_solver):
     with pytest.raises(ValueError, match="is not finer than the training solver 'midpoint'"):
-        train(TINY, "midpoint", [0], controller=Algorithm1(test_solver=test_solver), **QUIET)
+        train(TINY, Adapted("midpoint", Algorithm1(test_solver=test_solver)), [0], **QUIET)
 
 
 def test_a_step_at_its_shortest_is_recorded(monkeypatch):
     monkeypatch.setattr(adaption, "MOST_STEPS", 6)
     rule = Algorithm1(every=2, decrease=0.1, threshold=1e-9)
-    trained = train(replace(TINY, iterations=40), "euler", [0, 1], controller=rule, **QUIET)
+    trained = train(replace(TINY, iterations=40), Adapted("euler", rule), [0, 1], **QUIET)
     rows = [row for row in trained.history if "at_shortest" in row]
     assert {row["at_shortest"] for row in rows} == {False, True}
     assert max(row["n_steps"] for row in rows) == 6
@@ -237,7 +238,7 @@ def test_weights_are_kept_as_they_were_at_the_marked_moments(monkeypatch, tmp_pa
     monkeypatch.setattr(adaption, "OUTSIDE_EVERY", 2)
     monkeypatch.setattr(adaption, "OUTSIDE_GAP", 0.02)
     protocol, rule = replace(TINY, iterations=60, learning_rate=3e-2), Remembering(every=6)
-    how = {"solver": "euler", "seeds": [0, 1, 2], "controller": rule, **QUIET}
+    how = {"steps": Adapted("euler", rule), "seeds": [0, 1, 2], **QUIET}
     trained = train(protocol, checkpoint=Checkpoint(tmp_path / "state", every=0.0), **how)
     checked = 0
     for m, seed in enumerate([0, 1, 2]):
@@ -258,7 +259,7 @@ def test_weights_are_kept_as_they_were_at_the_marked_moments(monkeypatch, tmp_pa
 
 def test_no_member_without_a_violation_has_a_mark(monkeypatch):
     monkeypatch.setattr(adaption, "OUTSIDE_GAP", 1.0)
-    trained = train(TINY, "euler", [0, 1], controller=Algorithm1(every=5), **QUIET)
+    trained = train(TINY, Adapted("euler", Algorithm1(every=5)), [0, 1], **QUIET)
     assert trained.marks == {}
     assert not any("mark" in row for row in trained.history)
 
@@ -271,7 +272,7 @@ def test_the_model_is_that_of_the_seeds():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(adaption, "OUTSIDE_EVERY", 1)
         patch.setattr(adaption, "OUTSIDE_GAP", 0.0)
-        trained = train(replace(TINY, iterations=60), "euler", [0, 1], controller="auto", **QUIET)
+        trained = train(replace(TINY, iterations=60), Adapted("euler", "auto"), [0, 1], **QUIET)
     assert list(trained.marks["violation"]) == names
 
 
@@ -279,21 +280,21 @@ def test_the_model_is_that_of_the_seeds():
 
 
 def adapted_runs():
-    runs = [run for runs in STUDIES.values() for run in runs if run.controller]
+    runs = [run for runs in STUDIES.values() for run in runs if run.steps.controller]
     return [found for found in map(find, runs) if found]
 
 
 @pytest.mark.parametrize("evidence", adapted_runs(), ids=lambda e: e.path)
 def test_committed_histories_are_their_controllers_work(evidence):
     """Every step follows from what was seen before it; the later rule may also keep the old one."""
-    rule = get_controller(evidence.run.controller)
-    tolerance = evidence.run.adapts_tolerance
+    rule = get_controller(evidence.run.steps.controller)
+    tolerance = evidence.run.steps.first_rtol is not None
     bounds = RTOL_BOUNDS if tolerance else step_bounds(evidence.run.T)
     history = evidence.history[evidence.history["train_accuracy"].notna()]
     for _, rows in history.groupby("seed"):
         rows = rows.to_dict("records")
         state = StepState(rows[0]["step_size"])
-        assert not tolerance or state.step_size == evidence.run.first_rtol
+        assert not tolerance or state.step_size == evidence.run.steps.first_rtol
         for row, after in pairwise(rows):
             accuracies = row["train_accuracy"], row["test_accuracy"]
             read = {name: row[name] for name in rule.reads}

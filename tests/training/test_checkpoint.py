@@ -12,7 +12,9 @@ import pytest
 import torch
 from marks import needs_kernel
 
+from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.training import checkpoint
+from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.controllers import Algorithm1
 from nodecore.training.ensemble import Ensemble, make_model
@@ -22,10 +24,10 @@ from nodecore.training.protocols import Protocol
 TINY = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-2, 14, n_train=96, n_test=40)
 QUIET = {"device": "cpu", "progress": False}
 WAYS = {
-    "torch": {"solver": "euler", "n_steps": 3, "backend": "torch"},
-    "fused": {"solver": "rk4", "n_steps": 2},
-    "adapted": {"solver": "euler", "controller": Algorithm1(every=2), "look_every": 3},
-    "tolerance": {"solver": "dopri5", "rtol": 1e-3},
+    "torch": {"steps": FixedSteps("euler", 3), "backend": "torch"},
+    "fused": {"steps": FixedSteps("rk4", 2)},
+    "adapted": {"steps": Adapted("euler", Algorithm1(every=2)), "look_every": 3},
+    "tolerance": {"steps": Tolerance("dopri5", 1e-3)},
 }
 
 
@@ -140,8 +142,10 @@ def test_seconds_before_the_stop_are_added(monkeypatch, tmp_path):
 
 
 SCRIPT = """
-from nodecore.checkpoint import Checkpoint
-from nodecore.protocols import Protocol
+from nodecore.ode.steps import FixedSteps
+from nodecore.training.checkpoint import Checkpoint
+from nodecore.training.protocols import Protocol
+from nodecore.ode.steps import FixedSteps
 from nodecore.training.loop import train
 import signal
 import sys
@@ -150,7 +154,8 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 protocol = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-2, 100_000_000, n_train=96)
 path = Path(sys.argv[1])
 print("ready", flush=True)
-train(protocol, "euler", [0], n_steps=2, progress=False, checkpoint=Checkpoint(path, every=0.05))
+checkpoint = Checkpoint(path, every=0.05)
+train(protocol, FixedSteps("euler", 2), [0], progress=False, checkpoint=checkpoint)
 """
 
 
@@ -186,7 +191,12 @@ def test_ctrl_c_while_progress_is_told_leaves_the_state_of_where_it_stops(tmp_pa
     checkpoint.save = lambda identity, tensors, values: saved.append(values["iteration"])
     with pytest.raises(KeyboardInterrupt):
         train(
-            TINY, "euler", [0], n_steps=1, device="cpu", progress=interrupt, checkpoint=checkpoint
+            TINY,
+            FixedSteps("euler", 1),
+            [0],
+            device="cpu",
+            progress=interrupt,
+            checkpoint=checkpoint,
         )
     assert saved == told[-1:] == [min(last + 1, TINY.iterations)]
 
@@ -248,8 +258,8 @@ def test_a_state_of_another_format_is_not_loaded(monkeypatch, saved):
     [
         {"protocol": replace(TINY, learning_rate=1e-3)},
         {"seeds": [0, 2]},
-        {"n_steps": 4},
-        {"solver": "midpoint"},
+        {"steps": FixedSteps("euler", 4)},
+        {"steps": FixedSteps("midpoint", 3)},
         pytest.param({"backend": "fused"}, marks=needs_kernel),
     ],
     ids=lambda change: next(iter(change)),

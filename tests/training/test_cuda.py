@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.analysis.evaluate import accuracy
 from nodecore.data.datasets import DATASETS
 from nodecore.data.split import Split
+from nodecore.ode.steps import FixedSteps, Tolerance
+from nodecore.training.adapted import Adapted
 from nodecore.training.controllers import Algorithm1
 from nodecore.training.devices import in_precision
 from nodecore.training.ensemble import Ensemble, make_model
@@ -81,7 +83,7 @@ def moved_apart(trained, expected, members=slice(None)):
 def gradient(protocol, device, precision, keeps_maps=None):
     """Of the first iteration, all parameters in a vector."""
     device = torch.device(device)
-    ensemble = Ensemble(protocol, "rk4", [0, 1, 2], 3, None, False, device, "torch")
+    ensemble = Ensemble(protocol, FixedSteps("rk4", 3), [0, 1, 2], device, "torch")
     ensemble.field.keeps_maps = keeps_maps
     split = protocol.load()[0].to(device)
     index = torch.arange(24, device=device).view(3, 8)
@@ -111,7 +113,7 @@ def test_kept_and_recomputed_maps_give_the_same_gradients(protocol):
 
 @BOTH
 def test_it_trains_as_the_cpu_does(protocol):
-    how = {"solver": "euler", "n_steps": 4}
+    how = {"steps": FixedSteps("euler", 4)}
     gpu = on_gpu(protocol, **how)
     # Adam makes whole steps of what rounding leaves of a gradient that is 0.
     assert moved_apart(gpu, on_cpu(protocol, **how)) < (0.05 if gpu.protocol == CIFAR10 else 1e-3)
@@ -121,7 +123,7 @@ def test_it_trains_as_the_cpu_does(protocol):
 @pytest.mark.parametrize("precision", ERRORS)
 @BOTH
 def test_replays_of_a_graph_are_single_iterations(protocol, precision, eager):
-    how = {"solver": "rk4", "n_steps": 2, "precision": precision}
+    how = {"steps": FixedSteps("rk4", 2), "precision": precision}
     graphed = on_gpu(protocol, **how)
     eager()
     single = on_gpu(protocol, **how)
@@ -159,7 +161,7 @@ class Memory:
 @pytest.mark.parametrize("after", [2, 6])
 @BOTH
 def test_a_training_that_was_stopped_goes_on(protocol, after):
-    how = {"solver": "euler", "n_steps": 3}
+    how = {"steps": FixedSteps("euler", 3)}
     memory = Memory(after)
     with pytest.raises(Killed):
         on_gpu(protocol, checkpoint=memory, **how)
@@ -185,7 +187,7 @@ def test_evaluations_are_counted_exactly_where_steps_are_adapted():
 
 @BOTH
 def test_a_member_that_diverges_leaves_the_others_alone(protocol, monkeypatch):
-    how = {"solver": "euler", "n_steps": 2}
+    how = {"steps": FixedSteps("euler", 2)}
     healthy = on_gpu(protocol, **how)
 
     def make_poisoned(protocol, seeds):
@@ -212,10 +214,10 @@ def test_a_gpu_without_memory_for_maps_computes_them_again(monkeypatch):
 @pytest.mark.parametrize(
     "how",
     [
-        {"solver": "rk4", "n_steps": 3},
-        {"solver": "dopri5", "rtol": 1e-3},
-        {"solver": "euler", "controller": Algorithm1(every=5)},
-        {"solver": "fehlberg21", "controller": Algorithm1(every=5), "first_rtol": 1e-2},
+        {"steps": FixedSteps("rk4", 3)},
+        {"steps": Tolerance("dopri5", 1e-3)},
+        {"steps": Adapted("euler", Algorithm1(every=5))},
+        {"steps": Adapted("fehlberg21", Algorithm1(every=5), first_rtol=1e-2)},
     ],
     ids=["fixed", "adaptive", "adapted", "tolerance"],
 )
@@ -229,7 +231,7 @@ def test_other_fields_train_as_on_the_cpu(how):
 @BOTH
 def test_a_model_is_tested_on_the_gpu(protocol):
     trained, test = on_gpu(protocol, solver="euler", n_steps=2), protocol.load()[1]
-    for setting in (TestSetting("midpoint", 3), TestSetting("dopri5", rtol=1e-6)):
+    for setting in (FixedSteps("midpoint", 3), Tolerance("dopri5", 1e-6)):
         with in_precision("float32", torch.device("cuda")):
             there = accuracy(trained.field, trained.head, test.to("cuda"), setting)
         field, head = (make_model(protocol, [0, 1, 2])[i] for i in (0, 1))

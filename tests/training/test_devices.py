@@ -10,7 +10,7 @@ from test_checkpoint import Deadly, Killed, assert_same
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from nodecore.analysis.evaluate import TestSetting, accuracy
+from nodecore.analysis.evaluate import accuracy
 from nodecore.data.datasets import DATASETS
 from nodecore.data.seeding import make_generator
 from nodecore.ode import fields
@@ -18,7 +18,9 @@ from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fields import Conv2dField
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.runge_kutta import rk_step
+from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.ode.tableaus import get_tableau
+from nodecore.training.adapted import Adapted
 from nodecore.training.adaption import initial_step_size
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.controllers import Algorithm1, get_controller
@@ -75,7 +77,7 @@ def test_a_precision_is_that_of_convolutions_and_is_left_as_it_was():
 
 def test_in_bf16_the_classifier_the_first_step_and_the_looks_are_in_float32(few_images):
     protocol = replace(IMAGES["adam"], iterations=1, T=0.1)
-    how = {"solver": "euler", "controller": Algorithm1(every=50), "look_every": 1}
+    how = {"steps": Adapted("euler", Algorithm1(every=50)), "look_every": 1}
     trained = train(protocol, precision="bf16", device="cpu", **how, **QUIET)
     field, head = trained.field.requires_grad_(False), trained.head.requires_grad_(False)
     split, test = protocol.load()
@@ -103,24 +105,18 @@ def generators():
 # --- tensors of two devices -----------------------------------------------------------------------
 
 WAYS = {
-    "fixed": {"solver": "rk4", "n_steps": 2},
-    "algorithm1": {"solver": "euler", "controller": Algorithm1(every=2)},
+    "fixed": {"steps": FixedSteps("rk4", 2)},
+    "algorithm1": {"steps": Adapted("euler", Algorithm1(every=2))},
     "confirmed": {
-        "solver": "euler",
-        "controller": replace(get_controller("confirmed-increase"), every=2),
+        "steps": Adapted("euler", replace(get_controller("confirmed-increase"), every=2))
     },
     "closeness": {
-        "solver": "euler",
-        "controller": replace(get_controller("settling-closeness"), every=2),
+        "steps": Adapted("euler", replace(get_controller("settling-closeness"), every=2))
     },
-    "bend": {"solver": "euler", "controller": replace(get_controller("settling-bend"), every=2)},
-    "tolerance": {"solver": "dopri5", "rtol": 1e-1},
-    "sample": {"solver": "bosh3", "rtol": 1e-1, "per_sample": True},
-    "adapted tolerance": {
-        "solver": "fehlberg21",
-        "controller": Algorithm1(every=2),
-        "first_rtol": 1e-1,
-    },
+    "bend": {"steps": Adapted("euler", replace(get_controller("settling-bend"), every=2))},
+    "tolerance": {"steps": Tolerance("dopri5", 1e-1)},
+    "sample": {"steps": Tolerance("bosh3", 1e-1, per_sample=True)},
+    "adapted tolerance": {"steps": Adapted("fehlberg21", Algorithm1(every=2), first_rtol=1e-1)},
 }
 
 
@@ -168,7 +164,7 @@ def test_a_whole_step_on_images_asks_for_no_value(monkeypatch, name, keeps):
     }
     monkeypatch.setattr("nodecore.training.ensemble.OPTIMISERS", plain)
     protocol, device = IMAGES[name], torch.device("meta")
-    ensemble = Ensemble(protocol, "rk4", SEEDS, 3, None, False, device, "torch")
+    ensemble = Ensemble(protocol, FixedSteps("rk4", 3), SEEDS, device, "torch")
     ensemble.field.keeps_maps = keeps
     shape = DATASETS[protocol.dataset].shape
     x = torch.empty(2, 4, *shape, device=device)
@@ -293,7 +289,7 @@ def keeping(monkeypatch):
 
 
 def test_out_of_memory_maps_are_given_up_and_nothing_counts_twice(few_images, monkeypatch):
-    how = {"solver": "euler", "n_steps": 3, "device": "cpu"} | QUIET
+    how = {"steps": FixedSteps("euler", 3), "device": "cpu"} | QUIET
     whole = train(IMAGES["adam"], **how)
     keeping(monkeypatch)
     out_of_memory_once(monkeypatch, 17)  # in the third iteration
@@ -306,7 +302,7 @@ def test_out_of_memory_maps_are_given_up_and_nothing_counts_twice(few_images, mo
 def test_out_of_memory_without_maps_to_give_up_is_an_end(few_images, monkeypatch):
     out_of_memory_once(monkeypatch, 17)
     with pytest.raises(torch.OutOfMemoryError):
-        train(IMAGES["adam"], "euler", n_steps=3, device="cpu", **QUIET)
+        train(IMAGES["adam"], FixedSteps("euler", 3), device="cpu", **QUIET)
 
 
 # --- members that have arrived --------------------------------------------------------------------
@@ -334,9 +330,9 @@ def test_members_that_have_arrived_are_not_evaluated():
 # --- graphs ---------------------------------------------------------------------------------------
 
 GRAPHED = {
-    "adam": (IMAGES["adam"], {"solver": "euler", "n_steps": 2}),
-    "sgd": (IMAGES["sgd"], {"solver": "rk4", "n_steps": 1}),
-    "mlp": (replace(MLP, iterations=7), {"solver": "euler", "n_steps": 2}),
+    "adam": (IMAGES["adam"], {"steps": FixedSteps("euler", 2)}),
+    "sgd": (IMAGES["sgd"], {"steps": FixedSteps("rk4", 1)}),
+    "mlp": (replace(MLP, iterations=7), {"steps": FixedSteps("euler", 2)}),
 }
 
 
@@ -441,9 +437,9 @@ def test_the_stand_in_does_notice_what_a_replay_would_miss(elsewhere):
 
 
 def test_a_model_elsewhere_is_tested_there(elsewhere):
-    trained = train(MLP, "euler", n_steps=2, device="cpu", **QUIET)
+    trained = train(MLP, FixedSteps("euler", 2), device="cpu", **QUIET)
     test = MLP.load()[1]
-    settings = [TestSetting("rk4", 3), TestSetting("dopri5", rtol=1e-2)]
+    settings = [FixedSteps("rk4", 3), Tolerance("dopri5", 1e-2)]
     here = [accuracy(trained.field, trained.head, test, s).tolist() for s in settings]
     field, head = trained.field.to("meta"), trained.head.to("meta")
     assert [accuracy(field, head, test.to("meta"), s).tolist() for s in settings] == here

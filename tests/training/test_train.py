@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from nodecore.data.seeding import make_generator
 from nodecore.ode.adaptive import solve_adaptive
+from nodecore.ode.steps import FixedSteps, Tolerance
+from nodecore.training.adapted import Adapted
 from nodecore.training.adaption import batch_accuracies
 from nodecore.training.controllers import Algorithm1
 from nodecore.training.devices import get_device
@@ -40,7 +42,7 @@ def test_training_is_what_a_plain_loop_does(optimiser, backend):
     """One member in float64: torch's own layers, Euler written out, torch's own optimiser."""
     name = optimiser.__name__.lower()
     protocol = replace(TINY_MLP, iterations=7, optimiser=name, n_train=70, T=1.5)
-    trained = train(protocol, "euler", [5], n_steps=3, backend=backend, **QUIET)
+    trained = train(protocol, FixedSteps("euler", 3), [5], backend=backend, **QUIET)
     split = protocol.load()[0]
     field, head = make_model(protocol, [5])
     ps = [
@@ -74,9 +76,9 @@ def test_training_is_what_a_plain_loop_does(optimiser, backend):
 )
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_members_are_the_same_seeds_trained_alone(protocol, backend):
-    together = train(protocol, "euler", [4, 0, 9], n_steps=4, backend=backend, **QUIET)
+    together = train(protocol, FixedSteps("euler", 4), [4, 0, 9], backend=backend, **QUIET)
     for m, seed in enumerate([4, 0, 9]):
-        alone = train(protocol, "euler", [seed], n_steps=4, backend=backend, **QUIET)
+        alone = train(protocol, FixedSteps("euler", 4), [seed], backend=backend, **QUIET)
         for ours, its in zip(parameters(together), parameters(alone), strict=True):
             torch.testing.assert_close(ours[m], its[0], rtol=0, atol=1e-5)
     assert together.backend == backend
@@ -84,7 +86,7 @@ def test_members_are_the_same_seeds_trained_alone(protocol, backend):
 
 @pytest.mark.parametrize(
     "how",
-    [{"solver": "rk4", "n_steps": 2}, {"solver": "euler", "controller": Algorithm1(every=5)}],
+    [{"steps": FixedSteps("rk4", 2)}, {"steps": Adapted("euler", Algorithm1(every=5))}],
     ids=["fixed", "adapted"],
 )
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -114,16 +116,16 @@ def test_a_training_uses_one_thread_and_leaves_its_caller_what_it_had(backend):
         if len(seen) == 5:
             raise InterruptedError
 
-    how = {"n_steps": 1, "backend": backend, "device": "cpu"}
+    how = {"backend": backend, "device": "cpu"}
     with pytest.raises(InterruptedError):
-        train(TINY, "euler", [0], **how, progress=look)
+        train(TINY, FixedSteps("euler", 1), [0], **how, progress=look)
     assert seen == [2, 1, 1, 1, 1]  # the first one is told before it begins
     assert torch.get_num_threads() == 2
 
 
 def test_training_learns():
     protocol = replace(TINY, iterations=300, n_train=400, width=32)
-    trained = train(protocol, "euler", [0], n_steps=4, **QUIET)
+    trained = train(protocol, FixedSteps("euler", 4), [0], **QUIET)
     x, y = protocol.load()[0].x, protocol.load()[0].y
     z = x[None]
     with torch.no_grad():
@@ -178,7 +180,7 @@ def test_losses_and_accuracies_are_those_of_each_member():
 
 @pytest.mark.parametrize(("solver", "stages"), [("euler", 1), ("midpoint", 2), ("rk4", 4)])
 def test_fixed_steps_cost_stages_times_steps(solver, stages):
-    trained = train(replace(TINY, iterations=3), solver, [0, 1], n_steps=5, **QUIET)
+    trained = train(replace(TINY, iterations=3), FixedSteps(solver, 5), [0, 1], **QUIET)
     assert trained.nfe_per_iteration.tolist() == [5 * stages] * 2
     assert trained.history == []
     assert trained.step_size is None
@@ -203,7 +205,7 @@ def test_algorithm_1_does_what_the_paper_prints():
     seeds, T = [0, 1, 2], 1.3
     protocol = replace(TINY_MLP, learning_rate=0.0, iterations=20, T=T, n_train=128)
     rule = Algorithm1(every=4, threshold=0.02)
-    trained = train(protocol, "euler", seeds, controller=rule, look_every=10, **QUIET)
+    trained = train(protocol, Adapted("euler", rule), seeds, look_every=10, **QUIET)
     split, test = protocol.load()
     order = list(batches(128, 32, [make_generator(s, "batches") for s in seeds], 20))
     model, head = make_model(protocol, seeds)
@@ -258,8 +260,8 @@ def test_the_rule_for_tolerances_does_what_the_later_paper_prints(backend, solve
     """One member in plain torch: the tolerance halved or lengthened after dopri5's finer check."""
     protocol = replace(TINY_MLP, iterations=12, optimiser="sgd", learning_rate=0.5)
     controller = Algorithm1(every=2, threshold=0.01)
-    how = {"controller": controller, "first_rtol": 1e-2, "backend": backend}
-    trained = train(protocol, solver, [3], **how, **QUIET)
+    steps = Adapted(solver, controller, first_rtol=1e-2)
+    trained = train(protocol, steps, [3], backend=backend, **QUIET)
     split = protocol.load()[0]
     field, head = make_model(protocol, [3])
     optimiser = torch.optim.SGD([*field.parameters(), *head.parameters()], lr=0.5)
@@ -298,9 +300,9 @@ def test_the_rule_for_tolerances_does_what_the_later_paper_prints(backend, solve
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_adaptive_training_counts_each_members_own_evaluations(backend):
     protocol = replace(TINY_MLP, iterations=4, learning_rate=1e-3)
-    together = train(protocol, "dopri5", [0, 1, 2], rtol=1e-3, backend=backend, **QUIET)
+    together = train(protocol, Tolerance("dopri5", 1e-3), [0, 1, 2], backend=backend, **QUIET)
     for m in range(3):
-        alone = train(protocol, "dopri5", [m], rtol=1e-3, backend=backend, **QUIET)
+        alone = train(protocol, Tolerance("dopri5", 1e-3), [m], backend=backend, **QUIET)
         assert together.nfe_per_iteration[m] == alone.nfe_per_iteration[0] > 7
     assert together.backend == backend
 
@@ -310,8 +312,8 @@ def test_each_sample_may_train_with_steps_of_its_own(backend):
     """Against a loop that solves every sample by itself; its evaluations count as their mean."""
     protocol = replace(TINY_MLP, iterations=3, optimiser="sgd", learning_rate=0.5)
     seeds, rtol, split = [3, 8], 1e-2, protocol.load()[0]
-    how = {"rtol": rtol, "per_sample": True, "backend": backend}
-    trained = train(protocol, "bosh3", seeds, **how, **QUIET)
+    steps = Tolerance("bosh3", rtol, per_sample=True)
+    trained = train(protocol, steps, seeds, backend=backend, **QUIET)
     assert trained.backend == backend
     for m, seed in enumerate(seeds):
         field, head = make_model(protocol, [seed])
@@ -354,13 +356,13 @@ def poison(monkeypatch, value, member=1):
 @pytest.mark.parametrize(
     "how",
     [
-        {"solver": "euler", "n_steps": 4, "backend": "torch"},
-        {"solver": "euler", "n_steps": 4},
-        {"solver": "dopri5", "rtol": 1e-2, "backend": "torch"},
-        {"solver": "dopri5", "rtol": 1e-2},
-        {"solver": "dopri5", "rtol": 1e-2, "per_sample": True, "backend": "torch"},
-        {"solver": "dopri5", "rtol": 1e-2, "per_sample": True},
-        {"solver": "euler", "controller": Algorithm1(every=3)},
+        {"steps": FixedSteps("euler", 4), "backend": "torch"},
+        {"steps": FixedSteps("euler", 4)},
+        {"steps": Tolerance("dopri5", 1e-2), "backend": "torch"},
+        {"steps": Tolerance("dopri5", 1e-2)},
+        {"steps": Tolerance("dopri5", 1e-2, per_sample=True), "backend": "torch"},
+        {"steps": Tolerance("dopri5", 1e-2, per_sample=True)},
+        {"steps": Adapted("euler", Algorithm1(every=3))},
     ],
     ids=[
         *("fixed", "fixed fused", "adaptive", "adaptive fused"),
@@ -380,7 +382,7 @@ def test_a_member_that_diverges_is_marked_and_leaves_the_others_alone(monkeypatc
 
 
 @pytest.mark.parametrize(
-    "how", [{"solver": "euler", "n_steps": 2}, {"solver": "bosh3", "rtol": 1e-2}], ids=str
+    "how", [{"steps": FixedSteps("euler", 2)}, {"steps": Tolerance("bosh3", 1e-2)}], ids=str
 )
 def test_the_iteration_of_a_late_divergence_is_recorded(monkeypatch, how):
     step, calls = torch.optim.Adam.step, []
@@ -400,13 +402,13 @@ def test_the_iteration_of_a_late_divergence_is_recorded(monkeypatch, how):
 @pytest.mark.parametrize(
     "how",
     [
-        {"solver": "euler", "n_steps": 3},
-        {"solver": "rk4", "n_steps": 3},
-        {"solver": "euler", "controller": Algorithm1(every=2)},
-        {"solver": "rk4", "controller": Algorithm1(every=2)},
-        {"solver": "fehlberg21", "rtol": 1e-3},
-        {"solver": "dopri5", "rtol": 1e-3},
-        {"solver": "fehlberg21", "rtol": 1e-2, "per_sample": True},
+        {"steps": FixedSteps("euler", 3)},
+        {"steps": FixedSteps("rk4", 3)},
+        {"steps": Adapted("euler", Algorithm1(every=2))},
+        {"steps": Adapted("rk4", Algorithm1(every=2))},
+        {"steps": Tolerance("fehlberg21", 1e-3)},
+        {"steps": Tolerance("dopri5", 1e-3)},
+        {"steps": Tolerance("fehlberg21", 1e-2, per_sample=True)},
     ],
     ids=str,
 )
@@ -418,7 +420,7 @@ def test_the_step_without_autograd_equals_the_one_with_it(monkeypatch, protocol,
     assert by_hand.backend == "fused"
     monkeypatch.setattr("nodecore.training.loop.choose_step", lambda ensemble, *_: ensemble.step)
     # torch's own path where the solver chooses steps: they must be the same ones
-    backend = "torch" if "rtol" in how else "fused"
+    backend = "torch" if how["steps"].rtol is not None else "fused"
     by_autograd = train(protocol, seeds=SEEDS_OFF_KINKS, backend=backend, **how, **QUIET)
     for ours, its in zip(parameters(by_hand), parameters(by_autograd), strict=True):
         torch.testing.assert_close(ours, its, rtol=1e-5, atol=1e-6)
@@ -462,35 +464,6 @@ def test_the_digest_changes_with_every_value():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"solver": "rk45"}, "solver = 'rk45' is unknown; choose one of euler"),
-        ({"n_steps": 0}, "n_steps = 0: give a whole number of steps >= 1"),
-        ({"n_steps": None}, "n_steps = None, rtol = None, controller = None: give exactly one"),
-        ({"rtol": 1e-3}, "give exactly one"),
-        ({"first_rtol": 1e-3}, "first_rtol = 0.001: .* with a controller and an embedded method"),
-        (
-            {"n_steps": None, "solver": "dopri5", "controller": Algorithm1(), "first_rtol": 1e-7},
-            "first_rtol = 1e-07: give one from 1e-05 to 10",
-        ),
-        ({"start": "hairer"}, "start = 'hairer': .* with a controller and a method of fixed steps"),
-        (
-            {"n_steps": None, "solver": "dopri5", "controller": Algorithm1(), "start": "hairer"},
-            "start = 'hairer': it is where the adaption of steps begins",
-        ),
-        (
-            {"n_steps": None, "controller": Algorithm1(), "start": "textbook"},
-            "start = 'textbook' is unknown; choose one of euclidean, hairer",
-        ),
-        ({"n_steps": None, "rtol": -1e-3}, "rtol = -0.001: give a tolerance > 0"),
-        ({"n_steps": None, "rtol": 1e-3}, "'euler' has no embedded method"),
-        ({"per_sample": True}, "per_sample = True needs the steps that a tolerance .* give rtol"),
-        (
-            {"n_steps": None, "solver": "dopri5", "controller": Algorithm1(), "per_sample": True},
-            "per_sample = True needs",
-        ),
-        (
-            {"n_steps": None, "controller": Algorithm1(test_solver="rk5")},
-            "solver = 'rk5' is unknown",
-        ),
         ({"seeds": []}, r"seeds = \[\]: give at least one whole number >= 0, each once"),
         ({"seeds": [1, 1]}, r"seeds = \[1, 1\]: give at least one whole number"),
         ({"seeds": [-1]}, r"seeds = \[-1\]: give at least one whole number"),
@@ -499,7 +472,7 @@ def test_the_digest_changes_with_every_value():
     ],
 )
 def test_bad_arguments_are_refused(change, message):
-    arguments = {"solver": "euler", "seeds": [0], "n_steps": 2} | QUIET | change
+    arguments = {"steps": FixedSteps("euler", 2), "seeds": [0]} | QUIET | change
     with pytest.raises(ValueError, match=message):
         train(TINY, **arguments)
 

@@ -31,7 +31,8 @@ from nodecore.claims.rules.base import (
 from nodecore.evidence.names import name_of
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, compare_controllers
-from nodecore.training.adaption import OUTSIDE_GAP, STARTS, USUAL_START
+from nodecore.training.adapted import STARTS, USUAL_START
+from nodecore.training.adaption import OUTSIDE_GAP
 from nodecore.training.controllers import VARIATIONS
 
 FEW_FAILURES, SOME_FAILURES = 0.01, 0.2  # shares of checks
@@ -81,7 +82,7 @@ def _beside_grid(studies, compare):
 def constants_are_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
     parts = []
     for dataset, material in _adapted(studies):
-        run = next(e for e in material.found if e.run.controller == "algorithm1")
+        run = next(e for e in material.found if e.run.steps.controller == "algorithm1")
         used = run.stored.header["controller_constants"]
         found = ", ".join(f"{name} {used[name]:g}" for name in numbers)
         verdict = grade(all(used[name] == value for name, value in numbers.items()))

@@ -8,7 +8,7 @@ import pandas as pd
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import AGREES_AT_END, GridSearch, as_trained, grid_search, same_mean
-from nodecore.training.adaption import USUAL_START
+from nodecore.training.adapted import USUAL_START
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold here"
 UNTESTED = "not tested here"
@@ -57,12 +57,14 @@ class Material:
 
     def run(self, n_steps: int) -> Evidence | None:
         """The run that was trained with so many steps."""
-        return next((e for e in self.found if e.run.n_steps == n_steps), None)
+        return next((e for e in self.found if e.run.steps.n_steps == n_steps), None)
 
     def history(self, controller: str, start: str | None = USUAL_START) -> pd.DataFrame:
         """What was followed while this controller was at work, steps begun in this way."""
         of = controller, start
-        return next(e.history for e in self.found if (e.run.controller, e.run.start) == of)
+        return next(
+            e.history for e in self.found if (e.run.steps.controller, e.run.steps.start) == of
+        )
 
 
 Studies = Mapping[str, Material]

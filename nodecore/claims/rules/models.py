@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nodecore.analysis.crossings import find_crossings, separated_starts
-from nodecore.analysis.evaluate import AGREEMENT, TestSetting, check_setting
+from nodecore.analysis.evaluate import AGREEMENT, check_setting
 from nodecore.analysis.fixed_points import find_fixed_points
 from nodecore.analysis.margins import robustness
 from nodecore.claims.paper import percent
@@ -133,7 +133,7 @@ def _euler_paths(evidence):
     x = evidence.run.protocol.load()[1].x.double()
     starts = x[separated_starts(x, N_STARTS)].expand(len(evidence.run.seeds), -1, -1)
     f = deepcopy(evidence.field).double()
-    return solve_fixed(f, starts, "euler", n_steps=evidence.run.n_steps, path=True).path
+    return solve_fixed(f, starts, "euler", n_steps=evidence.run.steps.n_steps, path=True).path
 
 
 def _crossing_part(studies, n_steps, verdict_of):
@@ -233,7 +233,7 @@ def accuracy_is_lost(studies: Studies, numbers: Mapping) -> list[Part]:
 def _robustness_at(material, n_steps):
     """End states under the training and its test solver beside the margin, on the test set."""
     evidence = material.run(n_steps)
-    own = TestSetting(evidence.run.train_solver, n_steps)
+    own = evidence.run.steps
     x = evidence.run.protocol.load()[1].x
     return robustness(evidence.field, evidence.head, x, own, check_setting(own.solver, n_steps))
 

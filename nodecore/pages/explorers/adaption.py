@@ -72,12 +72,12 @@ class AdaptionExplorer(Explorer):
 
     def _pack(self, name):
         """What the browser needs of a run; keys as in `js/adaption.js`."""
-        found, controller = self._runs[name], get_controller(self._runs[name].run.controller)
-        solver = controller.test_solver or finer_solver(found.run.train_solver)
+        found, controller = self._runs[name], get_controller(self._runs[name].run.steps.controller)
+        solver = controller.test_solver or finer_solver(found.run.steps.solver)
         return {
             "name": name,
             "title": _title(found.run),
-            "solver": name_of(found.run.train_solver),
+            "solver": name_of(found.run.steps.solver),
             "testSolver": name_of(solver),
             "every": controller.every,
             "bounds": step_bounds(found.run.protocol.T),
@@ -173,7 +173,7 @@ class AdaptionExplorer(Explorer):
 
 
 def _title(run):
-    return f"{name_of(run.dataset)}, {name_of(run.controller)}"
+    return f"{name_of(run.dataset)}, {name_of(run.steps.controller)}"
 
 
 def _checks(found):
@@ -183,7 +183,7 @@ def _checks(found):
         raise ValueError(f"{found.path} has no history: give a run with a controller")
     seen = found.history[found.history["failed"].notna()].astype({"failed": bool})
     if _constants(found.run):
-        rule = get_controller(found.run.controller)
+        rule = get_controller(found.run.steps.controller)
         for seed, rows in seen.groupby("seed"):
             gap = (rows["train_accuracy"] - rows["test_accuracy"]).abs().to_numpy()
             factor = np.where(gap > rule.threshold, rule.decrease, rule.increase)
@@ -192,14 +192,14 @@ def _checks(found):
             if not np.allclose(wanted, sizes[1:], rtol=SAME):
                 raise ValueError(
                     f"{found.path}: the steps of seed {seed} are not those of "
-                    f"{found.run.controller}; run the study again"
+                    f"{found.run.steps.controller}; run the study again"
                 )
     return seen
 
 
 def _constants(run):
     """The constants of Algorithm 1; empty for another rule."""
-    rule = get_controller(run.controller)
+    rule = get_controller(run.steps.controller)
     return {name: getattr(rule, name) for name in RANGES} if type(rule) is Algorithm1 else {}
 
 

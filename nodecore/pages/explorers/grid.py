@@ -48,12 +48,12 @@ class GridExplorer(Explorer):
     ):
         if not evidence:
             raise ValueError("evidence is empty: give at least one run")
-        ordered = sorted(evidence, key=lambda found: found.run.n_steps)
+        ordered = sorted(evidence, key=lambda found: found.run.steps.n_steps)
         self._n_seeds = n_seeds
         self._cells = {found.run.study: {} for found in evidence}
         for found in ordered:
             model = Model.from_evidence(found, (classes or {}).get(found.run.dataset))
-            self._cells[found.run.study][found.run.n_steps] = found, model, _tests(found)
+            self._cells[found.run.study][found.run.steps.n_steps] = found, model, _tests(found)
         models = [model for rows in self._cells.values() for _, model, _ in rows.values()]
         points = {model.dataset: model for model in models}
         self._starts = {
@@ -75,7 +75,7 @@ class GridExplorer(Explorer):
         entries, solvers = [], {}
         for study, rows in self._cells.items():
             for found, model, tests in rows.values():
-                solvers[found.run.train_solver] = get_tableau(found.run.train_solver)
+                solvers[found.run.steps.solver] = get_tableau(found.run.steps.solver)
                 accuracies = [
                     {"nSteps": k, "accuracies": [None if isnan(v) else v for v in values]}
                     for k, values in tests.items()
@@ -85,7 +85,7 @@ class GridExplorer(Explorer):
                         **model.model_data(self._n_seeds),
                         "counts": list(model.trained),
                         "study": study,
-                        "solver": found.run.train_solver,
+                        "solver": found.run.steps.solver,
                         "path": found.path,
                         "tests": accuracies,
                     }
@@ -100,7 +100,7 @@ class GridExplorer(Explorer):
 
     def _title(self, study):
         found, *_ = next(iter(self._cells[study].values()))
-        return f"{name_of(found.run.dataset)}, {name_of(found.run.train_solver)}"
+        return f"{name_of(found.run.dataset)}, {name_of(found.run.steps.solver)}"
 
     # --- the state ------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class GridExplorer(Explorer):
     def _run(self):
         found, model, _ = self._cell
         starts = self._starts[model.dataset]
-        return draw_run(model, self.seed, starts, found.run.train_solver, self.test_n_steps)
+        return draw_run(model, self.seed, starts, found.run.steps.solver, self.test_n_steps)
 
     # --- the picture ----------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class GridExplorer(Explorer):
 def _tests(found):
     """Accuracies by test n_steps of the grid: a series over the seeds each."""
     rows = found.records
-    rows = rows[(rows["test_solver"] == found.run.train_solver) & rows["test_n_steps"].notna()]
+    rows = rows[(rows["test_solver"] == found.run.steps.solver) & rows["test_n_steps"].notna()]
     table = rows.pivot(index="seed", columns="test_n_steps", values="accuracy")
     grid = GRIDS.get(found.run.study, table.columns)
     return {int(k): table[k] for k in table.columns if k in grid}

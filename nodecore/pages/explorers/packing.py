@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from nodecore.data.datasets import DATASETS
 from nodecore.data.split import Split
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
@@ -78,8 +79,8 @@ class Model:
             test.x,
             test.y,
             dataset=run.dataset,
-            classes=classes,
-            train_n_steps=run.n_steps,
+            classes=classes or DATASETS[evidence.run.dataset].classes,
+            train_n_steps=run.steps.n_steps,
             seeds=run.seeds,
             trained=[bool(trained[seed]) for seed in run.seeds],
         )

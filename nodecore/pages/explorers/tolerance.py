@@ -80,8 +80,8 @@ class ToleranceExplorer(Explorer):
             },
             training=first,
             seed=model.seeds[0],
-            solver=found.run.train_solver if found.run.train_solver in SOLVERS else "dopri5",
-            rtol=found.run.rtol or 1e-2,
+            solver=found.run.steps.solver if found.run.steps.solver in SOLVERS else "dopri5",
+            rtol=found.run.steps.rtol or 1e-2,
         )
 
     def _pack(self, name):
@@ -91,8 +91,8 @@ class ToleranceExplorer(Explorer):
             **model.model_data(),
             "name": name,
             "title": _title(found.run),
-            "solver": found.run.train_solver,
-            "rtol": found.run.rtol,
+            "solver": found.run.steps.solver,
+            "rtol": found.run.steps.rtol,
             "tests": _tests(found, model.seeds),
         }
 
@@ -182,8 +182,8 @@ class ToleranceExplorer(Explorer):
 
 
 def _title(run):
-    how = f"tolerance {run.rtol:g}" if run.rtol else f"K = {run.n_steps}"
-    return f"{name_of(run.train_solver)}, {how}"
+    how = f"tolerance {run.steps.rtol:g}" if run.steps.rtol else f"K = {run.steps.n_steps}"
+    return f"{name_of(run.steps.solver)}, {how}"
 
 
 def _tests(found, seeds):

@@ -94,7 +94,7 @@ class TrajectoryExplorer(Explorer):
         """
         models = {}
         for found in evidence:
-            key = found.run.dataset, found.run.n_steps
+            key = found.run.dataset, found.run.steps.n_steps
             if key not in models:
                 models[key] = Model.from_evidence(found, (classes or {}).get(found.run.dataset))
         first, *others = models.values()

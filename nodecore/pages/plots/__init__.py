@@ -38,8 +38,8 @@ from nodecore.pages.plots.plane import (
 from nodecore.pages.plots.style import (
     CLASS_COLOURS,
     CROSSING_COLOUR,
-    SOLVER_STYLES,
     class_legend,
+    solver_style,
     stamp_panel,
     stamp_profile,
     step_colours,
@@ -58,7 +58,6 @@ from nodecore.pages.plots.tolerances import (
 __all__ = [
     "CLASS_COLOURS",
     "CROSSING_COLOUR",
-    "SOLVER_STYLES",
     "accuracy_by_steps",
     "accuracy_by_tolerance",
     "accuracy_of_seeds",
@@ -86,6 +85,7 @@ __all__ = [
     "potential_landscape",
     "radii",
     "seeds_over_steps",
+    "solver_style",
     "stacked_shares",
     "stamp_panel",
     "stamp_profile",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from nodecore.pages.plots.style import CROSSING_COLOUR, SOLVER_STYLES, step_colours
+from nodecore.pages.plots.style import CROSSING_COLOUR, solver_style, step_colours
 
 # --- step adaption --------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ def iterations_axis(ax):
 def checks(ax: Axes, history) -> None:
     """Accuracies of a batch at the checks of one seed, under the training and the test solver."""
     for column, solver in {"train_accuracy": "euler", "test_accuracy": "midpoint"}.items():
-        ax.plot(history["iteration"], history[column], markersize=4.5, **SOLVER_STYLES[solver])
+        ax.plot(history["iteration"], history[column], markersize=4.5, **solver_style(solver))
     _mark_failed(ax, history)
     ax.set(ylabel="batch accuracy", ylim=(0, 1.05))
     ax.grid(axis="y")
@@ -54,7 +54,7 @@ def moments(ax: Axes, table) -> None:
     factors = sorted(table["factor"].unique())
     for solver, rows in table.groupby("solver", sort=False):
         places = rows["moment"].map(labels.index) + 0.18 * (rows["factor"].map(factors.index) - 1.5)
-        style = {**SOLVER_STYLES[solver], "linestyle": "none"}
+        style = {**solver_style(solver), "linestyle": "none"}
         ax.plot(places, rows["accuracy"], markersize=7, alpha=0.85, **style)
     ax.set_xticks(range(len(labels)), labels, fontsize=9)
     ax.set(xlim=(-0.6, len(labels) - 0.4), ylabel="test accuracy")

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from nodecore.evidence.names import name_of
-from nodecore.pages.plots.style import GREY, SOLVER_STYLES, accuracy_axes, steps_axis
+from nodecore.pages.plots.style import GREY, accuracy_axes, solver_style, steps_axis
 
 
 def cross_solver(ax: Axes, table, colours, test_steps) -> None:
@@ -26,7 +26,7 @@ def cross_solver(ax: Axes, table, colours, test_steps) -> None:
         ]
         for solver, line in rows.groupby("test_solver"):
             means = line.groupby("test_n_steps")["accuracy"].mean()
-            style = {"marker": SOLVER_STYLES[solver]["marker"], "color": colour}
+            style = {"marker": solver_style(solver)["marker"], "color": colour}
             ax.plot(means, linewidth=0.7, alpha=0.5, markersize=4.5, markeredgewidth=0, **style)
             if line["train_solver"].iloc[0] == solver and n_steps in means:
                 own = {"markeredgecolor": "black", "markersize": 9, "zorder": 4}
@@ -40,7 +40,7 @@ def cross_solver_handles(colours, solvers) -> list[Line2D]:
     ks = [Line2D([], [], color=c, linewidth=5, label=f"$K={k:g}$") for k, c in colours.items()]
     marks = [
         Line2D([], [], color=GREY, linewidth=0, marker=s["marker"], label=f"test: {s['label']}")
-        for s in (SOLVER_STYLES[name] for name in solvers)
+        for s in map(solver_style, solvers)
     ]
     own = Line2D([], [], color=GREY, linewidth=0, marker="o", markersize=9, markeredgecolor="black")
     own.set_label("dark edge: as trained")
@@ -55,7 +55,7 @@ def accuracy_of_seeds(ax: Axes, table, colour) -> None:
     for (_, solver), rows in table.groupby(["seed", "test_solver"]):
         rows = rows.sort_values("test_n_steps")
         shown = colour if rows["trained"].iloc[0] else "#b5b5b5"
-        style = {"marker": SOLVER_STYLES[solver]["marker"], "color": shown}
+        style = {"marker": solver_style(solver)["marker"], "color": shown}
         ax.plot(
             rows["test_n_steps"],
             rows["accuracy"],
@@ -104,7 +104,7 @@ def agreement(ax: Axes, gaps, exact_gaps, seed_gaps, solver: str) -> None:
     gaps, exact_gaps: series by n_steps, of the means against the test solver and the exact flow.
     seed_gaps: frame, a column for each seed, against the test solver.
     """
-    style = {**SOLVER_STYLES[solver], "label": None}
+    style = {**solver_style(solver), "label": None}
     pale = {**style, "linestyle": "none", "markersize": 3, "alpha": 0.35}
     for seed in seed_gaps:
         ax.plot(seed_gaps[seed], **pale)
@@ -118,7 +118,7 @@ def agreement(ax: Axes, gaps, exact_gaps, seed_gaps, solver: str) -> None:
 def agreement_handles(solvers) -> list[Line2D]:
     """Legend of `agreement`."""
     handles = [
-        Line2D([], [], **{**SOLVER_STYLES[s], "label": f"trained with {name_of(s)}"})
+        Line2D([], [], **{**solver_style(s), "label": f"trained with {name_of(s)}"})
         for s in solvers
     ]
     exact = Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (1, 1)))

@@ -11,9 +11,9 @@ from nodecore.pages.plots.style import (
     CROSSING_COLOUR,
     GREY,
     MODEL_STYLES,
-    SOLVER_STYLES,
     class_style,
     ring,
+    solver_style,
 )
 
 FIXED_POINT_STYLES = {
@@ -80,7 +80,7 @@ def accuracy_by_steps(ax: Axes, table, n_steps: int) -> None:
     over the seeds, the band their range. A ring marks Euler's method at the training n_steps.
     """
     for solver, rows in table.groupby("test_solver"):
-        style = SOLVER_STYLES[solver]
+        style = solver_style(solver)
         spread = rows.groupby("test_n_steps")["accuracy"].agg(["mean", "min", "max"])
         ax.plot(spread["mean"], markersize=4.5, linewidth=1.2, **style)
         ax.fill_between(

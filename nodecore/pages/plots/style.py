@@ -9,16 +9,24 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from nodecore.evidence.names import name_of
+from nodecore.ode.tableaus import TABLEAUS
+
 # Dark, middle and light (CIE L* about 22, 49, 70), in hues that no common colour
 # blindness mixes up.
 CLASS_COLOURS = ("#14327d", "#cc4a0c", "#3fb8ae")
 CLASS_MARKERS = ("o", "^", "s")
 # The paper's markers: circles for Euler's method, crosses for midpoint, triangles for rk4.
-SOLVER_STYLES = {
-    "euler": {"color": "#14327d", "marker": "o", "linestyle": "-", "label": "Euler"},
-    "midpoint": {"color": "#cc4a0c", "marker": "X", "linestyle": "--", "label": "midpoint"},
-    "rk4": {"color": "#2a9d94", "marker": "^", "linestyle": ":", "label": "rk4"},
+PAPER_STYLES = {
+    "euler": {"color": "#14327d", "marker": "o", "linestyle": "-"},
+    "midpoint": {"color": "#cc4a0c", "marker": "X", "linestyle": "--"},
+    "rk4": {"color": "#2a9d94", "marker": "^", "linestyle": ":"},
 }
+OTHER_STYLES = [
+    {"color": colour, "marker": marker, "linestyle": (0, dashes)}
+    for marker, dashes in (("D", (4, 1, 1, 1)), ("v", (1, 2)), ("P", (6, 2)))
+    for colour in ("#6d4a9c", "#8a6a1f", "#7d7d7d")
+]
 GREY = "#6b6b6b"
 MODEL_STYLES = (
     {"color": GREY, "marker": "D", "linestyle": ":"},
@@ -52,6 +60,14 @@ def use_style() -> None:
             "lines.markersize": 6,
         }
     )
+
+
+def solver_style(solver: str) -> dict:
+    """Colour, marker, line and label of a solver; the paper's three have styles of their own."""
+    others = [name for name in TABLEAUS if name not in PAPER_STYLES]
+    at = others.index(solver) if solver in others else 0
+    style = PAPER_STYLES.get(solver) or OTHER_STYLES[at % len(OTHER_STYLES)]
+    return {**style, "label": name_of(solver)}
 
 
 def class_style(label: int) -> dict:

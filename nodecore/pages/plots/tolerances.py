@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation
 
 from nodecore.pages.plots.adaption import iterations_axis
-from nodecore.pages.plots.style import GREY, SOLVER_STYLES, accuracy_axes, ring, step_colours
+from nodecore.pages.plots.style import GREY, accuracy_axes, ring, solver_style, step_colours
 
 # --- tolerances -----------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ def gap_by_tolerance(ax: Axes, gaps, seed_gaps) -> None:
 
     gaps: series by rtol, of the means; seed_gaps: frame, a column for each seed (pale).
     """
-    colour = SOLVER_STYLES["euler"]["color"]
+    colour = solver_style("euler")["color"]
     for seed in seed_gaps:
         pale = {"linestyle": "none", "marker": "o", "color": colour, "alpha": 0.35}
         ax.plot(seed_gaps[seed], markersize=3, **pale)
