@@ -1,62 +1,62 @@
 """Check whether a model of your own is a flow: `check_flow`, and what a flow would cost."""
 
-import math
 import sys
-import time
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nodecore.analysis.crossings import find_crossings, refined_path, separated_starts
-from nodecore.analysis.evaluate import (
-    EXACT_RTOL,
-    FLOAT32_RTOL,
-    check_setting,
-    critical_n_steps,
+from nodecore.analysis.evaluate import AGREEMENT
+from nodecore.analysis.intervals import Interval
+from nodecore.check.evidence import along_trajectories, coarsest, crossing_shares
+from nodecore.check.inputs import Tree
+from nodecore.check.model import Layers
+from nodecore.check.order import OrderTest, order_test
+from nodecore.check.probes import affine_weight, probability_changes
+from nodecore.check.problem import LEAST_PROBE, Problem, cost_of, pose
+from nodecore.check.reference import Proof, Reference, Yardstick, prove
+from nodecore.check.report import FlowCost, FlowReport
+from nodecore.check.scale import find_scale
+from nodecore.check.settings import Solve, finer_rows
+from nodecore.check.solves import Solved, solve_part, solve_samples
+from nodecore.check.verdict import (
+    FLOW,
+    SPREAD_SHARE,
+    Recall,
+    Rule,
+    Tested,
+    bounded_share,
+    judge,
+    lost_recalls,
+    recalls,
+    sensitivity,
 )
-from nodecore.analysis.intervals import paired_difference, share_interval
-from nodecore.analysis.lipschitz import jacobian_norms
-from nodecore.check.model import FlowModel, affine_weight, depends_on_time
-from nodecore.check.report import FlowCost, FlowReport, Tested
-from nodecore.check.verdict import are_finite, beats_chance, judge, spread, total_variation
-from nodecore.data.split import Split
 from nodecore.ode.fields import boundary_distances
-from nodecore.ode.solution import SolveError
-from nodecore.ode.steps import (
-    FixedSteps,
-    Steps,
-    Tolerance,
-    check_n_steps,
-    check_tolerance,
-    choose_steps,
-)
-from nodecore.ode.tableaus import get_tableau, next_finer
+from nodecore.ode.steps import Steps
+from nodecore.ode.tableaus import get_tableau
 
-SMALL = 64  # entries of a state up to which float64 costs little
-PROBE_NUMBERS, LEAST_PROBE = 100_000, 64  # entries of the states, and samples, of other solvers
-PART_NUMBERS, LEAST_PART = 50_000, 32  # entries of the states, and samples, that a cache holds
-PILOT = 8  # samples of a first look
-JACOBIAN_SAMPLES, JACOBIAN_TIMES, JACOBIAN_ITERATIONS = 16, 5, 20
-CROSSING_STARTS, SUBSTEPS = 50, 8
-SEARCH = 4  # times the training's steps: the finest of the search
-SPREAD_SHARE = 0.1  # of the outputs' spread: the default tolerance
-
-Layers = Callable[[Tensor], Tensor]
+__all__ = ["FlowCost", "FlowReport", "check_flow", "flow_cost"]
 
 
 def check_flow(
-    field: Callable[[Tensor, Tensor], Tensor],
+    field: Callable[..., Any],
     head: Layers | None,
-    x: Tensor,
-    y: Tensor | None = None,
+    x: Tree,
+    y: Any = None,
     *,
-    solver: str,
+    solver: str | None = None,
     n_steps: int | None = None,
     rtol: float | None = None,
+    atol: float | None = None,
+    step_size: float | None = None,
+    grid: Tensor | Iterable[float] | None = None,
+    solve: Solve | None = None,
     t: tuple[float, float] = (0.0, 1.0),
     stem: Layers | None = None,
+    args: Tree = None,
     tolerance: float | None = None,
     rows: int = 1000,
     verbose: bool = True,
@@ -64,23 +64,40 @@ def check_flow(
     """Whether a trained model is the flow of its vector field, or belongs to the solver it had.
 
     field: f(t, z) -> dz/dt on states (batch, ...), t a tensor without axes; it may depend on t and
-    have kinks. head: end states -> logits (batch, classes), or None. x: inputs (n, ...), states or
-    what `stem` takes to states. y: labels (n,) int64. solver: the training's, one of
-    nodecore.ode.tableaus.TABLEAUS (torchdiffeq's "rk4" is `rk4_38` here), with its n_steps over t,
-    or its rtol (atol the same, one step for a batch of `rows`, as torchdiffeq does).
+    have kinks. Fields called as f(z), or with t for each sample, are recognised; with `args`, a
+    tensor (n, ...) or a tuple or dict of these, it is called as f(t, z, args), with the rows of its
+    samples. head: end states -> logits (batch, classes), or None. x: inputs (n, ...), states or
+    what `stem` takes to states; a tuple of tensors where the state is one. y: labels (n,), (n, 1)
+    or one-hot.
 
-    The verdict compares the training solver with dopri5 at a fine tolerance, on all samples:
+    The training's solver is one of:
+
+    - solver, one of nodecore.ode.tableaus.TABLEAUS (torchdiffeq's "rk4" is `rk4_38` here), with
+      n_steps over t, its step_size (the last step is shortened to land on the end), the times of
+      its steps as grid, or its rtol (and atol, by default the same; one step for a batch of `rows`,
+      as torchdiffeq does);
+    - solve, a function (field, z0, t) -> z(T) of any library, for example
+      ``lambda f, z0, t: torchdiffeq.odeint(f, z0, t, method="dopri8")[-1]``.
+
+    t is (start, end); time may run backwards.
+
+    The verdict compares the training solver with the exact flow, on all samples: dopri5 at a fine
+    tolerance, in steps that are never longer than the training's, which is repeated at a tenth of
+    the tolerance and with another method. A sample for which these do not agree, or that cannot be
+    solved, counts for either answer.
 
     - With labels: "not a flow" if the accuracies differ by more than AGREEMENT (0.1), "flow" if by
       less, either with the whole 95 % interval of the paired difference. "cannot tell" if the
       interval holds the bound; if the accuracy is not surely above the largest class's share + 0.1,
       where a loss could not show; or if it agrees while surely over 10 % of the classes change.
     - Without: the same rule for the share of samples whose output (or end state, without a head)
-      moves by more than `tolerance`, in the output's units; by default a tenth of the outputs' root
-      mean square distance from their mean.
+      moves by more than `tolerance`, in the output's units; by default by more than a tenth of its
+      scale, component by component: the spread over the samples, or a tenth of the distance
+      travelled where that is more.
+    - Fewer than 35 samples are too few for a verdict.
 
-    Other solvers, the search for the coarsest agreeing step, Jacobians and crossings are evidence
-    besides, on evenly spaced samples, fewer the larger the states are.
+    Other solvers, the order of convergence, the search for the coarsest agreeing step, Jacobians
+    and crossings are evidence besides, on samples drawn with a seed, fewer the larger the states.
 
     Modules are used as copies, in the mode they are in, on the field's device, half precision in
     float32; model, gradients and generators stay as they are. The cost is printed to stderr
@@ -89,287 +106,231 @@ def check_flow(
     Raises ValueError for a bad argument, and for layers that are random or mix samples, such as
     dropout and batch norm in training mode.
     """
-    options = {"solver": solver, "n_steps": n_steps, "rtol": rtol, "t": t, "stem": stem}
+    training = {"solver": solver, "n_steps": n_steps, "rtol": rtol, "atol": atol}
+    training |= {"step_size": step_size, "grid": grid, "solve": solve}
+    options = {"t": t, "stem": stem, "args": args, "tolerance": tolerance, "rows": rows}
     with torch.no_grad(), torch.random.fork_rng(_gpus()):
-        check = _Check(field, head, x, y, tolerance=tolerance, rows=rows, **options)
-        cost = check.cost()
+        problem = pose(field, head, x, y, **options, **training)
+        cost = cost_of(problem)
         if verbose:
             print(f"check_flow: {cost}", file=sys.stderr, flush=True)
-        return check.report(cost)
+        return _report(problem, cost)
 
 
-def flow_cost(field, head, x, y=None, **options) -> FlowCost:
+def flow_cost(
+    field: Callable[..., Any], head: Layers | None, x: Tree, y: Any = None, **options: Any
+) -> FlowCost:
     """What `check_flow` with the same arguments would cost; solves a few samples only."""
     options.pop("verbose", None)
+    options.setdefault("solver", None)
     with torch.no_grad(), torch.random.fork_rng(_gpus()):
-        return _Check(field, head, x, y, **options).cost()
+        return cost_of(pose(field, head, x, y, **options))
 
 
-def _gpus():
+def _gpus() -> range | list[int]:
     return range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
 
 
 # --- what is solved -------------------------------------------------------------------------------
 
 
-def better_settings(trained: Steps) -> list[Steps]:
-    """Finer steps and methods of higher order, or a tighter tolerance, for a training's setting."""
-    solver, k = trained.solver, trained.n_steps
-    if k is None:
-        return [Tolerance(solver, trained.rtol / 10)]
-    better = next_finer(solver)
-    settings = [FixedSteps(solver, 2 * k), FixedSteps(solver, 4 * k), check_setting(solver, k)]
-    return list(dict.fromkeys([*settings, *([FixedSteps(better, k)] if better else [])]))
+@dataclass(frozen=True)
+class _Found:
+    """All that was solved: under the training solver, by the exact flow, and the probe's."""
 
-
-def searched_settings(trained: Steps) -> list[Steps]:
-    """The training solver, coarse to fine: steps 1, 2, 4, ... and the training's multiples, or
-    tolerances 1, 0.1, ... and the training's, to a tenth of it."""
-    solver, k, rtol = trained.solver, trained.n_steps, trained.rtol
-    if k is not None:
-        steps = {k, 2 * k, SEARCH * k, *(2**i for i in range((SEARCH * k).bit_length()))}
-        return [FixedSteps(solver, s) for s in sorted(steps)]
-    decades = {10.0**-d for d in range(20) if 10.0**-d > rtol / 10}
-    return [Tolerance(solver, r) for r in sorted({rtol, rtol / 10, *decades}, reverse=True)]
-
-
-def _check_inputs(x, y, rows, tolerance, t):
-    if not isinstance(x, Tensor) or x.dim() < 1:
-        raise ValueError(f"x is {type(x).__name__}: give a tensor of inputs (n, ...)")
-    labels = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-    Split(x, labels, int(labels.max()) + 1 if len(labels) else 1)  # raises what is wrong with them
-    check_n_steps(rows)
-    if tolerance is not None:
-        check_tolerance("tolerance", tolerance)
-    if tolerance is not None and y is not None:
-        raise ValueError(f"tolerance = {tolerance!r} is for outputs without labels; leave out y")
-    if not (math.isfinite(t[1] - t[0]) and t[1] > t[0]):
-        raise ValueError(f"t = {t}: give finite times (start, end) with end > start")
-
-
-class _Check:
-    """One check: what is solved, for which samples, and what comes of it."""
-
-    def __init__(self, field, head, x, y, *, solver, n_steps=None, rtol=None, t=(0.0, 1.0),
-                 stem=None, tolerance=None, rows=1000):  # fmt: skip
-        self.trained = choose_steps(solver, n_steps, rtol)
-        _check_inputs(x, y, rows, tolerance, t)
-        self.model = FlowModel(field, head, stem, x, (float(t[0]), float(t[1])))
-        self.rows, self.tolerance, self.notes = rows, tolerance, []
-        self.z0 = torch.cat([self.model.start(part) for part in x.split(rows)])
-        self.y = None if y is None else y.to(self.model.device)
-        self.timed = depends_on_time(self.model, self.z0[:PILOT])
-        self._check_outputs()
-        self.size = self.z0[0].numel()
-        self.exact = Tolerance("dopri5", self._exact_rtol())
-        wanted = max(LEAST_PROBE, PROBE_NUMBERS // self.size)
-        self.probe = torch.arange(len(self.z0))[:: math.ceil(len(self.z0) / wanted)]
-
-    def _check_outputs(self):
-        outputs = self.model.outputs(self.z0[:PILOT])
-        classes = 0 if self.y is None else int(self.y.max()) + 1
-        if classes and (outputs.dim() != 2 or outputs.shape[1] < max(2, classes)):
-            raise ValueError(
-                f"head returned {tuple(outputs.shape)} for {len(outputs)} states and labels up to "
-                f"{classes - 1}: give logits (batch, classes); for a single logit v, "
-                "torch.cat([-v, v], 1)"
-            )
-
-    def _exact_rtol(self):
-        """As fine as is cheap, and below the training's."""
-        cheap = self.model.in_float64 and self.size <= SMALL
-        rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, (self.trained.rtol or 1.0) / 10)
-        if rtol < FLOAT32_RTOL and not self.model.in_float64:
-            raise ValueError(
-                f"rtol = {self.trained.rtol}: a check of it needs float64, which a field that is "
-                "no nn.Module cannot be brought to; give a module, or x in float64"
-            )
-        return rtol
-
-    @cached_property
-    def better(self) -> list[Steps]:
-        return [s for s in better_settings(self.trained) if s != self.exact]
-
-    @cached_property
-    def searched(self) -> list[Steps]:
-        return searched_settings(self.trained)
+    own: Solved
+    reference: Reference
+    probed: dict[Steps, Solved]
 
     @property
-    def probed(self) -> list[Steps]:
-        """What is solved for the probe alone."""
-        return [s for s in dict.fromkeys([*self.better, *self.searched]) if s not in self.full]
+    def sure(self) -> Tensor:
+        """(n,) bool: known under the training solver, and the exact flow is settled."""
+        return self.own.known & self.reference.settled
 
     @property
-    def full(self) -> list[Steps]:
-        """What is solved for all samples."""
-        return [self.trained, self.exact]
+    def exact(self) -> Solved:
+        return self.reference.solved
 
-    def cost(self) -> FlowCost:
-        """Fixed steps counted, adaptive ones measured on a few samples."""
-        plan = {s: len(self.probe) for s in self.probed} | dict.fromkeys(self.full, len(self.z0))
-        fixed = sum(n * _nfe(s) for s, n in plan.items() if s.n_steps)
-        adaptive = {s: n * self._pilot_nfe(s) for s, n in plan.items() if s.rtol}
-        slow = sum(n for s, n in adaptive.items() if s.rtol < FLOAT32_RTOL)
-        # An iteration takes a product with the Jacobian and one with its transpose.
-        samples = min(JACOBIAN_SAMPLES, len(self.z0))
-        times = min(JACOBIAN_TIMES, (self.trained.n_steps or JACOBIAN_TIMES) + 1)
-        jacobians = 2 * JACOBIAN_ITERATIONS * samples * times
-        total = fixed + sum(adaptive.values()) + slow + 2 * jacobians
-        seconds = self._seconds_of_one() * total
-        return FlowCost(len(self.z0), fixed, jacobians, sum(adaptive.values()), seconds)
 
-    def _pilot_nfe(self, setting):
-        try:
-            return self.model.solve(self.z0[:PILOT], setting).nfe
-        except SolveError:
-            return 0
+def _solve(problem: Problem, setting: Steps, index: Tensor) -> Solved:
+    solve = partial(solve_part, problem.model, setting=setting)
+    return solve_samples(problem.model, problem.samples, index, solve, problem.at_once(setting))
 
-    def _seconds_of_one(self):
-        """Seconds that the field takes for one sample of a batch."""
-        part = self.z0[: self._samples_at_once(self.exact)]
-        began = time.perf_counter()
-        float(self.model.field()(self.model.t[0], part).sum())  # waits for a GPU
-        return (time.perf_counter() - began) / len(part)
 
-    def _samples_at_once(self, setting):
-        """Small parts are faster; only the training's tolerance is shared by its whole batch."""
-        if setting.rtol is not None and setting != self.exact:
-            return self.rows
-        return min(self.rows, max(LEAST_PART, PART_NUMBERS // self.size))
+def _solve_all(problem: Problem) -> _Found:
+    own = _solve(problem, problem.trained, torch.arange(len(problem.samples)))
+    probed = {setting: _solve(problem, setting, problem.probe) for setting in problem.probed}
+    rows = [probed[s].z for s in finer_rows(problem.trained)]
+    proof = Proof(
+        problem.model,
+        problem.samples,
+        own.z,
+        partial(_yardstick, problem, own),
+        (own.z[problem.probe], *rows),
+        problem.probe,
+        problem.at_once(problem.trained if problem.size > 64 else problem.exact),
+        problem.double,
+    )
+    return _Found(own, prove(proof, problem.mesh, problem.rtol), probed)
 
-    def _solve(self, setting, index):
-        """Outputs, end states and evaluations; NaN where a part cannot be solved."""
-        ends, nfe = [], 0
-        for part in self.z0[index].split(self._samples_at_once(setting)):
-            try:
-                solution = self.model.solve(part, setting)
-                ends.append(solution.z)
-                nfe = max(nfe, solution.nfe)
-            except SolveError as error:
-                ends.append(torch.full_like(part, math.nan))
-                self.notes.append(f"{setting} failed: {error}")
-        outputs = torch.cat([self.model.outputs(end) for end in ends])
-        return outputs, torch.cat(ends), nfe
 
-    def report(self, cost: FlowCost) -> FlowReport:
-        """Everything."""
-        everyone = torch.arange(len(self.z0))
-        solved = {s: (everyone, *self._solve(s, everyone)) for s in self.full}
-        (_, out, z, _), (_, exact_out, exact_z, _) = (solved[s] for s in self.full)
-        if self.y is None and self.tolerance is None:
-            self.tolerance = SPREAD_SHARE * spread(exact_out)
-        for setting in self.probed:
-            solved[setting] = (self.probe, *self._solve(setting, self.probe))
-        shown = [self.trained, *self.better, self.exact]
-        tested = tuple(self._tested(s, out, *solved[s]) for s in shown)
-        verdict, reason = judge(tested[0], tested[-1], self.chance, self.tolerance)
-        weight = None if self.y is None else affine_weight(self.model, are_finite(z)[:LEAST_PROBE])
-        return FlowReport(
-            verdict,
-            reason,
-            tested=tested,
-            chance=self.chance,
-            tolerance=self.tolerance,
-            distances=(z - exact_z).double().flatten(1).norm(dim=1).cpu().numpy(),
-            margins=None if weight is None else _margins(exact_out, weight),
-            probability_change=None if self.y is None else total_variation(out, exact_out),
-            **self._along_trajectories(),
-            coarsest=self._coarsest(exact_out, solved, tested[0]),
-            searched=tuple(self.searched),
-            crossing_shares=self._crossing_shares(),
-            cost=cost,
-            notes=tuple(self.notes),
+def _yardstick(problem: Problem, own: Solved, exact: Solved) -> Yardstick:
+    """How ends are compared while the exact flow proves itself."""
+    rule = _rule(problem, own, exact)
+
+    def same(index: Tensor, z: Tensor, other: Tensor) -> Tensor:
+        a, b = problem.model.outputs(z), problem.model.outputs(other)
+        if problem.y is not None:
+            return ~rule.changed(a, b)
+        return rule.changed(a, own.outputs[index]) == rule.changed(b, own.outputs[index])
+
+    return Yardstick(find_scale(exact.z, problem.samples.z), same)
+
+
+def _rule(problem: Problem, own: Solved, exact: Solved) -> Rule:
+    """What counts as another answer."""
+    if problem.y is not None or problem.tolerance is not None:
+        return Rule(problem.y, problem.tolerance)
+    start = problem.model.outputs(problem.samples.z)
+    return Rule(None, None, find_scale(exact.outputs, start, own.outputs))
+
+
+# --- what comes of it -----------------------------------------------------------------------------
+
+
+def _report(problem: Problem, cost: FlowCost) -> FlowReport:
+    """Everything."""
+    found = _solve_all(problem)
+    own, exact, sure = found.own, found.exact, found.sure
+    rule, chance = _rule(problem, own, exact), problem.chance
+    tested = _tested(problem, found, rule)
+    verdict, reason = judge(tested[0], tested[-1], chance, problem.tolerance)
+    path = along_trajectories(problem.model, problem.samples, problem.trained)
+    shares, notes = crossing_shares(
+        problem.model, problem.samples, problem.trained, problem.scan.depends
+    )
+    solved = found.probed | {problem.trained: own, problem.exact: exact}
+    searched = problem.searched
+    moved = _moved(problem, found)
+    recall = _recalls(problem, found)
+    return FlowReport(
+        verdict,
+        reason,
+        tested=tested,
+        cautions=tuple(_cautions(problem, found, verdict, moved, recall)),
+        chance=chance,
+        tolerance=_tolerance(problem, rule),
+        distances=(own.z - exact.z).double().flatten(1).norm(dim=1).cpu().numpy(),
+        margins=_margins(problem, exact),
+        probability_change=_probability_change(problem, found),
+        moved=moved,
+        recalls=recall,
+        sensitivity=sensitivity(tested[0], tested[-1], chance),
+        order=_order(problem, found),
+        h=path.h,
+        lipschitz=path.lipschitz,
+        coarsest=coarsest(
+            rule, searched, solved, exact.outputs, found.reference.settled, tested[0], chance
+        ),
+        searched=tuple(searched),
+        crossing_shares=shares,
+        settled=sure.cpu().numpy(),
+        cost=cost,
+        notes=(*problem.notes, *_failures(problem, found), *path.notes, *notes),
+    )
+
+
+def _tested(problem: Problem, found: _Found, rule: Rule) -> tuple[Tested, ...]:
+    """The training solver first, the exact flow last, better settings between."""
+    own = found.own
+    rows = [rule.tested(problem.trained, own, own.outputs, own.known)]
+    for setting in problem.better:
+        rows.append(rule.tested(setting, found.probed[setting], own.outputs, own.known))
+    return (*rows, rule.tested(problem.exact, found.exact, own.outputs, found.sure))
+
+
+def _tolerance(problem: Problem, rule: Rule) -> float | None:
+    """In the outputs' units, of all components together; None with labels."""
+    return problem.tolerance if rule.scale is None else SPREAD_SHARE * rule.scale.whole
+
+
+def _moved(problem: Problem, found: _Found) -> Interval:
+    """Share of samples whose end state moves by more than a tenth of the states' scale."""
+    exact, own = found.exact.z, found.own.z
+    far = find_scale(exact, problem.samples.z, own).distance(exact, own) > SPREAD_SHARE
+    return bounded_share(far & found.sure, ~found.sure)
+
+
+def _recalls(problem: Problem, found: _Found) -> tuple[Recall, ...]:
+    if problem.y is None:
+        return ()
+    return recalls(problem.y, found.own.outputs, found.exact.outputs, found.sure)
+
+
+def _probability_change(problem: Problem, found: _Found) -> float | None:
+    if problem.y is None:
+        return None
+    return probability_changes(found.own.outputs, found.exact.outputs, problem.probabilities)
+
+
+def _margins(problem: Problem, exact: Solved) -> Any:
+    """Distances (n,) to the classifier's nearest boundary; None where it is not affine."""
+    ends = exact.z[exact.known][:LEAST_PROBE]
+    if problem.y is None or problem.probabilities or len(ends) == 0:
+        return None
+    if problem.model.packing.shapes is not None:
+        return None
+    weight = affine_weight(problem.model, ends)
+    if weight is None:
+        return None
+    return boundary_distances(exact.outputs[None], weight[None])[0].double().cpu().numpy()
+
+
+def _order(problem: Problem, found: _Found) -> OrderTest | None:
+    """Of the training solver in its steps, twice and four times these, on the probe."""
+    finer = finer_rows(problem.trained)
+    if not finer:
+        return None
+    twice, four = (found.probed[setting].z for setting in finer)
+    ends = (found.own.z[problem.probe], twice, four)
+    return order_test(ends, get_tableau(problem.trained.solver).order)
+
+
+def _failures(problem: Problem, found: _Found) -> list[str]:
+    """What could not be solved, and what the exact flow took, as notes."""
+    texts = list(found.reference.notes)
+    solved = {problem.trained: found.own, **found.probed, problem.exact: found.exact}
+    for setting, rows in solved.items():
+        n = len(rows.index)
+        if lost := n - int(rows.known.sum()):
+            why = rows.failures[0] if rows.failures else "their end states are not finite"
+            texts.append(f"{lost:,} of {n:,} samples could not be solved by {setting}: {why}")
+    return texts
+
+
+def _cautions(
+    problem: Problem,
+    found: _Found,
+    verdict: str,
+    moved: Interval,
+    found_recalls: tuple[Recall, ...],
+) -> list[str]:
+    """What stands beside the verdict, since it might be overlooked below."""
+    texts, n = [], len(problem.samples)
+    lost = n - int((found.own.known & found.exact.known).sum())
+    if lost:
+        texts.append(f"{lost:,} of {n:,} samples could not be solved: they count for either answer")
+    open_ = n - lost - int(found.sure.sum())
+    if open_:
+        texts.append(
+            f"for {open_:,} of {n:,} samples the exact flow has not converged: finer tolerances "
+            "and another method end elsewhere; they count for either answer"
         )
-
-    # what the solves say
-
-    @cached_property
-    def chance(self) -> float | None:
-        """Share of the largest class."""
-        return None if self.y is None else float(torch.bincount(self.y).max()) / len(self.y)
-
-    def _tested(self, setting, reference, index, outputs, ends, nfe):
-        """The samples of `index` under a setting, against the outputs of a reference, of all."""
-        n, reference = len(index), reference[index]
-        finite = outputs.flatten(1).isfinite().all(1)
-        if self.y is None:
-            changed = (outputs - reference).flatten(1).norm(dim=1) > self.tolerance
-            return Tested(setting, n, share_interval(_count(changed | ~finite), n), None, None, nfe)
-        changed = (outputs.argmax(1) != reference.argmax(1)) | ~finite
-        y = self.y[index]
-        right, before = (outputs.argmax(1) == y) & finite, reference.argmax(1) == y
-        drop = paired_difference(_count(before & ~right), _count(right & ~before), n)
-        shares = (share_interval(_count(v), n) for v in (changed, right))
-        return Tested(setting, n, *shares, drop, nfe)
-
-    def _coarsest(self, exact_out, solved, own):
-        """The coarsest searched setting from which on all agree with the exact flow."""
-        if own.accuracy is not None and not beats_chance(own, self.chance):
-            return None  # no loss could show
-        gaps = {}
-        for fineness, setting in enumerate(self.searched):
-            found = self._tested(setting, exact_out, *solved[setting])
-            gaps[fineness] = found.changed.value if found.drop is None else abs(found.drop.value)
-        critical = critical_n_steps(gaps)
-        return None if critical is None else self.searched[critical]
-
-    def _along_trajectories(self):
-        """The longest step, and the largest Jacobian norm at a few times of a few trajectories."""
-        samples = self.z0[:: math.ceil(len(self.z0) / JACOBIAN_SAMPLES)]
-        try:
-            solution = self.model.solve(samples, self.trained, path=True)
-        except SolveError:
-            return {"h": math.nan, "lipschitz": None}
-        h = float(solution.ts.diff().max())
-        some = torch.linspace(0, len(solution.ts) - 1, JACOBIAN_TIMES).round().long().unique()
-        try:
-            norms = [self._norms(float(solution.ts[i]), solution.path[i]) for i in some]
-        except RuntimeError as error:
-            self.notes.append(f"no Jacobians, the field cannot be differentiated: {error}")
-            return {"h": h, "lipschitz": None}
-        return {"h": h, "lipschitz": float(torch.cat(norms).max())}
-
-    def _norms(self, t, z):
-        z = are_finite(z).to(self.z0.dtype)
-        return jacobian_norms(self.model.field(), z, t=t, n_iterations=JACOBIAN_ITERATIONS)
-
-    def _crossing_shares(self):
-        """Share of pairs that cross by number of steps, in the plane, where a flow allows none."""
-        k = self.trained.n_steps
-        if k is None or self.z0.shape[1:] != (2,):
-            return {}
-        if self.timed:
-            self.notes.append("the field depends on time: its trajectories may cross in the plane")
-            return {}
-        starts = self.z0[separated_starts(self.z0, min(CROSSING_STARTS, len(self.z0)))]
-        try:
-            return {steps: self._crossing_share(starts, steps) for steps in (k, 2 * k, 4 * k)}
-        except ValueError as error:  # a trajectory that overflows
-            self.notes.append(f"no crossings: {error}")
-            return {}
-
-    def _crossing_share(self, starts, n_steps):
-        dtype = torch.float64 if self.model.in_float64 else None  # neighbours merge later
-        f, (start, end) = self.model.field(dtype), self.model.t
-
-        def over_unit_time(t, z):
-            return (end - start) * f(start, z)
-
-        substeps = 1 if self.trained.solver == "euler" else SUBSTEPS
-        options = {"n_steps": n_steps, "substeps": substeps}
-        path = refined_path(
-            over_unit_time, starts.to(dtype or starts.dtype), self.trained.solver, **options
+    for recall in lost_recalls(found_recalls)[:3]:
+        texts.append(str(recall))
+    if problem.y is not None and verdict == FLOW and moved.low > AGREEMENT:
+        texts.append(
+            f"the classes stay, but {moved.percent()} of the end states move by more than a tenth "
+            "of their scale"
         )
-        return find_crossings(path, substeps).share_of_pairs
-
-
-def _nfe(setting):
-    return setting.n_steps * get_tableau(setting.solver).n_solution_stages
-
-
-def _count(mask):
-    return int(mask.sum())
-
-
-def _margins(logits, weight):
-    return boundary_distances(logits[None], weight[None])[0].double().cpu().numpy()
+    return texts

@@ -1,128 +1,173 @@
-"""A model of any library as the check of its flow runs it: copies, one type, one device, probed."""
+"""A model of any library as the check of its flow runs it: copies, one type, one device."""
 
 import copy
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nodecore.analysis.evaluate import FLOAT32_RTOL
-from nodecore.ode.adaptive import solve_adaptive
-from nodecore.ode.fixed import solve_fixed
-from nodecore.ode.solution import Solution, VectorField
-from nodecore.ode.steps import FixedSteps, Steps
+from nodecore.check.convention import Convention, find_convention
+from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
+from nodecore.ode.solution import VectorField
 
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+FEW = 8  # samples of a first look
+
+Layers = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """States as the user has them and as they are solved: one tensor with axes behind the samples.
+
+    shapes: of one sample's state, for each tensor of a tuple; None where it is one tensor with two
+    axes or more, which stays as it is.
+    """
+
+    shapes: tuple[torch.Size, ...] | None = None
+    is_tuple: bool = False
+
+    def pack(self, states: Tree) -> Tensor:
+        """(n, ...) or (n,) or a tuple of these, as one tensor (n, ...) with at least two axes."""
+        if self.shapes is None:
+            return states
+        return torch.cat([part.reshape(len(part), -1) for part in tensors_of(states)], dim=1)
+
+    def unpack(self, z: Tensor) -> Tree:
+        """The states as the user has them."""
+        if self.shapes is None:
+            return z
+        parts = z.split([shape.numel() for shape in self.shapes], dim=1)
+        whole = [p.reshape(len(z), *s) for p, s in zip(parts, self.shapes, strict=True)]
+        return tuple(whole) if self.is_tuple else whole[0]
+
+
+def find_packing(states: Tree) -> Packing:
+    """How these states are packed."""
+    if isinstance(states, Tensor) and states.dim() >= 2:
+        return Packing()
+    shapes = tuple(part.shape[1:] for part in tensors_of(states))
+    return Packing(shapes, is_tuple=not isinstance(states, Tensor))
 
 
 class FlowModel:
     """Stem, field and head; modules as copies in the mode they are in, half precision in float32.
 
-    device and dtype are those of the first weight, or of x where there is none. t: (start, end).
-    Raises ValueError for modules that are random or mix samples in their mode.
+    device and dtype are those of the first weight, or of x where there is none. t: ascending, as
+    solved; where the user's time runs backwards, the field is solved along -t. notes: what was
+    found out on the way. Raises ValueError for modules that are random or mix samples in their
+    mode, and for a field that cannot be called.
     """
 
-    def __init__(self, field, head, stem, x: Tensor, t: tuple[float, float]):
+    def __init__(
+        self,
+        field: Callable[..., Any],
+        head: Layers | None,
+        stem: Layers | None,
+        x: Tree,
+        t: tuple[float, float],
+        args: Tree = None,
+    ):
         parts = {"field": field, "stem": stem, "head": head}
         modules = {name: p for name, p in parts.items() if isinstance(p, nn.Module)}
         for name, module in modules.items():
-            _refuse_random(name, module)
+            refuse_random(name, module)
         weights = [w for m in modules.values() for w in m.parameters() if w.is_floating_point()]
-        like = weights[0] if weights else x
+        like = weights[0] if weights else tensors_of(x)[0]
         self.device, self.dtype = like.device, torch.promote_types(like.dtype, torch.float32)
-        copies = {k: copy.deepcopy(m).to(self.dtype) for k, m in modules.items()}
-        for module in copies.values():
-            module.requires_grad_(False)
+        copies = {name: private(name, m, self.dtype) for name, m in modules.items()}
         self._field, self._stem, self._head = (parts | copies).values()
-        self.t = t
-        self.in_float64 = self.dtype == torch.float64 or isinstance(field, nn.Module)
+        self.backwards = t[1] < t[0]
+        self.t = (-t[0], -t[1]) if self.backwards else t
+        self.notes: list[str] = []
+        self.convention = Convention()
+        first = self._started(map_tensors(lambda part: part[:FEW], x))
+        self.packing = find_packing(first)
+        self.in_float64 = self.dtype == torch.float64
+        if field is not None:
+            self._try_field(first, map_tensors(lambda part: self.cast(part[:FEW]), args))
 
-    def start(self, x: Tensor) -> Tensor:
-        """The states that inputs begin with."""
-        x = x.to(self.device, self.dtype)
+    def _try_field(self, states: Tree, args: Tree) -> None:
+        start = torch.tensor(self.t[0], dtype=self.dtype, device=self.device)
+        self.convention = find_convention(self._field, start, states, args)
+        self.notes += self.convention.notes()
+        if self.in_float64 or not isinstance(self._field, nn.Module):
+            return
+        try:
+            z = self.packing.pack(states).double()
+            self.in_float64 = self.field(args, torch.float64)(self.t[0], z).dtype == torch.float64
+        except RuntimeError as error:
+            self.notes.append(f"the field cannot be brought to float64: {str(error)[:100]}")
+
+    def cast(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """On the model's device, and floating-point numbers in its type."""
+        real = tensor.is_floating_point()
+        return tensor.to(self.device, (dtype or self.dtype) if real else tensor.dtype)
+
+    def _started(self, x: Tree) -> Tree:
+        x = map_tensors(self.cast, x)
         return x if self._stem is None else self._stem(x)
 
+    def start(self, x: Tree) -> Tensor:
+        """The states (n, ...) that inputs begin with."""
+        return self.packing.pack(self._started(x))
+
     def outputs(self, z: Tensor) -> Tensor:
-        """What the head makes of end states; without one, the states."""
-        return z if self._head is None else self._head(z)
+        """What the head makes of end states (n, ...); without one, the states."""
+        return z if self._head is None else self._head(self.packing.unpack(z))
 
-    def field(self, dtype: torch.dtype | None = None) -> VectorField:
-        """The vector field as the solvers call it, t a number or a tensor."""
-        field = self._field
-        if dtype not in (None, self.dtype):
-            field = copy.deepcopy(field).to(dtype)
+    def field(self, args: Tree = None, dtype: torch.dtype | None = None) -> VectorField:
+        """The vector field as the solvers call it, t a number or a tensor; args: of its samples."""
+        inner = self._field
+        if dtype not in (None, self.dtype) and isinstance(inner, nn.Module):
+            inner = private("field", inner, dtype)
+        args = map_tensors(lambda part: self.cast(part, dtype), args)
+        sign = -1.0 if self.backwards else 1.0
 
-        def f(t, z):
-            return field(torch.as_tensor(t, dtype=z.dtype, device=z.device).reshape(()), z)
+        def f(t: Any, z: Tensor) -> Tensor:
+            time = sign * torch.as_tensor(t, dtype=z.dtype, device=z.device).reshape(())
+            slope = self.convention.call(inner, time, self.packing.unpack(z), args)
+            return sign * self.packing.pack(slope) if self.backwards else self.packing.pack(slope)
 
         return f
 
-    def solve(self, z: Tensor, setting: Steps, path: bool = False) -> Solution:
-        """One solve of a batch of states; below FLOAT32_RTOL in float64. May raise SolveError."""
-        shared = {"t": self.t, "path": path, "backend": "torch"}
-        if isinstance(setting, FixedSteps):
-            return solve_fixed(self.field(), z, setting.solver, n_steps=setting.n_steps, **shared)
-        dtype = torch.float64 if setting.rtol < FLOAT32_RTOL else z.dtype
-        tolerances = {"rtol": setting.rtol, "atol": setting.rtol}
-        start = z.to(dtype)
-        solution = solve_adaptive(self.field(dtype), start, setting.solver, **tolerances, **shared)
-        return replace(solution, z=solution.z.to(z.dtype))
+    def exact_field(self, samples: Samples, double: bool = True) -> tuple[VectorField, Tensor]:
+        """Field and states, in float64 where that is wanted and can be."""
+        dtype = torch.float64 if double and self.in_float64 else self.dtype
+        return self.field(samples.args, dtype), samples.z.to(dtype)
 
 
-def _refuse_random(name, module):
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def private(name: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy in a floating-point type, tensors that are no parameters included. ValueError."""
+    memo: dict[int, Any] = {}
+    for layer in module.modules():  # what autograd made cannot be copied as it is
+        for value in vars(layer).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        copied = copy.deepcopy(module, memo).to(dtype)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{name} cannot be copied ({type(error).__name__}: {str(error)[:150]}), and it is not "
+            f"touched itself: give a function around it, lambda *inputs: {name}(*inputs)"
+        ) from error
+    for layer in copied.modules():
+        for key, value in list(vars(layer).items()):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                vars(layer)[key] = value.detach().to(dtype)
+    return copied.requires_grad_(False)
+
+
+def refuse_random(name: str, module: nn.Module) -> None:
+    """ValueError for layers that are random or mix samples in the mode they are in."""
     for path, layer in module.named_modules():
         if isinstance(layer, RANDOM_LAYERS) and layer.training and getattr(layer, "p", 1) > 0:
             raise ValueError(
                 f"{name} is in training mode and holds {type(layer).__name__} ({path or name}): it "
                 f"is another function at every call; call {name}.eval() first"
             )
-
-
-# --- probes of what cannot be read off ------------------------------------------------------------
-
-
-def depends_on_time(model: FlowModel, z: Tensor) -> bool:
-    """Whether the field gives states z (n, ...) other slopes at other times.
-
-    Raises ValueError where it is no vector field on them: another shape, another answer at the
-    second call, or another one among other samples.
-    """
-    f, (start, end) = model.field(), model.t
-    slope = f(start, z)
-    if not isinstance(slope, Tensor) or slope.shape != z.shape:
-        found = tuple(slope.shape) if isinstance(slope, Tensor) else type(slope).__name__
-        raise ValueError(
-            f"field returned {found} for states {tuple(z.shape)}: it must give dz/dt in the shape "
-            "of z; give a `stem` where inputs have another shape than states"
-        )
-    if _differ(f(start, z), slope):
-        raise ValueError(
-            "field gives two answers for the same states: call .eval() on what holds dropout"
-        )
-    if _differ(f(start, z[:1]), slope[:1], 1e-2):
-        raise ValueError(
-            "field gives a sample another answer when it is alone: call .eval() on what holds "
-            "batch norm; samples must be treated one by one"
-        )
-    return _differ(f((start + end) / 2, z), slope) or _differ(f(end, z), slope)
-
-
-def _differ(a, b, share=1e-5):
-    return bool(((a - b).abs().max() > share * b.abs().max()).any())
-
-
-def affine_weight(model: FlowModel, z: Tensor) -> Tensor | None:
-    """Weight (classes, features) of a head that is affine, None of another one.
-
-    Its derivative at one state must predict it at all states z (n, ...), and at -z and 3 z.
-    """
-    point = z[:1]
-    try:
-        logits, pull_back = torch.func.vjp(model.outputs, point)
-        units = torch.eye(logits.shape[1], dtype=z.dtype, device=z.device)
-        weight = torch.cat([pull_back(unit[None])[0].flatten(1) for unit in units])
-    except RuntimeError:  # it cannot be differentiated
-        return None
-    states = torch.cat([z, -z, 3 * z])
-    expected = (states - point).flatten(1) @ weight.T + logits
-    return None if _differ(expected, model.outputs(states), 1e-4) else weight

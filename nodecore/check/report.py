@@ -1,33 +1,27 @@
 """What a check of a model says: the verdict, its reason and the evidence, to print and plot."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
-from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.analysis.intervals import Interval
+from nodecore.check.order import OrderTest
+from nodecore.check.plots import draw
+from nodecore.check.settings import CLASSICAL
+from nodecore.check.verdict import (
+    CANNOT_TELL,
+    FLOW,
+    NOT_A_FLOW,
+    Recall,
+    Sensitivity,
+    Tested,
+)
 from nodecore.ode.steps import Steps
 
-FLOW, NOT_A_FLOW, CANNOT_TELL = "flow", "not a flow", "cannot tell"
-COLOURS = {"dark": "#14327d", "bound": "#6b6b6b"}
-
-
-@dataclass(frozen=True)
-class Tested:
-    """The model under one setting, against the training solver on the same n samples.
-
-    changed: share of samples with another answer than under the training solver (another class, or
-    an output farther away than the tolerance). accuracy and drop (of accuracy, training solver less
-    this one): None without labels. nfe: evaluations of the field in one solve.
-    """
-
-    setting: Steps
-    n: int
-    changed: Interval
-    accuracy: Interval | None
-    drop: Interval | None
-    nfe: int
+__all__ = ["CANNOT_TELL", "FLOW", "NOT_A_FLOW", "FlowCost", "FlowReport"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class FlowCost:
     adaptive: int
     seconds: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"{self.n:,} samples; evaluations of the field for each: "
             f"{self.fixed / self.n:.1f} in fixed steps, {self.jacobians / self.n:.1f} for "
@@ -54,32 +48,44 @@ class FlowCost:
 class FlowReport:
     """The verdict of `check_flow` and its evidence. Print it, show it in a notebook, or plot it.
 
-    verdict: "flow", "not a flow" or "cannot tell"; reason: one sentence.
+    verdict: "flow", "not a flow" or "cannot tell"; reason: one sentence; cautions: what should not
+    be overlooked beside them.
     tested: the training solver first, the exact flow last, others between. chance: share of the
-    largest class, None without labels. tolerance: of outputs, None with labels.
+    largest class, None without labels. tolerance: of outputs, all components together, None with
+    labels.
     distances, margins: for each sample (n,), between the end states under training solver and exact
     flow, and from there to the classifier's nearest boundary; margins is None for a head that is
     not affine. probability_change: mean total variation of the class probabilities, None without
-    labels. h, lipschitz: the (largest) step, and a lower bound on the field's Lipschitz constant
+    labels. moved: share of the samples whose end state moves by more than a tenth of the states'
+    scale. recalls: of each class. sensitivity: the verdict for other bounds. order: of convergence,
+    None where the training has no fixed steps or nothing to tell.
+    h, lipschitz: the (largest) step, and a lower bound on the field's Lipschitz constant
     from Jacobians along trajectories; None where the field cannot be differentiated.
     coarsest: the coarsest setting of `searched`, coarse to fine, from which on the training solver
     agrees with the exact flow; None if it never does. crossing_shares: of pairs of 2-D
-    trajectories, by number of steps; empty where it has no meaning. notes: what to keep in mind.
+    trajectories, by number of steps; empty where it has no meaning. settled: (n,) bool, samples
+    whose answers are known. notes: what to keep in mind.
     """
 
     verdict: str
     reason: str
     tested: tuple[Tested, ...]
+    cautions: tuple[str, ...]
     chance: float | None
     tolerance: float | None
     distances: np.ndarray
     margins: np.ndarray | None
     probability_change: float | None
+    moved: Interval
+    recalls: tuple[Recall, ...]
+    sensitivity: Sensitivity | None
+    order: OrderTest | None
     h: float
     lipschitz: float | None
     coarsest: Steps | None
     searched: tuple[Steps, ...]
     crossing_shares: dict[int, float]
+    settled: np.ndarray
     cost: FlowCost
     notes: tuple[str, ...]
 
@@ -98,110 +104,93 @@ class FlowReport:
         """Share of samples whose end state moves by less than its margin: these cannot flip."""
         return None if self.margins is None else float((self.distances < self.margins).mean())
 
-    def _findings(self):
-        """The lines below the table, (label, text)."""
-        yield "end states", self._end_states()
-        if self.lipschitz is not None:
-            bound = f"at least {self.h * self.lipschitz:.2g}"
-            yield "h L", f"{bound}; below 1 an Euler step is one-to-one"
-        first, last = self.searched[0], self.searched[-1]
-        found = "none" if self.coarsest is None else str(self.coarsest)
-        yield (
-            "solver-independent from",
-            f"{found} (searched: {first} to {last})",
-        )
-        if self.crossing_shares:
-            shares = ", ".join(f"{100 * s:.2g} % at {k}" for k, s in self.crossing_shares.items())
-            yield "pairs of trajectories that cross", f"{shares} steps"
-        yield from (("note", note) for note in self.notes)
+    @property
+    def headline(self) -> str:
+        """The verdict, and at once which solver it is about."""
+        said = CLASSICAL.get(self.training.setting.solver)
+        return f"trained with {self.training.setting}" + (f" ({said})" if said else "")
 
-    def _end_states(self):
-        moved = f"moved by {np.median(self.distances):.3g} (median)"
-        if self.margins is not None:
-            return f"{moved}; inside the classifier's margin: {100 * self.inside_margin:.1f} %"
-        if self.probability_change is not None:
-            return f"{moved}; probabilities change by {100 * self.probability_change:.1f} %"
-        return f"{moved}; tolerance {self.tolerance:.3g}"
-
-    def _table(self):
-        """Header and rows of the table, as text."""
-        labels = self.chance is not None
-        yield ["solver", "samples", *(["accuracy", "drop"] if labels else []), "changed answers"]
-        for row in self.tested:
-            drop, changed = (
-                "" if value is None or row is self.training else value.percent()
-                for value in (row.drop, row.changed)
-            )
-            values = [row.accuracy.percent(), drop] if labels else []
-            yield [str(row.setting), f"{row.n:,}", *values, changed]
-
-    def __str__(self):
-        table = list(self._table())
+    def __str__(self) -> str:
+        table = list(_table(self))
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         rows = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in table]
-        lines = [f"{self.verdict}: {self.reason}", "", *(row.rstrip() for row in rows), ""]
-        return "\n".join(lines + [f"{label}: {text}" for label, text in self._findings()])
+        lines = [f"{self.verdict}: {self.headline}", self.reason]
+        lines += [f"but: {text}" for text in self.cautions]
+        lines += ["", *(row.rstrip() for row in rows), ""]
+        return "\n".join(lines + [f"{label}: {text}" for label, text in _findings(self)])
 
     __repr__ = __str__
 
-    def _repr_html_(self):
-        head, *rows = ([escape(cell) for cell in row] for row in self._table())
-        head = "".join(f"<th>{cell}</th>" for cell in head)
-        rows = "".join(f"<tr>{''.join(map(_table_cell, row))}</tr>" for row in rows)
-        found = "".join(f"<li>{escape(k)}: {escape(v)}</li>" for k, v in self._findings())
+    def _repr_html_(self) -> str:
+        head, *rows = ([escape(cell) for cell in row] for row in _table(self))
+        titles = "".join(f"<th>{cell}</th>" for cell in head)
+        body = "".join(f"<tr>{''.join(map(_table_cell, row))}</tr>" for row in rows)
+        beside = "".join(f"<p>But: {escape(text)}</p>" for text in self.cautions)
+        found = "".join(f"<li>{escape(k)}: {escape(v)}</li>" for k, v in _findings(self))
         return (
             f'<div class="flow-report"><p><strong>{escape(self.verdict)}</strong>: '
-            f"{escape(self.reason)}</p><table><thead><tr>{head}</tr></thead>"
-            f"<tbody>{rows}</tbody></table><ul>{found}</ul></div>"
+            f"{escape(self.headline)}</p><p>{escape(self.reason)}</p>{beside}<table><thead>"
+            f"<tr>{titles}</tr></thead><tbody>{body}</tbody></table><ul>{found}</ul></div>"
         )
 
-    def plot(self, axes=None):
+    def plot(self, axes: Any = None) -> Any:
         """Accuracies (or changed answers) by solver, and how far each end state moved.
 
         axes: two of matplotlib's, made where not given. Returns the figure.
         """
-        import matplotlib.pyplot as plt
-
-        if axes is None:
-            _, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-        self._plot_solvers(axes[0])
-        self._plot_distances(axes[1])
-        return axes[0].figure
-
-    def _plot_solvers(self, ax):
-        rows = self.tested[::-1]
-        shown = [row.changed if row.accuracy is None else row.accuracy for row in rows]
-        errors = [[v.value - v.low for v in shown], [v.high - v.value for v in shown]]
-        ax.errorbar(
-            [v.value for v in shown], range(len(rows)), xerr=np.maximum(errors, 0.0), fmt="o",
-            color=COLOURS["dark"],
-        )  # fmt: skip
-        ax.set_yticks(range(len(rows)), [str(row.setting) for row in rows])
-        at = AGREEMENT if self.training.accuracy is None else shown[-1].value - AGREEMENT
-        ax.axvline(at, color=COLOURS["bound"], linestyle="--")
-        name = "share of changed answers" if self.training.accuracy is None else "accuracy"
-        ax.set(xlabel=name, title=self.verdict, ylim=(-0.5, len(rows) - 0.5))
-
-    def _plot_distances(self, ax):
-        solid, dashed = {"color": COLOURS["dark"]}, {"color": COLOURS["bound"], "linestyle": "--"}
-        _plot_shares(ax, self.distances, label="moved by", **solid)
-        if self.margins is not None:
-            _plot_shares(ax, self.margins, label="margin", **dashed)
-        if self.tolerance is not None:
-            ax.axvline(self.tolerance, label="tolerance", **dashed)
-        scale = "log" if (self.distances > 0).any() else "linear"
-        ax.set(xlabel="distance", ylabel="share of samples", ylim=(0, 1.02), xscale=scale)
-        above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-        ax.legend(**above, ncols=2, fontsize="small", frameon=False, columnspacing=1.0)
+        return draw(self, axes)
 
 
-def _table_cell(text):
+# --- in words -------------------------------------------------------------------------------------
+
+
+def _findings(report: FlowReport) -> Iterator[tuple[str, str]]:
+    """The lines below the table, (label, text)."""
+    if report.sensitivity is not None:
+        yield "other bounds", str(report.sensitivity)
+    yield "end states", _end_states(report)
+    if report.order is not None:
+        yield "order", str(report.order)
+    if report.lipschitz is not None and not np.isnan(report.h):
+        bound = f"at least {report.h * report.lipschitz:.2g}"
+        yield "h L", f"{bound}; below 1 an Euler step is one-to-one"
+    if report.searched:
+        first, last = report.searched[0], report.searched[-1]
+        found = "none" if report.coarsest is None else str(report.coarsest)
+        yield "solver-independent from", f"{found} (searched: {first} to {last})"
+    if report.crossing_shares:
+        shares = ", ".join(f"{100 * s:.2g} % at {k}" for k, s in report.crossing_shares.items())
+        yield "pairs of trajectories that cross", f"{shares} steps"
+    yield from (("note", note) for note in report.notes)
+
+
+def _end_states(report: FlowReport) -> str:
+    finite = report.distances[np.isfinite(report.distances)]
+    if len(finite) == 0:
+        return "none is known"
+    moved = f"moved by {np.median(finite):.3g} (median)"
+    moved += f", {100 * report.moved.value:.1f} % by more than a tenth of their scale"
+    if report.inside_margin is not None:
+        return f"{moved}; inside the classifier's margin: {100 * report.inside_margin:.1f} %"
+    if report.probability_change is not None:
+        return f"{moved}; probabilities change by {100 * report.probability_change:.1f} %"
+    return f"{moved}; tolerance {report.tolerance:.3g}"
+
+
+def _table(report: FlowReport) -> Iterator[list[str]]:
+    """Header and rows of the table, as text."""
+    labels = report.chance is not None
+    yield ["solver", "samples", *(["accuracy", "drop"] if labels else []), "changed answers"]
+    for row in report.tested:
+        drop, changed = (
+            "" if value is None or row is report.training else value.percent()
+            for value in (row.drop, row.changed)
+        )
+        values = [row.accuracy.percent(), drop] if row.accuracy is not None else []
+        yield [str(row.setting), f"{row.n:,}", *values, changed]
+
+
+def _table_cell(text: str) -> str:
     """HTML of a cell; a page may put the interval of a value on a line of its own."""
     value, bracket, interval = text.partition(" (")
     return f"<td>{value} <small>({interval}</small></td>" if bracket else f"<td>{value}</td>"
-
-
-def _plot_shares(ax, values, **style):
-    """The share of values that are smaller, over the value."""
-    values = np.sort(values[np.isfinite(values)])
-    ax.plot(values, np.arange(1, len(values) + 1) / max(1, len(values)), marker="", **style)

@@ -1,21 +1,101 @@
-"""The statistics behind a verdict: how large the differences between two solvers are."""
+"""The rule behind a verdict: what is another answer, and when the numbers allow a verdict."""
 
+import math
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from nodecore.analysis.evaluate import AGREEMENT
-from nodecore.check.report import CANNOT_TELL, FLOW, NOT_A_FLOW, Tested
+from nodecore.analysis.intervals import Interval, paired_difference, share_interval
+from nodecore.check.scale import Scale
+from nodecore.check.solves import Solved
+from nodecore.ode.steps import Steps
+
+FLOW, NOT_A_FLOW, CANNOT_TELL = "flow", "not a flow", "cannot tell"
+SPREAD_SHARE = 0.1  # of the outputs' scale: the default tolerance
+LEAST = 35  # samples: fewer cannot show that at most AGREEMENT of them change, even if none does
 
 
-def spread(outputs: Tensor) -> float:
-    """Root mean square distance of outputs (n, ...) from their mean."""
-    rows = are_finite(outputs).flatten(1).double()
-    return float((rows - rows.mean(0)).square().sum(1).mean().sqrt())
+@dataclass(frozen=True)
+class Tested:
+    """The model under one setting, against the training solver on the same n samples.
+
+    changed: share of samples with another answer than under the training solver (another class, or
+    an output farther away than the tolerance). accuracy and drop (of accuracy, training solver less
+    this one): None without labels. nfe: evaluations of the field in one solve. unsettled: samples
+    whose answer is not known under either; intervals reach from all of these being alike to all of
+    them being changed, values are of the others.
+    """
+
+    setting: Steps
+    n: int
+    changed: Interval
+    accuracy: Interval | None
+    drop: Interval | None
+    nfe: int
+    unsettled: int = 0
 
 
-def total_variation(logits: Tensor, others: Tensor) -> float:
-    """Mean of half the sum of ``|p - q|`` over the classes, probabilities by softmax."""
-    p, q = logits.double().softmax(1), others.double().softmax(1)
-    return float((p - q).abs().sum(1).mean() / 2)
+@dataclass(frozen=True)
+class Rule:
+    """What counts as another answer: another class where there are labels y (n,), or an output
+    that is farther away than `tolerance`, in its units, or than a share of its scale."""
+
+    y: Tensor | None
+    tolerance: float | None
+    scale: Scale | None = None
+
+    def changed(self, outputs: Tensor, others: Tensor) -> Tensor:
+        """(m,) bool for outputs (m, ...) of the same samples."""
+        if self.y is not None:
+            return outputs.argmax(1) != others.argmax(1)
+        if self.tolerance is not None:
+            return (outputs - others).reshape(len(outputs), -1).norm(dim=1) > self.tolerance
+        assert self.scale is not None
+        return self.scale.distance(outputs, others) > SPREAD_SHARE
+
+    def tested(self, setting: Steps, found: Solved, own: Tensor, sure: Tensor) -> Tested:
+        """A setting's solved samples against outputs `own` (n, ...) of all samples under the
+        training solver. sure: (n,) bool, whose answers are known under what is compared."""
+        index = found.index
+        known = found.known & sure[index]
+        outputs, own = found.outputs, own[index]
+        changed = bounded_share(self.changed(outputs, own) & known, ~known)
+        unsettled = int((~known).sum())
+        if self.y is None:
+            return Tested(setting, len(index), changed, None, None, found.nfe, unsettled)
+        y = self.y[index]
+        right, before = (outputs.argmax(1) == y) & found.known, own.argmax(1) == y
+        accuracy = bounded_share(right & known, ~known)
+        drop = bounded_drop(before, right, known)
+        return Tested(setting, len(index), changed, accuracy, drop, found.nfe, unsettled)
+
+
+# --- shares of samples, some of which are not known -----------------------------------------------
+
+
+def count(mask: Tensor) -> int:
+    """How many are true."""
+    return int(mask.sum())
+
+
+def bounded_share(mask: Tensor, unknown: Tensor) -> Interval:
+    """Share of the samples (n,) with `mask`, whichever way those that are unknown fall."""
+    n, sure, open_ = len(mask), count(mask), count(unknown)
+    value = sure / (n - open_) if n > open_ else 0.0
+    low, high = share_interval(sure, n).low, share_interval(sure + open_, n).high
+    return Interval(value, low, high)
+
+
+def bounded_drop(before: Tensor, right: Tensor, known: Tensor) -> Interval:
+    """Share right before less share right, of the same samples (n,), likewise."""
+    n, open_ = len(known), count(~known)
+    lost, won = count(before & ~right & known), count(right & ~before & known)
+    could_lose, could_win = count(before & ~known), count(~before & ~known)
+    value = (lost - won) / (n - open_) if n > open_ else 0.0
+    low = paired_difference(lost, won + could_win, n).low
+    return Interval(value, low, paired_difference(lost + could_lose, won, n).high)
 
 
 # --- the verdict ----------------------------------------------------------------------------------
@@ -23,7 +103,7 @@ def total_variation(logits: Tensor, others: Tensor) -> float:
 
 def beats_chance(own: Tested, chance: float) -> bool:
     """Whether the accuracy is surely so far above the largest class that a loss would show."""
-    return own.accuracy.low > chance + AGREEMENT
+    return own.accuracy is not None and own.accuracy.low > chance + AGREEMENT
 
 
 def judge(
@@ -31,23 +111,29 @@ def judge(
 ) -> tuple[str, str]:
     """The verdict and its reason by the rule of `check_flow`."""
     bound = f"{100 * AGREEMENT:.0f} %"
-    if own.nfe == 0 or exact.nfe == 0:
-        return (
-            CANNOT_TELL,
-            f"{(exact if own.nfe else own).setting} failed (see the notes)",
+    if exact.n < LEAST:
+        return CANNOT_TELL, (
+            f"{exact.n} samples are too few: of {LEAST} at least, a share of {bound} could be told "
+            f"from none; here the answer changes for {round(exact.changed.value * exact.n)} of them"
+        )
+    if exact.unsettled == exact.n:
+        return CANNOT_TELL, (
+            f"for none of the {exact.n:,} samples both the training solver and the exact flow give "
+            "an end state to be sure of: a solve failed or has not converged (see the notes)"
         )
     if chance is None:
-        return _judge_difference(
-            exact.changed, f"of the outputs move by more than {tolerance:.3g} under the exact flow"
-        )
+        far = "a tenth of their scale" if tolerance is None else f"{tolerance:.3g}"
+        what = f"of the outputs move by more than {far} under the exact flow"
+        return _judge_difference(exact.changed, what, exact)
     if not beats_chance(own, chance):
+        assert own.accuracy is not None
         return CANNOT_TELL, (
             f"the accuracy, {own.accuracy.percent()}, is not surely {bound} above the largest "
             f"class ({100 * chance:.1f} %), so a loss could not show; check end states, without y"
         )
-    verdict, reason = _judge_difference(
-        exact.drop, "of accuracy are lost under the exact flow, on the same samples"
-    )
+    assert exact.drop is not None
+    what = "of accuracy are lost under the exact flow, on the same samples"
+    verdict, reason = _judge_difference(exact.drop, what, exact)
     if verdict == FLOW and exact.changed.low > AGREEMENT:
         return CANNOT_TELL, (
             f"the accuracy stays within {bound}, but the predicted class changes for "
@@ -56,15 +142,84 @@ def judge(
     return verdict, reason
 
 
-def _judge_difference(difference, what):
+def _judge_difference(difference: Interval, what: str, exact: Tested) -> tuple[str, str]:
     bound = f"{100 * AGREEMENT:.0f} %"
     found = f"{difference.percent()} {what}"
     if difference.beyond(AGREEMENT):
         return NOT_A_FLOW, f"{found}: more than {bound}"
     if difference.within(AGREEMENT):
         return FLOW, f"{found}: less than {bound}"
+    if exact.unsettled > 0.02 * exact.n:
+        return CANNOT_TELL, (
+            f"{found}: the interval holds {bound}, as the answer is not known for "
+            f"{exact.unsettled:,} of {exact.n:,} samples (see the notes)"
+        )
     return CANNOT_TELL, f"{found}: the interval holds {bound}; give more samples"
 
 
-def are_finite(z):
-    return z[z.flatten(1).isfinite().all(1)]
+@dataclass(frozen=True)
+class Sensitivity:
+    """The verdict for other bounds than AGREEMENT: "not a flow" for every bound below
+    `not_below`, "flow" for every bound above `flow_above`, "cannot tell" between."""
+
+    not_below: float
+    flow_above: float
+
+    def __str__(self) -> str:
+        low, high = 100 * self.not_below, 100 * self.flow_above
+        text = f"a flow for every bound above {high:.1f} %"
+        return f"not a flow for every bound below {low:.1f} %, {text}" if low > 0 else text
+
+
+def sensitivity(own: Tested, exact: Tested, chance: float | None) -> Sensitivity | None:
+    """Of the paired difference that is judged, by its interval; None where none can be judged."""
+    if exact.n < LEAST or (chance is not None and not beats_chance(own, chance)):
+        return None
+    judged = exact.changed if exact.drop is None else exact.drop
+    beyond = max(0.0, judged.low, -judged.high)
+    return Sensitivity(beyond, max(abs(judged.low), abs(judged.high)))
+
+
+# --- beside the verdict ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Of one class with n samples: the share that is right under training solver and exact flow."""
+
+    label: int
+    n: int
+    own: float
+    exact: float
+
+    def __str__(self) -> str:
+        change = f"{100 * self.own:.0f} % under the training solver, {100 * self.exact:.0f} %"
+        return f"class {self.label} ({self.n:,} samples) is right for {change} under the exact flow"
+
+
+def recalls(y: Tensor, own: Tensor, exact: Tensor, known: Tensor) -> tuple[Recall, ...]:
+    """Of each class among the samples (n,) that are known, from outputs (n, classes)."""
+    found = []
+    for label in y.unique().tolist():
+        rows = (y == label) & known
+        if n := count(rows):
+            shares = [count(v[rows].argmax(1) == label) / n for v in (own, exact)]
+            found.append(Recall(label, n, *shares))
+    return tuple(found)
+
+
+def lost_recalls(found: tuple[Recall, ...]) -> list[Recall]:
+    """The classes that surely lose more than AGREEMENT of their recall, the worst first."""
+
+    def surely(recall: Recall) -> bool:
+        lost = round((recall.own - recall.exact) * recall.n)
+        return lost > 0 and paired_difference(lost, 0, recall.n).low > AGREEMENT / 2
+
+    worst = [r for r in found if r.own - r.exact > AGREEMENT and surely(r)]
+    return sorted(worst, key=lambda recall: recall.exact - recall.own)
+
+
+def median_of(values: Tensor) -> float:
+    """Median of the finite values, NaN where there are none."""
+    kept = values[torch.isfinite(values)]
+    return float(kept.median()) if len(kept) else math.nan

@@ -68,8 +68,10 @@ def _schedule(n_steps, step_size, t0, span, shared):
     last = span - (n_steps - 1) * step_size
     k = torch.arange(int(n_steps.max()))[:, None]
     hs = torch.where(k < n_steps - 1, step_size, torch.where(k == n_steps - 1, last, 0.0))
-    ts = t0 + torch.cat([torch.zeros_like(hs[:1]), hs.cumsum(0)])
-    return _Schedule(n_steps, hs, ts, shared)
+    # Times are multiples of the step: a sum's rounding would fall short of the start of a block.
+    starts = t0 + torch.minimum(torch.arange(len(hs) + 1)[:, None], n_steps) * step_size
+    arrived = torch.arange(len(hs) + 1)[:, None] >= n_steps
+    return _Schedule(n_steps, hs, torch.where(arrived, t0 + span, starts), shared)
 
 
 @lru_cache(maxsize=64)

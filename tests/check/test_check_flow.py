@@ -16,7 +16,8 @@ import nodecore
 from nodecore import check_flow, flow_cost
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.analysis.intervals import paired_difference, share_interval
-from nodecore.check.model import FlowModel, affine_weight
+from nodecore.check.model import FlowModel
+from nodecore.check.probes import affine_weight
 from nodecore.check.report import CANNOT_TELL, FLOW, NOT_A_FLOW, FlowReport
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
@@ -269,9 +270,9 @@ def test_images_with_a_stem():
 
 def test_a_flow_that_blows_up_cannot_be_told():
     """dz/dt = z^2 from 2 reaches infinity at t = 1/2."""
-    x = torch.full((20, 1), 2.0)
-    report = quiet(lambda t, z: z * z, None, x, solver="euler", n_steps=4, tolerance=1.0)
-    assert report.verdict == CANNOT_TELL and "failed" in report.reason
+    x = torch.full((60, 1), 2.0)
+    report = quiet(lambda t, z: z * z, None, x, solver="euler", n_steps=4)
+    assert report.verdict == CANNOT_TELL and "for none of the 60 samples" in report.reason
     assert any("dopri5" in note for note in report.notes)
 
 
@@ -343,13 +344,12 @@ def test_the_cost_is_what_it_takes(capsys):
     assert capsys.readouterr().err == ""
     # rk4 takes 4 stages: steps 1 to 32; dopri5 with 8 steps has 6.
     assert cost.fixed == 300 * (4 * (1 + 2 + 4 + 8 + 16 + 32) + 6 * 8)
-    report = check_flow(field, linear_head(HALF_PLANES), x, y, **options)
+    check_flow(field, linear_head(HALF_PLANES), x, y, **options)
     spent = counted["samples"] - 2 * before  # the check looks once more
     assert capsys.readouterr().err.startswith("check_flow: 300 samples")
-    fixed = spent - 300 * report.exact.nfe
-    assert fixed >= cost.fixed
-    # On top: the samples of trajectories and Jacobians, and the crossings, which are 50 starts.
-    assert fixed - cost.fixed <= 8 * 300 * 10 + 50 * 9 * 4 * (8 + 16 + 32)
+    # On top: the samples of trajectories, and the crossings, which are 50 starts.
+    crossings = 50 * 9 * 4 * (8 + 16 + 32)
+    assert 1 / 3 < (spent - crossings) / (cost.fixed + cost.adaptive + cost.jacobians) < 3
 
 
 # --- what it leaves alone -------------------------------------------------------------------------
@@ -429,16 +429,16 @@ def changed(**options):
         (changed(rtol=1e-3), "give exactly one"),
         (changed(n_steps=0), "n_steps = 0: give a whole number"),
         (changed(n_steps=None, rtol=1e-3), "'euler' has no embedded method"),
-        (changed(t=(1.0, 0.0)), "t = .*end > start"),
-        (changed(rows=0), "n_steps = 0|rows = 0"),
+        (changed(t=(1.0, 1.0)), "t = .*end > start"),
+        (changed(rows=0), "rows = 0"),
         (changed(x=X[:0], y=Y[:0]), "0 samples|at least one"),
         (changed(y=Y[:5]), "x has 16 samples, y 5"),
-        (changed(y=Y.float()), "give labels as int64"),
+        (changed(y=Y + 0.5), "no whole numbers: .* leave out y"),
         (changed(y=Y - 1), "labels -1 to 0"),
         (changed(y=Y + 2), r"head returned \(8, 2\) .* labels up to 3"),
         (changed(x=X.int()), "give floating-point samples"),
         (changed(x=X / 0), "NaN or infinite"),
-        (changed(head=nn.Linear(2, 1)), r"for a single logit v, torch.cat\(\[-v, v\], 1\)"),
+        (changed(head=nn.Linear(2, 1)), r"single logit .*zeros_like\(v\), v\], 1\)"),
         (changed(head=None, y=None, tolerance=-1.0), "tolerance = -1.0: give a tolerance > 0"),
         (changed(tolerance=0.1), "leave out y"),
         (changed(field=lambda t, z: z[:, :1]), r"returned \(8, 1\) for states \(8, 2\)"),

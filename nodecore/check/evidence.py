@@ -1,0 +1,118 @@
+"""Evidence beside the verdict: Jacobians along trajectories, crossings, the coarsest step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nodecore.analysis.crossings import find_crossings, refined_path, separated_starts
+from nodecore.analysis.evaluate import critical_n_steps
+from nodecore.analysis.lipschitz import jacobian_norms
+from nodecore.check.inputs import Samples
+from nodecore.check.model import FlowModel
+from nodecore.check.probes import random_index
+from nodecore.check.settings import OwnSolve
+from nodecore.check.solves import Solved, is_finite, solve_part
+from nodecore.check.verdict import Rule, Tested, beats_chance
+from nodecore.ode.solution import SolveError
+from nodecore.ode.steps import FixedSteps, Steps
+
+JACOBIAN_SAMPLES, JACOBIAN_TIMES, JACOBIAN_ITERATIONS = 16, 5, 20
+CROSSING_STARTS, SUBSTEPS = 50, 8
+
+
+@dataclass(frozen=True)
+class AlongTrajectories:
+    """h: the longest step of the training; lipschitz: a lower bound on L, None where there are no
+    Jacobians; notes: why."""
+
+    h: float
+    lipschitz: float | None
+    notes: tuple[str, ...] = ()
+
+
+def along_trajectories(model: FlowModel, samples: Samples, trained: Steps) -> AlongTrajectories:
+    """The longest step, and the largest Jacobian norm at a few times of a few trajectories."""
+    few = samples[random_index(len(samples), JACOBIAN_SAMPLES)]
+    try:
+        part = solve_part(model, few, trained, path=True)
+    except SolveError:
+        return AlongTrajectories(math.nan, None)
+    assert part.ts is not None
+    h = math.nan if isinstance(trained, OwnSolve) else float(part.ts.diff().max())
+    path = torch.stack([few.z, part.z]) if part.path is None else part.path
+    ts = part.ts if part.path is not None else part.ts[[0, -1]]
+    some = torch.linspace(0, len(ts) - 1, JACOBIAN_TIMES).round().long().unique().tolist()
+    try:
+        norms = [_norms(model, few, float(ts[i]), path[i]) for i in some]
+    except (RuntimeError, ValueError) as error:
+        note = f"no Jacobians, the field cannot be differentiated: {str(error)[:150]}"
+        return AlongTrajectories(h, None, (note,))
+    largest = torch.cat(norms)
+    return AlongTrajectories(h, float(largest.max()) if len(largest) else None)
+
+
+def _norms(model: FlowModel, samples: Samples, t: float, z: Tensor) -> Tensor:
+    if model.convention.grad:
+        raise ValueError("it differentiates inside")
+    kept = is_finite(z).nonzero()[:, 0]
+    some = samples[kept.cpu()]
+    f = model.field(some.args)
+    return jacobian_norms(f, z[kept].to(some.z), t=t, n_iterations=JACOBIAN_ITERATIONS)
+
+
+def crossing_shares(
+    model: FlowModel, samples: Samples, trained: Steps, timed: bool
+) -> tuple[dict[int, float], list[str]]:
+    """Share of pairs that cross by number of steps, in the plane, where a flow allows none."""
+    plane = samples.z.shape[1:] == (2,) and model.packing.shapes is None
+    if not isinstance(trained, FixedSteps) or not plane or samples.args is not None:
+        return {}, []
+    if timed:
+        return {}, ["the field depends on time: its trajectories may cross in the plane"]
+    k, n = trained.n_steps, min(CROSSING_STARTS, len(samples))
+    try:
+        starts = samples.z[separated_starts(samples.z, n)]
+        shares = {
+            steps: _crossing_share(model, starts, trained.solver, steps)
+            for steps in (k, 2 * k, 4 * k)
+        }
+    except ValueError as error:  # a trajectory that overflows
+        return {}, [f"no crossings: {error}"]
+    return shares, []
+
+
+def _crossing_share(model: FlowModel, starts: Tensor, solver: str, n_steps: int) -> float:
+    dtype = torch.float64 if model.in_float64 else None  # neighbours merge later
+    f, (start, end) = model.field(None, dtype), model.t
+
+    def over_unit_time(t: Tensor | float, z: Tensor) -> Tensor:
+        return (end - start) * f(start, z)
+
+    substeps = 1 if solver == "euler" else SUBSTEPS
+    states = starts.to(dtype or starts.dtype)
+    path = refined_path(over_unit_time, states, solver, n_steps=n_steps, substeps=substeps)
+    return find_crossings(path, substeps).share_of_pairs
+
+
+def coarsest(
+    rule: Rule,
+    searched: list[Steps],
+    solved: dict[Steps, Solved],
+    exact: Tensor,
+    sure: Tensor,
+    own: Tested,
+    chance: float | None,
+) -> Steps | None:
+    """The coarsest searched setting from which on all agree with the exact flow's outputs."""
+    if chance is not None and not beats_chance(own, chance):
+        return None  # no loss could show
+    gaps = {}
+    for fineness, setting in enumerate(searched):
+        found = rule.tested(setting, solved[setting], exact, sure)
+        gap = found.changed.value if found.drop is None else abs(found.drop.value)
+        lost = found.unsettled - int((~sure[solved[setting].index]).sum())
+        gaps[fineness] = gap + lost / found.n  # what overflows is no agreement
+    critical = critical_n_steps(gaps)
+    return None if critical is None else searched[critical]

@@ -1,0 +1,57 @@
+"""A report of a check as a picture."""
+
+from typing import Any
+
+import numpy as np
+
+from nodecore.analysis.evaluate import AGREEMENT
+
+COLOURS = {"dark": "#14327d", "bound": "#6b6b6b"}
+
+
+def draw(report: Any, axes: Any = None) -> Any:
+    """Accuracies (or changed answers) by solver, and how far each end state moved.
+
+    report: a FlowReport. axes: two of matplotlib's, made where not given. Returns the figure.
+    """
+    import matplotlib.pyplot as plt
+
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    _draw_solvers(report, axes[0])
+    _draw_distances(report, axes[1])
+    return axes[0].figure
+
+
+def _draw_solvers(report: Any, ax: Any) -> None:
+    rows = report.tested[::-1]
+    shown = [row.changed if row.accuracy is None else row.accuracy for row in rows]
+    errors = [[v.value - v.low for v in shown], [v.high - v.value for v in shown]]
+    ax.errorbar(
+        [v.value for v in shown], range(len(rows)), xerr=np.maximum(errors, 0.0), fmt="o",
+        color=COLOURS["dark"],
+    )  # fmt: skip
+    ax.set_yticks(range(len(rows)), [str(row.setting) for row in rows])
+    at = AGREEMENT if report.training.accuracy is None else shown[-1].value - AGREEMENT
+    ax.axvline(at, color=COLOURS["bound"], linestyle="--")
+    name = "share of changed answers" if report.training.accuracy is None else "accuracy"
+    ax.set(xlabel=name, title=report.verdict, ylim=(-0.5, len(rows) - 0.5))
+
+
+def _draw_distances(report: Any, ax: Any) -> None:
+    solid, dashed = {"color": COLOURS["dark"]}, {"color": COLOURS["bound"], "linestyle": "--"}
+    _draw_shares(ax, report.distances, label="moved by", **solid)
+    if report.margins is not None:
+        _draw_shares(ax, report.margins, label="margin", **dashed)
+    if report.tolerance is not None:
+        ax.axvline(report.tolerance, label="tolerance", **dashed)
+    scale = "log" if (report.distances > 0).any() else "linear"
+    ax.set(xlabel="distance", ylabel="share of samples", ylim=(0, 1.02), xscale=scale)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    ax.legend(**above, ncols=2, fontsize="small", frameon=False, columnspacing=1.0)
+
+
+def _draw_shares(ax: Any, values: np.ndarray, **style: Any) -> None:
+    """The share of values that are smaller, over the value."""
+    values = np.sort(values[np.isfinite(values)])
+    ax.plot(values, np.arange(1, len(values) + 1) / max(1, len(values)), marker="", **style)

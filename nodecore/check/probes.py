@@ -1,0 +1,254 @@
+"""Questions to stem, field and head whose answers cannot be read off: asked at random points."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
+from nodecore.check.model import FlowModel
+from nodecore.ode.solution import VectorField
+
+SEED = 20
+WHOLE_NUMBERS = 2**21  # entries of the states that a probe asks about at once
+ALIKE = 1e-3  # of the largest value: rows that differ by less are the same
+SCANNED = 512  # times at which a field is asked whether it depends on time
+SCAN_SAMPLES = 4
+LARGE, FEWER = 4096, 128  # entries of a state from which on fewer times are asked
+JUMPS = 64  # of a field in time that are located
+SHARP = 20.0  # times the median change between two times: a jump, or as good as one
+
+
+def random_index(n: int, wanted: int) -> Tensor:
+    """Indices (wanted,) of samples drawn with a seed, ascending; all where there are no more."""
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randperm(n, generator=generator)[:wanted].sort().values
+
+
+def random_states(z: Tensor) -> Tensor:
+    """States like z (n, ...), drawn around them with their spread: where no sample begins."""
+    generator = torch.Generator().manual_seed(SEED + 1)
+    noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
+    spread = z.std() if z.numel() > 1 else z.abs().max()
+    size = torch.where(spread > 0, spread, torch.ones_like(spread))
+    return z.flip(0) + size * noise
+
+
+def differ(a: Tensor, b: Tensor, share: float) -> bool:
+    """Whether a differs from b by more than a share of b's largest value."""
+    if a.shape != b.shape:
+        return True
+    return bool(((a - b).abs().max() > share * b.abs().max()).any())
+
+
+# --- random, mixing, by position ------------------------------------------------------------------
+
+
+def probe_layers(
+    name: str, function: Callable[[Samples], Tensor], samples: Samples, advice: str
+) -> None:
+    """ValueError unless a function treats samples one by one, the same way at every call.
+
+    It is asked twice, about all samples in two orders, and about one alone; at random points too.
+    """
+    size = max(1, sum(part[0].numel() for part in tensors_of(samples.z)))
+    whole = samples[: max(1, WHOLE_NUMBERS // size)]
+    for asked in (whole, Samples(map_tensors(random_states, whole.z), whole.args)):
+        _probe_rows(name, function, asked, advice)
+
+
+def _probe_rows(
+    name: str, function: Callable[[Samples], Tensor], samples: Samples, advice: str
+) -> None:
+    values = function(samples)
+    if len(values) != len(samples):
+        raise ValueError(f"{name} returned {len(values)} rows for {len(samples)} samples")
+    if not bool(values.isfinite().all()):
+        return  # nothing to compare with; the solves will tell
+    if differ(function(samples), values, 1e-5):
+        raise ValueError(
+            f"{name} gives two answers for the same states: call .eval() on what holds dropout, "
+            "and take out noise of its own"
+        )
+    if differ(function(samples[:1]), values[:1], ALIKE):
+        raise ValueError(
+            f"{name} gives a sample another answer when it is alone: call .eval() on what holds "
+            "batch norm; samples must be treated one by one"
+        )
+    generator = torch.Generator().manual_seed(SEED + 2)
+    order = torch.randperm(len(samples), generator=generator)
+    for part in (order, order[: math.ceil(len(order) / 3)]):
+        if differ(function(samples[part]), values[part.to(values.device)], ALIKE):
+            raise ValueError(f"{name} gives samples another answer in another order: {advice}")
+
+
+BY_POSITION = (
+    "it closes over data of each sample, or mixes them; give the data as args=, for a field called "
+    "as field(t, z, args), or carry them as a constant part of the state"
+)
+
+
+def probe_field(model: FlowModel, samples: Samples) -> None:
+    """ValueError unless the field gives slopes of the states' shape, sample by sample."""
+    middle = (model.t[0] + model.t[1]) / 2
+
+    def slope(part: Samples) -> Tensor:
+        try:
+            return model.field(part.args)(middle, part.z)
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"field works on some samples but not on {len(part)} of them "
+                f"({str(error)[:120]}): {BY_POSITION}"
+            ) from error
+
+    found = slope(samples[:8])
+    if found.shape != samples.z[:8].shape:
+        raise ValueError(
+            f"field returned {tuple(found.shape)} for states {tuple(samples.z[:8].shape)}: it must "
+            "give dz/dt in the shape of z; give a `stem` where inputs have another shape than "
+            "states"
+        )
+    probe_layers("field", slope, samples, BY_POSITION)
+
+
+def probe_head(model: FlowModel, z: Tensor) -> None:
+    """ValueError unless the head gives an output for each state, always the same one."""
+    advice = "samples must be treated one by one, whatever stands beside them"
+
+    def outputs(part: Samples) -> Tensor:
+        found = model.outputs(part.z)
+        if not isinstance(found, Tensor) or found.dim() < 1:
+            raise ValueError(
+                f"head returned {type(found).__name__}: give a tensor with a row for each state, "
+                "such as lambda z: head(z)[0] for a head that returns several"
+            )
+        return found
+
+    probe_layers("head", outputs, Samples(z), advice)
+
+
+def probe_stem(model: FlowModel, x: Tree) -> None:
+    """ValueError unless the stem gives a state for each input, always the same one."""
+    advice = "inputs must be treated one by one, whatever stands beside them"
+    probe_layers("stem", lambda part: model.start(part.z), Samples(x), advice)
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TimeScan:
+    """Whether a field depends on time, at how many times it was asked, and where it jumps."""
+
+    depends: bool
+    asked: int
+    jumps: tuple[float, ...] = ()
+
+
+def scan_time(model: FlowModel, samples: Samples) -> TimeScan:
+    """The field at many times, drawn one from each of equal parts, at a few states.
+
+    Jumps, and changes as sharp as jumps, are located by bisection to the next number.
+    """
+    if model.convention.arguments == 1:
+        return TimeScan(False, 0)
+    f, z = _few(model, samples)
+    asked = SCANNED if z[0].numel() <= LARGE else FEWER
+    start, end = model.t
+    generator = torch.Generator().manual_seed(SEED + 3)
+    places = torch.arange(asked) + torch.rand(asked, generator=generator, dtype=torch.float64)
+    times = [start, *(start + (end - start) * places / asked).tolist(), end]
+    values = [f(time, z) for time in times]
+    changes = torch.stack([_change(a, b) for a, b in pairwise(values)])
+    largest = max(float(value.abs().max()) for value in values)
+    if not float(changes.max()) > 1e-6 * largest:
+        return TimeScan(False, asked)
+    sharp = (changes > SHARP * changes.median()) & (changes > 1e-3 * largest)
+    found = changes.masked_fill(~sharp, -1.0).argsort(descending=True)[:JUMPS].tolist()
+    jumps = {_locate(f, z, times[i], times[i + 1]) for i in found if bool(sharp[i])}
+    return TimeScan(True, asked, tuple(sorted(t for t in jumps if start < t < end)))
+
+
+def _few(model: FlowModel, samples: Samples) -> tuple[VectorField, Tensor]:
+    """The field at a few states, some of them random."""
+    few = samples[random_index(len(samples), SCAN_SAMPLES)]
+    f, z = model.exact_field(few)
+    if len(z) > 1:
+        half = len(z) // 2
+        z = torch.cat([z[:half], random_states(z[half:])])
+    return f, z
+
+
+def _change(a: Tensor, b: Tensor) -> Tensor:
+    return (b - a).abs().max().double().nan_to_num(0.0)
+
+
+def _locate(f: VectorField, z: Tensor, left: float, right: float) -> float:
+    """The first time of the right side of a jump between two times, as numbers of z's type."""
+    low, high = f(left, z), f(right, z)
+    for _ in range(64):
+        middle = float(torch.tensor((left + right) / 2, dtype=z.dtype))
+        if middle in (left, right):
+            break
+        value = f(middle, z)
+        if _change(low, value) > _change(value, high):
+            right, high = middle, value
+        else:
+            left, low = middle, value
+    return right
+
+
+# --- heads ----------------------------------------------------------------------------------------
+
+
+def is_probability(model: FlowModel, z: Tensor) -> bool:
+    """Whether the outputs are probabilities of classes: rows >= 0 that sum to 1."""
+    values = torch.cat([model.outputs(z), model.outputs(random_states(z))]).double()
+    values = values[values.isfinite().flatten(1).all(1)]
+    sums = (values.sum(1) - 1).abs()
+    return values.dim() == 2 and len(values) > 0 and bool((values >= 0).all() & (sums < 1e-4).all())
+
+
+def affine_weight(model: FlowModel, z: Tensor) -> Tensor | None:
+    """Weight (classes, features) of a head that is affine, None of another one.
+
+    Its derivative at one state must predict it at all states z (n, ...), at -z and 3 z, and at
+    random ones.
+    """
+    point = z[:1]
+    try:
+        logits, pull_back = torch.func.vjp(model.outputs, point)
+        units = torch.eye(logits.shape[1], dtype=z.dtype, device=z.device)
+        weight = torch.cat([pull_back(unit[None])[0].flatten(1) for unit in units])
+    except (RuntimeError, IndexError):  # it cannot be differentiated
+        return None
+    states = torch.cat([z, -z, 3 * z, random_states(z), 10 * random_states(z)])
+    expected = (states - point).flatten(1) @ weight.T + logits
+    return None if differ(expected, model.outputs(states), 1e-4) else weight
+
+
+def probability_changes(a: Tensor, b: Tensor, already: bool) -> float:
+    """Mean of half the sum of ``|p - q|`` over the classes, of the rows that are finite.
+
+    p and q are softmax of the logits (n, classes), or the outputs themselves where they are
+    probabilities already.
+    """
+    kept = (a.isfinite() & b.isfinite()).all(1)
+    p, q = (v[kept].double() for v in (a, b))
+    if not already:
+        p, q = p.softmax(1), q.softmax(1)
+    return float((p - q).abs().sum(1).mean() / 2) if len(p) else math.nan
+
+
+def describe(scan: TimeScan) -> list[str]:
+    """What was assumed of the field's dependence on time, as notes."""
+    if scan.jumps:
+        places = ", ".join(f"{t:.4g}" for t in scan.jumps[:4])
+        more = " and more" if len(scan.jumps) > 4 else ""
+        return [f"the field jumps in time, at {places}{more}: the exact flow starts anew there"]
+    if scan.asked and not scan.depends:
+        return [f"the field is taken not to depend on time (asked at {scan.asked} random times)"]
+    return []

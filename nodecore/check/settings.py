@@ -1,0 +1,229 @@
+"""The solver that a model was trained with, as people name it, and what it is compared with."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from nodecore.analysis.evaluate import check_setting
+from nodecore.check.inputs import positive, whole
+from nodecore.ode.steps import FixedSteps, Steps, Tolerance
+from nodecore.ode.tableaus import TABLEAUS, get_tableau, next_finer
+
+SEARCH = 4  # times the training's steps: the finest of the search
+ALIASES = {
+    "heun2": "heun",
+    "fehlberg2": "fehlberg21",
+    "fehlberg21": "fehlberg21",
+    "rk45": "dopri5",
+    "ode45": "dopri5",
+    "rk23": "bosh3",
+    "forward_euler": "euler",
+}
+CLASSICAL = {
+    "rk4": 'rk4 is the classical method here; torchdiffeq\'s "rk4" is the 3/8 rule, "rk4_38"',
+    "rk4_38": 'rk4_38 is the 3/8 rule, torchdiffeq\'s "rk4"; the classical one is "rk4" here',
+}
+
+Solve = Callable[[Callable[[Any, Any], Any], Any, Tensor], Any]
+
+
+@dataclass(frozen=True)
+class TimeGrid(Steps):
+    """Steps of a solver from time to time; `times` ascend (as seen by the solver)."""
+
+    times: tuple[float, ...]
+
+    def __str__(self) -> str:
+        n = len(self.times) - 1
+        return f"{self.solver}, {n} step{'s' * (n != 1)} of a grid"
+
+    def halved(self) -> "TimeGrid":
+        """Twice as many steps: each one in two equal parts."""
+        middles = [(a + b) / 2 for a, b in pairwise(self.times)]
+        return replace(self, times=tuple(sorted([*self.times, *middles])))
+
+
+@dataclass(frozen=True)
+class TwoTolerances(Tolerance):
+    """A tolerance whose absolute part differs from the relative one."""
+
+    atol: float = 1e-6
+
+    def __str__(self) -> str:
+        return f"{self.solver}, rtol {self.rtol:.3g}, atol {self.atol:.3g}"
+
+
+@dataclass(frozen=True)
+class OwnSolve(Steps):
+    """The training's own solver, a function (field, z0, t) -> z(T)."""
+
+    solver: str = "own solver"
+    solve: Solve = field(default=lambda field, z0, t: z0, compare=False)
+
+    def __post_init__(self) -> None:
+        """It has no tableau to look up."""
+
+    def __str__(self) -> str:
+        return self.solver
+
+
+# --- what is given --------------------------------------------------------------------------------
+
+
+def read_solver(solver: Any) -> tuple[str, list[str]]:
+    """The name here of a solver, and a note where it was given another one. ValueError."""
+    if not isinstance(solver, str):
+        raise ValueError(
+            f"solver = {solver!r}: give a name, one of {', '.join(TABLEAUS)}, or solve=, a "
+            "function (field, z0, t) -> z(T)"
+        )
+    plain = solver.lower().replace("-", "_")
+    name = ALIASES.get(plain, plain)
+    if name not in TABLEAUS:
+        near = difflib.get_close_matches(name, TABLEAUS, 1)
+        hint = f" (is it {near[0]!r}?)" if near else ""
+        raise ValueError(
+            f"solver = {solver!r} is unknown; choose one of {', '.join(TABLEAUS)}{hint}, or give "
+            "the training's own as solve=, a function (field, z0, t) -> z(T)"
+        )
+    notes = [] if name == solver else [f"solver = {solver!r} is called {name!r} here"]
+    return name, notes
+
+
+def read_training(
+    solver: Any,
+    t: tuple[float, float],
+    *,
+    n_steps: Any = None,
+    rtol: Any = None,
+    atol: Any = None,
+    step_size: Any = None,
+    grid: Any = None,
+    solve: Any = None,
+) -> tuple[Steps, list[str]]:
+    """The training's setting and notes on how it was read. t: ascending times, as solved."""
+    if solve is not None:
+        return _own_solve(solver, solve, (n_steps, rtol, atol, step_size, grid))
+    if solver is None:
+        raise ValueError("solver = None: name the training's solver, or give solve=")
+    name, notes = read_solver(solver)
+    given = {"n_steps": n_steps, "rtol": rtol, "step_size": step_size, "grid": grid}
+    chosen = [key for key, value in given.items() if value is not None]
+    if len(chosen) != 1:
+        values = ", ".join(f"{key} = {given[key]}" for key in chosen or ("n_steps", "rtol"))
+        raise ValueError(f"{values}: give exactly one of {', '.join(given)}")
+    if atol is not None and rtol is None:
+        raise ValueError(f"atol = {atol}: it belongs to rtol=; give both, or n_steps alone")
+    if rtol is not None:
+        return _tolerance(name, positive("rtol", rtol), atol), notes
+    if n_steps is not None:
+        return FixedSteps(name, whole("n_steps", n_steps)), notes
+    times = _steps_of(step_size, t) if grid is None else _grid(grid, t)
+    return TimeGrid(name, times), notes
+
+
+def _own_solve(solver: Any, solve: Any, others: tuple[Any, ...]) -> tuple[Steps, list[str]]:
+    if not callable(solve):
+        raise ValueError(f"solve = {solve!r}: give a function (field, z0, t) -> z(T)")
+    if any(value is not None for value in others):
+        raise ValueError(
+            "solve = ...: it holds its own steps; leave out n_steps, rtol and the like"
+        )
+    return OwnSolve(solver if isinstance(solver, str) else "own solver", solve), []
+
+
+def _tolerance(name: str, rtol: float, atol: Any) -> Tolerance:
+    if atol is None or positive("atol", atol) == rtol:
+        return Tolerance(name, rtol)
+    return TwoTolerances(name, rtol, atol=float(atol))
+
+
+def _steps_of(step_size: Any, t: tuple[float, float]) -> tuple[float, ...]:
+    """Times of steps of one size, the last one shortened to land on the end."""
+    h, (start, end) = positive("step_size", step_size), t
+    if h > (end - start) * (1 + 1e-9):
+        raise ValueError(f"step_size = {h}: give a size in (0, T] with T = {end - start}")
+    n = int(np.ceil((end - start) / h * (1 - 1e-9)))
+    return (*(start + k * h for k in range(n)), end)
+
+
+def _grid(grid: Any, t: tuple[float, float]) -> tuple[float, ...]:
+    """Times of a grid given in the user's direction, ascending as solved."""
+    values = grid.tolist() if isinstance(grid, Tensor | np.ndarray) else list(grid)
+    times = [float(value) for value in values]
+    if len(times) > 1 and times[0] > times[-1]:
+        times = [-time for time in times]  # time runs backwards: solved as -t
+    close = 1e-6 * (t[1] - t[0])
+    if len(times) < 2 or not all(a < b for a, b in pairwise(times)):
+        raise ValueError(f"grid has {len(times)} times: give at least 2, in the order of the solve")
+    if abs(times[0] - t[0]) > close or abs(times[-1] - t[1]) > close:
+        raise ValueError(
+            f"grid goes from {values[0]} to {values[-1]}: begin and end where t does, or give "
+            f"t=({values[0]}, {values[-1]})"
+        )
+    return (t[0], *times[1:-1], t[1])
+
+
+# --- what it is compared with ---------------------------------------------------------------------
+
+
+def finer_rows(trained: Steps) -> list[Steps]:
+    """The training solver in twice and four times its steps; none where it has no fixed steps."""
+    if isinstance(trained, TimeGrid):
+        return [trained.halved(), trained.halved().halved()]
+    if isinstance(trained, FixedSteps):
+        return [FixedSteps(trained.solver, factor * trained.n_steps) for factor in (2, 4)]
+    return []
+
+
+def better_settings(trained: Steps) -> list[Steps]:
+    """Finer steps and methods of higher order, or a tighter tolerance, for a training's setting."""
+    solver = trained.solver
+    if isinstance(trained, TwoTolerances):
+        return [replace(trained, rtol=trained.rtol / 10, atol=trained.atol / 10)]
+    if isinstance(trained, Tolerance):
+        return [Tolerance(solver, trained.rtol / 10)]
+    if isinstance(trained, OwnSolve):
+        return [Tolerance("dopri5", 1e-3)]
+    better = next_finer(solver)
+    if isinstance(trained, TimeGrid):
+        others = [replace(trained, solver=name) for name in ("midpoint", better) if name]
+    else:
+        others = [check_setting(solver, trained.n_steps)]
+        others += [FixedSteps(better, trained.n_steps)] if better else []
+    wanted = [s for s in others if s.solver == solver or _order(s) > _order(trained)]
+    return list(dict.fromkeys([*finer_rows(trained), *wanted]))
+
+
+def _order(setting: Steps) -> int:
+    return get_tableau(setting.solver).order
+
+
+def searched_settings(trained: Steps) -> list[Steps]:
+    """The training solver, coarse to fine: steps 1, 2, 4, ... and the training's multiples, or
+    tolerances 1, 0.1, ... and the training's, to a tenth of it."""
+    if isinstance(trained, OwnSolve):
+        return []
+    if isinstance(trained, TimeGrid):
+        return [trained, *finer_rows(trained)]
+    if isinstance(trained, TwoTolerances):
+        factors = (1e3, 1e2, 10.0, 1.0, 0.1)
+        return [replace(trained, rtol=f * trained.rtol, atol=f * trained.atol) for f in factors]
+    solver, k, rtol = trained.solver, trained.n_steps, trained.rtol
+    if k is not None:
+        steps = {k, 2 * k, SEARCH * k, *(2**i for i in range((SEARCH * k).bit_length()))}
+        return [FixedSteps(solver, s) for s in sorted(steps)]
+    assert rtol is not None
+    decades = {10.0**-d for d in range(20) if 10.0**-d > rtol / 10}
+    return [Tolerance(solver, r) for r in sorted({rtol, rtol / 10, *decades}, reverse=True)]
+
+
+def count_nfe(setting: Steps) -> int:
+    """Evaluations of the field in one solve in fixed steps; 0 where they are not known."""
+    n = len(setting.times) - 1 if isinstance(setting, TimeGrid) else setting.n_steps
+    return n * get_tableau(setting.solver).n_solution_stages if n else 0

@@ -1,0 +1,290 @@
+"""A verdict is never silently wrong: the exact flow proves itself, or its samples are unsettled."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nodecore import check_flow
+from nodecore.check.report import CANNOT_TELL, FLOW, NOT_A_FLOW
+from nodecore.check.solves import from_inside, walk_times
+
+
+def quiet(*args, **options):
+    return check_flow(*args, verbose=False, **options)
+
+
+def normal(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).float()
+
+
+def pulse(low, high, size):
+    """dz/dt = -0.1 z, and `size` more for a short time."""
+
+    def field(t, z):
+        return -0.1 * z + (size if low < float(t) < high else 0.0)
+
+    return field
+
+
+# --- what is short in time ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "rk4"])
+@pytest.mark.parametrize(
+    "times", [(0.52, 0.58), (0.541, 0.549), (0.06, 0.065)], ids=["the task's", "short", "early"]
+)
+def test_a_pulse_that_training_and_an_adaptive_solve_step_over_is_seen(solver, times):
+    low, high = times
+    x, size = normal(60, 2), 1.2 / (high - low)
+    report = quiet(pulse(low, high, size), None, x, solver=solver, n_steps=10)
+    # The exact flow, by hand: decay, and what the pulse adds decays from then on.
+    added = size * (math.exp(-0.1 * (1 - high)) - math.exp(-0.1 * (1 - low))) / 0.1
+    own = walk_times(pulse(low, high, size), x, [k / 10 for k in range(11)], solver)[-1]
+    moved = (own - (x * math.exp(-0.1) + added)).norm(dim=1)
+    if float(moved.median()) > 0.5:
+        assert report.verdict == NOT_A_FLOW
+    np.testing.assert_allclose(report.distances, moved, rtol=0.01, atol=1e-3)
+    assert report.settled.all() and any("jumps in time" in note for note in report.notes)
+
+
+def residual_field(blocks):
+    """Block k of a residual net on k <= t < k + 1."""
+    return lambda t, z: blocks[min(int(t), len(blocks) - 1)](z)
+
+
+@pytest.mark.parametrize("active", [0, 5, 11])
+def test_a_quiet_residual_net_with_one_shift_is_exact_in_its_own_steps(active):
+    blocks = [lambda z: torch.zeros_like(z)] * 12
+    blocks[active] = lambda z: torch.tensor([2.0, 0.0]).expand_as(z)
+    x = normal(200, 2)
+    y = (x[:, 0] > 0).long()
+
+    def head(z):
+        return torch.stack([2 - z[:, 0], z[:, 0] - 2], 1)
+
+    report = quiet(residual_field(blocks), head, x, y, solver="euler", n_steps=12, t=(0, 12))
+    assert report.verdict == FLOW and report.distances.max() < 1e-5
+
+
+def test_the_times_of_equal_steps_reach_every_block():
+    """Sums of 0.1 fall short of 0.8: a field of blocks int(10 t) would be asked for one twice."""
+    blocks = [lambda z, k=k: torch.full_like(z, 2.0**k) for k in range(10)]
+    report = quiet(
+        lambda t, z: 10 * blocks[min(int(t * 10), 9)](z), None, normal(40, 1).double(),
+        solver="euler", n_steps=10,
+    )  # fmt: skip
+    assert report.verdict == FLOW and report.distances.max() < 1e-6
+
+
+def test_the_field_is_asked_before_the_end_of_a_step():
+    times = []
+    f = from_inside(lambda t, z: times.append(t) or z, 0.5, torch.float32)
+    f(0.25, torch.ones(1)), f(torch.tensor(0.5), torch.ones(1))
+    assert times[0] == 0.25 and 0.5 - 1e-7 < times[1] < 0.5
+
+
+# --- what does not converge -----------------------------------------------------------------------
+
+
+def lorenz(t, z):
+    a, b, c = z.unbind(1)
+    return torch.stack([10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c], 1)
+
+
+def test_chaos_is_settled_by_a_finer_flow_or_is_not_told():
+    """At 1e-6 dopri5 is off by the size of the attractor, where rk4 in 1,500 steps is right."""
+    x = normal(40, 3).double() + torch.tensor([1.0, 1.0, 20.0])
+    report = quiet(lorenz, None, x, solver="rk4", n_steps=1500, t=(0.0, 15.0))
+    assert report.verdict != NOT_A_FLOW
+    assert any("needed a finer exact flow" in note for note in report.notes)
+
+
+def test_chaos_in_float32_is_not_told():
+    x = normal(40, 3) + torch.tensor([1.0, 1.0, 20.0])
+    report = quiet(lorenz, None, x, solver="rk4", n_steps=200, t=(0.0, 20.0))
+    assert report.verdict == CANNOT_TELL and report.exact.unsettled > 10
+    assert any("has not converged" in caution for caution in report.cautions)
+
+
+def test_a_stiff_field_is_not_a_flow_in_steps_that_are_too_long():
+    x = 1 + normal(60, 2).abs()
+    report = quiet(lambda t, z: -100 * (z - torch.cos(t)), None, x, solver="euler", n_steps=20)
+    assert report.verdict in (NOT_A_FLOW, CANNOT_TELL)
+    fine = quiet(lambda t, z: -50 * (z - torch.cos(t)), None, x, solver="rk4", n_steps=100)
+    assert fine.distances.max() < 1e-3
+
+
+# --- samples that cannot be solved ----------------------------------------------------------------
+
+
+def explosive(t, z):
+    """Harmless near the data; beyond 3 it reaches infinity in finite time."""
+    return torch.where(z.norm(dim=1, keepdim=True) > 3, z**3, 0.1 * z)
+
+
+@pytest.mark.parametrize("at", [[7], [0, 399]])
+def test_a_sample_that_blows_up_does_not_decide(at):
+    x = normal(400, 2).clamp(-1.5, 1.5)
+    y = (x.norm(dim=1) > 1).long()
+    x[at] = 5.0
+
+    def head(z):
+        return torch.stack([1.1 - z.norm(dim=1), z.norm(dim=1) - 1.1], 1)
+
+    reports = [quiet(explosive, head, x, y, solver="euler", n_steps=16, rows=r) for r in (50, 400)]
+    for report in reports:
+        assert report.verdict == FLOW and report.exact.unsettled == len(at)
+        assert f"{len(at)} of 400 samples could not be solved" in report.cautions[0]
+    assert reports[0].exact.changed == reports[1].exact.changed
+
+
+# --- without labels -------------------------------------------------------------------------------
+
+
+def decay(t, z):
+    return -z
+
+
+@pytest.mark.parametrize("n", [1, 34])
+def test_few_samples_are_no_verdict(n):
+    report = quiet(decay, None, normal(n, 5), solver="euler", n_steps=1)
+    assert report.verdict == CANNOT_TELL and f"{n} samples are too few" in report.reason
+
+
+def test_outputs_that_are_all_alike_are_judged_by_how_far_they_went():
+    x = torch.ones(50, 3)
+    assert quiet(decay, None, x, solver="rk4", n_steps=8).verdict == FLOW
+    assert quiet(decay, None, x, solver="euler", n_steps=2).verdict == NOT_A_FLOW
+    still = quiet(lambda t, z: 0 * z, None, x, solver="euler", n_steps=2)
+    assert still.verdict == FLOW and still.distances.max() == 0
+
+
+def test_units_do_not_decide_and_data_in_the_state_do_not_dilute():
+    angle = 2.0
+    turning = angle * torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+
+    def rotation(t, z):
+        return torch.cat([z[:, :2] @ turning.T.to(z), torch.zeros_like(z[:, 2:])], 1)
+
+    x, data = normal(80, 2), 1e4 * normal(80, 30, seed=1)
+    units = torch.tensor([1.0, 1e6])
+
+    def scaled(t, z):
+        return units.to(z) * (z / units.to(z) @ turning.T.to(z))
+
+    verdicts = [
+        quiet(rotation, None, torch.cat([x, data], 1), solver="euler", n_steps=2).verdict,
+        quiet(scaled, None, x * units, solver="euler", n_steps=2).verdict,
+        quiet(rotation, None, x, solver="euler", n_steps=2).verdict,
+    ]
+    assert verdicts == [NOT_A_FLOW] * 3
+    good = quiet(rotation, None, torch.cat([x, data], 1), solver="rk4", n_steps=8)
+    assert good.verdict == FLOW
+    mixed = quiet(
+        lambda t, z: torch.stack([-z[:, 0], torch.zeros_like(z[:, 1])], 1),
+        None, x * torch.tensor([1e-3, 1e3]), solver="euler", n_steps=1,
+    )  # fmt: skip
+    assert mixed.verdict == NOT_A_FLOW  # the small one alone is wrong
+
+
+# --- layers that are not what they seem -----------------------------------------------------------
+
+SLOW = {"solver": "euler", "n_steps": 4}
+
+
+def slow(t, z):
+    return 1e-3 * z
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (lambda z: F.dropout(z, 0.5, training=True), "head gives two answers"),
+        (lambda z: z + 1e-3 * torch.randn_like(z), "head gives two answers"),
+        (lambda z: z - z.mean(0), "head gives a sample another answer when it is alone"),
+        (lambda z: z * torch.arange(len(z))[:, None], "head gives samples another answer"),
+        (lambda z: (z, z), "head returned tuple"),
+    ],
+)
+def test_a_head_that_is_random_or_mixes_samples_is_refused(head, message):
+    with pytest.raises(ValueError, match=message):
+        quiet(slow, head, normal(60, 2), **SLOW)
+
+
+@pytest.mark.parametrize(
+    "stem", [lambda x: F.dropout(x, 0.3, training=True), lambda x: x / x.norm()]
+)
+def test_a_stem_that_is_random_or_mixes_samples_is_refused(stem):
+    with pytest.raises(ValueError, match="stem gives"):
+        quiet(slow, None, normal(60, 2), stem=stem, **SLOW)
+
+
+def test_a_field_that_closes_over_data_of_each_sample_is_refused_and_takes_them_as_args():
+    data, x = normal(90, 2, seed=1), normal(90, 2)
+    with pytest.raises(ValueError, match=r"works on some|field failed.*args="):
+        quiet(lambda t, z: z * data.to(z), None, x, **SLOW)
+    with pytest.raises(ValueError, match=r"another order: it closes over data.*args="):
+        quiet(lambda t, z: z * data[: len(z)].to(z), None, x, **SLOW)
+    report = quiet(lambda t, z, a: z * a, None, x, args=data, solver="euler", n_steps=8)
+    exact = x * data.exp()
+    np.testing.assert_allclose(
+        report.distances, (x * (1 + data / 8) ** 8 - exact).norm(dim=1), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_a_field_whose_time_dependence_is_rare_is_found_out():
+    def field(t, z):
+        return z if not 0.3 < float(t) < 0.31 else 2 * z
+
+    report = quiet(field, None, normal(50, 2), solver="euler", n_steps=20)
+    assert any("depends on time" in note for note in report.notes)
+    plain = quiet(decay, None, normal(50, 2), solver="euler", n_steps=20)
+    assert any("taken not to depend on time" in note for note in plain.notes)
+
+
+# --- what the report says besides -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("solver", "said"), [("rk4", "rk4_38"), ("rk4_38", "3/8 rule")])
+def test_the_first_line_says_which_rk4_it_was(solver, said):
+    report = quiet(decay, None, normal(50, 2), solver=solver, n_steps=2)
+    assert said in str(report).splitlines()[0] and any(said in note for note in report.notes)
+
+
+def test_probabilities_are_taken_as_they_are():
+    linear = nn.Linear(2, 3)
+    torch.nn.init.constant_(linear.bias, 0.0)
+    linear.weight.data = 4 * torch.tensor([[1.0, 0.0], [-0.5, 0.9], [-0.5, -0.9]])
+    x = normal(200, 2)
+    y = linear(x).argmax(1)
+    found = [
+        quiet(decay, head, x, y, solver="euler", n_steps=2).probability_change
+        for head in (linear, lambda z: linear(z).softmax(1), lambda z: linear(z).log_softmax(1))
+    ]
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[2] == pytest.approx(found[0], rel=1e-4)
+
+
+def test_a_class_that_loses_its_recall_and_states_that_move_stand_beside_the_verdict():
+    """40 of 600 points: one Euler step takes them from -1 to 1, the exact flow to -0.1."""
+    x = torch.cat([torch.full((280, 1), 10.0), torch.full((280, 1), 20.0), torch.full((40, 1), -1)])
+    y = torch.tensor([1] * 280 + [2] * 280 + [0] * 40)
+
+    def head(z):
+        inside = (z[:, 0] > 0) & (z[:, 0] < 5)
+        return torch.stack([1.0 * inside, 1.0 * (z[:, 0] < 15) - 0.5, 1.0 * (z[:, 0] > 15)], 1)
+
+    def field(t, z):
+        return torch.where(z < 0, -2 * z, 0 * z)
+
+    report = quiet(field, head, x, y, solver="euler", n_steps=1)
+    assert report.verdict == FLOW and [r.n for r in report.recalls] == [40, 280, 280]
+    assert report.recalls[0].own == 1.0 and report.recalls[0].exact == 0.0
+    assert "class 0 (40 samples) is right for 100 %" in str(report).splitlines()[2]
+    far = quiet(lambda t, z: z, lambda z: torch.cat([-z, z], 1), normal(300, 1),
+                (normal(300, 1)[:, 0] > 0).long(), solver="euler", n_steps=1)  # fmt: skip
+    assert far.verdict == FLOW and any("the classes stay" in text for text in far.cautions)
