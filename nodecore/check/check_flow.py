@@ -38,8 +38,6 @@ from nodecore.ode.fields import boundary_distances
 from nodecore.ode.steps import Steps
 from nodecore.ode.tableaus import get_tableau
 
-__all__ = ["FlowCost", "FlowReport", "check_flow", "flow_cost"]
-
 
 def check_flow(
     field: Callable[..., Any],
@@ -200,9 +198,9 @@ def _rule(problem: Problem, own: Solved, exact: Solved) -> Rule:
 
 def _report(problem: Problem, cost: FlowCost) -> FlowReport:
     """Everything."""
-    found = _solve_all(problem)
-    own, exact, sure = found.own, found.exact, found.sure
-    rule, chance = _rule(problem, own, exact), problem.chance
+    found, chance = _solve_all(problem), problem.chance
+    own, exact = found.own, found.exact
+    rule = _rule(problem, own, exact)
     tested = _tested(problem, found, rule)
     verdict, reason = judge(tested[0], tested[-1], chance, problem.tolerance)
     path = along_trajectories(problem.model, problem.samples, problem.trained)
@@ -234,7 +232,7 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
         ),
         searched=tuple(searched),
         crossing_shares=shares,
-        settled=sure.cpu().numpy(),
+        settled=found.sure.cpu().numpy(),
         cost=cost,
         notes=(*problem.notes, *_failures(problem, found), *path.notes, *notes),
     )

@@ -75,7 +75,7 @@ def crossing_shares(
     try:
         starts = samples.z[separated_starts(samples.z, n)]
         shares = {
-            steps: _crossing_share(model, starts, trained.solver, steps)
+            steps: _crossing_share(model, starts, trained.solver, steps, SUBSTEPS * k // steps)
             for steps in (k, 2 * k, 4 * k)
         }
     except ValueError as error:  # a trajectory that overflows
@@ -83,14 +83,16 @@ def crossing_shares(
     return shares, []
 
 
-def _crossing_share(model: FlowModel, starts: Tensor, solver: str, n_steps: int) -> float:
+def _crossing_share(
+    model: FlowModel, starts: Tensor, solver: str, n_steps: int, substeps: int
+) -> float:
     dtype = torch.float64 if model.in_float64 else None  # neighbours merge later
     f, (start, end) = model.field(None, dtype), model.t
 
     def over_unit_time(t: Tensor | float, z: Tensor) -> Tensor:
         return (end - start) * f(start, z)
 
-    substeps = 1 if solver == "euler" else SUBSTEPS
+    substeps = 1 if solver == "euler" else substeps  # straight, or chords of one length
     states = starts.to(dtype or starts.dtype)
     path = refined_path(over_unit_time, states, solver, n_steps=n_steps, substeps=substeps)
     return find_crossings(path, substeps).share_of_pairs

@@ -222,7 +222,8 @@ def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> float:
     if rtol < FLOAT32_RTOL and not model.in_float64:
         raise ValueError(
             f"rtol = {trained.rtol}: a check of it needs float64, which a field that is no "
-            "nn.Module cannot be brought to; give a module, or x in float64"
+            "nn.Module cannot be brought to; give the module itself as field, or make all it uses "
+            "float64, and x"
         )
     return rtol
 

@@ -38,7 +38,7 @@ FLOOR, FLOAT32_FLOOR = 1e-12, 1e-6  # the least tolerances that float64 and floa
 APART, NOISE = 0.1, 0.01  # of the distance to the training's end, or of the scale: one and the same
 AWAY, CLOSE = 4.0, 0.03  # what the finer rows still move, and of the scale: they end elsewhere
 FAR = 1e3  # times the median distance travelled: a sample that may have no end state
-LONG, SHORT = 3000, 300  # steps between two times of a mesh, in float64 and in float32
+LONG, SHORT = 3000, 1000  # steps between two times of a mesh, in float64 and in float32
 MESH, STEADY_MESH = 4096, 512  # times of a mesh that are kept; where the field knows no time
 
 SameAnswer = Callable[[Tensor, Tensor, Tensor], Tensor]  # (index, z, z) -> (m,) bool

@@ -11,17 +11,8 @@ from nodecore.analysis.intervals import Interval
 from nodecore.check.order import OrderTest
 from nodecore.check.plots import draw
 from nodecore.check.settings import CLASSICAL
-from nodecore.check.verdict import (
-    CANNOT_TELL,
-    FLOW,
-    NOT_A_FLOW,
-    Recall,
-    Sensitivity,
-    Tested,
-)
+from nodecore.check.verdict import Recall, Sensitivity, Tested
 from nodecore.ode.steps import Steps
-
-__all__ = ["CANNOT_TELL", "FLOW", "NOT_A_FLOW", "FlowCost", "FlowReport"]
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def better_settings(trained: Steps) -> list[Steps]:
         others = [check_setting(solver, trained.n_steps)]
         others += [FixedSteps(better, trained.n_steps)] if better else []
     wanted = [s for s in others if s.solver == solver or _order(s) > _order(trained)]
-    return list(dict.fromkeys([*finer_rows(trained), *wanted]))
+    return [s for s in dict.fromkeys([*finer_rows(trained), *wanted]) if s != trained]
 
 
 def _order(setting: Steps) -> int:

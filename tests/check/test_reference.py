@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nodecore import check_flow
-from nodecore.check.report import CANNOT_TELL, FLOW, NOT_A_FLOW
 from nodecore.check.solves import from_inside, walk_times
+from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW
 
 
 def quiet(*args, **options):

@@ -1,0 +1,274 @@
+"""Models as people have them: their steps, times, labels, states and ways of calling a field."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchdiffeq import odeint
+
+from nodecore import check_flow
+from nodecore.check.convention import find_convention
+from nodecore.check.inputs import read_labels, read_times
+from nodecore.check.order import order_test
+from nodecore.check.settings import TimeGrid, read_training
+from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW
+from nodecore.ode.steps import FixedSteps
+
+EULER = {"solver": "euler", "n_steps": 4}
+ENDS = (0.0, 1.0)
+
+
+def quiet(*args, **options):
+    return check_flow(*args, verbose=False, **options)
+
+
+def normal(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).float()
+
+
+def decay(t, z):
+    return -z
+
+
+def growing(t, z):
+    return t * z
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "factor"),
+    [
+        ({"step_size": 0.4}, 0.6 * 0.6 * 0.8),
+        ({"step_size": 0.25}, 0.75**4),
+        ({"grid": torch.tensor([0.0, 0.1, 1.0])}, 0.9 * 0.1),
+        ({"grid": [0, 0.5, 1]}, 0.25),
+    ],
+)
+def test_steps_of_a_size_or_a_grid_are_taken_as_they_are(options, factor):
+    x = normal(60, 2)
+    report = quiet(decay, None, x, solver="euler", **options)
+    moved = (x * (factor - math.exp(-1))).norm(dim=1)
+    np.testing.assert_allclose(report.distances, moved, rtol=1e-3, atol=1e-5)
+    assert len(report.tested) >= 4
+
+
+def test_the_times_of_a_step_size_are_torchdiffeqs():
+    x = normal(50, 2)
+    ts = torch.tensor([0.0, 1.0])
+    theirs = odeint(growing, x, ts, method="midpoint", options={"step_size": 0.3})[-1]
+    report = quiet(growing, None, x, solver="midpoint", step_size=0.3)
+    moved = (theirs - x * math.exp(0.5)).norm(dim=1)
+    np.testing.assert_allclose(report.distances, moved, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("solve", "verdict"),
+    [
+        (lambda f, z0, t: odeint(f, z0, t, method="dopri8", rtol=1e-4, atol=1e-4)[-1], FLOW),
+        (lambda f, z0, t: z0 + f(t[0], z0), NOT_A_FLOW),
+    ],
+)
+def test_a_solve_of_ones_own_is_what_everything_is_judged_against(solve, verdict):
+    report = quiet(decay, None, normal(60, 2), solve=solve)
+    assert report.verdict == verdict and report.training.setting.solver == "own solver"
+
+
+def test_a_solve_that_gives_the_trajectory_is_refused():
+    with pytest.raises(ValueError, match=r"solve returned .*z\(T\)"):
+        quiet(decay, None, normal(60, 2), solve=lambda f, z0, t: odeint(f, z0, t))
+
+
+def test_rtol_and_atol_may_differ():
+    report = quiet(decay, None, normal(60, 2), solver="dopri5", rtol=1e-3, atol=1e-5)
+    assert report.verdict == FLOW and "atol 1e-05" in str(report.training.setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("heun2", "heun"), ("Euler", "euler"), ("RK45", "dopri5")]
+)
+def test_names_of_other_libraries_are_understood(name, ours):
+    setting, notes = read_training(name, ENDS, n_steps=np.int64(4))
+    assert setting == FixedSteps(ours, 4) and name in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "tsit5", "rtol": 1e-3}, "unknown.*solve="),
+        ({"solver": "euler"}, "give exactly one"),
+        ({"solver": "euler", "n_steps": 4, "atol": 1e-3}, "it belongs to rtol"),
+        ({"solver": "euler", "step_size": 1.5}, "step_size = 1.5: give a size in"),
+        ({"solver": "euler", "grid": [0.0, 0.5]}, "begin and end where t does"),
+        ({"solver": None}, "name the training's solver"),
+        ({"solver": None, "solve": decay, "n_steps": 3}, "leave out n_steps"),
+    ],
+)
+def test_a_training_that_is_not_clear_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        read_training(options.pop("solver"), ENDS, **options)
+
+
+def test_a_grid_halves():
+    assert TimeGrid("euler", (0.0, 0.5, 1.0)).halved().times == (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+# --- times ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("t", "message"),
+    [
+        (torch.linspace(0, 1, 9), r"9 entries: give t=\(0.0, 1.0\).*grid="),
+        ((0, 0.1, 1), "3 entries"),
+        (torch.zeros(5, 2), "all samples share"),
+        (1.0, r"t = 1.0: give two times"),
+        ((0.0, math.inf), "finite times"),
+    ],
+)
+def test_times_that_are_more_than_start_and_end_are_refused(t, message):
+    with pytest.raises(ValueError, match=message):
+        read_times(t)
+
+
+@pytest.mark.parametrize("t", [(1.0, 0.0), (-0.5, -2.0), (-2.0, 0.5)])
+def test_time_may_run_backwards_and_be_negative(t):
+    """dz/dt = t z: z(end) = z(start) exp((end^2 - start^2) / 2)."""
+    x = normal(50, 2)
+    report = quiet(growing, None, x, solver="euler", n_steps=2, t=t)
+    h = (t[1] - t[0]) / 2
+    own = x * (1 + h * t[0]) * (1 + h * (t[0] + h))
+    moved = (own - x * math.exp((t[1] ** 2 - t[0] ** 2) / 2)).norm(dim=1)
+    np.testing.assert_allclose(report.distances, moved, rtol=1e-3, atol=1e-5)
+
+
+# --- fields, states and labels --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments", "batched"),
+    [
+        (nn.Linear(2, 2), 1, False),
+        (lambda z: -z, 1, False),
+        (lambda t, z: -z, 2, False),
+        (lambda t, z, args: -z, 3, False),
+        (lambda t, z: z * t[:, None], 2, True),
+    ],
+)
+def test_the_way_of_calling_a_field_is_found_out(field, arguments, batched):
+    found = find_convention(field, torch.tensor(0.0), normal(8, 2), None)
+    assert (found.arguments, found.batched) == (arguments, batched)
+
+
+def test_a_field_that_takes_the_state_first_is_refused():
+    with pytest.raises(ValueError, match="lambda t, z: field"):
+        quiet(lambda z, t: -z, None, normal(50, 2), **EULER)
+
+
+def test_a_field_may_differentiate_inside():
+    class Hamiltonian(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stiffness = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, t, z):
+            z = z.requires_grad_(True)
+            energy = (self.stiffness * z[:, 0] ** 2 + z[:, 1] ** 2).sum() / 2
+            (g,) = torch.autograd.grad(energy, z, create_graph=True)
+            return torch.stack([g[:, 1], -g[:, 0]], 1)
+
+    x = normal(60, 2)
+    field = Hamiltonian()
+    assert quiet(field, None, x, solver="rk4", n_steps=8).verdict == FLOW
+    assert not x.requires_grad and field.stiffness.grad is None
+
+
+class Constants(nn.Module):
+    """A plain tensor that is no parameter, and a result that is kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.frequencies = nn.Linear(4, 2), torch.arange(4) * 0.5
+
+    def forward(self, t, z):
+        self.last = self.inner((t * self.frequencies).sin()) - z
+        return self.last
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_modules_that_will_not_be_copied_or_cast_as_they_are():
+    field = Constants()
+    field(torch.tensor(0.5), normal(3, 2))
+    report = quiet(field, None, normal(60, 2), solver="rk4", n_steps=8)
+    assert report.verdict == FLOW and report.exact.setting.rtol == 1e-6
+    normed = nn.utils.weight_norm(nn.Linear(2, 2))
+    normed(normal(3, 2)).sum().backward()
+    assert quiet(normed, None, normal(60, 2), solver="rk4", n_steps=8).tested
+
+
+def test_states_without_features_and_tuples_of_states():
+    x = normal(60)
+    flat = quiet(lambda t, z: -z, None, x, solver="euler", n_steps=2)
+    moved = (x * (0.25 - math.exp(-1))).abs()
+    np.testing.assert_allclose(flat.distances, moved, rtol=1e-3, atol=1e-5)
+
+    def field(t, state):
+        z, logp = state
+        return -z, torch.full_like(logp, 2.0)
+
+    both = quiet(field, None, (normal(60, 2), torch.zeros(60, 1)), solver="rk4", n_steps=8)
+    assert both.verdict == FLOW
+    one = quiet(field, lambda s: s[0], (normal(60, 2), torch.zeros(60)), solver="euler", n_steps=1)
+    assert one.verdict == NOT_A_FLOW
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda y: y[:, None],
+        lambda y: nn.functional.one_hot(y),
+        lambda y: y.float(),
+        lambda y: y.numpy(),
+        lambda y: y.tolist(),
+        lambda y: y.int(),
+    ],
+)
+def test_labels_as_people_have_them(form):
+    y = torch.tensor([0, 2, 1, 1])
+    assert torch.equal(read_labels(form(y), 4), y)
+
+
+@pytest.mark.parametrize("y", [torch.rand(4), torch.rand(4, 3), torch.tensor([0, 1, -1, 0])])
+def test_targets_that_are_no_labels_are_refused(y):
+    with pytest.raises(ValueError, match=r"^y has"):
+        read_labels(y, 4)
+
+
+# --- the order test -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("rk4", 4)])
+def test_the_order_of_a_smooth_field_is_the_solvers(solver, order):
+    x = 0.2 + 0.3 * normal(60, 1).abs().double()
+    report = quiet(lambda t, z: torch.cos(t) * z * z, None, x, solver=solver, n_steps=32)
+    assert report.order.expected == order and report.order.near.value > 0.8
+    assert report.order.median.value == pytest.approx(order, abs=0.1)
+    assert "converge with the solver's order" in str(report)
+
+
+def test_the_order_of_steps_that_are_too_coarse_is_not():
+    stiff = quiet(lambda t, z: -20 * (z - torch.cos(t)), None, normal(60, 1), **EULER)
+    assert stiff.order.near.value < 0.2
+    z = torch.ones(3, 2)
+    assert order_test((z, z, z), 1) is None  # rounding says nothing
+
+
+def test_the_sensitivity_says_from_which_bound_on_the_verdict_changes():
+    x, y = normal(400, 2), (normal(400, 2)[:, 0] > 0).long()
+    report = quiet(decay, None, x, solver="euler", n_steps=1)
+    assert report.sensitivity.not_below == report.exact.changed.low
+    unsure = quiet(decay, lambda z: torch.cat([z, -z], 1)[:, :2], x, y, **EULER)
+    assert unsure.verdict == CANNOT_TELL and unsure.sensitivity is None
