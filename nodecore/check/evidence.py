@@ -108,7 +108,7 @@ def coarsest(
     chance: float | None,
 ) -> Steps | None:
     """The coarsest searched setting from which on all agree with the exact flow's outputs."""
-    if chance is not None and not beats_chance(own, chance):
+    if not bool(sure.any()) or (chance is not None and not beats_chance(own, chance)):
         return None  # no loss could show
     gaps = {}
     for fineness, setting in enumerate(searched):

@@ -1,12 +1,13 @@
 """The exact flow, which proves itself before anything is judged by it.
 
-It is dopri5 at a fine tolerance, from time to time of a mesh: the training's own steps, so that it
-never steps over what the training could see, and the jumps that a scan of the field in time found.
-A sample is *settled* where three solves give the same answer: this one, one at a tenth of the
-tolerance, and one by another method, the 3/8 rule in halves of the latter's steps. Besides, where
-the training solver in finer steps tends to somewhere else, the mesh must be refined without moving
-the end. What is not settled is solved again, at a hundredth of the tolerance on a finer mesh; what
-is never settled counts for either answer.
+It is dopri5 at a fine tolerance, from time to time of a mesh: the training's own steps (at least 64
+of them, where the field does not depend on time), so that it never steps over what the training
+could see, and the jumps that a scan of the field in time found. A sample is *settled* where three
+solves give the same answer: this one, one at a tenth of the tolerance, and one by another method,
+the 3/8 rule in halves of the latter's steps. Besides, where the training solver in finer steps
+tends to somewhere else, the mesh must be refined without moving the end. What is not settled is
+solved again, at a hundredth of the tolerance on a finer mesh; what is never settled counts for
+either answer.
 """
 
 from collections.abc import Callable
@@ -34,12 +35,12 @@ METHOD, SECOND = "dopri5", "rk4_38"
 FINER = 10.0  # the tolerance of the second look is so much smaller
 ROUNDS = 3  # of solving again what is not settled
 TIGHTER, DENSER = 100.0, 4  # from round to round: the tolerance, and the mesh
-FLOOR, FLOAT32_FLOOR = 1e-12, 1e-6  # the least tolerances that float64 and float32 can hold
+FLOOR, FLOAT32_FLOOR = 1e-10, 1e-6  # the least tolerances that float64 and float32 can hold
 APART, NOISE = 0.1, 0.01  # of the distance to the training's end, or of the scale: one and the same
 AWAY, CLOSE = 4.0, 0.03  # what the finer rows still move, and of the scale: they end elsewhere
 FAR = 1e3  # times the median distance travelled: a sample that may have no end state
 LONG, SHORT = 3000, 1000  # steps between two times of a mesh, in float64 and in float32
-MESH, STEADY_MESH = 4096, 512  # times of a mesh that are kept; where the field knows no time
+MESH, STEADY_MESH = 4096, 128  # times of a mesh that are kept; where the field knows no time
 
 SameAnswer = Callable[[Tensor, Tensor, Tensor], Tensor]  # (index, z, z) -> (m,) bool
 
@@ -59,7 +60,8 @@ class Mesh:
 def make_mesh(steps: Tensor, jumps: tuple[float, ...], timed: bool) -> Mesh:
     """The mesh of a training's steps (times, ascending) and of the jumps of a field.
 
-    timed: whether the field depends on time; of one that does not, fewer times are kept.
+    timed: whether the field depends on time; of one that does not, at least 64 times are kept of
+    a training with as many steps, so that nothing is stepped over that lasts a 64th of the time.
 
     A jump takes the place of a time that differs from it by rounding.
     """
@@ -185,20 +187,32 @@ def prove(proof: Proof, mesh: Mesh, rtol: float) -> Reference:
     todo = everyone[(known & (~settled | doubted)).cpu()]
     again, tolerance = len(todo), rtol
     for _ in range(ROUNDS):
-        if len(todo) == 0:
-            break
-        if bool(doubted[todo].any()):
-            mesh = mesh.denser(DENSER)
-        elif not model.in_float64:
-            break  # no tolerance is finer
-        before = solved
-        tolerance = max(tolerance / TIGHTER, FLOOR if model.in_float64 else FLOAT32_RTOL)
-        solve = first_solve(model, mesh, tolerance, model.in_float64)
+        finer = _finer(mesh, tolerance, settled[todo], doubted[todo], model.in_float64)
+        if len(todo) == 0 or finer == (mesh, tolerance):
+            break  # nothing is open, or nothing can be finer
+        (mesh, tolerance), before = finer, solved
+        double = proof.double or (model.in_float64 and tolerance < rtol)
+        solve = first_solve(model, mesh, tolerance, double)
         solved = _replaced(solved, _solve(proof, todo, solve))
-        settled[todo] = _agree(proof, mesh, tolerance, solved, yardstick, todo, model.in_float64)
-        doubted[todo] &= ~_together(proof, yardstick, todo, solved.z[todo], before.z[todo])
+        stays = _together(proof, yardstick, todo, solved.z[todo], before.z[todo])
+        moved = todo[(~settled[todo] | ~stays).cpu()]
+        if len(moved):
+            settled[moved] = _agree(proof, mesh, tolerance, solved, yardstick, moved, double)
+        doubted[todo] &= doubts(proof, yardstick.scale, solved.z)[todo] & ~stays
         todo = todo[(~settled | doubted)[todo].cpu()]
     return Reference(solved, settled & ~doubted & known, rtol, again)
+
+
+def _finer(
+    mesh: Mesh, tolerance: float, settled: Tensor, doubted: Tensor, in_float64: bool
+) -> tuple[Mesh, float]:
+    """Mesh and tolerance of the next round: a finer mesh for doubts, a finer tolerance for what is
+    not settled."""
+    if bool(doubted.any()) and len(mesh.times) <= STEADY_MESH:
+        mesh = mesh.denser(DENSER)
+    if not bool(settled.all()):
+        tolerance = max(tolerance / TIGHTER, min(tolerance, FLOOR if in_float64 else FLOAT32_RTOL))
+    return mesh, tolerance
 
 
 def _first_look(

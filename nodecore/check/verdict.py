@@ -173,7 +173,9 @@ class Sensitivity:
 
 def sensitivity(own: Tested, exact: Tested, chance: float | None) -> Sensitivity | None:
     """Of the paired difference that is judged, by its interval; None where none can be judged."""
-    if exact.n < LEAST or (chance is not None and not beats_chance(own, chance)):
+    if exact.n < LEAST or exact.unsettled == exact.n:
+        return None
+    if chance is not None and not beats_chance(own, chance):
         return None
     judged = exact.changed if exact.drop is None else exact.drop
     beyond = max(0.0, judged.low, -judged.high)
