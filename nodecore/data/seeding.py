@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-STREAMS = ("data", "initialisation", "batches")
+STREAMS = ("data", "initialisation", "batches", "samples")
 
 
 def make_generator(seed: int, stream: str) -> torch.Generator:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nodecore.data.seeding import make_generator
+
 
 @dataclass(frozen=True)
 class Split:
@@ -43,6 +45,14 @@ class Split:
     def first(self, n: int) -> "Split":
         """The first n samples, or all where there are fewer."""
         return Split(self.x[:n], self.y[:n], self.n_classes)
+
+    def sample(self, n: int, seed: int = 0) -> "Split":
+        """Draw n samples without replacement, or take all where there are fewer.
+
+        Splits may lie in the order of their classes: the first n of one can hold a single class.
+        """
+        order = torch.randperm(len(self), generator=make_generator(seed, "samples"))[:n]
+        return Split(self.x[order], self.y[order], self.n_classes)
 
     def class_shares(self) -> Tensor:
         """The share of each class, (n_classes,) float64."""

@@ -72,11 +72,10 @@ def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_step(frame: pd.DataFrame) -> pd.DataFrame:
-    """By training n_steps: mean and std (n - 1) of the accuracy over the seeds that trained.
+    """Accuracies of the seeds that trained, by training n_steps and seed.
 
-    Columns (name, "mean" or "std"), name: "as trained"; "test solver", that of the critical step;
-    "rk4" at the same step; "exact flow"; "all", as trained on all test images. NaN where there are
-    no records.
+    Columns: "as trained"; "test solver", that of the critical step; "rk4" at the same step; "exact
+    flow"; "all", as trained on all test images. NaN where there are no records.
     """
     rk4 = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == frame["n_steps"])
     parts = {
@@ -86,11 +85,8 @@ def same_step(frame: pd.DataFrame) -> pd.DataFrame:
         "exact flow": under_exact_flow(frame)["accuracy"],
         "all": as_trained(frame)["accuracy_all"],
     }
-    tables = {
-        name: values.astype(float).groupby(frame["n_steps"]).agg(["mean", "std"])
-        for name, values in parts.items()
-    }
-    return pd.concat(tables, axis=1)
+    by = [frame["n_steps"], frame["seed"]]
+    return pd.DataFrame({name: v.astype(float).groupby(by).mean() for name, v in parts.items()})
 
 
 def _under_test_solver(frame):
