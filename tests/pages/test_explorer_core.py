@@ -14,7 +14,7 @@ from nodecore.ode.fields import Conv1dField, LinearHead, MLPField
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.solution import SolveError
 from nodecore.ode.tableaus import TABLEAUS
-from nodecore.pages.explorers.bundle import SOURCES
+from nodecore.pages.explorers.bundle import read_source
 from nodecore.pages.explorers.packing import pack_stack, pack_tableau
 
 EMBEDDED = [name for name, tableau in TABLEAUS.items() if tableau.b_embedded]
@@ -33,8 +33,8 @@ def open_core(context):
     page = context.new_page()
 
     def serve(route):
-        name = route.request.url.rsplit("/", 1)[1]
-        body = (SOURCES / name).read_text() if name.endswith(".js") else ""
+        name = route.request.url.split("/", 3)[3]
+        body = read_source(name) if name.endswith(".js") else ""
         kind = "text/javascript" if name.endswith(".js") else "text/html"
         route.fulfill(body=body, content_type=kind)
 
@@ -49,7 +49,7 @@ def open_core(context):
     return run
 
 
-MODULES = ["layers", "solver", "crossings"]
+MODULES = [f"compute/{name}" for name in ("layers", "fixed", "adaptive", "crossings")]
 USED = [
     *("makeStack", "evaluateAt", "classify", "solveFixed", "solveAdaptive"),
     *("findCrossings", "finiteTrajectories"),

@@ -12,7 +12,7 @@
     set(name, value) {
       if (state[name] === value) return;
       state[name] = value;
-      listeners.dispatchEvent(new Event(`change:${name}`));
+      for (const event of [`change:${name}`, "change"]) listeners.dispatchEvent(new Event(event));
     },
     on: (event, listener) => listeners.addEventListener(event, listener),
     off: (event, listener) => listeners.removeEventListener(event, listener),
