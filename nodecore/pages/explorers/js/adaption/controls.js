@@ -51,7 +51,7 @@ function makeIterations(shell, present) {
       return clip(next, 0, last());
     },
   };
-  const names = { trait: "iteration", label: "iteration", name: "iteration" };
+  const names = { trait: "iteration", label: "iteration" };
   return makeClock(shell, { ...names, scale, seconds: SECONDS, last, round: Math.round });
 }
 

@@ -4,7 +4,8 @@ import { writeOver } from "./axes.js";
 import { clipped, makePlane } from "./plane.js";
 
 // The thumb of a slider is 16 pixels wide, and its middle stays inside the track.
-const CHART_MARGIN = { left: 8, right: 8, top: 6, bottom: 18 };
+const CHART_MARGIN = { left: 8, right: 8, top: 8, bottom: 18 };
+const RING = 6.5; // its radius: with its line it fits into the margins at the ends of the axis
 
 /**
  * toPosition(value) in 0 .. 1 as for the slider; ticks: [[value, text], ...], ascending on the axis.
@@ -101,6 +102,6 @@ function drawRing(context, colour, [x, y]) {
   context.strokeStyle = colour("ink");
   context.lineWidth = 1.5;
   context.beginPath();
-  context.arc(x, y, 7.5, 0, 2 * Math.PI);
+  context.arc(x, y, RING, 0, 2 * Math.PI);
   context.stroke();
 }

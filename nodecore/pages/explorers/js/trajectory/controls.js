@@ -81,7 +81,7 @@ function makeTimeClock(shell) {
     toValue: (position) => Math.round(position * 1000) / 1000,
     nudge: (t, direction, far) => clip(t + direction * (far ? 0.25 : 0.05), 0, 1),
   };
-  const names = { trait: "time", label: "time t", name: "time t" };
+  const names = { trait: "time", label: "time t" };
   return makeClock(shell, { ...names, scale, seconds: SECONDS, last: () => 1 });
 }
 

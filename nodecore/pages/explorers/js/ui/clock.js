@@ -12,7 +12,7 @@ const STILL_PICTURES = 10; // that replace the movement for a reader who asked f
  *
  * @param {Shell} shell
  */
-export function makeClock(shell, { trait, label, name, scale, seconds, last, round = (t) => t }) {
+export function makeClock(shell, { trait, label, scale, seconds, last, round = (t) => t }) {
   const { model, put, ask } = shell;
   let now = model.get(trait);
   const rest = () => put({ [trait]: now });
@@ -26,6 +26,7 @@ export function makeClock(shell, { trait, label, name, scale, seconds, last, rou
     },
     onChange: rest,
   });
+  const text = h("span", { class: "now", "aria-hidden": "true" }); // the slider says it aloud
   const play = button("play", () => (replay.isRunning() ? replay.stop() : begin()));
   shell.onEnd(replay.cancel);
 
@@ -40,7 +41,7 @@ export function makeClock(shell, { trait, label, name, scale, seconds, last, rou
     });
   }
   return {
-    element: row("row", play, track, h("span", {}, name)),
+    element: row("row", play, track, text),
     now: () => now,
     stop: replay.stop,
     /** Take what the trait says, unless the reader or the replay moves the time just now. */
@@ -48,8 +49,9 @@ export function makeClock(shell, { trait, label, name, scale, seconds, last, rou
       if (!replay.isRunning() && !track.element.matches(":active")) now = model.get(trait);
       now = Math.min(now, last());
     },
-    show(text) {
-      track.show(now, text);
+    show(what) {
+      track.show(now, what);
+      text.textContent = what;
       play.show(replay.isRunning() ? "pause" : "play");
     },
   };
