@@ -3,7 +3,9 @@
 import base64
 import json
 import re
+from io import BytesIO
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -394,6 +396,40 @@ def test_it_fits_any_width_and_is_sharp(visit_explorers, html, width):
     canvas = page.locator("canvas[tabindex]")
     shown = canvas.bounding_box()["width"]
     assert canvas.evaluate("c => c.width") == pytest.approx(2 * shown, abs=2)
+
+
+def test_settings_are_there_again_after_a_way_back(visit_explorers, html):
+    page = visit_explorers(html, html)
+    first, second = Reader(page, 0), Reader(page, 1)
+    first.choose("seed", "2")
+    second.steps_by_keyboard(7)
+    page.wait_for_function("location.hash.includes('explorer1.n_steps=7')")
+    address = page.url
+    page.goto("about:blank")
+    page.go_back()
+    wait_until_ready(page)
+    assert page.url == address
+    assert second.numbers()["n_steps"] == 7
+    assert first.numbers()["n_steps"] == 4
+    assert first.root.get_by_label("seed", exact=True).input_value() == "2"
+    page.goto("about:blank")
+    page.goto(address.replace("seed=2", "seed=99"))  # a link to what is no longer there
+    wait_until_ready(page)
+    first.numbers()
+    assert first.root.get_by_label("seed", exact=True).input_value() == "0"
+    assert page.complaints == []
+
+
+def wait_until_ready(page):
+    page.wait_for_function("!document.querySelector('.nodecore-explorer:not([data-ready])')")
+
+
+def test_sliders_are_seen_in_forced_colours(visit_explorers, html):
+    page = visit_explorers(html, forced_colors="active")
+    picture = Reader(page).slider.screenshot()
+    pixels = plt.imread(BytesIO(picture), format="png")
+    middle = pixels[len(pixels) // 2].reshape(-1, pixels.shape[-1])
+    assert len(np.unique(middle, axis=0)) > 2  # page, track and thumb
 
 
 # --- damaged state ------------------------------------------------------------------------------

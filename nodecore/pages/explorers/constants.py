@@ -22,9 +22,11 @@ CONSTANTS = {
     "CLASS_COLOURS": plots.CLASS_COLOURS,
     "CLASS_MARKERS": CLASS_MARKERS,
     "CROSSING_COLOUR": plots.CROSSING_COLOUR,
-    # the colours of `plots.train_test_map`, from its lowest accuracy to 100 %
+    # as `plots.train_test_map` has them: colours from its lowest accuracy to 100 %, and the
+    # accuracy up to which they are too dark for black figures
     "MAP_SHADES": [to_hex(colour) for colour in plt.get_cmap("viridis")(np.linspace(0, 1, 5))],
     "MAP_LOWEST": 0.3,
+    "MAP_DARK": 0.75,
     "SAFETY": adaptive.SAFETY,
     "MIN_FACTOR": adaptive.MIN_FACTOR,
     "MAX_FACTOR": adaptive.MAX_FACTOR,

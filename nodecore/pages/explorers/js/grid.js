@@ -1,7 +1,8 @@
 // The grid explorer: accuracy by training and test steps, and the trajectories behind each cell.
 
+import { makeRunner } from "./compute/runner.js";
 import { makeMemory } from "./compute/state.js";
-import { solveCell } from "./grid/cell.js";
+import { prepareCell } from "./grid/cell.js";
 import STYLE from "./grid/map.css" with { type: "text" };
 import { makeMap } from "./grid/map.js";
 import { makeNumbers } from "./grid/numbers.js";
@@ -23,6 +24,7 @@ function start(shell) {
   const { model, put, root, body } = shell;
   const data = readGridData(model.get("data"));
   const memory = makeMemory();
+  const runner = makeRunner(shell);
   const study = choice("study", (name) => put(withStudy(model, data, name)));
   const seeds = seedChoice("trajectories of seed", (seed) => put({ seed }));
   const map = makeMap(shell, () => resolve(model, data));
@@ -44,10 +46,10 @@ function start(shell) {
     study.show(titled(data.studies), state.study.name);
     seeds.show(state.trained, state.seed);
     map.show(state);
-    const run = memory.once("run", state.key, () => solveCell(state, data.solvers));
-    numbers.show(state, run);
+    const shown = runner.ask(prepareCell(memory, state, data.solvers));
+    numbers.show(state, shown);
     const colour = readColours(root);
-    drawRun(plane, colour, run);
+    drawRun(plane, colour, shown);
     const { name, classes } = state.trained.dataset;
     symbols.show(`${name} ${root.dataset.theme}`, [
       ...classSymbols(colour, classes),
@@ -57,14 +59,14 @@ function start(shell) {
 }
 
 /** The trajectories of a cell, whole. */
-function drawRun(plane, colour, { path, nPoints, crossings, points, labels, view }) {
+function drawRun(plane, colour, { run, starts, labels, view }) {
   if (!plane.width) return;
   const context = plane.begin(view);
   clipped(plane, context, () => {
-    drawTrajectories(plane, context, colour, { path, nPoints, labels, time: 1 });
-    const pixels = crossings.points.map(([x, y]) => plane.toPixel(x, y));
+    drawTrajectories(plane, context, colour, { ...run, labels, time: 1 });
+    const pixels = run.crossings.points.map(([x, y]) => plane.toPixel(x, y));
     drawRings(context, colour, pixels);
-    drawStarts(plane, context, colour, points, labels);
+    drawStarts(plane, context, colour, starts, labels);
   });
   drawAxes(plane, context, colour, "z₁", "z₂");
 }

@@ -45,7 +45,8 @@
       }
       const own = [...all].filter(([name]) => /^explorer\d+\./.test(name)); // no section's name
       if (own.length || location.hash.includes(prefix)) {
-        history.replaceState(history.state, "", `#${new URLSearchParams(own)}`);
+        const hash = own.length ? `#${new URLSearchParams(own)}` : "";
+        history.replaceState(history.state, "", location.pathname + location.search + hash);
       }
     };
     return {

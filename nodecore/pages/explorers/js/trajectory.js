@@ -1,5 +1,6 @@
 // The trajectory explorer: a trained model, its trajectories under a solver and step of one's own.
 
+import { makeRunner } from "./compute/runner.js";
 import { makeMemory } from "./compute/state.js";
 import { makeChart } from "./draw/chart.js";
 import { makeAnswers } from "./trajectory/answers.js";
@@ -7,7 +8,7 @@ import { makeControls, stepScale } from "./trajectory/controls.js";
 import { makeLauncher } from "./trajectory/launcher.js";
 import { makeNumbers } from "./trajectory/numbers.js";
 import { makePicture } from "./trajectory/picture.js";
-import { solve } from "./trajectory/solve.js";
+import { prepare } from "./trajectory/solve.js";
 import { readTrajectoryData, resolve } from "./trajectory/state.js";
 import { legend } from "./ui/figures.js";
 import { row } from "./ui/dom.js";
@@ -23,6 +24,7 @@ function start(shell) {
   const memory = makeMemory(); // what the last update computed
   const scale = stepScale(data.maxSteps);
   const controls = makeControls(shell, data, scale);
+  const runner = makeRunner(shell);
   const answers = makeAnswers(shell, scale);
   const numbers = makeNumbers(shell);
   const launcher = makeLauncher(shell);
@@ -44,13 +46,15 @@ function start(shell) {
   return function update() {
     const begun = performance.now();
     const state = resolve(model, data);
-    const known = memory.holds("run", state.keys.run);
-    const shown = { ...state, ...solve(memory, state) };
-    const answer = answers.ask(shown);
+    const wanted = { ...state, ...prepare(memory, state) };
+    const shown = runner.ask(wanted); // the newest run, perhaps of an earlier state
+    const answer = answers.ask(wanted);
     controls.show(state);
-    numbers.show(shown, answer);
+    numbers.show(state, shown, answer);
     const colour = readColours(root);
-    picture.draw(colour, { ...shown, time: controls.clock.now() }, memory, answer);
+    const { regions, showField, launched } = state;
+    const now = { regions, showField, launched, time: controls.clock.now() };
+    picture.draw(colour, { ...shown, ...now }, memory, answer);
     symbols.show(`${state.dataset.name} ${root.dataset.theme}`, picture.symbols(colour, state));
     chart.draw(colour, {
       curve: answer.curve,
@@ -59,6 +63,8 @@ function start(shell) {
       trained: state.trained.nSteps,
       chance: state.dataset.chance,
     });
-    performance.measure("explorer-redraw", { start: begun, detail: { solved: !known } });
+    const solved = !memory.holds("redraw", shown.key);
+    memory.once("redraw", shown.key, () => true);
+    performance.measure("explorer-redraw", { start: begun, detail: { solved } });
   };
 }

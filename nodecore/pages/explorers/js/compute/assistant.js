@@ -5,13 +5,15 @@ import WORKER from "./worker.js" with { type: "text" };
 
 /**
  * A worker at one's service. want(tag, member, request) sends what worker.js takes, unless that was
- * asked last or an accuracy is under way; tag.key names what is asked, `member` is {key, model, x,
- * y}. onAnswer(data, tag) gets the answers to the newest request.
+ * asked last or a first answer is under way; tag.key names what is asked, `member` is {key, model,
+ * x, y}. onAnswer(data, tag) gets the answers to the newest request. `name` is what the time until
+ * the first answer is measured as.
  *
  * @param {Shell} shell
+ * @param {string} name
  * @param {(data: any, tag: any) => void} onAnswer
  */
-export function makeAssistant(shell, onAnswer) {
+export function makeAssistant(shell, name, onAnswer) {
   const url = URL.createObjectURL(new Blob([WORKER], { type: "text/javascript" }));
   const worker = new Worker(url);
   /** @type {any} */
@@ -20,10 +22,8 @@ export function makeAssistant(shell, onAnswer) {
   worker.onerror = (event) => shell.fail(`its worker fails (${event.message})`);
   worker.onmessage = ({ data }) => {
     if (data.id !== sent.id) return;
-    if (data.accuracy !== undefined) {
-      performance.measure("explorer-accuracy", { start: sent.begun });
-      sent.busy = false;
-    }
+    if (sent.busy) performance.measure(name, { start: sent.begun });
+    sent.busy = false;
     onAnswer(data, sent.tag);
   };
   shell.onEnd(() => {

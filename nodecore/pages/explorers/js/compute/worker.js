@@ -1,14 +1,16 @@
 // What takes longer than a frame, off the page's thread: accuracy over all points, the class of
-// every start in the view, accuracy against the number of steps.
+// every start in the view, accuracy against the number of steps; trajectories with their crossings.
 //
 // Messages in: {model, x, y}, then {id, setting, view, curve}; a newer one ends what is under way
 // after its accuracy. Messages out: {id, accuracy, ...}, {id, regions, size}, {id, nSteps, value}.
+// Or trajectories: {model}, then {id, run: {tableau, nSteps, starts}}, which gives {id, run}.
 
-import { classify } from "./layers.js";
-import { makeModel } from "./models.js";
-import { gridRow } from "./views.js";
 import { solveAdaptive } from "./adaptive.js";
 import { solveFixed } from "./fixed.js";
+import { classify } from "./layers.js";
+import { makeModel } from "./models.js";
+import { solveRun } from "./runs.js";
+import { gridRow } from "./views.js";
 
 const SLICE = 64; // points between two looks at the messages
 const REGION_SIZES = [40, 120]; // points along each axis of the view, coarse and fine
@@ -20,6 +22,11 @@ let newest = 0;
 self.onmessage = async ({ data: message }) => {
   if (message.model) {
     data = { ...message, ...makeModel(message.model) };
+    return;
+  }
+  if (message.run) {
+    const { tableau, nSteps, starts } = message.run;
+    self.postMessage({ id: message.id, run: solveRun(data.field, tableau, starts, nSteps) });
     return;
   }
   const { id, setting, view, curve } = message;

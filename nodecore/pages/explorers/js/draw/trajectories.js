@@ -2,6 +2,8 @@
 
 import { classColour } from "../ui/theme.js";
 
+const UNSEEN = 0.4; // pixels: states that lie closer are passed over
+
 /**
  * The lines of trajectories from t = 0 to `time`, coloured by class. path: (n, nPoints, 2), one
  * state after the other; labels[n] the class of trajectory n.
@@ -24,13 +26,20 @@ export function drawTrajectories(plane, context, colour, { path, nPoints, labels
     context.beginPath();
     for (let n = 0, at = 0; n < labels.length; n++, at += 2 * nPoints) {
       if (labels[n] !== label) continue;
-      context.moveTo(shiftX + scaleX * path[at], shiftY + scaleY * path[at + 1]);
+      let x = shiftX + scaleX * path[at];
+      let y = shiftY + scaleY * path[at + 1];
+      context.moveTo(x, y);
       for (let k = at + 2; k <= at + 2 * whole; k += 2) {
-        context.lineTo(shiftX + scaleX * path[k], shiftY + scaleY * path[k + 1]);
+        const nextX = shiftX + scaleX * path[k];
+        const nextY = shiftY + scaleY * path[k + 1];
+        const near = Math.abs(nextX - x) + Math.abs(nextY - y) < UNSEEN;
+        if (near && k < at + 2 * whole) continue;
+        [x, y] = [nextX, nextY];
+        context.lineTo(x, y);
       }
       if (end > whole) {
-        const [x, y] = stateAt(path, nPoints, n, time);
-        context.lineTo(shiftX + scaleX * x, shiftY + scaleY * y);
+        const [endX, endY] = stateAt(path, nPoints, n, time);
+        context.lineTo(shiftX + scaleX * endX, shiftY + scaleY * endY);
       }
     }
     context.stroke();

@@ -1,18 +1,22 @@
-// What lies behind a cell: its recorded accuracies, and its trajectories, computed here.
+// What lies behind a cell: its recorded accuracies, and the model whose trajectories are drawn.
 
 import { makeModel, selectMember } from "../compute/models.js";
-import { pick, solveRun, viewOfStates } from "../compute/runs.js";
+import { pick, viewOfStates } from "../compute/runs.js";
 import { demand } from "../compute/state.js";
 
-/** The trajectories of a cell with its points, their labels and the view. */
-export function solveCell({ trained, test, seed }, solvers) {
+/** What a runner takes to compute the trajectories of a cell, and with it what draws them. */
+export function prepareCell({ once }, { trained, test, seed, key, memberKey }, solvers) {
   const tableau = demand(solvers, "name", trained.solver, "solver");
-  const { field } = makeModel(selectMember(trained, seed));
   const { x, y, starts } = trained.dataset;
-  const points = pick(x, starts);
-  const run = solveRun(field, tableau, points, test.nSteps);
-  const view = viewOfStates(field, points, trained.nSteps);
-  return { ...run, points, view, labels: starts.map((i) => y[i]) };
+  const same = once("member", memberKey, () => {
+    const model = selectMember(trained, seed);
+    const net = makeModel(model);
+    const points = pick(x, starts);
+    const view = viewOfStates(net.field, points, trained.nSteps);
+    const member = { key: memberKey, model };
+    return { member, net, starts: points, view, labels: starts.map((i) => y[i]) };
+  });
+  return { ...same, key, tableau, nSteps: test.nSteps };
 }
 
 /** Mean and standard deviation (n - 1) over all the seeds that count; null without any. */

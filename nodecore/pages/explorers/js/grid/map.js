@@ -1,11 +1,10 @@
 // The map of the grid explorer: a table whose cells are chosen with the pointer or by arrow keys.
 
-import { MAP_LOWEST, MAP_SHADES } from "../constants.js";
+import { MAP_DARK, MAP_LOWEST, MAP_SHADES } from "../constants.js";
 import { h } from "../ui/dom.js";
 import { summarise } from "./cell.js";
 import { shareText } from "./numbers.js";
 
-const DARK_BELOW = 0.75; // accuracies whose shade is too dark for black figures
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 0], ArrowDown: [-1, 0] };
 
 /**
@@ -106,5 +105,5 @@ function shade(value) {
 }
 
 function textOn(value) {
-  return value > DARK_BELOW ? "#000000" : "#ffffff";
+  return value > MAP_DARK ? "#000000" : "#ffffff";
 }

@@ -8,19 +8,25 @@ import { summarise } from "./cell.js";
 export function makeNumbers(shell) {
   const meanFigure = figure("mean", "mean accuracy");
   const seedFigure = figure("accuracy", "this seed");
-  const crossingFigure = figure("crossings", "crossings");
+  const crossingFigure = figure("crossings", "crossings", true);
   const path = h("code", { class: "record" });
 
-  function show({ trained, test, seed }, run) {
+  const { element, busy } = figureList([meanFigure, seedFigure, crossingFigure]);
+
+  /** The numbers of a cell; its run may be that of an earlier one for a while. */
+  function show({ trained, test, seed, key }, shown) {
+    const fresh = shown.key === key;
     const { mean, deviation, n } = summarise(trained, test);
     const own = shareText(test.accuracies[trained.seeds.indexOf(seed)]);
-    const { between, pairs, nPairs } = tellCrossings(run);
+    const { between, pairs, nPairs } = tellCrossings(shown.run);
     const spread = deviation === null ? "" : `± ${(100 * deviation).toFixed(1)}, `;
     const seeds = `${n} ${n === 1 ? "seed" : "seeds"} that trained`;
     meanFigure.show(shareText(mean), spread + seeds);
     seedFigure.show(own, `seed ${seed}`);
     crossingFigure.show(between, `in ${pairs} of ${nPairs} pairs`);
     path.textContent = trained.path;
+    busy(!fresh);
+    if (!fresh) return;
     shell.announce(
       `Trained with K = ${trained.nSteps}, tested with K = ${test.nSteps}: mean accuracy ` +
         `${shareText(mean)} over ${seeds}; seed ${seed}: ${own}, ${between} ` +
@@ -28,7 +34,7 @@ export function makeNumbers(shell) {
     );
   }
   return {
-    element: figureList([meanFigure, seedFigure, crossingFigure]).element,
+    element,
     record: h("p", { class: "summary" }, "record: ", path),
     show,
   };

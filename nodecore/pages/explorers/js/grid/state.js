@@ -10,7 +10,7 @@ export function readGridData(data) {
 
 /**
  * The traits, resolved; throws where one names what is not there. `rows` are the trainings of the
- * study, `key` names the cell with its seed.
+ * study, `key` names the cell with its seed, `memberKey` its model.
  *
  * @param {TraitModel} model
  * @param {ReturnType<typeof readGridData>} data
@@ -21,8 +21,9 @@ export function resolve(model, { studies, models }) {
   const trained = demand(rows, "nSteps", model.get("train_n_steps"), "training n_steps");
   const test = demand(trained.tests, "nSteps", model.get("test_n_steps"), "test n_steps");
   const seed = demandSeed(trained, model.get("seed"));
-  const key = `${study.name} ${trained.nSteps} ${test.nSteps} ${seed}`;
-  return { study, rows, trained, test, seed, key };
+  const memberKey = `${study.name} ${trained.nSteps} ${seed}`;
+  const key = `${memberKey} ${test.nSteps}`;
+  return { study, rows, trained, test, seed, key, memberKey };
 }
 
 /** The traits with another study: training, test and seed are kept where it has them too. */

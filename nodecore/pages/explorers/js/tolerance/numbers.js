@@ -6,7 +6,7 @@ import { toleranceText } from "./controls.js";
 
 /** @param {Shell} shell */
 export function makeNumbers(shell) {
-  const accuracyFigure = figure("accuracy", "test accuracy");
+  const accuracyFigure = figure("accuracy", "test accuracy", true);
   const batchFigure = figure("batch_accepted", "steps, all points alike");
   const ownFigure = figure("accepted", "steps, each its own");
   const { element, busy } = figureList([accuracyFigure, batchFigure, ownFigure]);

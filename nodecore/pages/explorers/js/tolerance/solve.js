@@ -45,7 +45,7 @@ export function stillView({ trained, seed }, solvers) {
  */
 export function makeBatch(shell) {
   let answer = { key: null };
-  const assistant = makeAssistant(shell, (data, tag) => {
+  const assistant = makeAssistant(shell, "explorer-accuracy", (data, tag) => {
     if (data.accuracy !== undefined) answer = { key: tag.key, ...data };
     shell.ask();
   });

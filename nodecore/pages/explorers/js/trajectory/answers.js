@@ -4,16 +4,16 @@
 import { makeAssistant } from "../compute/assistant.js";
 
 /**
- * ask(shown) tells what is known for a state, {accuracy, fresh, stale, curve, regions}, and has the
+ * ask(wanted) tells what is known for a state, {accuracy, fresh, stale, curve, regions}, and has the
  * worker compute what is not; a picture is asked for when it answers. accuracy is null until it is
- * there; `stale` is the one that was there before.
+ * there; `stale` is the one that was there before, and so may `regions` be, which have a key.
  *
  * @param {Shell} shell
  * @param {Scale} scale
  */
 export function makeAnswers(shell, scale) {
   const known = { accuracy: null, regions: null, curves: new Map() };
-  const assistant = makeAssistant(shell, (data, tag) => {
+  const assistant = makeAssistant(shell, "explorer-accuracy", (data, tag) => {
     if (data.accuracy !== undefined) {
       known.accuracy = { key: tag.run, value: data.accuracy };
       curveOf(tag.curve).set(tag.nSteps, data.accuracy);
@@ -34,7 +34,7 @@ export function makeAnswers(shell, scale) {
       const curve = curveOf(keys.curve);
       assistant.want(
         { ...keys, nSteps, key: `${keys.run} ${keys.place} ${wanted}` },
-        { key: keys.member, model: member, x: dataset.x, y: dataset.y },
+        { ...member, x: dataset.x, y: dataset.y },
         {
           setting: { tableau, nSteps },
           view: wanted ? view : null,
@@ -47,7 +47,7 @@ export function makeAnswers(shell, scale) {
         accuracy: fresh ? known.accuracy.value : null,
         stale: known.accuracy?.value ?? null,
         curve,
-        regions: known.regions?.key === keys.place ? known.regions : null,
+        regions: known.regions,
       };
     },
   };

@@ -5,12 +5,15 @@ import { figure, figureList, tellCrossings } from "../ui/figures.js";
 
 /** @param {Shell} shell */
 export function makeNumbers(shell) {
-  const accuracy = figure("accuracy", "test accuracy");
-  const crossings = figure("crossings", "crossings");
+  const accuracy = figure("accuracy", "test accuracy", true);
+  const crossings = figure("crossings", "crossings", true);
   const steps = figure("n_steps", "test steps K");
   const { element, busy } = figureList([accuracy, crossings, steps]);
 
-  function show({ dataset, trained, seed, tableau, nSteps, run }, { fresh, stale }) {
+  /** The numbers of a state; its run and its accuracy may be those of an earlier one for a while. */
+  function show({ dataset, trained, seed, tableau, nSteps, keys }, { key, run }, answer) {
+    const fresh = answer.fresh && key === keys.run;
+    const { stale } = answer;
     const n = thousands(dataset.y.length);
     const { between, pairs, nPairs } = tellCrossings(run);
     const share = stale === null ? "…" : percent(stale);

@@ -10,6 +10,7 @@ import { clipped, makePlane } from "../draw/plane.js";
 import { drawTrajectories, stateAt } from "../draw/trajectories.js";
 import { classSymbols, crossingSymbol } from "../ui/figures.js";
 import { classColour } from "../ui/theme.js";
+import { solveOwn } from "./solve.js";
 
 const LABEL =
   "Phase plane with the trajectories. Click to start one of your own; by keyboard, move the cross " +
@@ -23,22 +24,27 @@ export function makePicture(shell, launcher) {
   const plane = makePlane(shell, 0.72, { ...attributes, ...listeners });
 
   function draw(colour, shown, memory, answer) {
-    if (!plane.width) return;
-    const { starts, labels, run, nSteps, time } = shown;
+    const { theme } = shell.root.dataset;
+    const key = pictureKey(plane, shown, answer, theme, launcher.cross());
+    if (!plane.width || memory.holds("picture", key)) return; // it is there already
+    memory.once("picture", key, () => true);
+    const { starts, labels, run, nSteps, time, net, launched, tableau } = shown;
+    const own = memory.once("own", `${shown.key} ${launched}`, () =>
+      solveOwn(net, tableau, nSteps, launched),
+    );
     const context = plane.begin(shown.view);
     clipped(plane, context, () => {
-      const { theme } = shell.root.dataset;
       const tile = paintBackground(colour, shown, plane.view, memory, answer, theme);
       if (tile) drawRegions(plane, context, tile);
       if (shown.showField) {
-        drawField(plane, context, colour, (points) => evaluateAt(shown.net.field, points));
+        drawField(plane, context, colour, (points) => evaluateAt(net.field, points));
       }
       drawTrajectories(plane, context, colour, { ...run, labels, time });
       drawRings(context, colour, pastCrossings(plane, run, time));
       if (nSteps <= MARKED_STEPS) drawStates(plane, context, colour, shown);
       drawStarts(plane, context, colour, starts, labels);
       drawHeads(plane, context, colour, shown);
-      drawOwn(plane, context, colour, shown);
+      drawOwn(plane, context, colour, own, time);
       const cross = launcher.cross();
       if (cross) drawCursor(context, colour, plane.toPixel(cross[0], cross[1]));
     });
@@ -54,6 +60,16 @@ export function makePicture(shell, launcher) {
   };
 }
 
+/** All that a picture depends on; a canvas of another size is empty. */
+function pictureKey({ width, height }, shown, answer, theme, cross) {
+  const { key, keys, regions, showField, launched, time } = shown;
+  const { id, size } = answer.regions ?? {};
+  return JSON.stringify([
+    ...[key, keys.place, width, height, theme, cross, time],
+    ...[regions, id, size, showField, launched],
+  ]);
+}
+
 /** The regions that were asked for as a picture; null for none, or where they are not there yet. */
 function paintBackground(colour, { regions, net, keys }, view, { once }, answer, theme) {
   if (regions === "ends") {
@@ -61,7 +77,7 @@ function paintBackground(colour, { regions, net, keys }, view, { once }, answer,
       paintRegions(colour, classify(net.head, gridOver(view, TILE_SIZE)), TILE_SIZE),
     );
   }
-  if (regions !== "starts" || !answer.regions) return null;
+  if (regions !== "starts" || answer.regions?.key !== keys.place) return null;
   const { id, regions: classes, size } = answer.regions;
   return once("tile", `${id} ${size} ${theme}`, () => paintRegions(colour, classes, size));
 }
@@ -97,8 +113,7 @@ function drawHeads(plane, context, colour, { run, labels, time }) {
 }
 
 /** The reader's trajectories in ink; the class that the model gives them at the end. */
-function drawOwn(plane, context, colour, { own, time }) {
-  const { path, nPoints, labels } = own;
+function drawOwn(plane, context, colour, { path, nPoints, labels }, time) {
   const steps = Math.floor(time * (nPoints - 1));
   context.strokeStyle = colour("ink");
   context.lineWidth = 2;

@@ -3,9 +3,12 @@
 import { drawRings, drawStart } from "../draw/marks.js";
 import { h, thousands } from "./dom.js";
 
-/** A number under its name: show(text, small) sets it and what stands small behind it. */
-export function figure(name, label) {
-  const value = h("span", { class: "value", "data-number": name });
+/**
+ * A number under its name: show(text, small) sets it and what stands small behind it. One that is
+ * `late` is pale while its list is busy.
+ */
+export function figure(name, label, late = false) {
+  const value = h("span", { class: "value", "data-number": name, "data-late": late });
   const note = h("span", { class: "note" });
   const element = h("div", { class: "figure" }, h("dt", {}, label), h("dd", {}, value, note));
   return {
