@@ -1,15 +1,11 @@
 // A run: the trajectories of some starts under a solver and its steps, with their crossings.
 
 import { findCrossings, finiteTrajectories } from "./crossings.js";
-import { viewOf } from "./plane.js";
-import { solveFixed } from "./solver.js";
+import { CHORDS, EULER, MOST_CHORDS } from "../constants.js";
+import { solveFixed } from "./fixed.js";
+import { viewOf } from "./views.js";
 
-/** The entry of a list with that value; an error names what is not there. */
-export function demand(list, key, value, what) {
-  const found = list.find((each) => each[key] === value);
-  if (!found) throw new Error(`${what} ${value} is not among those it holds`);
-  return found;
-}
+const USUAL_STEPS = 32; // that show what a model visits which was not trained with steps
 
 /** Points by their index, one after the other. */
 export function pick(points, indices) {
@@ -17,12 +13,20 @@ export function pick(points, indices) {
 }
 
 /** Into how many chords a step is cut: Euler's is straight, others are curves. */
-export function countChords(tableau, nSteps, chords) {
+export function countChords(tableau, nSteps) {
   if (tableau.order === 1) return 1;
-  return Math.max(1, Math.min(8, Math.floor(chords / nSteps)));
+  return Math.max(1, Math.min(MOST_CHORDS, Math.floor(CHORDS / nSteps)));
 }
 
-export function solveRun(field, tableau, starts, nSteps, substeps) {
+/**
+ * @param {Stack} field
+ * @param {Tableau} tableau
+ * @param {Float64Array} starts
+ * @param {number} nSteps
+ * @returns {Run}
+ */
+export function solveRun(field, tableau, starts, nSteps) {
+  const substeps = countChords(tableau, nSteps);
   const path = solveFixed(field, tableau, starts, nSteps, { substeps });
   const nPoints = nSteps * substeps + 1;
   const finite = finiteTrajectories(path, nPoints);
@@ -33,8 +37,7 @@ export function solveRun(field, tableau, starts, nSteps, substeps) {
 
 /** What the training step of a model visits: a view that rests while K changes. */
 export function viewOfStates(field, starts, nSteps) {
-  const n = nSteps ?? 32;
-  const euler = { a: [[]], b: [1], c: [0] };
-  const { path } = finiteTrajectories(solveFixed(field, euler, starts, n), n + 1);
+  const n = nSteps ?? USUAL_STEPS;
+  const { path } = finiteTrajectories(solveFixed(field, EULER, starts, n), n + 1);
   return viewOf(path.length ? path : starts, path.length ? n + 1 : 1);
 }

@@ -1,26 +1,35 @@
 // The page's side of the worker: one request at a time, always the newest state.
 
+// @ts-expect-error: the bundler puts the bundled worker here as text
 import WORKER from "./worker.js" with { type: "text" };
 
 /**
  * A worker at one's service. want(tag, member, request) sends what worker.js takes, unless that was
- * asked last or an accuracy is under way; tag.key names what is asked, `member` is {key, model, x,
- * y}. onAnswer(data, tag) gets the answers to the newest request, fail(message) what went wrong.
+ * asked last or a first answer is under way; tag.key names what is asked, `member` is {key, model,
+ * x, y}. onAnswer(data, tag) gets the answers to the newest request. `name` is what the time until
+ * the first answer is measured as.
+ *
+ * @param {Shell} shell
+ * @param {string} name
+ * @param {(data: any, tag: any) => void} onAnswer
  */
-export function makeAssistant(onAnswer, fail) {
+export function makeAssistant(shell, name, onAnswer) {
   const url = URL.createObjectURL(new Blob([WORKER], { type: "text/javascript" }));
   const worker = new Worker(url);
+  /** @type {any} */
   let sent = { id: 0, tag: {}, member: null, busy: false };
 
-  worker.onerror = (event) => fail(`its worker fails (${event.message})`);
+  worker.onerror = (event) => shell.fail(`its worker fails (${event.message})`);
   worker.onmessage = ({ data }) => {
     if (data.id !== sent.id) return;
-    if (data.accuracy !== undefined) {
-      performance.measure("explorer-accuracy", { start: sent.begun });
-      sent.busy = false;
-    }
+    if (sent.busy) performance.measure(name, { start: sent.begun });
+    sent.busy = false;
     onAnswer(data, sent.tag);
   };
+  shell.onEnd(() => {
+    worker.terminate();
+    URL.revokeObjectURL(url);
+  });
   return {
     want(tag, member, request) {
       if (sent.busy || sent.tag.key === tag.key) return;
@@ -29,10 +38,6 @@ export function makeAssistant(onAnswer, fail) {
       const id = sent.id + 1;
       sent = { id, tag, member: member.key, busy: true, begun: performance.now() };
       worker.postMessage({ id, ...request });
-    },
-    end() {
-      worker.terminate();
-      URL.revokeObjectURL(url);
     },
   };
 }

@@ -2,7 +2,11 @@
 
 import { countNumbers, makeStack } from "./layers.js";
 
-/** {datasets, models, solvers} of an explorer's `data`. Throws an Error that names what is wrong. */
+/**
+ * {datasets, models, solvers} of an explorer's `data`. Throws an Error that names what is wrong.
+ *
+ * @returns {{ datasets: Dataset[], models: Trained[], solvers: Tableau[] }}
+ */
 export function readData(data) {
   if (!data?.datasets?.length || !data.models?.length) throw new Error("it holds no model");
   const datasets = data.datasets.map(readDataset);
@@ -17,13 +21,16 @@ function readDataset({ name, title, classes, x, y, starts }) {
     throw new Error(`${name} has labels beyond its ${classes.length} classes`);
   }
   if (starts.some((i) => !(i in labels))) throw new Error(`${name} has starts that are no points`);
-  return { name, title, classes, x: Float64Array.from(points), y: labels, starts };
+  const counts = classes.map((_, label) => labels.filter((each) => each === label).length);
+  const chance = Math.max(...counts) / labels.length; // of always naming the largest class
+  return { name, title, classes, x: Float64Array.from(points), y: labels, starts, chance };
 }
 
 function readModel(model, datasets) {
   const dataset = datasets.find(({ name }) => name === model.dataset);
-  if (!dataset)
+  if (!dataset) {
     throw new Error(`a model belongs to the data set ${model.dataset}, which is not here`);
+  }
   const each = countNumbers(model.field) + countNumbers(model.head);
   const what = `the weights of a model of ${model.dataset}`;
   const weights = readNumbers(model.weights, Float32Array, what, each * model.seeds.length);
@@ -42,14 +49,24 @@ export function readNumbers(text, Type, what, n) {
   return numbers;
 }
 
-/** One seed of a model as plain data: {field, head, weights}. */
+/**
+ * One seed of a model as plain data.
+ *
+ * @param {Trained} model
+ * @returns {Member}
+ */
 export function selectMember(model, seed) {
   const at = model.seeds.indexOf(seed) * model.each;
   const weights = model.weights.slice(at, at + model.each);
   return { field: model.field, head: model.head, weights };
 }
 
-/** {field, head}, ready to evaluate, of plain data. */
+/**
+ * Both ready to evaluate.
+ *
+ * @param {Member} member
+ * @returns {Net}
+ */
 export function makeModel({ field, head, weights }) {
   return {
     field: makeStack(field, weights),

@@ -1,4 +1,4 @@
-// Crossings of trajectories in the plane: the rule of nodecore.crossings, where it is explained.
+// Crossings of trajectories in the plane: the rule of nodecore.analysis.crossings, where it is explained.
 //
 // A path holds n trajectories of nPoints states each, one after the other: (n, nPoints, 2).
 
@@ -58,7 +58,8 @@ function eachClosePair(path, nPoints, visit) {
   for (let i = 0; i < order.length; i++) {
     const [end, bottom, top] = [right[i], low[i], high[i]];
     for (let j = i + 1; j < order.length && left[j] <= end; j++) {
-      if ((low[j] > top) | (high[j] < bottom)) continue; // one branch that is hard to foresee
+      // One branch that is hard to foresee is faster than two.
+      if (Number(low[j] > top) | Number(high[j] < bottom)) continue;
       visit(Math.min(order[i], order[j]), Math.max(order[i], order[j]));
     }
   }

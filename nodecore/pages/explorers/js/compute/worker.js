@@ -1,12 +1,16 @@
 // What takes longer than a frame, off the page's thread: accuracy over all points, the class of
-// every start in the view, accuracy against the number of steps.
+// every start in the view, accuracy against the number of steps; trajectories with their crossings.
 //
 // Messages in: {model, x, y}, then {id, setting, view, curve}; a newer one ends what is under way
 // after its accuracy. Messages out: {id, accuracy, ...}, {id, regions, size}, {id, nSteps, value}.
+// Or trajectories: {model}, then {id, run: {tableau, nSteps, starts}}, which gives {id, run}.
 
+import { solveAdaptive } from "./adaptive.js";
+import { solveFixed } from "./fixed.js";
 import { classify } from "./layers.js";
 import { makeModel } from "./models.js";
-import { solveSetting } from "./solver.js";
+import { solveRun } from "./runs.js";
+import { gridRow } from "./views.js";
 
 const SLICE = 64; // points between two looks at the messages
 const REGION_SIZES = [40, 120]; // points along each axis of the view, coarse and fine
@@ -18,6 +22,11 @@ let newest = 0;
 self.onmessage = async ({ data: message }) => {
   if (message.model) {
     data = { ...message, ...makeModel(message.model) };
+    return;
+  }
+  if (message.run) {
+    const { tableau, nSteps, starts } = message.run;
+    self.postMessage({ id: message.id, run: solveRun(data.field, tableau, starts, nSteps) });
     return;
   }
   const { id, setting, view, curve } = message;
@@ -53,26 +62,21 @@ async function accuracyInSlices(id, setting) {
 
 function countRight(setting, first, last) {
   const classes = predict(setting, data.x.subarray(2 * first, 2 * last));
-  return classes.reduce((n, label, i) => n + (label === data.y[first + i]), 0);
+  return classes.reduce((n, label, i) => n + Number(label === data.y[first + i]), 0);
 }
 
 function predict(setting, points) {
   return classify(data.head, solveSetting(data.field, setting, points).z);
 }
 
-/** The class of each start on a grid over the view [x0, x1, y0, y1], row by row from the top. */
-async function sendRegions(id, setting, [x0, x1, y0, y1]) {
+/** The class of each start on a grid over the view, row by row from the top. */
+async function sendRegions(id, setting, view) {
   for (const size of REGION_SIZES) {
     if (size > REGION_SIZES[0] && setting.nSteps * setting.tableau.b.length > FINE_STEPS) return;
     const regions = new Uint8Array(size * size);
     for (let row = 0; row < size; row++) {
       if (await overtaken(id)) return;
-      const points = new Float64Array(2 * size);
-      for (let column = 0; column < size; column++) {
-        points[2 * column] = x0 + ((column + 0.5) / size) * (x1 - x0);
-        points[2 * column + 1] = y1 - ((row + 0.5) / size) * (y1 - y0);
-      }
-      regions.set(predict(setting, points), row * size);
+      regions.set(predict(setting, gridRow(view, size, row)), row * size);
     }
     self.postMessage({ id, regions, size });
   }
@@ -87,4 +91,15 @@ async function overtaken(id) {
     breath = performance.now();
   }
   return id !== newest;
+}
+
+/**
+ * The final states z of points under a setting: {tableau, nSteps}, or {tableau, tolerance}, which
+ * adds how many steps were accepted and rejected, and nfe.
+ */
+function solveSetting(field, { tableau, nSteps, tolerance }, points) {
+  if (!tolerance) return { z: solveFixed(field, tableau, points, nSteps, { path: false }) };
+  const { z, attempts, nfe } = solveAdaptive(field, tableau, points, tolerance);
+  const accepted = attempts.filter((attempt) => attempt.accepted).length;
+  return { z, accepted, rejected: attempts.length - accepted, nfe };
 }
