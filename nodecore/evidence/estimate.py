@@ -1,4 +1,4 @@
-"""What studies of images will take before they start: hours, and the memory of the largest run."""
+"""Estimate an image study's time and memory before it starts."""
 
 import math
 import time

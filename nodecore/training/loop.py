@@ -218,7 +218,7 @@ class _HeldInterrupt:
 
 
 def _identity(ensemble, x, look_every, precision):
-    """What must be the same for a training to go on: all that its bits depend on."""
+    """Return what must be the same for a training to go on: all that its bits depend on."""
     batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
     if ensemble.by_tolerance:
         how = {"instance_axes": ensemble.instance_axes, "backend": ensemble.backend}

@@ -1,4 +1,4 @@
-"""How each data set is trained on: the paper's protocols, and smaller profiles of them, as data."""
+"""Protocols that the data sets are trained with: the paper's, and smaller profiles, as data."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ def digest(values: Mapping) -> str:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a data set is trained on; all experiments integrate from 0 to T."""
+    """Protocol of a data set's trainings; all experiments integrate from 0 to T."""
 
     dataset: str
     field: str  # one of ensemble.FIELDS
