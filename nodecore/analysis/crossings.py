@@ -240,7 +240,7 @@ def _select_crossings(vertices, a, b):
 
 
 def _taus(a0, a1, b0, b1):
-    """Where the lines a0 + tau (a1 - a0) and b0 + tau' (b1 - b0) meet: (M, 2), rounded."""
+    """Return tau, tau' where a0 + tau (a1 - a0) and b0 + tau' (b1 - b0) meet: (M, 2), rounded."""
     scale = np.abs([a1 - a0, b1 - b0]).max(axis=(0, 2))[:, None]  # against under- and overflow
     along_a, along_b, apart = (a1 - a0) / scale, (b1 - b0) / scale, (b0 - a0) / scale
     taus = np.stack([_cross(apart, along_b), _cross(apart, along_a)], axis=1)

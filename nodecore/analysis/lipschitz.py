@@ -1,4 +1,4 @@
-"""How fast a vector field can change: bounds on its Lipschitz constant L in the Euclidean norm.
+"""Bound how fast a vector field can change: its Lipschitz constant L in the Euclidean norm.
 
 An Euler step z + h f(z) with h L < 1 is one-to-one, as the flow is; with h L > 1 it may fold space.
 """

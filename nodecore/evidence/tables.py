@@ -168,7 +168,7 @@ def _signed_gaps(frame):
 
 @dataclass(frozen=True)
 class Trend:
-    """How the accuracy as trained depends on log2 of the training n_steps.
+    """Dependence of the accuracy as trained on log2 of the training n_steps.
 
     slope, low, high: mean over seeds of the change of accuracy for twice the steps, and its 95 %
     confidence interval. p_slope: of the t test that this slope is zero (a line for each seed; the
@@ -227,7 +227,7 @@ def same_mean(one: tuple, other: tuple, level: float = 0.05) -> bool:
 
 @dataclass(frozen=True)
 class GridSearch:
-    """What a grid of training n_steps finds.
+    """Result of the search on a grid of training n_steps.
 
     critical: the coarsest n_steps from which on the solvers agree. coarser: the one before it on
     the grid, None if there is none. disagreeing: seeds that trained and do not agree at `critical`

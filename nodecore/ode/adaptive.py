@@ -237,7 +237,7 @@ def initial_step_size(
 
 
 def _members(active):
-    """Which entries of the first axis, if there is one, have an active instance; a list of bool."""
+    """List for each entry of the first axis, if there is one, whether it has an active instance."""
     return active.reshape(active.shape[:1].numel(), -1).any(1).tolist()
 
 
@@ -287,7 +287,7 @@ def _check_finite(error, active, time, h):
 
 
 def _why_it_ended(end, time, h, max_steps=MAX_STEPS):
-    """What happened, one of kernels.ENDS, to instances at times `time` with steps h; the remedy."""
+    """Describe what happened (one of kernels.ENDS) at times `time` with steps h, and the remedy."""
     earliest = f"t = {time.min().item():.6g}"
     return {
         "underflow": f"the step size underflowed to {h.min().item():.3g} at {earliest}; "

@@ -58,7 +58,7 @@ def choose_backend(f: VectorField, z0: Tensor, path: bool = False, backend: str 
 
 
 def _has_kernel_layers(f, axes):
-    """Whether f has layers that the kernel knows, for states of so many axes."""
+    """Tell whether f has layers that the kernel knows, for states of so many axes."""
     layers = f.block_layers() if hasattr(f, "block_layers") else None
     return layers is not None and axes == (5 if layers[1].taps == 9 else 3)
 
@@ -99,5 +99,5 @@ def choose_adaptive_backend(
 
 
 def _kernel_estimates(tableau):
-    """Whether the error estimate needs the stages of the solution alone, or the next first one."""
+    """Tell whether the error estimate needs the solution's stages and the next first one only."""
     return len(tableau.b) == tableau.n_solution_stages + tableau.first_same_as_last

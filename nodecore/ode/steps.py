@@ -1,4 +1,4 @@
-"""How a solver chooses its steps: a number of equal ones, or a tolerance."""
+"""The ways in which a solver chooses its steps: a number of equal ones, or a tolerance."""
 
 import math
 from dataclasses import dataclass

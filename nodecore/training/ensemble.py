@@ -165,7 +165,7 @@ class Ensemble:
         self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
 
     def iterate(self, step, x, y) -> None:
-        """One iteration on a batch, through `step`."""
+        """Train for one iteration on a batch, through `step`."""
         self.iteration += 1
         if self.adaption is None:
             step(x, y)
@@ -179,9 +179,9 @@ class Ensemble:
         self._take(self.adaption.see(x, y, z))
 
     def step(self, x, y, see=None) -> None:
-        """One iteration on a batch; `see` is shown the end states before the update.
+        """Train for one iteration on a batch; `see` is shown the end states before the update.
 
-        Where the memory of a GPU does not suffice, once more without keeping hidden maps.
+        Where the memory of a GPU does not suffice, it tries once more without keeping hidden maps.
         """
         try:
             return self.attempt(x, y, see)

@@ -134,8 +134,10 @@ class GraphedStep:
             self.ensemble.execution = f"eager: no graph could be captured ({why})"
 
     def _try_to_capture(self):
-        """Whether it worked, why not, and whether memory was wanting. The error itself is not kept:
-        its frames hold the memory that is to be freed."""
+        """Capture the step; return whether it worked, why not, and whether memory was wanting.
+
+        The error itself is not kept: its frames hold the memory that is to be freed.
+        """
         try:
             self.graph.capture(partial(self.ensemble.attempt, self.x, self.y))
         except RuntimeError as error:
