@@ -61,13 +61,7 @@ def check_flow(
     rows: int = 1000,
     verbose: bool = True,
 ) -> FlowReport:
-    """Whether a trained model is the flow of its vector field, or belongs to the solver it had.
-
-    field: f(t, z) -> dz/dt on states (batch, ...), t a tensor without axes; it may depend on t and
-    have kinks. head: end states -> logits (batch, classes), or None. x: inputs (n, ...), states or
-    what `stem` takes to states. y: labels (n,) int64. solver: the training's, one of
-    nodecore.ode.tableaus.TABLEAUS (torchdiffeq's "rk4" is `rk4_38` here), with its n_steps over t,
-    or its rtol (atol the same, one step for a batch of `rows`, as torchdiffeq does).
+    """Check whether a trained model is the flow of its vector field or belongs to its solver.
 
     The verdict compares the training solver with dopri5 at a fine tolerance, on all samples:
 
@@ -76,18 +70,35 @@ def check_flow(
       interval holds the bound; if the accuracy is not surely above the largest class's share + 0.1,
       where a loss could not show; or if it agrees while surely over 10 % of the classes change.
     - Without: the same rule for the share of samples whose output (or end state, without a head)
-      moves by more than `tolerance`, in the output's units; by default a tenth of the outputs' root
-      mean square distance from their mean.
+      moves by more than `tolerance`.
 
     Other solvers, the search for the coarsest agreeing step, Jacobians and crossings are evidence
     besides, on evenly spaced samples, fewer the larger the states are.
 
     Modules are used as copies, in the mode they are in, on the field's device, half precision in
-    float32; model, gradients and generators stay as they are. The cost is printed to stderr
-    beforehand where `verbose`; `flow_cost` gives it alone.
+    float32; model, gradients and generators stay as they are.
 
-    Raises ValueError for a bad argument, and for layers that are random or mix samples, such as
-    dropout and batch norm in training mode.
+    Args:
+        field: f(t, z) -> dz/dt on states (batch, ...), t a tensor without axes; it may depend on t
+            and have kinks.
+        head: Takes end states to logits (batch, classes); None where there is none.
+        x: Inputs (n, ...), states or what `stem` takes to states.
+        y: Labels (n,) int64, or None.
+        solver: Solver of the training, one of nodecore.ode.tableaus.TABLEAUS (torchdiffeq's "rk4"
+            is `rk4_38` here).
+        n_steps: Number of its steps over t.
+        rtol: Instead, its tolerance; atol is the same, and a batch of `rows` has one step, as in
+            torchdiffeq.
+        t: Start and end of the time to integrate over.
+        stem: Layers that take inputs to states.
+        tolerance: Without labels, the difference of outputs that counts, in their units; by default
+            a tenth of the outputs' root mean square distance from their mean.
+        rows: Largest number of samples in a batch.
+        verbose: Whether to print the cost to stderr beforehand; `flow_cost` gives it alone.
+
+    Raises:
+        ValueError: An argument is bad, or layers are random or mix samples, such as dropout and
+            batch norm in training mode.
     """
     options = {"solver": solver, "n_steps": n_steps, "rtol": rtol, "t": t, "stem": stem}
     with torch.no_grad(), torch.random.fork_rng(_gpus()):
@@ -99,7 +110,7 @@ def check_flow(
 
 
 def flow_cost(field, head, x, y=None, **options) -> FlowCost:
-    """What `check_flow` with the same arguments would cost; solves a few samples only."""
+    """Estimate what `check_flow` with the same arguments would cost; solves a few samples only."""
     options.pop("verbose", None)
     with torch.no_grad(), torch.random.fork_rng(_gpus()):
         return _Check(field, head, x, y, **options).cost()
@@ -176,7 +187,7 @@ class _Check:
             )
 
     def _exact_rtol(self):
-        """As fine as is cheap, and below the training's."""
+        """Return a tolerance as fine as is cheap, and below the training's."""
         cheap = self.model.in_float64 and self.size <= SMALL
         rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, (self.trained.rtol or 1.0) / 10)
         if rtol < FLOAT32_RTOL and not self.model.in_float64:
@@ -196,16 +207,16 @@ class _Check:
 
     @property
     def probed(self) -> list[Steps]:
-        """What is solved for the probe alone."""
+        """Settings that are solved for the probe alone."""
         return [s for s in dict.fromkeys([*self.better, *self.searched]) if s not in self.full]
 
     @property
     def full(self) -> list[Steps]:
-        """What is solved for all samples."""
+        """Settings that are solved for all samples."""
         return [self.trained, self.exact]
 
     def cost(self) -> FlowCost:
-        """Fixed steps counted, adaptive ones measured on a few samples."""
+        """Count the evaluations of fixed steps, and measure adaptive ones on a few samples."""
         plan = {s: len(self.probe) for s in self.probed} | dict.fromkeys(self.full, len(self.z0))
         fixed = sum(n * _nfe(s) for s, n in plan.items() if s.n_steps)
         adaptive = {s: n * self._pilot_nfe(s) for s, n in plan.items() if s.rtol}
@@ -225,7 +236,7 @@ class _Check:
             return 0
 
     def _seconds_of_one(self):
-        """Seconds that the field takes for one sample of a batch."""
+        """Measure the seconds that the field takes for one sample of a batch."""
         part = self.z0[: self._samples_at_once(self.exact)]
         began = time.perf_counter()
         float(self.model.field()(self.model.t[0], part).sum())  # waits for a GPU
@@ -238,7 +249,7 @@ class _Check:
         return min(self.rows, max(LEAST_PART, PART_NUMBERS // self.size))
 
     def _solve(self, setting, index):
-        """Outputs, end states and evaluations; NaN where a part cannot be solved."""
+        """Return outputs, end states and evaluations; NaN where a part cannot be solved."""
         ends, nfe = [], 0
         for part in self.z0[index].split(self._samples_at_once(setting)):
             try:
@@ -252,7 +263,7 @@ class _Check:
         return outputs, torch.cat(ends), nfe
 
     def report(self, cost: FlowCost) -> FlowReport:
-        """Everything."""
+        """Run all solves and build the report."""
         everyone = torch.arange(len(self.z0))
         solved = {s: (everyone, *self._solve(s, everyone)) for s in self.full}
         (_, out, z, _), (_, exact_out, exact_z, _) = (solved[s] for s in self.full)

@@ -38,16 +38,16 @@ class FlowModel:
         self.in_float64 = self.dtype == torch.float64 or isinstance(field, nn.Module)
 
     def start(self, x: Tensor) -> Tensor:
-        """The states that inputs begin with."""
+        """Return the states that inputs begin with."""
         x = x.to(self.device, self.dtype)
         return x if self._stem is None else self._stem(x)
 
     def outputs(self, z: Tensor) -> Tensor:
-        """What the head makes of end states; without one, the states."""
+        """Apply the head to end states; without one, return the states."""
         return z if self._head is None else self._head(z)
 
     def field(self, dtype: torch.dtype | None = None) -> VectorField:
-        """The vector field as the solvers call it, t a number or a tensor."""
+        """Return the vector field as the solvers call it, t a number or a tensor."""
         field = self._field
         if dtype not in (None, self.dtype):
             field = copy.deepcopy(field).to(dtype)
@@ -58,7 +58,7 @@ class FlowModel:
         return f
 
     def solve(self, z: Tensor, setting: Steps, path: bool = False) -> Solution:
-        """One solve of a batch of states; below FLOAT32_RTOL in float64. May raise SolveError."""
+        """Solve a batch of states, below FLOAT32_RTOL in float64; may raise SolveError."""
         shared = {"t": self.t, "path": path, "backend": "torch"}
         if isinstance(setting, FixedSteps):
             return solve_fixed(self.field(), z, setting.solver, n_steps=setting.n_steps, **shared)
@@ -82,10 +82,11 @@ def _refuse_random(name, module):
 
 
 def depends_on_time(model: FlowModel, z: Tensor) -> bool:
-    """Whether the field gives states z (n, ...) other slopes at other times.
+    """Tell whether the field gives states z (n, ...) other slopes at other times.
 
-    Raises ValueError where it is no vector field on them: another shape, another answer at the
-    second call, or another one among other samples.
+    Raises:
+        ValueError: It is no vector field on them: its answer has another shape, is another one at
+            the second call, or another one among other samples.
     """
     f, (start, end) = model.field(), model.t
     slope = f(start, z)

@@ -1,4 +1,4 @@
-"""What a check of a model says: the verdict, its reason and the evidence, to print and plot."""
+"""Report on a checked model: the verdict, its reason and the evidence, to print and plot."""
 
 from dataclasses import dataclass
 from html import escape

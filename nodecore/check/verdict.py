@@ -22,7 +22,7 @@ def total_variation(logits: Tensor, others: Tensor) -> float:
 
 
 def beats_chance(own: Tested, chance: float) -> bool:
-    """Whether the accuracy is surely so far above the largest class that a loss would show."""
+    """Tell whether the accuracy is surely so far above the largest class that a loss would show."""
     return own.accuracy.low > chance + AGREEMENT
 
 

@@ -47,13 +47,15 @@ BEYOND = {("mnist", "euler", 64), ("mnist", "rk4", 16)}  # where the critical st
 
 
 def together(dataset: str, profile: str, seeds: Sequence[int]) -> list[tuple[int, ...]]:
-    """Which of the seeds share a run: all, or where that is too long each has one of its own."""
+    """Group the seeds by run: all share one or, where that is too long, each has its own."""
     return [(seed,) for seed in seeds] if (dataset, profile) in ALONE else [tuple(seeds)]
 
 
 def turn(run: Run) -> int:
-    """When it is trained: 0 for what a study waits for, 1 for more seeds, 2 for steps that are
-    finer than need be."""
+    """Rank a run in the order of training.
+
+    0: a study waits for it; 1: more seeds; 2: steps that are finer than need be.
+    """
     if (run.dataset, run.steps.solver, run.steps.n_steps) in BEYOND:
         return 2
     return 0 if run.seeds[0] in FIRST_SEEDS else 1

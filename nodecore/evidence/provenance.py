@@ -1,4 +1,4 @@
-"""Where a record comes from: machine, versions and revision."""
+"""Provenance of a record: machine, versions and revision."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from nodecore.ode import kernels
 
 
 def kernel_version(backend: str) -> int | None:
-    """Of the fused kernel's arithmetic, where it was at work."""
+    """Return the version of the fused kernel's arithmetic, where it was at work."""
     return kernels.VERSION if backend == "fused" else None
 
 

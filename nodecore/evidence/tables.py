@@ -72,7 +72,7 @@ def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_step(frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of the seeds that trained, by training n_steps and seed.
+    """Tabulate the accuracies of the seeds that trained, by training n_steps and seed.
 
     Columns: "as trained"; "test solver", that of the critical step; "rk4" at the same step; "exact
     flow"; "all", as trained on all test images. NaN where there are no records.
@@ -135,7 +135,7 @@ def seed_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.Series
 
 
 def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Series:
-    """How often each n_steps is the critical one of the mean if other seeds had been drawn.
+    """Compute how often each n_steps would be the critical one if other seeds had been drawn.
 
     Bootstrap: as many seeds as there are, drawn with replacement, always the same draws; the mean
     is over those that trained. Shares by critical n_steps, NaN for none; empty if no seed trained.
@@ -164,7 +164,7 @@ def _signed_gaps(frame):
 
 @dataclass(frozen=True)
 class Trend:
-    """How the accuracy as trained depends on log2 of the training n_steps.
+    """Dependence of the accuracy as trained on log2 of the training n_steps.
 
     slope, low, high: mean over seeds of the change of accuracy for twice the steps, and its 95 %
     confidence interval. p_slope: of the t test that this slope is zero (a line for each seed; the
@@ -208,7 +208,7 @@ def _slope(accuracies):
 
 
 def same_mean(one: tuple, other: tuple, level: float = 0.05) -> bool:
-    """Whether two means are not told apart by a t test; each is (mean, std, seeds).
+    """Tell whether a t test leaves two means together; each is (mean, std, seeds).
 
     Welch's test. Where one side has a single seed the other's std serves both; where both have,
     nothing tells them apart.
@@ -223,7 +223,7 @@ def same_mean(one: tuple, other: tuple, level: float = 0.05) -> bool:
 
 @dataclass(frozen=True)
 class GridSearch:
-    """What a grid of training n_steps finds.
+    """Result of the search on a grid of training n_steps.
 
     critical: the coarsest n_steps from which on the solvers agree. coarser: the one before it on
     the grid, None if there is none. disagreeing: seeds that trained and do not agree at `critical`
@@ -257,7 +257,7 @@ def grid_search(frame: pd.DataFrame) -> GridSearch | None:
 
 
 def adaption_ends(frame: pd.DataFrame, test_solver: str = "midpoint") -> pd.DataFrame:
-    """Where each seed of an adapted run ended, and how restless its step size was.
+    """Tabulate where each seed of an adapted run ended, and how restless its step size was.
 
     Index: seed. Accuracies as trained, under the test solver at the same step, and under the exact
     flow, for every seed whether it trained or not.
@@ -298,10 +298,10 @@ AGREES_AT_END = 0.05  # largest gap to the exact flow that counts as agreement a
 
 
 def compare_controllers(frame: pd.DataFrame) -> pd.DataFrame:
-    """By controller, as they come: seeds, how many agree with the exact flow at the end, the worst
-    such gap, and mean and std (n - 1) over all seeds of what adaption is measured by.
+    """Tabulate the measures of adaption by controller, in the order of the records.
 
-    Columns of the latter: (name, "mean") and (name, "std").
+    Columns: seeds; how many agree with the exact flow at the end, and the worst such gap; mean and
+    std (n - 1) over all seeds of each measure, as (name, "mean") and (name, "std").
     """
     every = as_trained(frame.assign(trained=True)).groupby("controller", sort=False)
     names = ["nfe_per_iteration", "accuracy", "reversals", "spread", "failed_checks"]
@@ -313,7 +313,7 @@ def compare_controllers(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def calmness(table: pd.DataFrame, name: str, base: str = "algorithm1") -> pd.DataFrame:
-    """Whether a controller reaches the goals that were set beforehand against another one.
+    """Compare a controller with the goals that were set beforehand against another one.
 
     table: of compare_controllers. A row for each goal: value, bound, and whether it holds. Bounds
     are on means over the seeds; of the gap to the exact flow, on the worst seed.
@@ -330,7 +330,7 @@ def calmness(table: pd.DataFrame, name: str, base: str = "algorithm1") -> pd.Dat
 
 
 def tolerances(frame: pd.DataFrame) -> pd.DataFrame:
-    """By training rtol: seeds, those that trained, NFE per iteration, accuracies and their gap."""
+    """Tabulate by training rtol the seeds, those that trained, NFE per iteration and accuracies."""
     seeds = frame.drop_duplicates(["rtol", "seed"]).groupby("rtol")
     exact = under_exact_flow(frame).groupby("rtol")["accuracy"].agg(["mean", "std"])
     table = pd.DataFrame(
@@ -365,7 +365,7 @@ _rtol_gaps = partial(exact_gaps, by="rtol")
 
 
 def tolerance_ends(frame: pd.DataFrame) -> pd.DataFrame:
-    """Where each seed with an adapted tolerance ended, and how restless it was; index: seed."""
+    """Tabulate by seed where an adapted tolerance ended, and how restless it was."""
     every = frame.assign(trained=True)
     accuracies = {"as trained": as_trained(every), "exact flow": under_exact_flow(every)}
     return _ends(frame, "final_rtol", accuracies)

@@ -102,7 +102,7 @@ MEMORY_USED = 0.8  # of what is free, by hidden maps that are kept; gradients ne
 
 
 def maps_fit(ensemble, n_steps: int, precision: str) -> bool:
-    """Whether the hidden maps of all evaluations of an iteration fit into a GPU's free memory.
+    """Tell whether the hidden maps of all evaluations of an iteration fit into a GPU's free memory.
 
     Keeping them saves their second computation, a third of all work.
     """

@@ -218,7 +218,7 @@ class _HeldInterrupt:
 
 
 def _identity(ensemble, x, look_every, precision):
-    """What must be the same for a training to go on: all that its bits depend on."""
+    """Return what must be the same for a training to go on: all that its bits depend on."""
     batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
     if ensemble.by_tolerance:
         how = {"instance_axes": ensemble.instance_axes, "backend": ensemble.backend}
@@ -245,7 +245,7 @@ def _identity(ensemble, x, look_every, precision):
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """ValueError unless seeds are whole numbers >= 0, at least one, each once."""
+    """Raise ValueError unless seeds are whole numbers >= 0, at least one, each once."""
     valid = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
     if not seeds or not valid or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds = {list(seeds)}: give at least one whole number >= 0, each once")
