@@ -608,7 +608,7 @@ download_links(fig, "fig-critical", pd.concat(tables))
 # %% tags=["hide-input"]
 flipped = {}
 for d in datasets:
-    for model in (models[d, "euler"][0], models[d, "euler"][-1]):
+    for model in (models[d, "euler"][len(models[d, "euler"]) // 2], models[d, "euler"][-1]):
         field, head = (copy.deepcopy(part).double() for part in (model.field, model.head))
         x = model.run.protocol.load()[1].sample(100).x.double()
         classes = [predict(field, head, x, steps) for steps in (EXACT, FixedSteps("rk4", 512))]
