@@ -11,53 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 GRACE = 10.0  # seconds that a process has to end once it is told to
 TELLING = 0.5  # seconds between two words about the progress of an item
-
-
-# --- how many -------------------------------------------------------------------------------------
-
-
-def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: those of its affinity, within the quotas of its cgroups.
-
-    A part of a core counts as one. root: where the files of the system lie.
-    """
-    may = getattr(os, "sched_getaffinity", None)
-    cores = len(may(0)) if may else os.cpu_count() or 1
-    return min([cores, *(max(1, math.ceil(quota)) for quota in _quotas(root))])
-
-
-# Where the hierarchies of cgroups lie: of version 2 alone, beside version 1, and of version 1.
-MOUNTS = (".", "unified", "cpu", "cpu,cpuacct", "cpuacct,cpu")
-
-
-def _quotas(root):
-    """In cores, of this process's control groups and those above them, of either version."""
-    for group in _groups(root / "proc/self/cgroup"):
-        for level in (group, *group.parents):
-            for mount in MOUNTS:
-                folder = root / "sys/fs/cgroup" / mount / level.relative_to("/")
-                with suppress(OSError, ValueError):  # not there, or no quota but "max"
-                    quota, period = (folder / "cpu.max").read_text().split()
-                    yield int(quota) / int(period)
-                with suppress(OSError):
-                    files = folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"
-                    quota, period = (int(file.read_text()) for file in files)
-                    if quota > 0:  # -1: none
-                        yield quota / period
-
-
-def _groups(file):
-    """Those that may have a quota; in a container they can be named as the host sees them."""
-    with suppress(OSError):
-        for line in file.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers or "cpu" in controllers.split(","):
-                yield PurePosixPath(path)
 
 
 # --- the processes --------------------------------------------------------------------------------

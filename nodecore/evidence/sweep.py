@@ -7,13 +7,15 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from dask.system import cpu_count
+
 from nodecore.data.datasets import IMAGES
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import turn
 from nodecore.evidence.cluster import train_with
 from nodecore.evidence.found import find, find_done
 from nodecore.evidence.obtain import keep, obtain, precision_of
-from nodecore.evidence.processes import Workers, usable_cores
+from nodecore.evidence.processes import Workers
 from nodecore.evidence.progress import SweepBar
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select, title_of
@@ -90,7 +92,7 @@ def count_jobs(jobs: int | None = None, device: str = "auto") -> int:
             f"jobs = {jobs!r}: give a whole number >= 1, or none for one a usable core"
         )
     if get_device(device).type == "cpu":
-        return jobs or usable_cores()
+        return jobs or cpu_count()
     if jobs not in (None, 1):
         raise ValueError(f"jobs = {jobs}: a GPU trains one run at a time; leave it out")
     return 1

@@ -1,4 +1,4 @@
-"""Processes side by side: how many there may be, and what failures, kills and stops do to them."""
+"""Processes side by side: what failures, kills and stops do to them."""
 
 import multiprocessing
 import os
@@ -12,64 +12,9 @@ from pathlib import Path
 import pytest
 
 from nodecore.evidence import processes
-from nodecore.evidence.processes import Workers, usable_cores
+from nodecore.evidence.processes import Workers
 
 TESTS = Path(__file__).parent
-
-
-# --- how many -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def many_cores(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
-
-
-def system(root, groups, **files):
-    """A system whose files have these contents, below root."""
-    for name, text in {"proc/self/cgroup": groups, **files}.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    return root
-
-
-V1 = "4:memory:/job\n2:cpu,cpuacct:/job/step\n0::/"
-HALVES = {"cpu.cfs_quota_us": "250000", "cpu.cfs_period_us": "100000"}
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "cores"),
-    [
-        ("0::/", {}, 64),
-        ("0::/", {"cpu.max": "max 100000"}, 64),
-        ("0::/", {"cpu.max": "300000 100000"}, 3),
-        ("0::/", {"cpu.max": "6500000 100000"}, 64),
-        ("0::/", {"cpu.max": "20000 100000"}, 1),
-        ("0::/job/step", {"job/step/cpu.max": "150000 100000"}, 2),
-        ("0::/job/step", {"job/cpu.max": "400000 50000", "job/step/cpu.max": "max 50000"}, 8),
-        ("0::/job", {"other/cpu.max": "100000 100000"}, 64),
-        ("0::/job", {"unified/job/cpu.max": "500000 100000"}, 5),
-        (V1, {f"cpu,cpuacct/job/step/{name}": text for name, text in HALVES.items()}, 3),
-        (V1, {f"cpu/job/{name}": text for name, text in HALVES.items()}, 3),
-        (V1, {f"cpu/{name}": text for name, text in HALVES.items()}, 3),  # as in a container
-        (V1, {f"memory/job/{name}": text for name, text in HALVES.items()}, 64),
-        (V1, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
-    ],
-)
-def test_quotas_of_control_groups_bound_the_cores(many_cores, tmp_path, groups, files, cores):
-    files = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
-    assert usable_cores(system(tmp_path, groups, **files)) == cores
-
-
-def test_without_control_groups_the_affinity_bounds_the_cores(tmp_path):
-    before = os.sched_getaffinity(0)
-    assert usable_cores(tmp_path) == len(before)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        assert usable_cores() == 1
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 # --- their work -----------------------------------------------------------------------------------

@@ -228,8 +228,18 @@ def test_jobs_that_cannot_be_are_refused_before_any_work(monkeypatch, tmp_path, 
     assert CliRunner().invoke(app, ["study", "run", "--jobs", "0"]).exit_code == 2
 
 
+def test_by_default_there_is_a_run_for_each_core_that_may_be_used():
+    before = os.sched_getaffinity(0)
+    assert 1 <= count_jobs(device="cpu") <= len(before)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert count_jobs(device="cpu") == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_a_gpu_trains_one_run_at_a_time(monkeypatch):
-    monkeypatch.setattr("nodecore.evidence.sweep.usable_cores", lambda: 7)
+    monkeypatch.setattr("nodecore.evidence.sweep.cpu_count", lambda: 7)
     assert (count_jobs(device="cpu"), count_jobs(9, "cpu")) == (7, 9)
     monkeypatch.setattr("nodecore.evidence.sweep.get_device", lambda name: torch.device("cuda"))
     assert count_jobs() == count_jobs(1) == 1
