@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,6 +123,7 @@ def run(
     chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
     how = {"device": device, "precision": precision, "jobs": jobs}
     client = cluster.connect(scheduler) if scheduler else nullcontext()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it stops it as Ctrl-C
     try:
         if not scheduler:
             expected = estimate(find_missing(names or (), **chosen), **how)

@@ -24,11 +24,11 @@ from typing import Any
 import jupytext
 import nbformat
 import yaml
+from dask.system import cpu_count
 from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
 from traitlets.config import Config
 
 from nodecore.data.files import PROJECT
-from nodecore.evidence.processes import usable_cores
 from nodecore.pages.parameters import refuse_unknown
 
 ROOT = PROJECT
@@ -182,7 +182,7 @@ def execute_all(
     Raises:
         BookError: the first chapter that failed; those still waiting are not started.
     """
-    cores = usable_cores()
+    cores = cpu_count()
     workers = min(workers or cores, len(chapters)) or 1
     threads = max(1, cores // workers)
     context = multiprocessing.get_context("spawn")
