@@ -19,7 +19,6 @@ from nodecore.data.datasets import IMAGES
 from nodecore.evidence.found import checkpoint_path
 from nodecore.evidence.obtain import Result, keep, precision_of, train_run
 from nodecore.evidence.runs import Run
-from nodecore.evidence.selection import title_of
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.deadline import Deadline
 
@@ -126,7 +125,7 @@ class Workers:
 
     def start(self, run: Run) -> None:
         """Have a run trained."""
-        key = f"{title_of(run)}-{uuid4().hex}"  # no answer to it lies on the cluster already
+        key = f"{run.title}-{uuid4().hex}"  # no answer to it lies on the cluster already
         how = self.device, precision_of(run, self.precision), self.root
         self.futures[run] = self.client.submit(_train_on_worker, run, *how, key=key)
 
