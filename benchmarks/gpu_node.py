@@ -86,7 +86,7 @@ def _run(dataset, solver, what, seeds, profile):
 def write_plan(path: Path, profile: str = "paper") -> int:
     """Write the runs that are not committed, in their order; how many."""
     missing = [run for run in in_order(profile) if find(run, store.COMMITTED) is None]
-    path.write_text(json.dumps([_row(run) for run in missing], indent=1) + "\n")
+    path.write_text(json.dumps([as_row(run) for run in missing], indent=1) + "\n")
     return len(missing)
 
 
@@ -95,7 +95,7 @@ def read_plan(path: Path) -> list[Run]:
     return [run_of(row) for row in json.loads(path.read_text())]
 
 
-def _row(run):
+def as_row(run):
     """A run as the header of a record describes one."""
     where = {"dataset": run.dataset, "profile": run.profile, "protocol": {"T": run.T}}
     return {**where, "seeds": list(run.seeds), **run.steps.columns}

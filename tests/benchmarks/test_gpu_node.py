@@ -91,7 +91,7 @@ def test_a_visit_tests_measures_trains_and_packs(monkeypatch, few_images, tiny, 
     seen = [Run("cifar10", FixedSteps("euler", 2), seeds=(0, 1), profile="smoke")]
     seen += [Run("mnist", FixedSteps("rk4", 1), seeds=(0,), profile="smoke")]
     plan = tmp_path / "plan"
-    plan.write_text(json.dumps([gpu_node.asdict(run) for run in seen]))
+    plan.write_text(json.dumps([gpu_node.as_row(run) for run in seen]))
     out = tmp_path / "out"
     options = ["--budget", "3000", "--plan", str(plan), "--device", "cpu", "--profile", "smoke"]
     gpu_node.main(["visit", str(out), *options])
@@ -121,7 +121,7 @@ def test_a_visit_tells_of_failures_and_takes_the_rest_home(monkeypatch, few_imag
     obtain_or_fail = gpu_node.train_within.__globals__["obtain"]
 
     def fail_once(wanted, **how):
-        if wanted.n_steps == 2:
+        if wanted.steps.n_steps == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return obtain_or_fail(wanted, **how)
 
