@@ -8,7 +8,7 @@ import { makeMap } from "./grid/map.js";
 import { makeNumbers } from "./grid/numbers.js";
 import { readGridData, resolve, withStudy } from "./grid/state.js";
 import { drawAxes } from "./draw/axes.js";
-import { drawRings, drawStarts } from "./draw/marks.js";
+import { drawCrossings, drawStarts } from "./draw/marks.js";
 import { clipped, makePlane } from "./draw/plane.js";
 import { drawTrajectories } from "./draw/trajectories.js";
 import { choice, seedChoice, titled } from "./ui/controls.js";
@@ -64,8 +64,7 @@ function drawRun(plane, colour, { run, starts, labels, view }) {
   const context = plane.begin(view);
   clipped(plane, context, () => {
     drawTrajectories(plane, context, colour, { ...run, labels, time: 1 });
-    const pixels = run.crossings.points.map(([x, y]) => plane.toPixel(x, y));
-    drawRings(context, colour, pixels);
+    drawCrossings(plane, context, colour, run, 1);
     drawStarts(plane, context, colour, starts, labels);
   });
   drawAxes(plane, context, colour, "z₁", "z₂");

@@ -139,9 +139,10 @@ interface Trained {
   [more: string]: any;
 }
 
+/** points: (n, 2); times: the state, with a fraction, at which each is complete. */
 interface Crossings {
-  points: Pixel[];
-  times: number[];
+  points: Float64Array;
+  times: Float64Array;
   between: number;
   pairs: number;
 }

@@ -19,6 +19,8 @@ export function countChords(tableau, nSteps) {
 }
 
 /**
+ * Trajectories with their crossings; all that is many lies in arrays that a worker can hand over.
+ *
  * @param {Stack} field
  * @param {Tableau} tableau
  * @param {Float64Array} starts
@@ -30,7 +32,9 @@ export function solveRun(field, tableau, starts, nSteps) {
   const path = solveFixed(field, tableau, starts, nSteps, { substeps });
   const nPoints = nSteps * substeps + 1;
   const finite = finiteTrajectories(path, nPoints);
-  const crossings = findCrossings(finite.path, nPoints);
+  const { points, times, between, pairs } = findCrossings(finite.path, nPoints);
+  const packed = { points: Float64Array.from(points.flat()), times: Float64Array.from(times) };
+  const crossings = { ...packed, between, pairs };
   const nTrajectories = starts.length / 2 - finite.leftOut;
   return { path, nPoints, crossings, leftOut: finite.leftOut, nTrajectories };
 }

@@ -25,8 +25,7 @@ self.onmessage = async ({ data: message }) => {
     return;
   }
   if (message.run) {
-    const { tableau, nSteps, starts } = message.run;
-    self.postMessage({ id: message.id, run: solveRun(data.field, tableau, starts, nSteps) });
+    sendRun(message.id, message.run);
     return;
   }
   const { id, setting, view, curve } = message;
@@ -39,6 +38,12 @@ self.onmessage = async ({ data: message }) => {
     self.postMessage({ id, nSteps, value });
   }
 };
+
+function sendRun(id, { tableau, nSteps, starts }) {
+  const run = solveRun(data.field, tableau, starts, nSteps);
+  const { points, times } = run.crossings;
+  self.postMessage({ id, run }, { transfer: [run.path.buffer, points.buffer, times.buffer] });
+}
 
 /** The accuracy over all points, with the steps that an adaptive solve took; null if it fails. */
 function assess(setting) {

@@ -3,6 +3,9 @@
 import { CLASS_MARKERS } from "../constants.js";
 import { classColour } from "../ui/theme.js";
 
+const RING_GAP = 0.5; // pixels: rings closer than that look like one
+const ROW = 2 ** 16; // places across, more than any screen has
+
 /** The outline of a class's symbol around a point: a disc, a triangle, a square, as in the book. */
 export function drawMark(context, [x, y], label, size) {
   const marker = CLASS_MARKERS[label % CLASS_MARKERS.length];
@@ -48,6 +51,35 @@ export function drawRings(context, colour, pixels) {
     context.arc(x, y, 3.5, 0, 2 * Math.PI);
   }
   context.stroke();
+}
+
+/**
+ * A ring at each crossing that is complete at a time; one where many would lie on each other, for
+ * trajectories may have a hundred thousand.
+ *
+ * @param {Plane} plane
+ * @param {CanvasRenderingContext2D} context
+ * @param {Colour} colour
+ * @param {Run} run
+ * @param {number} time
+ */
+export function drawCrossings(plane, context, colour, { crossings, nPoints }, time) {
+  const { points, times } = crossings;
+  const { width, height } = plane;
+  const past = time * (nPoints - 1);
+  const places = new Set();
+  for (let i = 0; i < times.length; i++) {
+    if (times[i] > past) continue;
+    const [x, y] = plane.toPixel(points[2 * i], points[2 * i + 1]);
+    if (!(x > 0 && x < width && y > 0 && y < height)) continue;
+    places.add(Math.round(x / RING_GAP) + Math.round(y / RING_GAP) * ROW);
+  }
+  const pixels = [...places].map((place) => [place % ROW, Math.floor(place / ROW)]);
+  drawRings(
+    context,
+    colour,
+    pixels.map(([x, y]) => [x * RING_GAP, y * RING_GAP]),
+  );
 }
 
 /** An x at each pixel, the end of a step that was rejected. */

@@ -5,7 +5,7 @@ import { classify, evaluateAt } from "../compute/layers.js";
 import { gridOver } from "../compute/views.js";
 import { drawAxes } from "../draw/axes.js";
 import { drawField, drawRegions, paintRegions } from "../draw/background.js";
-import { drawCursor, drawMark, drawRings, drawStarts } from "../draw/marks.js";
+import { drawCrossings, drawCursor, drawMark, drawStarts } from "../draw/marks.js";
 import { clipped, makePlane } from "../draw/plane.js";
 import { drawTrajectories, stateAt } from "../draw/trajectories.js";
 import { classSymbols, crossingSymbol } from "../ui/figures.js";
@@ -40,7 +40,7 @@ export function makePicture(shell, launcher) {
         drawField(plane, context, colour, (points) => evaluateAt(net.field, points));
       }
       drawTrajectories(plane, context, colour, { ...run, labels, time });
-      drawRings(context, colour, pastCrossings(plane, run, time));
+      drawCrossings(plane, context, colour, run, time);
       if (nSteps <= MARKED_STEPS) drawStates(plane, context, colour, shown);
       drawStarts(plane, context, colour, starts, labels);
       drawHeads(plane, context, colour, shown);
@@ -80,13 +80,6 @@ function paintBackground(colour, { regions, net, keys }, view, { once }, answer,
   if (regions !== "starts" || answer.regions?.key !== keys.place) return null;
   const { id, regions: classes, size } = answer.regions;
   return once("tile", `${id} ${size} ${theme}`, () => paintRegions(colour, classes, size));
-}
-
-/** Pixels of the crossings that are complete at a time. */
-function pastCrossings(plane, { crossings, nPoints }, time) {
-  const past = time * (nPoints - 1);
-  const visible = crossings.points.filter((_, i) => crossings.times[i] <= past);
-  return visible.map(([x, y]) => plane.toPixel(x, y));
 }
 
 /** A dot at each state of the solver that t has passed. */
