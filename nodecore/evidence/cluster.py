@@ -78,7 +78,8 @@ def workers_here(n: int) -> Iterator:
                 memory_limit=None,
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,
-                scheduler_kwargs={"allowed_failures": 0},
+                # Without a dashboard it still serves a page; several studies need several ports.
+                scheduler_kwargs={"allowed_failures": 0, "dashboard_address": "127.0.0.1:0"},
             ) as cluster,
             Client(cluster) as client,
         ):

@@ -4,10 +4,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -408,13 +409,14 @@ def test_whoever_stops_a_study_stops_the_runs_side_by_side(tmp_path, number):
     options = ["spheres2-euler", "--only", "euler-K[12]*-*", "--profile", "laptop"]
     options += ["--device", "cpu", "--jobs", "2"]
     begun = r"\d left\]" if number == signal.SIGINT else "2 in training"
-    with subprocess.Popen(
-        [sys.executable, "-m", "nodecore", "study", "run", *options],
-        env=store.os.environ | {"NODECORE_RESULTS": str(tmp_path)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    port = socket.socket()
+    with suppress(OSError):
+        port.bind(("127.0.0.1", 8787))  # as another study or cluster has it
+        port.listen()
+    command = [sys.executable, "-m", "nodecore", "study", "run", *options]
+    where = store.os.environ | {"NODECORE_RESULTS": str(tmp_path)}
+    how = {"env": where, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with port, subprocess.Popen(command, **how) as process:
         seen = ""
         while not re.search(begun, seen) and process.poll() is None:
             seen += process.stderr.read(1)
