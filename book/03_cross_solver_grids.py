@@ -78,6 +78,7 @@ from nodecore.evidence import store
 from nodecore.evidence.joined import best, training_of
 from nodecore.evidence.tables import (
     as_trained,
+    critical_sensitivity,
     critical_shares,
     exact_gaps,
     grid_search,
@@ -550,25 +551,13 @@ BOUNDS = (0.02, 0.05, 0.12, 0.2)
 
 
 def sensitivity(frame):
-    """A row of the table, as text by column."""
-    critical = critical_n_steps(agreement_gaps(frame))
-    row = {f"bound {b}": number(critical_n_steps(agreement_gaps(frame), b)) for b in BOUNDS}
-    drawn_at = critical_shares(frame).cumsum()
-    ends = (
-        [drawn_at.index[drawn_at >= q - 1e-9][0] for q in (0.025, 0.975)] if len(drawn_at) else []
-    )
-    row["95 % of redraws"] = " to ".join(dict.fromkeys(map(number, ends))) or "-"
-    if critical is None:
-        return row | dict.fromkeys(
-            ["seeds that agree", "worst seed, points", "of what it has"], "-"
-        )
-    at = seed_gaps(frame).loc[critical].dropna()
-    own = as_trained(frame).set_index(["n_steps", "seed"])["accuracy"].loc[critical]
-    chance = 1 / DATASETS[frame["dataset"].iloc[0]].n_classes
-    share = (at / (own - chance)).max()
-    row["seeds that agree"] = f"{int((at <= AGREEMENT).sum())} of {len(at)}"
-    row["worst seed, points"] = f"{100 * at.max():.1f}"
-    row["of what it has"] = f"{100 * share:.0f} %"
+    """The cells of a row, as text by column."""
+    found = critical_sensitivity(frame, BOUNDS)
+    row = {f"bound {bound}": number(k) for bound, k in found.by_bound.items()}
+    row["95 % of redraws"] = " to ".join(dict.fromkeys(map(number, found.redraws))) or "-"
+    row["seeds that agree"] = f"{found.agreeing} of {found.seeds}" if found.seeds else "-"
+    row["worst seed, points"] = f"{100 * found.worst:.1f}" if found.seeds else "-"
+    row["of what it has"] = f"{100 * found.worst_share:.0f} %" if found.seeds else "-"
     return row
 
 
@@ -990,20 +979,21 @@ def trend_result():
         return ""
     limit = 0.05 / len(trends)
     sloped = [key for key, t in trends.items() if t.p_slope < limit]
-    flat_ones = [key for key in trends if key not in sloped and is_level(trends[key])]
-    told = len(trends) - len(sloped) - len(flat_ones)
+    level = sum(is_level(t) for key, t in trends.items() if key not in sloped)
     shaped = sum(t.p_any < limit for t in trends.values())
     return (
-        f"- **No trend?** Of {len(trends)} studies, {len(flat_ones)} are level: the 95 % interval of "
-        f"their slope lies within {100 * LEVEL:g} point of accuracy for each doubling of $K$. For "
-        f"{told} it cannot be told: the seeds are too few or too different. "
-        + " ".join(map(slope_result, sloped))
-        + f" Friedman's test finds a dependence of any shape in {shaped} (level 0.05 / {len(trends)}). "
-        "The learning rate was not tuned for each step, here as in the paper, which names this as a "
-        "possible cause of a trend."
+        f"- **No trend?** Of {len(trends)} studies, {level} are level: the 95 % interval of their "
+        f"slope lies within {100 * LEVEL:g} point of accuracy for each doubling of $K$. For "
+        f"{len(trends) - len(sloped) - level} it cannot be told. "
+        f"{' '.join(map(slope_result, sloped))} Friedman's test finds a dependence of any shape in "
+        f"{shaped} (level 0.05 / {len(trends)}). {UNTUNED}"
     )
 
 
+UNTUNED = (
+    "The learning rate was not tuned for each step, here as in the paper, which names this as a "
+    "possible cause of a trend."
+)
 LEVEL = 0.01  # slope, accuracy for each doubling of K, that counts as none
 
 

@@ -18,7 +18,7 @@ from nodecore.analysis.evaluate import (
     check_setting,
     critical_n_steps,
 )
-from nodecore.data.datasets import IMAGES
+from nodecore.data.datasets import DATASETS, IMAGES
 from nodecore.evidence.found import Evidence
 
 RESAMPLES = 2000  # draws of seeds with replacement, for the uncertainty of a critical step
@@ -151,6 +151,40 @@ def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Serie
     means = np.abs(np.divide(sums, counts, where=counts > 0, out=np.full(sums.shape, np.nan)))
     found = [critical_n_steps(dict(zip(gaps.index, mean, strict=True))) for mean in means.T]
     return pd.Series(found, dtype=float).value_counts(normalize=True, dropna=False).sort_index()
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much a critical n_steps depends on its bound and on its seeds.
+
+    by_bound: the critical n_steps of the mean for other bounds. redraws: the ends of the range that
+    holds 95 % of the redraws of seeds, NaN for none; empty without seeds. agreeing, seeds: how many
+    agree at the critical n_steps by themselves, of how many; worst: the largest gap there, and
+    worst_share: relative to accuracy above chance. The last four are 0 where no step is critical.
+    """
+
+    by_bound: dict[float, int | None]
+    redraws: tuple[float, ...]
+    agreeing: int = 0
+    seeds: int = 0
+    worst: float = 0.0
+    worst_share: float = 0.0
+
+
+def critical_sensitivity(frame: pd.DataFrame, bounds: tuple[float, ...]) -> Sensitivity:
+    """Compute the critical n_steps for other bounds and seeds, and look at each seed there."""
+    gaps, shares = agreement_gaps(frame), critical_shares(frame).cumsum()
+    by_bound = {bound: critical_n_steps(gaps, bound) for bound in bounds}
+    ends = (0.025, 0.975) if len(shares) else ()
+    redraws = tuple(float(shares.index[shares >= q - 1e-9][0]) for q in ends)
+    critical = critical_n_steps(gaps)
+    if critical is None:
+        return Sensitivity(by_bound, redraws)
+    each = seed_gaps(frame).loc[critical].dropna()
+    own = as_trained(frame).set_index(["n_steps", "seed"])["accuracy"].loc[critical]
+    chance = 1 / DATASETS[frame["dataset"].iloc[0]].n_classes
+    agreeing, share = int((each <= AGREEMENT).sum()), float((each / (own - chance)).max())
+    return Sensitivity(by_bound, redraws, agreeing, len(each), float(each.max()), share)
 
 
 def _signed_gaps(frame):

@@ -534,7 +534,7 @@ def test_small_and_large_states_in_cells(scale):
     problem.assert_as_good_as_torch()
 
 
-TRAINED = Path(__file__).parents[1] / "book/results/landscape-euler/paper"
+TRAINED = Path(__file__).parents[2] / "book/results/landscape-euler/paper"
 
 
 @needs_kernel
