@@ -13,7 +13,7 @@ TYPESCRIPT := typescript@5.9.3
 TSC        := $(VENV)/node_modules/.bin/tsc
 define CHECK_TYPES
   if test ! -x $(TSC) && command -v npm > /dev/null; then \
-    npm install --prefix $(VENV) --silent --no-audit --no-fund --no-save --fetch-retries 0 $(TYPESCRIPT) || true; fi; \
+    npm install --prefix $(VENV) --silent --no-audit --no-fund --no-save --fetch-retries 0 --fetch-timeout 30000 $(TYPESCRIPT) || true; fi; \
   if test -x $(TSC) && command -v node > /dev/null; then \
     echo "$(TSC) --project nodecore/pages/explorers/js"; $(TSC) --project nodecore/pages/explorers/js; \
   else echo "The types of the explorers' JavaScript are NOT checked: that needs npm and, once, its registry."; fi
