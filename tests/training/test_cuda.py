@@ -174,7 +174,7 @@ def test_a_training_that_was_stopped_goes_on(protocol, after):
 def test_evaluations_are_counted_exactly_where_steps_are_adapted():
     protocol = replace(CIFAR10, iterations=7)
     rule = Algorithm1(every=3, threshold=0.02)
-    trained = on_gpu(protocol, solver="euler", controller=rule, look_every=100)
+    trained = on_gpu(protocol, steps=Adapted("euler", rule), look_every=100)
     for m, seed in enumerate([0, 1, 2]):
         checks = [row for row in trained.history if row["seed"] == seed]
         assert [row["iteration"] for row in checks] == [3, 6]
@@ -204,9 +204,9 @@ def test_a_member_that_diverges_leaves_the_others_alone(protocol, monkeypatch):
 
 
 def test_a_gpu_without_memory_for_maps_computes_them_again(monkeypatch):
-    kept = on_gpu(MNIST, solver="euler", n_steps=2)
+    kept = on_gpu(MNIST, steps=FixedSteps("euler", 2))
     monkeypatch.setattr("nodecore.training.devices.free_memory", lambda device: 0)
-    again = on_gpu(MNIST, solver="euler", n_steps=2)
+    again = on_gpu(MNIST, steps=FixedSteps("euler", 2))
     assert (kept.execution, again.execution) == ("graph", "graph, hidden maps recomputed")
     assert moved_apart(again, kept) < 0.01
 
@@ -230,7 +230,7 @@ def test_other_fields_train_as_on_the_cpu(how):
 
 @BOTH
 def test_a_model_is_tested_on_the_gpu(protocol):
-    trained, test = on_gpu(protocol, solver="euler", n_steps=2), protocol.load()[1]
+    trained, test = on_gpu(protocol, steps=FixedSteps("euler", 2)), protocol.load()[1]
     for setting in (FixedSteps("midpoint", 3), Tolerance("dopri5", 1e-6)):
         with in_precision("float32", torch.device("cuda")):
             there = accuracy(trained.field, trained.head, test.to("cuda"), setting)
