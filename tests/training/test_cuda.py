@@ -20,7 +20,7 @@ from nodecore.training.protocols import Protocol
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 CIFAR10 = Protocol("cifar10", "conv2d", 32, 8, "adam", 1e-3, 8, n_train=64, n_test=32)
-MNIST = replace(CIFAR10, dataset="mnist", optimiser="sgd", learning_rate=1e-2)
+MNIST = replace(CIFAR10, dataset="mnist", optimiser="sgd", learning_rate=1e-3)
 SPHERES = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-3, 10, n_train=96, n_test=40)
 BOTH = pytest.mark.parametrize("protocol", [CIFAR10, MNIST], ids=["cifar10-adam", "mnist-sgd"])
 QUIET = {"seeds": [0, 1, 2], "progress": False}
