@@ -8,6 +8,17 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# The types of the explorers' JavaScript, where npm is there and can fetch the compiler once
+TYPESCRIPT := typescript@5.9.3
+TSC        := $(VENV)/node_modules/.bin/tsc
+define CHECK_TYPES
+  if test ! -x $(TSC) && command -v npm > /dev/null; then \
+    npm install --prefix $(VENV) --silent --no-audit --no-fund --no-save --fetch-retries 0 --fetch-timeout 30000 $(TYPESCRIPT) || true; fi; \
+  if test -x $(TSC) && command -v node > /dev/null; then \
+    echo "$(TSC) --project nodecore/pages/explorers/js"; $(TSC) --project nodecore/pages/explorers/js; \
+  else echo "The types of the explorers' JavaScript are NOT checked: that needs npm and, once, its registry."; fi
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help book test lab reproduce scorecard bench overview clean
 
@@ -21,6 +32,7 @@ book: $(READY)  ## execute every chapter, build the HTML book and say where it i
 test: $(READY)  ## lint, tests, all chapters at the smoke profile, the pages in a browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(CHECK_TYPES)
 	$(BIN)/python -m pytest
 
 lab: $(READY)  ## JupyterLab; the chapters in book/ open as notebooks

@@ -22,7 +22,8 @@
 # the same batch, and the step is halved where it disagrees, lengthened a little where it agrees.
 # With Euler's method and the midpoint method as its better solver the result costs about as many
 # evaluations as the critical step of the grid, and is about as accurate. The number of steps
-# never settles; to calm it is left to future work. We do that here.
+# never settles; to calm it is left to future work. Several rules are tried for that here, and judged
+# on seeds that had no part in the choice of their constants.
 
 # %% tags=["parameters"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -66,7 +67,6 @@ from nodecore.evidence.tables import (
     exact_gaps,
     first_and_last,
     grid_search,
-    own_accuracy,
     seed_gaps,
 )
 from nodecore.ode.fields import take_members
@@ -363,8 +363,9 @@ pd.DataFrame(rows, columns=columns).set_index("data set")
 # the mean $K$ of the second half of the training.
 #
 # **Adaption costs less than the grid that it replaces.** A grid search trains at every $K$; its
-# cost is the sum of the NFE per iteration of all its runs, times the iterations. The table gives
-# that sum up to the critical $K$, which a lucky searcher stops at, and over the whole grid.
+# cost is the sum of the NFE per iteration of all its runs, times the iterations. Each is counted as
+# $K + 1$, as in Table 1. The table gives that sum up to the critical $K$, which a lucky searcher stops
+# at, and over the whole grid.
 
 # %% tags=["hide-input"]
 rows = []
@@ -375,7 +376,7 @@ for d in datasets:
     nfe = ends[d]["nfe_per_iteration"].mean()
     critical = searches[d].critical if searches[d] else None
     grid = GRIDS[f"{d}-euler"]
-    cost = [sum(k for k in grid if critical and k <= critical), sum(grid)]
+    cost = [sum(k + 1 for k in grid if critical and k <= critical), sum(k + 1 for k in grid)]
     rows.append([name_of(d), ", ".join(f"{k}" for k in first), ", ".join(f"{k:.0f}" for k in late),
                  f"{nfe:.1f}", *(f"{c} ({c / nfe:.1f} times)" if c else "-" for c in cost)])  # fmt: skip
 columns = ["data set", "first K", "late K", "NFE, Algorithm 1", "NFE, grid to its critical K",
@@ -484,7 +485,7 @@ def shown_table(names, compared=compared):
 shown_table(["algorithm1", *VARIATIONS])
 
 # %% [markdown]
-# ## No oscillation
+# ## Without the oscillation
 #
 # Algorithm 1 cannot settle: it lengthens the step as long as nothing is wrong, so it keeps asking
 # for a failure. And its question is coarse: the accuracy of a batch of 128 moves in steps of
@@ -524,27 +525,54 @@ shown_table(["algorithm1", *VARIATIONS])
 # elif n >= 6 and m < 0.01:    h = 1.1 h, at most 0.9 times the shortest h that was too long
 # ```
 #
-# The constants were chosen by a few trials on the seeds shown here; the additional seeds further
-# down had no part in that.
+# The goals were set before any trial: at most a fifth of Algorithm 1's reversals and of its spread,
+# no more failed checks, an accuracy at least as good, at most 1.1 times its NFE, and every seed
+# within 0.05 of the exact flow at the end.
+#
+# ### Seeds that had no part in the choice
+#
+# The constants were chosen by a few trials on seeds 0 to 4, so those seeds cannot judge them. On the
+# landscape ten more seeds were trained with three of the controllers; no more were trained on the
+# spheres. This is what these seeds say, where their records are.
+
+# %% tags=["hide-input"]
+more = {
+    (d, c): find(run_of(d, c, MORE_SEEDS[d]))
+    for d in datasets
+    if d in MORE_SEEDS
+    for c in ("algorithm1", "confirmed-increase", calm)
+}
+more = {key: evidence for key, evidence in more.items() if evidence is not None}
+compared_more = {
+    d: compare_controllers(pd.concat([e.records for (o, _), e in more.items() if o == d]))
+    for d in dict.fromkeys(d for d, _ in more)
+}
+shown_table(list(CONTROLLERS), compared_more)
+
+# %% tags=["hide-input"]
+SHORT = {"nfe_per_iteration": "NFE", "failed_checks": "failed", "agreement_gap": "gap"}
+
+
+def goals_of(tables):
+    """Whether each controller reaches each goal against Algorithm 1, by data set."""
+    reached = {
+        (name_of(d), name_of(c)): calmness(table, c)["holds"].map({True: "yes", False: "no"})
+        for d, table in tables.items()
+        for c in table.index.intersection([c for c in CONTROLLERS if c != "algorithm1"], sort=False)
+    }
+    return pd.DataFrame(reached).T.rename_axis(["data set", "controller"]).rename(columns=SHORT)
+
+
+goals_of(compared_more) if compared_more else "No records yet."
+
+# %% [markdown]
+# ### Seeds that the constants were chosen on
 
 # %% tags=["hide-input"]
 shown_table(list(CONTROLLERS))
 
-# %% [markdown]
-# The goals were set before: at most a fifth of Algorithm 1's reversals and of its spread, no more
-# failed checks, an accuracy at least as good, at most 1.1 times its NFE, and every seed within
-# 0.05 of the exact flow at the end.
-
 # %% tags=["hide-input"]
-goals = {
-    (name_of(d), name_of(c)): calmness(table, c)["holds"]
-    .astype(bool)
-    .map({True: "yes", False: "no"})
-    for d, table in compared.items()
-    for c in table.index.intersection([c for c in CONTROLLERS if c != "algorithm1"], sort=False)
-}
-SHORT = {"nfe_per_iteration": "NFE", "failed_checks": "failed", "agreement_gap": "gap"}
-pd.DataFrame(goals).T.rename_axis(["data set", "controller"]).rename(columns=SHORT)
+goals_of(compared)
 
 # %% tags=["hide-input"]
 pd.concat({name_of(d): calmness(table, calm) for d, table in compared.items()}).round(3)
@@ -567,77 +595,12 @@ plots.stamp_profile(fig, profile)
 download_links(fig, "fig-calm", followed("algorithm1", calm))
 
 # %% [markdown]
-# ### What the oscillation does
-#
-# Is the oscillation a nuisance only? A model that is trained with ever changing steps cannot adapt
-# to one of them. To tell that from what the checks do, `sawtooth` oscillates without looking: from
-# $K = 48$ the step grows by 1.1 every 50 iterations to $K = 18$, and anew. Beside it the training
-# of the grid with about as many evaluations, whose step is steady, and Algorithm 1.
-
-
-# %% tags=["hide-input"]
-def ends_row(dataset, name, nfe, accuracy, gaps):
-    each = ", ".join(f"{100 * gap:.1f}" for gap in gaps)
-    numbers = f"{nfe:.1f}", f"{100 * accuracy:.1f} %", f"{100 * gaps.mean():.1f}", each
-    return [name_of(dataset), name_of(name), *numbers]
-
-
-def end_gaps(dataset, controller):
-    seeds = found[dataset, controller].records.drop_duplicates("seed").set_index("seed")
-    return seeds["agreement_gap"]
-
-
-def adapted_row(dataset, controller):
-    row = compared[dataset].loc[controller]
-    means = row["nfe_per_iteration", "mean"], row["accuracy", "mean"]
-    return ends_row(dataset, controller, *means, end_gaps(dataset, controller))
-
-
-def steady_row(dataset):
-    accuracy = own_accuracy(grids[dataset]).loc[SAME_COST, "mean"]
-    return ends_row(
-        dataset, f"K = {SAME_COST}", SAME_COST, accuracy, steady[dataset].loc[SAME_COST]
-    )
-
-
-SAME_COST = 32  # steps of the grid's training that costs about as much as the sawtooth
-steady = {d: seed_gaps(grid, exact_gaps) for d, grid in grids.items() if grid is not None}
-blind = [d for d in steady if SAME_COST in steady[d].index and (d, "sawtooth") in found]
-rows = [
-    row
-    for d in blind
-    for row in (steady_row(d), adapted_row(d, "sawtooth"), adapted_row(d, "algorithm1"))
-]
-columns = ["data set", "training", "NFE", "accuracy", "mean gap", "gap seed by seed, points"]
-pd.DataFrame(rows, columns=columns).set_index(columns[:2])
-
-# %% [markdown]
 # No step may get shorter than $T / 10{,}000$. How often did one?
 
 # %% tags=["hide-input"]
 limits = {key: int(seen(*key, "at_shortest")["at_shortest"].sum()) for key in found}
 print(f"checks after which a step was at that limit: {sum(limits.values())} of "
       f"{sum(len(seen(*key, 'at_shortest')) for key in found):,}")  # fmt: skip
-
-# %% [markdown]
-# ### More seeds
-#
-# Five seeds are few. On the landscape ten more were trained with three of the controllers. They
-# are shown where their records are.
-
-# %% tags=["hide-input"]
-more = {
-    (d, c): find(run_of(d, c, MORE_SEEDS[d]))
-    for d in datasets
-    if d in MORE_SEEDS
-    for c in ("algorithm1", "confirmed-increase", calm)
-}
-more = {key: evidence for key, evidence in more.items() if evidence is not None}
-compared_more = {
-    d: compare_controllers(pd.concat([e.records for (o, _), e in more.items() if o == d]))
-    for d in dict.fromkeys(d for d, _ in more)
-}
-shown_table(list(CONTROLLERS), compared_more)
 
 # %% [markdown]
 # ## Images
@@ -740,34 +703,39 @@ for d in datasets:
         f"{ours['reversals', 'mean']:.1f} reversals, {ours['failed_checks', 'mean']:.1f} failed "
         f"checks, a spread of {ours['spread', 'mean']:.3f}, {int(ours['agreeing', ''])} of "
         f"{int(ours['seeds', ''])} seeds within that margin. "
-        + ("It reaches every goal." if missed.empty else f"Missed: {', '.join(missed)}.")
+        + "On these seeds, which its constants were chosen on, "
+        + ("it reaches every goal." if missed.empty else f"it misses: {', '.join(missed)}.")
     )
     if d in compared_more and calm in compared_more[d].index:
         base, ours = compared_more[d].loc["algorithm1"], compared_more[d].loc[calm]
+        judged = calmness(compared_more[d], calm)
+        missed = ", ".join(SHORT.get(g, g) for g in judged.index[~judged["holds"].astype(bool)])
         lines.append(
-            f"- On {int(ours['seeds', ''])} more seeds, which had no part in the choice of its "
-            f"constants, it takes {ours['nfe_per_iteration', 'mean']:.1f} evaluations "
-            f"(Algorithm 1 {base['nfe_per_iteration', 'mean']:.1f}), has a spread of "
+            f"- **{name_of(d)}, {int(ours['seeds', ''])} seeds that had no part in the choice.** "
+            + (
+                f"{name_of(calm).capitalize()} misses: {missed}. "
+                if missed
+                else "Every goal holds. "
+            )
+            + f"It takes {ours['nfe_per_iteration', 'mean']:.1f} evaluations "
+            f"(Algorithm 1 {base['nfe_per_iteration', 'mean']:.1f}), reaches "
+            f"{percent(ours['accuracy', 'mean'], ours['accuracy', 'std'])} "
+            f"({percent(base['accuracy', 'mean'], base['accuracy', 'std'])}), has a spread of "
             f"{ours['spread', 'mean']:.3f} ({base['spread', 'mean']:.3f}), "
             f"{ours['failed_checks', 'mean']:.1f} failed checks "
             f"({base['failed_checks', 'mean']:.1f}) and {int(ours['agreeing', ''])} seeds that "
             f"agree with the exact flow ({int(base['agreeing', ''])})."
         )
-    if d in steady:
-        needed = [critical_n_steps(gaps, AGREES_AT_END) for gaps in steady[d].to_dict().values()]
-        last = steady[d].index[-1]
+    if grids[d] is not None:
+        gaps_of = seed_gaps(grids[d], exact_gaps)
+        needed = [critical_n_steps(gaps, AGREES_AT_END) for gaps in gaps_of.to_dict().values()]
+        last = gaps_of.index[-1]
         least = sum(k or last for k in needed) / len(needed)
         text = ", ".join(f"{k}" if k else f"more than {last}" for k in needed)
         lines.append(
             f"- With a steady step the single seeds need $K$ = {text} to end within "
             f"{100 * AGREES_AT_END:.0f} points of the exact flow: {least:.0f} on average or more. "
             f"The goal for the NFE of a calm controller was {goal.loc['nfe_per_iteration', 'bound']:.1f}."
-        )
-    if d in blind:
-        nearer = end_gaps(d, "sawtooth") < steady[d].loc[SAME_COST]
-        lines.append(
-            f"- The blind sawtooth leaves {int(nearer.sum())} of {len(nearer)} seeds nearer to the "
-            f"exact flow than a steady $K$ = {SAME_COST} does."
         )
     if searches[d]:
         fixed = seed_gaps(grids[d]).loc[searches[d].critical]
@@ -793,10 +761,8 @@ Markdown("\n".join(line.replace("_", " ") for line in lines))
 # %% [markdown]
 # - The paper's rule cannot settle, and the rule of its later version does not either: an increase
 #   that still agrees at once can disagree a little later.
-# - The oscillation is more than a nuisance. Even a blind one brings seeds nearer to the exact flow
-#   than a steady step of the same cost, but on the landscape not all as near as Algorithm 1, whose
-#   checks tell apart the seeds that need shorter steps. A calm step there has to be shorter: it
-#   agrees better with the exact flow, and costs far more.
+# - On seeds that had no part in the choice of its constants, the controller that did best on the
+#   others misses some of the goals: a calm step at the cost of Algorithm 1 is not reached here.
 # - Integral control reaches a calm and cheap training, but its step follows the field, which grows
 #   sharper to the end. The hysteresis shortens it once, early, and then lets it be.
 # - On images Hairer's first step in Euclidean norms is far shorter than need be, and 30 checks are

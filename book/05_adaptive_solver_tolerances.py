@@ -170,12 +170,12 @@ plots.stamp_profile(fig, profile)
 # ## What a tolerance costs
 #
 # The number of evaluations says how much of its freedom a solver uses. We carry one batch of the
-# test set through each trained field, at every tolerance.
+# test set, drawn at random, through each trained field, at every tolerance.
 
 # %%
 nfe, taken = {}, {}
 for (data, solver, rtol), evidence in found.items():
-    batch = evidence.run.protocol.load()[1].x[:batch_size]
+    batch = evidence.run.protocol.load()[1].sample(batch_size).x
     x = batch.expand(len(seeds), *batch.shape)
     for test_rtol in TOLERANCES:
         solution = solve_setting(evidence.field, x, Tolerance(solver, test_rtol))
@@ -275,12 +275,12 @@ shown.fillna("-")
 # %%
 rows = {}
 for (data, solver, rtol), evidence in found.items():
-    test, setting = evidence.run.protocol.load()[1], Tolerance(solver, rtol)
-    x = test.x[:batch_size].expand(len(seeds), batch_size, -1)
+    setting, test = Tolerance(solver, rtol), evidence.run.protocol.load()[1].sample(batch_size)
+    x = test.x.expand(len(seeds), *test.x.shape)
     row = rows[name_of(data), name_of(solver), f"{rtol:g}"] = {}
     for kind in ("batch", "sample"):
         solution = solve_setting(evidence.field, x, replace(setting, per_sample=kind == "sample"))
-        right = evidence.head(solution.z).argmax(-1) == test.y[:batch_size]
+        right = evidence.head(solution.z).argmax(-1) == test.y
         row[f"NFE, {kind}"] = solution.nfe.double().mean().item()
         row[f"accuracy, {kind}"] = right.double().mean().item()
     row["most NFE of a sample"] = solution.nfe.max().item()

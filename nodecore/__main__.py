@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,49 +11,59 @@ import typer
 import yaml
 
 app = typer.Typer(
-    help="Neural ODEs under every solver and step size: build the book, fill its evidence.",
+    help="Train and test neural ODEs under every solver; build the book and fill its evidence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
-studies = typer.Typer(no_args_is_help=True, help="Sweeps of trainings and their evidence.")
+studies = typer.Typer(
+    no_args_is_help=True, help="Train sweeps of runs, and test and move their evidence."
+)
 app.add_typer(studies, name="study")
 
-Names = Annotated[list[str] | None, typer.Argument(help="Studies; all where none is named.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of studies; default: all.")]
 Only = Annotated[
     str | None,
-    typer.Option(metavar="PATTERN", help="Runs by name: 'euler-K8-*', 'spheres*/*-K8-*'."),
+    typer.Option(metavar="PATTERN", help="Select runs by name: 'euler-K8-*', 'spheres*/*-K8-*'."),
 ]
 Committed = Annotated[
-    bool, typer.Option("--committed", help="Write to book/results, not _build/results.")
+    bool, typer.Option("--committed", help="Use book/results instead of _build/results.")
 ]
 Profile = Annotated[
     str | None,
-    typer.Option(help="Size of every run: paper, laptop or smoke; default: each study's own."),
+    typer.Option(help="Set the size of runs: paper, laptop or smoke; default: each study's own."),
 ]
 
 
 @app.command()
 def book(
     profile: Annotated[
-        str | None, typer.Option(help="Size of every run: paper, laptop or smoke.")
+        str | None, typer.Option(help="Set the size of every run: paper, laptop or smoke.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, or auto.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Train on cpu, cuda, or auto (cuda where there is one).")
+    ] = None,
     parameter: Annotated[
         list[str] | None,
-        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="For chapters that have it."),
+        typer.Option(
+            "--parameter",
+            "-p",
+            metavar="NAME=VALUE",
+            help="Set a chapter parameter; may be repeated.",
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder whose _build/html receives the book.")
+        Path | None, typer.Option(help="Build into _build/html of this folder.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Chapters executed at a time; default: one a core.")
+        int | None,
+        typer.Option(min=1, help="Execute this many chapters at a time; default: one per core."),
     ] = None,
 ) -> None:
     """Execute all chapters and build the HTML book.
 
-    What is not given here stays as the chapters have it.
+    Parameters that are not given keep the values in the chapters.
     """
     from nodecore.pages.build import BookError, build_book
 
@@ -72,13 +83,15 @@ def run(
     names: Names = None,
     only: Only = None,
     profile: Profile = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Train on cpu, cuda, or auto (cuda where there is one).")
+    ] = "auto",
     precision: Annotated[
-        str, typer.Option(help="Of runs on images: float32, tf32 (GPU) or bf16.")
+        str, typer.Option(help="Train image runs in float32, tf32 (GPU) or bf16.")
     ] = "float32",
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Runs trained at a time; default: one a core."),
+        typer.Option(min=1, metavar="N", help="Train N runs at a time; default: one per core."),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -87,13 +100,14 @@ def run(
     committed: Committed = False,
     budget: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Begin only what fits; stop 20 s before the end."),
+        typer.Option(metavar="SECONDS", help="Start only runs that fit; stop 20 s before the end."),
     ] = None,
 ) -> None:
     """Train the runs that are in no store; stop at any moment, and run again to go on.
 
-    With --committed, those that are not in book/results. Says beforehand what images will take.
-    With --budget, one run after the other, the longest first, each predicted from a few iterations.
+    With --committed, train those that are not in book/results. The time and memory of image runs
+    are estimated beforehand. With --budget, runs are trained one after another, the longest first,
+    and a few iterations predict the time of each.
     """
     if budget is not None:
         if scheduler:
@@ -109,6 +123,7 @@ def run(
     chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
     how = {"device": device, "precision": precision, "jobs": jobs}
     client = cluster.connect(scheduler) if scheduler else nullcontext()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it stops it as Ctrl-C
     try:
         if not scheduler:
             expected = estimate(find_missing(names or (), **chosen), **how)
@@ -144,11 +159,11 @@ def _run_within(budget, names, only, profile, device, precision, committed):
 
 @studies.command()
 def pack(
-    folder: Annotated[Path, typer.Argument(help="A new folder, for the archives.")],
+    folder: Annotated[Path, typer.Argument(help="Create this folder for the archives.")],
 ) -> None:
-    """Put the trained runs that are not in book/results into archives, to take them elsewhere.
+    """Pack the trained runs that are not in book/results into archives, to move them elsewhere.
 
-    At most 7 of 15 MiB each. Ends with 1 where a run is damaged or found no room.
+    Writes at most 7 archives of 15 MiB each. Exits with 1 if a run is damaged or does not fit.
     """
     from nodecore.evidence import archives
 
@@ -163,12 +178,14 @@ def pack(
 
 @studies.command()
 def take(
-    archive: Annotated[list[Path], typer.Argument(help="Archives that `study pack` made.")],
-    sample: Annotated[int, typer.Option(min=0, help="Runs whose weights are tested again.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    seconds: Annotated[float, typer.Option(help="For those of a run on images, about.")] = 60.0,
+    archive: Annotated[
+        list[Path], typer.Argument(help="Paths of archives that `study pack` made.")
+    ],
+    sample: Annotated[int, typer.Option(min=0, help="Test the weights of so many runs again.")] = 2,
+    seed: Annotated[int, typer.Option(help="Draw the runs with this seed.")] = 0,
+    seconds: Annotated[float, typer.Option(help="Spend about this long on each image run.")] = 60.0,
 ) -> None:
-    """Check the runs in archives, and file them in book/results; all of them or none."""
+    """Check the runs in archives and store them in book/results; all of them or none."""
     from nodecore.evidence import archives
 
     told = _or_exit(archives.take, archive, sample=sample, seed=seed, seconds=seconds)
@@ -183,9 +200,9 @@ def test(
     profile: Profile = None,
     committed: Committed = False,
 ) -> None:
-    """Test the stored weights under the settings that their records lack; trains nothing.
+    """Test the stored weights under the settings that their records lack, without training.
 
-    Records that are there stay as they are; stop at any moment, and run again to go on.
+    Existing records are kept as they are. Stop at any moment, and run again to go on.
     """
     from nodecore.evidence import retest, store
 
@@ -201,7 +218,7 @@ def test(
 
 @studies.command()
 def status(names: Names = None, profile: Profile = None) -> None:
-    """Print how many runs of each study are in a store."""
+    """Print how many runs of each study are stored."""
     from nodecore.evidence import verify as of_store
 
     table = _or_exit(of_store.status, names or (), profile)
@@ -216,18 +233,20 @@ def verify(
     names: Names = None,
     profile: Profile = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only N of the runs, drawn by --seed.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Test only N of the runs, drawn by --seed."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draw the runs with this seed.")] = 0,
     seconds: Annotated[
-        float, typer.Option(help="With --sample: for the tests of a run on images, about.")
+        float, typer.Option(help="With --sample, spend about this long on each image run.")
     ] = 60.0,
 ) -> None:
     """Test the stored weights again and compare with the stored accuracies.
 
-    change: the largest, in test samples; allowed: none on the machine and with the versions of the
-    training, else a few; settings: how many of the tests were made again, with --sample on images
-    only those that fit into the seconds. Ends with 1 where a run does not agree.
+    The column change gives the largest change in test samples. The column allowed gives the largest
+    one that still agrees: none on the machine and with the versions of the training, a few
+    elsewhere. The column settings counts the tests that were repeated; with --sample, those of an
+    image run end when its seconds are over. Exits with 1 if a run does not agree.
     """
     from nodecore.evidence import verify as of_store
 
@@ -243,12 +262,12 @@ def verify(
 
 @app.command()
 def data(
-    name: Annotated[str, typer.Argument(help="mnist or cifar10.")],
+    name: Annotated[str, typer.Argument(help="Name of the set: mnist or cifar10.")],
     root: Annotated[
-        Path | None, typer.Option(help="Where to; default: NODECORE_DATA or the user's cache.")
+        Path | None, typer.Option(help="Store it here; default: NODECORE_DATA or the user's cache.")
     ] = None,
 ) -> None:
-    """Fetch a set of images where it is absent, and check it."""
+    """Download a set of images unless it is there, and check it."""
     from nodecore.data.datasets import IMAGES, exact_test_images
     from nodecore.data.images import DataError, data_root
 

@@ -84,12 +84,17 @@ class Crossings:
 
 
 def find_crossings(path: Tensor | np.ndarray, substeps: int = 1) -> Crossings:
-    """All crossings of the trajectories in `path`, (n_points, N, dim) with dim 1 or 2.
+    """Find all crossings of trajectories.
 
-    `substeps` tells how many segments of `path` make one step of the solver. Sides are decided
-    exactly for the numbers in `path`; the points themselves are rounded.
+    Sides are decided exactly for the numbers in `path`; the points themselves are rounded.
 
-    Raises ValueError for another shape, states that are not finite, or a bad `substeps`.
+    Args:
+        path: States (n_points, N, dim) of N trajectories, dim 1 or 2.
+        substeps: Number of segments of `path` that make one step of the solver.
+
+    Raises:
+        ValueError: The shape is another, states are not finite, or `substeps` does not divide the
+            segments.
     """
     vertices = _check_path(path, substeps)
     n_trajectories, n_points, _ = vertices.shape
@@ -110,15 +115,26 @@ def find_crossings(path: Tensor | np.ndarray, substeps: int = 1) -> Crossings:
 def refined_path(
     f: VectorField, z0: Tensor, solver: str | ButcherTableau, *, n_steps: int, substeps: int
 ) -> Tensor:
-    """The trajectory from t = 0 to 1 with its sub-steps: n_steps * substeps + 1 states like z0.
+    """Solve from t = 0 to 1 and return the trajectory with its sub-steps.
 
     Between z_k and z_{k+1} lie Psi_{tau h}(z_k), tau = 1/substeps, 2/substeps, ... For Euler's
     method substeps = 1 is exact. Otherwise s -> Psi_s(z) is a curve, smooth where f is, and a chord
     over h / substeps stays within (h / substeps)^2 / 8 times its largest second derivative of it:
     crossings that are farther from a mere contact than this are counted right, so raise `substeps`
-    until the count stays. Use float64, in which neighbours do not merge early.
+    until the count stays.
 
-    Raises ValueError for a bad argument.
+    Args:
+        f: Vector field.
+        z0: Initial state; use float64, in which neighbours do not merge early.
+        solver: Name of a method, or its tableau.
+        n_steps: Number of equal steps.
+        substeps: Number of parts that each step is cut into.
+
+    Returns:
+        n_steps * substeps + 1 states like z0 along a new first axis.
+
+    Raises:
+        ValueError: An argument is bad.
     """
     check_substeps(substeps)
     path = solve_fixed(f, z0, solver, n_steps=n_steps, path=True).path
@@ -131,11 +147,20 @@ def refined_path(
 
 
 def separated_starts(x: Tensor, n: int) -> Tensor:
-    """Indices (n,) of n rows of x (N, dim) that lie far apart, always the same ones.
+    """Choose n rows of x that lie far apart, always the same ones.
 
     Farthest-point sampling (Gonzalez 1985): begin next to the mean, then always take the row that
-    is farthest from those taken. Raises ValueError for an x that is no finite matrix, or n outside
-    [1, N].
+    is farthest from those taken.
+
+    Args:
+        x: Points (N, dim).
+        n: Number of rows to choose, 1 to N.
+
+    Returns:
+        Indices (n,) int64 of the rows.
+
+    Raises:
+        ValueError: x is no finite matrix, or n is outside [1, N].
     """
     if x.dim() != 2 or not bool(torch.isfinite(x).all()):
         raise ValueError(f"x of shape {tuple(x.shape)}: give finite points as rows (N, dim)")
@@ -154,7 +179,7 @@ def separated_starts(x: Tensor, n: int) -> Tensor:
 
 
 def _close_pairs(vertices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs a < b of segments (numbered through) with overlapping boxes, in portions.
+    """Yield pairs a < b of segments (numbered through) with overlapping boxes, in portions.
 
     Boxes of whole blocks are compared first: smooth trajectories are far from most others.
     """
@@ -190,7 +215,7 @@ def _blocks(vertices):
 
 
 def _overlap(low_a, high_a, low_b, high_b):
-    """Which of the boxes a (..., A, 2) overlap which of b (..., B, 2): bool (..., A, B)."""
+    """Tell which of the boxes a (..., A, 2) overlap which of b (..., B, 2): bool (..., A, B)."""
     x, y = (
         (low_a[..., :, None, axis] <= high_b[..., None, :, axis])
         & (low_b[..., None, :, axis] <= high_a[..., :, None, axis])
@@ -215,7 +240,7 @@ def _select_crossings(vertices, a, b):
 
 
 def _taus(a0, a1, b0, b1):
-    """Where the lines a0 + tau (a1 - a0) and b0 + tau' (b1 - b0) meet: (M, 2), rounded."""
+    """Return tau, tau' where a0 + tau (a1 - a0) and b0 + tau' (b1 - b0) meet: (M, 2), rounded."""
     scale = np.abs([a1 - a0, b1 - b0]).max(axis=(0, 2))[:, None]  # against under- and overflow
     along_a, along_b, apart = (a1 - a0) / scale, (b1 - b0) / scale, (b0 - a0) / scale
     taus = np.stack([_cross(apart, along_b), _cross(apart, along_a)], axis=1)
@@ -274,7 +299,7 @@ def _exact_side(p, q, r):
 
 
 def check_substeps(substeps: int) -> int:
-    """ValueError unless substeps is a whole number >= 1."""
+    """Return substeps; raise ValueError unless it is a whole number >= 1."""
     if not isinstance(substeps, int) or isinstance(substeps, bool) or substeps < 1:
         raise ValueError(f"substeps = {substeps!r}: give a whole number of sub-steps >= 1")
     return substeps

@@ -41,16 +41,25 @@ IMAGES_EXACT = Tolerance("dopri5", 1e-5)
 
 
 def exact_flow(dataset: str) -> Steps:
-    """The setting that stands for the exact flow of models of a data set."""
+    """Return the setting that stands for the exact flow of a data set's models."""
     return IMAGES_EXACT if dataset in IMAGES else EXACT
 
 
 @torch.no_grad()
 def solve_setting(field: nn.Module, x: Tensor, setting: Steps, T: float = 1.0) -> Solution:
-    """The states x (members, batch, ...) carried from 0 to T under a test setting.
+    """Carry states from 0 to T under a test setting.
 
-    Adaptive solves below FLOAT32_RTOL run in float64, and the result has x's dtype. A member that
-    an adaptive solve cannot carry to T ends as NaN.
+    Adaptive solves below FLOAT32_RTOL run in float64. A member that an adaptive solve cannot carry
+    to T ends as NaN.
+
+    Args:
+        field: Vector field of an ensemble.
+        x: States at time 0, (members, batch, ...).
+        setting: Solver and how it chooses its steps.
+        T: Time to integrate over.
+
+    Returns:
+        The solution; its final state has x's shape and dtype.
     """
     if isinstance(setting, FixedSteps):
         return solve_fixed(field, x, setting.solver, n_steps=setting.n_steps, t=(0.0, T))
@@ -90,9 +99,19 @@ def predict(
     rows: int = 1000,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Predicted classes (members, n) of inputs x (n, ...), at most `rows` inputs at a time.
+    """Predict the classes of inputs by every member.
 
-    check: called before each of these parts; may raise, to stop.
+    Args:
+        field: Vector field of an ensemble.
+        head: Its classifier.
+        x: Inputs (n, ...).
+        setting: Solver and how it chooses its steps.
+        T: Time to integrate over.
+        rows: Largest number of inputs to solve at a time.
+        check: Called before each of these parts; may raise, to stop.
+
+    Returns:
+        Classes (members, n) int64.
     """
     members = next(field.parameters()).shape[0]
     parts = []
@@ -112,17 +131,20 @@ def accuracy(
     rows: int = 1000,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Accuracy of each member on a split, (members,) float64: correct ones counted, divided once.
+    """Measure the accuracy of each member on a split: correct ones counted, divided once.
 
-    A member whose state is not finite predicts class 0, as argmax does; its training marks it.
-    rows, check: see predict.
+    A member whose state is not finite predicts class 0, as argmax does; its training marks it. See
+    predict for the arguments.
+
+    Returns:
+        Accuracies in [0, 1], (members,) float64.
     """
     correct = predict(field, head, split.x, setting, T, rows, check) == split.y
     return correct.sum(1).double() / len(split)
 
 
 def scaled_steps(n_steps: int, factors: Iterable[float] = TEST_FACTORS) -> list[int]:
-    """n_steps times each factor, rounded to whole numbers >= 1, ascending, without duplicates."""
+    """Return n_steps times each factor, rounded to whole numbers >= 1, ascending, no duplicates."""
     return sorted({max(1, round(factor * check_n_steps(n_steps))) for factor in factors})
 
 
@@ -132,11 +154,16 @@ def cross_solver_settings(
     grid: Iterable[int] = (),
     finer_factors: Iterable[float] = TEST_FACTORS,
 ) -> list[Steps]:
-    """The test settings of a model trained with `solver` at n_steps, in fixed steps.
+    """List the test settings of a model that was trained in fixed steps.
 
     Euler-trained models meet Euler, midpoint and rk4, others their own solver, at the scaled
-    numbers of steps; under the training solver also every number of steps of the grid.
-    finer_factors: those of midpoint and rk4.
+    numbers of steps; under the training solver also at every number of steps of the grid.
+
+    Args:
+        solver: Solver of the training.
+        n_steps: Number of steps of the training.
+        grid: More numbers of steps to test under the training solver.
+        finer_factors: Factors on n_steps under midpoint and rk4.
     """
     own = sorted({*scaled_steps(n_steps), *grid})
     finer = FINER if solver == "euler" else ()
@@ -152,23 +179,31 @@ def cross_solver_grid(
     settings: Iterable[Steps],
     T: float = 1.0,
 ) -> list[tuple[Steps, Tensor]]:
-    """Each setting with the accuracies (members,) of the ensemble under it."""
+    """Measure the accuracy of an ensemble under each of the settings.
+
+    Returns:
+        Pairs of a setting and the accuracies (members,) float64 under it.
+    """
     return [(setting, accuracy(field, head, split, setting, T)) for setting in settings]
 
 
 def check_setting(solver: str, n_steps: int) -> Steps:
-    """The test solver of the critical step size: midpoint at the same step for Euler, half the step
-    for every other solver."""
+    """Return the test setting that the critical step size is judged by.
+
+    It is midpoint at the same step for Euler, and half the step for every other solver.
+    """
     if solver == "euler":
         return FixedSteps("midpoint", n_steps)
     return FixedSteps(solver, 2 * n_steps)
 
 
 def critical_n_steps(gaps: Mapping[int, float], threshold: float = AGREEMENT) -> int | None:
-    """The coarsest n_steps from which on every gap is within the threshold; None if none is.
+    """Return the coarsest n_steps from which on every gap is within the threshold; None if none is.
 
-    gaps: difference of accuracy between the training solver and its test solver, in absolute value,
-    by training n_steps (a mapping or a pandas series).
+    Args:
+        gaps: Difference of accuracy between the training solver and its test solver, in absolute
+            value, by training n_steps (a mapping or a pandas series).
+        threshold: Largest gap that counts as agreement.
     """
     gaps, critical = dict(gaps), None
     for n_steps in sorted(gaps, reverse=True):
@@ -179,5 +214,10 @@ def critical_n_steps(gaps: Mapping[int, float], threshold: float = AGREEMENT) ->
 
 
 def has_trained(train_accuracy: float, largest_share: float) -> bool:
-    """Whether a seed trained: a finite training accuracy above the largest class's share + 0.1."""
+    """Tell whether a seed trained: its training accuracy exceeds the largest class's share + 0.1.
+
+    Args:
+        train_accuracy: In [0, 1]; one that is not finite has not trained.
+        largest_share: Share of the largest class among the training samples.
+    """
     return bool(train_accuracy > largest_share + 0.1)

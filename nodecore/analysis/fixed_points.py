@@ -20,7 +20,7 @@ class FixedPoints:
 
     @property
     def kinds(self) -> list[str]:
-        """Of each zero "sink", "source" or "saddle", by the signs of the real parts."""
+        """Kind of each zero, "sink", "source" or "saddle", by the signs of the real parts."""
         real = self.eigenvalues.real
         sink, source = (real < 0).all(1).tolist(), (real > 0).all(1).tolist()
         return [
@@ -43,11 +43,24 @@ def find_fixed_points(
     starts_per_axis: int = 40,
     n_steps: int = 60,
 ) -> FixedPoints:
-    """Zeros of the autonomous field f(t, z), z (N, dim) float64, in the box from low to high.
+    """Find the zeros of an autonomous field in a box.
 
-    Newton's method from a grid of points and from `starts` (M, dim), such as states that were
-    visited. A step stays shorter than a tenth of the box, so that a field of ReLU layers, linear in
-    pieces, is searched piece by piece. Sorted by coordinates. Raises ValueError for an empty box.
+    Newton's method starts from a grid of points and from `starts`. A step stays shorter than a
+    tenth of the box, so that a field of ReLU layers, linear in pieces, is searched piece by piece.
+
+    Args:
+        f: Field f(t, z) on z (N, dim) float64.
+        low: Lowest corner of the box, (dim,).
+        high: Highest corner of the box, (dim,).
+        starts: More points to start from, (M, dim), such as states that were visited.
+        starts_per_axis: Points of the grid along each axis.
+        n_steps: Number of Newton steps.
+
+    Returns:
+        The zeros, sorted by coordinates, with the eigenvalues of df/dz there.
+
+    Raises:
+        ValueError: The box is empty.
     """
     low, high = _check_box(low, high)
     z = _grid(low, high, starts_per_axis)
@@ -67,9 +80,14 @@ def find_fixed_points(
 
 
 def value_and_jacobian(f: VectorField, z: Tensor) -> tuple[Tensor, Tensor]:
-    """f (..., dim) and df/dz (..., dim, dim) of an autonomous field that treats samples one by one.
+    """Compute an autonomous field and its Jacobian.
 
-    z: (..., dim), the shape that f takes.
+    Args:
+        f: Field that treats samples one by one.
+        z: States (..., dim), in a shape that f takes.
+
+    Returns:
+        f (..., dim) and df/dz (..., dim, dim).
     """
     z = z.detach().requires_grad_(True)
     value = f(_zero(z), z)
@@ -82,7 +100,19 @@ def value_and_jacobian(f: VectorField, z: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def winding_number(f: VectorField, low, high, *, points_per_side: int = 2000) -> int:
-    """Turns of f(z) along the edge of a 2-D box: the sum of the indices of the zeros inside."""
+    """Count the turns of f(z) along the edge of a 2-D box.
+
+    The count is the sum of the indices of the zeros inside.
+
+    Args:
+        f: Autonomous field f(t, z) on z (N, 2) float64.
+        low: Lowest corner of the box, (2,).
+        high: Highest corner of the box, (2,).
+        points_per_side: Points at which f is evaluated along each side.
+
+    Raises:
+        ValueError: The box is empty.
+    """
     (x0, y0), (x1, y1) = (corner.tolist() for corner in _check_box(low, high))
     corners = torch.tensor([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]], dtype=torch.float64)
     part = torch.linspace(0, 1, points_per_side, dtype=torch.float64)[:, None]
@@ -103,7 +133,7 @@ def _grid(low, high, n):
 
 
 def _distinct(points, distance):
-    """One point of each group closer than `distance`, sorted by coordinates."""
+    """Return one point of each group closer than `distance`, sorted by coordinates."""
     kept = []
     for point in sorted(points.tolist()):
         point = torch.tensor(point, dtype=torch.float64)

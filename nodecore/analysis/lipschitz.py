@@ -1,4 +1,4 @@
-"""How fast a vector field can change: bounds on its Lipschitz constant L in the Euclidean norm.
+"""Bound how fast a vector field can change: its Lipschitz constant L in the Euclidean norm.
 
 An Euler step z + h f(z) with h L < 1 is one-to-one, as the flow is; with h L > 1 it may fold space.
 """
@@ -15,25 +15,45 @@ MAX_OPERATOR = 4096  # rows of a layer's operator, beyond which its singular val
 
 @torch.no_grad()
 def lipschitz_bound(field: MLPField | Conv1dField) -> Tensor:
-    """Upper bound on L of each member, (members,) float64: the product of the layers' norms.
+    """Compute an upper bound on L of each member: the product of the layers' spectral norms.
 
-    ReLU never lengthens a difference, so L is at most the product of the spectral norms of what
-    lies between. Raises ValueError where a convolution is too large for it.
+    ReLU never lengthens a difference, so L is at most the product of the norms of what lies
+    between.
+
+    Args:
+        field: Dense field, or convolutions along few positions.
+
+    Returns:
+        Bounds (members,) float64.
+
+    Raises:
+        ValueError: A convolution is too large for it.
     """
     norms = [spectral_norm(layer, field.positions) for layer in field.block_layers()]
     return torch.stack(norms).prod(0)
 
 
 def spectral_norm(layer: BlockLayer, positions: int) -> Tensor:
-    """Largest singular value of a layer's linear map on all positions together, (members,) float64.
+    """Compute the largest singular value of a layer's linear map on all positions together.
 
-    Raises ValueError if a windowed layer has more than MAX_OPERATOR rows.
+    Args:
+        layer: Layer with weights (members, taps x channels in, channels out).
+        positions: Number of positions that the layer is applied to.
+
+    Returns:
+        Norms (members,) float64.
+
+    Raises:
+        ValueError: A windowed layer has more than MAX_OPERATOR rows.
     """
     return torch.linalg.matrix_norm(_operator(layer, positions), ord=2)
 
 
 def _operator(layer, positions):
-    """The map as matrices (members, rows, columns); alike at every position, one stands for all."""
+    """Return the map as matrices (members, rows, columns).
+
+    A map that has no window is alike at every position: one of them stands for all.
+    """
     weight = layer.weight.double()
     if layer.taps == 1:
         return weight
@@ -62,12 +82,23 @@ def jacobian_norms(
     instance_axes: int = 1,
     n_iterations: int = 20,
 ) -> Tensor:
-    """Spectral norm of df/dz at each state, from below: the largest is a lower bound on L.
+    """Compute the spectral norm of df/dz at each state, from below.
 
-    z: states with `instance_axes` leading axes of instances that f treats one by one; the result
-    has these axes. Power iteration with products by the Jacobian and its transpose, from one
-    evaluation of f; the Jacobian itself is never built. f must be differentiable twice by autograd
-    (ReLU is). Raises ValueError for a bad number.
+    The largest is a lower bound on L. Power iteration with products by the Jacobian and its
+    transpose, from one evaluation of f; the Jacobian itself is never built.
+
+    Args:
+        f: Vector field, twice differentiable by autograd (ReLU is).
+        z: States with `instance_axes` leading axes of instances that f treats one by one.
+        t: Time at which f is evaluated.
+        instance_axes: Number of these axes.
+        n_iterations: Number of iterations.
+
+    Returns:
+        Norms in the shape of the instance axes.
+
+    Raises:
+        ValueError: A number is out of range.
     """
     if not 1 <= instance_axes < z.dim() + 1:
         raise ValueError(f"instance_axes = {instance_axes}: z has {z.dim()} axes; give 1 to that")

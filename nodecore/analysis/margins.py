@@ -17,8 +17,15 @@ from nodecore.ode.steps import Steps
 
 @torch.no_grad()
 def class_margins(head: LinearHead, z: Tensor) -> Tensor:
-    """Distance (members, n) float64 of states z (members, n, ...) to the nearest other class;
-    see LinearHead.margins."""
+    """Compute the distance of states to the nearest other class; see LinearHead.margins.
+
+    Args:
+        head: The classifier.
+        z: States (members, n, ...).
+
+    Returns:
+        Distances (members, n) float64.
+    """
     head = copy.deepcopy(head).double()
     return head.margins(head(z.double()))
 
@@ -37,14 +44,23 @@ class Robustness:
 
     @property
     def inside(self) -> Tensor:
-        """Where the margin promises that the class stays: the distance is smaller."""
+        """True where the margin promises that the class stays: the distance is smaller."""
         return self.distance < self.margin
 
 
 @torch.no_grad()
 def robustness(field, head, x: Tensor, setting: Steps, other: Steps) -> Robustness:
-    """Inputs x (n, ...) carried by all members under two settings. States that are not finite are
-    never inside."""
+    """Carry inputs under two settings and compare the end states with the classifier's margin.
+
+    States that are not finite are never inside.
+
+    Args:
+        field: Vector field of an ensemble.
+        head: Its classifier.
+        x: Inputs (n, ...).
+        setting: Setting whose end states have the margin.
+        other: Setting to compare with.
+    """
     members = next(field.parameters()).shape[0]
     x = x.expand(members, *x.shape)
     z, moved = (solve_setting(field, x, s).z.double() for s in (setting, other))

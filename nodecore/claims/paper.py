@@ -40,6 +40,5 @@ def percent(mean: float, std: float) -> str:
 
 
 def scale_note(scale: str) -> str:
-    """What is to be said of a scale (see claims.scale_of) that is not the paper's: less, or with
-    other seeds than its five."""
+    """Return how a scale (see register.scale_of) differs from the paper's, "" where it does not."""
     return "" if scale == "paper scale, 5 seeds" else scale.removeprefix("paper scale, ")

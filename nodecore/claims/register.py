@@ -124,7 +124,7 @@ def _material(shown):
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the evidence says of a claim.
+    """Verdict on a claim, with the evidence behind it.
 
     parts: one for each data set or number. scale: profile and seeds of the models behind it.
     missing: data sets or studies without evidence. materials: the evidence that was read.
@@ -143,13 +143,13 @@ class Judgement:
 
     @property
     def lacking(self) -> str:
-        """What of a larger scale is missing, in words."""
+        """Runs that a larger scale lacks, in words."""
         told = {m.dataset: m.lacking for m in self.materials if m.lacking}
         return "; ".join(f"{name_of(dataset)}, {text}" for dataset, text in told.items())
 
     @property
     def verdict(self) -> str:
-        """Of all parts together. What was not tested everywhere holds at most in part."""
+        """Verdict of all parts together; a claim not tested everywhere holds at most in part."""
         seen = {part.verdict for part in self.parts} - {UNTESTED}
         if not seen:
             return UNTESTED
@@ -160,12 +160,12 @@ class Judgement:
 
     @property
     def ours(self) -> str:
-        """What was found, as one text."""
+        """Findings of all parts, as one text."""
         return "; ".join(f"{part.where}: {part.found}" for part in self.parts)
 
     @property
     def reason(self) -> str:
-        """Which parts speak for the verdict, and what was not tested and why."""
+        """Parts that speak for the verdict, and those that were not tested, with the reason."""
         told = {}
         for part in self.parts:
             told.setdefault(part.verdict, []).append(part.where)
@@ -191,7 +191,7 @@ def judge(claim: Claim, evidence: Mapping[str, Material]) -> Judgement:
 
 
 def _absent(names, used):
-    """What has no evidence: a data set, or its studies where another of them has some."""
+    """List what has no evidence: a data set, or its studies where another of them has some."""
     there = {name.split("-")[0] for name in used}
     shown = []
     for name in (n for n in names if n not in used):
@@ -212,7 +212,7 @@ def judge_all(
 
 
 def scale_of(materials: Iterable[Material]) -> str:
-    """Such as "paper scale, 5 seeds"; empty without records."""
+    """Describe profile and seeds, such as "paper scale, 5 seeds"; empty without records."""
     frames = [material.records for material in materials]
     if not frames:
         return ""

@@ -25,7 +25,7 @@ SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNTESTED: "○"}
 
 
 def count_verdicts(judgements: Iterable[Judgement]) -> str:
-    """Such as "47 claims and numbers: 13 ✓ holds, ..."."""
+    """Count the verdicts, as in "47 claims and numbers: 13 ✓ holds, ..."."""
     found = Counter(judgement.verdict for judgement in judgements)
     told = [f"{found[verdict]} {SYMBOLS[verdict]} {verdict}" for verdict in VERDICTS]
     return f"{found.total()} claims and numbers: {', '.join(told)}."
@@ -112,7 +112,7 @@ def table1_text(table: pd.DataFrame) -> str:
 
 
 def readme_part(judgements: Iterable[Judgement], table: pd.DataFrame) -> str:
-    """What stands between the marks of the README."""
+    """Return the text that stands between the marks of the README."""
     return f"\n{table1_text(table)}\n\n{count_verdicts(judgements)}\n\n"
 
 

@@ -16,17 +16,25 @@ N_TEST = 10_000  # test images of either set
 
 
 def mnist(root: Path | str | None = None) -> tuple[Split, Split]:
-    """The 60,000 training and 10,000 test digits, x (n, 1, 28, 28) float32 in [0, 1].
+    """Return the 60,000 training and 10,000 test digits, x (n, 1, 28, 28) float32 in [0, 1].
 
-    root: see images.data_root; fetched where absent. Raises images.DataError.
+    Args:
+        root: Folder of the data; see images.data_root. Files are fetched where absent.
+
+    Raises:
+        DataError: The files cannot be fetched or are not those that were released.
     """
     return tuple(_as_split(part) for part in read_mnist(root))
 
 
 def cifar10(root: Path | str | None = None) -> tuple[Split, Split]:
-    """The 50,000 training and 10,000 test photographs, x (n, 3, 32, 32) float32 in [0, 1].
+    """Return the 50,000 training and 10,000 test photographs, x (n, 3, 32, 32) float32 in [0, 1].
 
-    root: see images.data_root; fetched where absent. Raises images.DataError.
+    Args:
+        root: Folder of the data; see images.data_root. Files are fetched where absent.
+
+    Raises:
+        DataError: The files cannot be fetched or are not those that were released.
     """
     return tuple(_as_split(part) for part in read_cifar10(root))
 
@@ -37,7 +45,7 @@ def _as_split(part):
 
 
 def exact_test_images(name: str, root: Path | str | None = None) -> int:
-    """How many of the test images, from the first on, are exact copies of the release's."""
+    """Count the test images, from the first on, that are exact copies of the release's."""
     return exact_cifar10_test(root) if name == "cifar10" else N_TEST
 
 
@@ -46,8 +54,15 @@ def exact_test_images(name: str, root: Path | str | None = None) -> int:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Of one sample, its shape; what text calls the set and its classes, by label; and what makes
-    or reads samples."""
+    """A data set: how text and figures call it, and how its samples are had.
+
+    Attributes:
+        label: Name in text and figures.
+        shape: Shape of one sample.
+        classes: Names of the classes in text and figures, in the order of their labels.
+        make: Makes or reads samples. Of a synthetic set make(n, generator=...) gives a Split; of
+            images make(root) gives the training and the test split.
+    """
 
     label: str
     shape: tuple[int, ...]
@@ -81,7 +96,7 @@ DATASETS = SYNTHETIC | IMAGES
 
 
 def check_dataset(name: str) -> str:
-    """ValueError that lists the names unless `name` is one of DATASETS."""
+    """Return the name; raise ValueError that lists the known ones unless it is one of DATASETS."""
     if name not in DATASETS:
         raise ValueError(f"dataset = {name!r} is unknown; choose one of {', '.join(DATASETS)}")
     return name
@@ -91,11 +106,18 @@ def check_dataset(name: str) -> str:
 def load(
     name: str, n_train: int | None = 2000, n_test: int | None = 1000, seed: int = 0
 ) -> tuple[Split, Split]:
-    """Training and test split of a data set by name: of images the first ones of either, or all
-    for None.
+    """Return the training and the test split of a data set.
 
-    The seed is the data's own (as in the paper, all members of an ensemble see the same data).
-    Raises ValueError for an unknown name or a count that cannot be had, images.DataError.
+    Args:
+        name: One of DATASETS.
+        n_train: Number of training samples; of images the first ones, or all for None.
+        n_test: Number of test samples, likewise.
+        seed: Seed of the data, which is their own: all members of an ensemble see the same data,
+            as in the paper.
+
+    Raises:
+        ValueError: The name is unknown, or there are not so many samples.
+        DataError: Images cannot be fetched or are not those that were released.
     """
     make = DATASETS[check_dataset(name)].make
     if name in IMAGES:

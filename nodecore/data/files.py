@@ -7,7 +7,7 @@ PROJECT = Path(__file__).resolve().parents[2]  # the folder that holds nodecore
 
 
 class StoreError(OSError):
-    """A place that cannot be written to; the message names it and what to do."""
+    """Failure to write to a place; the message names it and what to do."""
 
     def __init__(self, path: Path, why: str | None):
         super().__init__(
@@ -19,7 +19,8 @@ class StoreError(OSError):
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part.
 
-    Raises StoreError where it cannot be written.
+    Raises:
+        StoreError: The file cannot be written.
     """
     temporary = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.tmp")
     try:

@@ -45,19 +45,23 @@ CIFAR10_COPY_EXACT = 1000
 
 
 class DataError(OSError):
-    """Data that cannot be fetched, or is not what was released; the message says what to do."""
+    """Data that cannot be fetched, or are not what was released; the message says what to do."""
 
 
 def data_root(root: Path | str | None = None) -> Path:
-    """Where data lies: `root`, or NODECORE_DATA, or nodecore in the user's cache directory."""
+    """Return the folder of the data: `root`, or NODECORE_DATA, or nodecore in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(root or os.environ.get("NODECORE_DATA") or cache / "nodecore")
 
 
 def read_mnist(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
-    """The 60,000 training and 10,000 test images (n, 1, 28, 28); fetched where absent.
+    """Read the 60,000 training and 10,000 test images (n, 1, 28, 28) uint8, with their labels.
 
-    Raises DataError where they cannot be fetched or do not match the release's checksums.
+    Args:
+        root: Folder of the data; see data_root. Files are fetched where absent.
+
+    Raises:
+        DataError: The files cannot be fetched or do not match the release's checksums.
     """
     root = data_root(root)
     if not all((root / MNIST / name).exists() for name in MNIST_MD5):
@@ -76,7 +80,7 @@ def read_mnist(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
 
 
 def _read_idx(path, n_axes):
-    """The format IDX: four bytes that tell type and axes, a length for each axis, the entries."""
+    """Read an IDX file: four bytes for type and axes, a length for each axis, the entries."""
     data = np.fromfile(path, np.uint8)
     shape = data[4 : 4 + 4 * n_axes].view(">i4")
     return torch.from_numpy(data[4 + 4 * n_axes :].reshape(shape.tolist()))
@@ -89,9 +93,13 @@ def _fetch_mnist(root):
 
 
 def read_cifar10(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
-    """The 50,000 training and 10,000 test images (n, 3, 32, 32); fetched where absent.
+    """Read the 50,000 training and 10,000 test images (n, 3, 32, 32) uint8, with their labels.
 
-    Raises DataError where they cannot be fetched or do not match the release's checksums.
+    Args:
+        root: Folder of the data; see data_root. Files are fetched where absent.
+
+    Raises:
+        DataError: The files cannot be fetched or do not match the release's checksums.
     """
     folder = data_root(root) / CIFAR10
     if not all((folder / name).exists() for name in CIFAR10_MD5):
@@ -103,7 +111,7 @@ def read_cifar10(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
 
 
 def exact_cifar10_test(root: Path | str | None = None) -> int:
-    """How many of the test images, from the first on, are the release's pixel by pixel."""
+    """Count the test images, from the first on, that are the release's pixel by pixel."""
     path = data_root(root) / CIFAR10 / "test_batch.bin"
     return CIFAR10_COPY_EXACT if _md5(path) == CIFAR10_COPY_MD5 else 10_000
 
@@ -136,7 +144,7 @@ def _fetch(folder, names, fetch):
 
 
 def check_file(path: Path, *accepted: str) -> None:
-    """DataError unless the file has one of the MD5s."""
+    """Raise DataError unless the file has one of the MD5s."""
     if _md5(path) not in accepted:
         raise DataError(
             f"{path} is not the file that was released (its checksum differs: it was cut short or "

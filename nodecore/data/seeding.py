@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 
-STREAMS = ("data", "initialisation", "batches")
+STREAMS = ("data", "initialisation", "batches", "samples")
 
 
 def make_generator(seed: int, stream: str) -> torch.Generator:
-    """A CPU generator for one seed and one of STREAMS; the streams of a seed are independent.
+    """Return a CPU generator for one seed and one of STREAMS; a seed's streams are independent.
 
-    Raises ValueError for an unknown stream or a negative seed.
+    Raises:
+        ValueError: The stream is unknown or the seed negative.
     """
     if stream not in STREAMS:
         raise ValueError(f"stream = {stream!r} is unknown; choose one of {', '.join(STREAMS)}")

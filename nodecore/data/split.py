@@ -5,10 +5,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nodecore.data.seeding import make_generator
+
 
 @dataclass(frozen=True)
 class Split:
-    """Inputs x (n, ...) floating point, labels y (n,) int64 in 0 .. n_classes - 1; checked."""
+    """Labelled samples, checked where they are made.
+
+    Attributes:
+        x: Inputs (n, ...), floating point and finite.
+        y: Labels (n,) int64 in 0 .. n_classes - 1.
+        n_classes: Number of classes.
+
+    Raises:
+        ValueError: A sample or label is not as described; the message says what to mend.
+    """
 
     x: Tensor
     y: Tensor
@@ -37,18 +48,27 @@ class Split:
         return len(self.y)
 
     def to(self, device) -> "Split":
-        """The same samples on `device`."""
+        """Return the same samples on `device`."""
         return Split(self.x.to(device), self.y.to(device), self.n_classes)
 
     def first(self, n: int) -> "Split":
-        """The first n samples, or all where there are fewer."""
+        """Return the first n samples, or all where there are fewer."""
         return Split(self.x[:n], self.y[:n], self.n_classes)
 
+    def sample(self, n: int, seed: int = 0) -> "Split":
+        """Draw n samples without replacement, or take all where there are fewer.
+
+        Splits may lie in the order of their classes: the first n of one can hold a single class.
+        """
+        order = torch.randperm(len(self), generator=make_generator(seed, "samples"))[:n]
+        return Split(self.x[order], self.y[order], self.n_classes)
+
     def class_shares(self) -> Tensor:
-        """The share of each class, (n_classes,) float64."""
+        """Return the share of each class, (n_classes,) float64."""
         return torch.bincount(self.y, minlength=self.n_classes).double() / len(self)
 
 
 def check_count(name, value, least):
+    """Raise ValueError unless value is a whole number >= least."""
     if not isinstance(value, int) or value < least:
         raise ValueError(f"{name} = {value!r}: give a whole number >= {least}")

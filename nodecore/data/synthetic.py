@@ -15,10 +15,21 @@ SHELLS = ((0.1, 0.15, 0, 1), (0.25, 0.3, 1, 2), (0.4, 0.45, 0, 1))
 
 
 def concentric_spheres(n: int, dim: int, generator: torch.Generator) -> Split:
-    """n points on three shells in `dim` dimensions, x (n, dim) float32, shell by shell.
+    """Draw n points on three shells in `dim` dimensions, shell by shell.
 
-    Direction uniform, radius r_min + (r_max - r_min) u^(1/dim), u uniform, as Dupont et al. (2019)
-    draw them. Raises ValueError for n < 4 or dim < 1.
+    The direction is uniform, the radius r_min + (r_max - r_min) u^(1/dim) with u uniform, as
+    Dupont, Doucet and Teh (2019) draw them. SHELLS has the radii, classes and shares.
+
+    Args:
+        n: Number of points, at least 4.
+        dim: Number of dimensions, at least 1.
+        generator: Source of the random numbers.
+
+    Returns:
+        Points x (n, dim) float32 and their classes, 0 or 1.
+
+    Raises:
+        ValueError: n or dim is too small.
     """
     check_count("n", n, 4)
     check_count("dim", dim, 1)
@@ -47,12 +58,12 @@ REST_SPEED = REST_DISTANCE = 1e-2
 
 
 def potential(x: Tensor) -> Tensor:
-    """V(x) = 0.2 (x-2)(x-0.5)(x+1)(x+0.6)(x-1.6) x, elementwise."""
+    """Compute V(x) = 0.2 (x-2)(x-0.5)(x+1)(x+0.6)(x-1.6) x, elementwise."""
     return _polynomial(POTENTIAL, x)
 
 
 def landscape_field(t, z: Tensor) -> Tensor:
-    """The true vector field (paper, eq. 4) on z = (x, v), shape (..., 2).
+    """Compute the true vector field (paper, eq. 4) on z = (x, v), shape (..., 2).
 
     dx/dt = v,  dv/dt = -V'(x) - gamma v,  gamma = 0.2.
     """
@@ -61,7 +72,7 @@ def landscape_field(t, z: Tensor) -> Tensor:
 
 
 def landscape_extrema() -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the minima (3,) and of the maxima between them (2,), ascending."""
+    """Return the positions of the minima (3,) and of the maxima between them (2,), ascending."""
     roots = POTENTIAL.deriv().roots()
     roots = np.sort(roots[np.abs(roots.imag) < 1e-9].real)
     convex = POTENTIAL.deriv(2)(roots) > 0
@@ -69,14 +80,24 @@ def landscape_extrema() -> tuple[np.ndarray, np.ndarray]:
 
 
 def landscape_minima() -> np.ndarray:
-    """Positions of the minima, one for each class, (3,) ascending."""
+    """Return the positions of the minima, one for each class, (3,) ascending."""
     return landscape_extrema()[0]
 
 
 def energy_landscape(n: int, generator: torch.Generator) -> Split:
-    """n starts (x, v) float32, labelled by the minimum in which the particle comes to rest.
+    """Draw n starts (x, v), each labelled by the minimum in which the particle comes to rest.
 
-    Raises ValueError for n < 1 and RuntimeError if a particle does not come to rest.
+    Args:
+        n: Number of starts, at least 1.
+        generator: Source of the random numbers; the starts are uniform over POSITIONS and
+            VELOCITIES.
+
+    Returns:
+        Starts x (n, 2) float32 and their classes, 0 to 2.
+
+    Raises:
+        ValueError: n is too small.
+        RuntimeError: A particle does not come to rest.
     """
     check_count("n", n, 1)
     low = torch.tensor([POSITIONS[0], VELOCITIES[0]], dtype=torch.float64)
@@ -87,10 +108,19 @@ def energy_landscape(n: int, generator: torch.Generator) -> Split:
 
 
 def resting_place(starts: Tensor) -> Tensor:
-    """Index of the minimum in which each particle (..., 2) comes to rest, int64 (...).
+    """Find the minimum in which each particle comes to rest.
 
-    Integrated in float64 with rk4 until every one is slow, close to a minimum and without the
-    energy to leave it. Raises RuntimeError if one is not after REST_ROUNDS spans of time.
+    The motion is integrated in float64 with rk4 until every particle is slow, close to a minimum
+    and without the energy to leave it.
+
+    Args:
+        starts: Positions and velocities, (..., 2).
+
+    Returns:
+        Index of the minimum, int64 (...).
+
+    Raises:
+        RuntimeError: A particle is not at rest after REST_ROUNDS spans of time.
     """
     minima, maxima = (torch.from_numpy(e).to(starts.device) for e in landscape_extrema())
     barrier = torch.minimum(  # the lower of the two maxima beside each minimum
@@ -112,7 +142,7 @@ def resting_place(starts: Tensor) -> Tensor:
 
 
 def _polynomial(p, x):
-    """Horner's rule: numpy's own evaluation would turn tensors into arrays."""
+    """Evaluate p by Horner's rule; numpy's own evaluation would turn tensors into arrays."""
     value = torch.zeros_like(x)
     for coefficient in p.coef[::-1]:
         value = value * x + float(coefficient)

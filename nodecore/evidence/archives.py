@@ -78,7 +78,7 @@ def _belongs(file, header):
 
 @dataclass
 class _Load:
-    """What goes into one archive. size: of all, in bytes."""
+    """Files that go into one archive. size: of all of them, in bytes."""
 
     files: list[Path]
     size: int
@@ -166,7 +166,7 @@ def _unpack(archives, staging):
 
 
 def _place(entry, archive, staging):
-    """Where an entry goes. ArchiveError for what `pack` would not put in."""
+    """Return where an entry goes; raise ArchiveError for one that `pack` would not put in."""
     parts = entry.name.split("/")
     if not entry.isreg():
         raise ArchiveError(archive, f"{entry.name!r} is a link or no regular file")
@@ -215,7 +215,7 @@ def _checked(path, staging, archive):
 
 
 def _stays(evidence, root):
-    """Whether the run lies in the store: whole, under today's protocol, with as many tests."""
+    """Tell whether the store has the run whole, under today's protocol, with as many tests."""
     path = evidence.run.path(root)
     if not path.exists():
         return False

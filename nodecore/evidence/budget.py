@@ -84,11 +84,11 @@ def predict(
     root: Path | None = None,
     deadline: Deadline | None = None,
 ) -> float:
-    """Seconds until a run is trained and tested, from a few iterations of it and one test.
+    """Predict the seconds of a run's training and tests, from a few iterations of it and one test.
 
-    What its checkpoint has done is not to be done again. Where the steps are chosen on the way,
-    the usual number of fixed ones stands for them. With a deadline, it is looked no closer at a
-    run that cannot be done by then: infinity.
+    Iterations that a checkpoint holds are not counted. Where the steps are chosen on the way, the
+    usual number of fixed ones stands for them. With a deadline, a run that cannot be done by then
+    is looked at no closer and takes infinity.
     """
     path = run.path(root or store.scratch_root())
     done = Checkpoint(checkpoint_path(path)).iterations_done()

@@ -42,18 +42,20 @@ IMAGE_GRIDS = {
 IMAGE_SEEDS = {"paper": SEEDS, "laptop": (0, 1, 2), "smoke": (0, 1)}
 FIRST_SEEDS = (0, 1, 2)  # a study that has all its runs of these can be shown
 # Where all seeds together would train for a day, each of them is a run.
-ALONE = {("mnist", "paper"), ("spheres900", "paper")}
+ALONE = {("mnist", "paper"), ("cifar10", "paper"), ("spheres900", "paper")}
 BEYOND = {("mnist", "euler", 64), ("mnist", "rk4", 16)}  # where the critical step lies
 
 
 def together(dataset: str, profile: str, seeds: Sequence[int]) -> list[tuple[int, ...]]:
-    """Which of the seeds share a run: all, or where that is too long each has one of its own."""
+    """Group the seeds by run: all share one or, where that is too long, each has its own."""
     return [(seed,) for seed in seeds] if (dataset, profile) in ALONE else [tuple(seeds)]
 
 
 def turn(run: Run) -> int:
-    """When it is trained: 0 for what a study waits for, 1 for more seeds, 2 for steps that are
-    finer than need be."""
+    """Rank a run in the order of training.
+
+    0: a study waits for it; 1: more seeds; 2: steps that are finer than need be.
+    """
     if (run.dataset, run.steps.solver, run.steps.n_steps) in BEYOND:
         return 2
     return 0 if run.seeds[0] in FIRST_SEEDS else 1

@@ -1,14 +1,36 @@
-"""Training runs on the workers of a dask.distributed cluster; dask is imported where it is used."""
+"""Training runs on the workers of dask.distributed: processes of this machine, or a cluster.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+dask.distributed is imported where it is used.
+"""
 
-from nodecore.evidence.obtain import Result, precision_of, train_run
+import logging
+import math
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing import resource_tracker
+from pathlib import Path
+from uuid import uuid4
+
+from nodecore.data.datasets import IMAGES
+from nodecore.evidence.found import checkpoint_path
+from nodecore.evidence.obtain import Result, keep, precision_of, train_run
 from nodecore.evidence.runs import Run
+from nodecore.training.checkpoint import Checkpoint
+from nodecore.training.deadline import Deadline
+
+TOPIC = "nodecore-iterations"  # under which the workers tell how far they are
+TELLING = 0.5  # seconds between two words about a run
 
 
 class ClusterError(RuntimeError):
     """What keeps a cluster from training; the message says what to do."""
+
+
+# --- where the workers are ------------------------------------------------------------------------
 
 
 @contextmanager
@@ -29,64 +51,136 @@ def connect(address: str) -> Iterator:
         yield client
 
 
-def train_with(
-    client, runs: Sequence[Run], device: str = "auto", precision: str = "float32"
-) -> Iterator[tuple[Run, Result]]:
-    """Have the workers train all `runs`, the first ones first; yields each as it ends.
+# A computer that slept has missed heartbeats, and nobody reads the profiles.
+SETTINGS = {"distributed.scheduler.worker-ttl": None, "distributed.worker.profile.enabled": False}
 
-    A worker that dies has its run trained elsewhere. When the caller stops asking, what is not done
-    is cancelled, on the workers too. Raises ClusterError, after all others, for runs whose workers
-    died again and again.
+
+@contextmanager
+def workers_here(n: int) -> Iterator:
+    """A client of `n` processes on this machine, of which each trains one run at a time.
+
+    One that dies fails its run only, and is replaced. The terminal's Ctrl-C does not reach them.
+    They end with this process, however it ends; where the context is left, with a checkpoint.
     """
-    from distributed import KilledWorker, as_completed
+    import dask
+    from distributed import Client, LocalCluster
 
-    futures = {
-        client.submit(
-            _train_on_worker,
-            run,
-            device,
-            precision_of(run, precision),
-            key=_key(run),
-            priority=-rank,
-        ): run
-        for rank, run in enumerate(runs)
-    }
-    killed = []
+    resource_tracker.ensure_running()  # it unblocks Ctrl-C in the thread that first needs it
+    # Threads and processes inherit what is blocked, also those that replace others later.
+    blocked = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+    before = blocked()
     try:
-        for future in as_completed(futures):
-            run = futures[future]
+        with (
+            dask.config.set(SETTINGS),
+            LocalCluster(
+                n_workers=n,
+                threads_per_worker=1,
+                memory_limit=None,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+                # Without a dashboard it still serves a page; several studies need several ports.
+                scheduler_kwargs={"allowed_failures": 0, "dashboard_address": "127.0.0.1:0"},
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             try:
-                result = future.result()
+                yield client
+            finally:
+                blocked()  # a second Ctrl-C waits until all have left their checkpoints
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# --- their work -----------------------------------------------------------------------------------
+
+
+class Workers:
+    """The workers of a client, which train what `start` gives them.
+
+    root: the store, where they share this machine and leave checkpoints there; else None. Whoever
+    leaves the context has them stop.
+    """
+
+    def __init__(self, client, device: str, precision: str, root: Path | None):
+        self.client, self.device, self.precision, self.root = client, device, precision, root
+        self.futures, self.events = {}, deque()
+
+    def __enter__(self) -> "Workers":
+        self.client.subscribe_topic(TOPIC, self.events.append)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.client.unsubscribe_topic(TOPIC)
+        self.client.cancel(list(self.futures.values()))
+
+    @property
+    def n(self) -> int:
+        """How many runs they can train at a time; on a cluster workers come and go."""
+        return sum(self.client.nthreads().values())
+
+    @property
+    def n_busy(self) -> int:
+        """How many runs they have."""
+        return len(self.futures)
+
+    def start(self, run: Run) -> None:
+        """Have a run trained."""
+        key = f"{run.title}-{uuid4().hex}"  # no answer to it lies on the cluster already
+        how = self.device, precision_of(run, self.precision), self.root
+        self.futures[run] = self.client.submit(_train_on_worker, run, *how, key=key)
+
+    def wait(self, seconds: float) -> Iterator[tuple[Run, int | Result | Exception]]:
+        """What is new once a run has ended, or after so many seconds: the iterations of a run that
+        are done, its result, or why there is none.
+
+        Raises ClusterError for workers with another nodecore.
+        """
+        from distributed import KilledWorker, wait
+
+        if self.futures:
+            with suppress(TimeoutError), self.client.as_current():
+                wait(list(self.futures.values()), seconds, "FIRST_COMPLETED")
+        else:
+            time.sleep(seconds)
+        runs = {future.key: run for run, future in self.futures.items()}
+        while self.events:
+            _, (key, iterations) = self.events.popleft()
+            if key in runs:  # not another client's
+                yield runs[key], iterations
+        for run in [run for run, future in self.futures.items() if future.done()]:
+            try:
+                result = self.futures.pop(run).result()
             except KilledWorker:
-                killed.append(run.name)
-                continue
-            if result.header["protocol_hash"] != run.digest:
+                result = ClusterError("the worker that trained it died, perhaps for lack of memory")
+            except Exception as error:
+                result = error
+            if isinstance(result, Result) and result.header["protocol_hash"] != run.digest:
                 raise ClusterError(
                     "the workers' nodecore has other protocols or controllers than the one here: "
                     "give them the same version and start them anew"
                 )
             yield run, result
-    finally:
-        client.cancel(list(futures))
-    if killed:
-        raise ClusterError(
-            f"every worker that trained {', '.join(killed)} died, so that the scheduler gave up: "
-            "look at the workers' logs, they may lack memory"
-        )
 
 
-def _key(run):
-    return f"nodecore-{run.study}-{run.profile}-{run.name}-{run.digest}"
+# --- within a worker ------------------------------------------------------------------------------
 
 
-def _train_on_worker(run, device, precision):
-    how = {"device": device, "precision": precision}
-    return train_run(run, **how, progress=False, checkpoint=_Watch())
+def _train_on_worker(run, device, precision, root):
+    unwanted = _Unwanted()
+    how = {"device": device, "precision": precision, "check": unwanted.check}
+    how |= {"progress": _Teller(unwanted.worker, unwanted.key)}
+    if root is None:
+        return train_run(run, checkpoint=_NoCheckpoint(unwanted), **how)
+    how |= {"write_first": partial(keep, run, root=root)} if run.dataset in IMAGES else {}
+    return train_run(
+        run, checkpoint=Checkpoint(checkpoint_path(run.path(root)), deadline=unwanted), **how
+    )
 
 
-class _Watch:
-    """No checkpoint, but the place where train() asks after every iteration: ends a training that
-    nobody wants any more. A worker cannot stop the thread of a cancelled task by itself."""
+class _Unwanted(Deadline):
+    """Comes when nobody wants a training any more: a worker cannot stop the thread of a cancelled
+    task by itself, nor wait long for it when it is to end."""
 
     def __init__(self):
         from distributed import get_worker
@@ -94,14 +188,35 @@ class _Watch:
         self.worker = get_worker()
         self.key = self.worker.get_current_task()
 
+    def left(self):
+        task = self.worker.state.tasks.get(self.key)
+        over = task is None or task.state == "cancelled" or self.worker.status.name == "closing"
+        return 0.0 if over else math.inf
+
+
+class _NoCheckpoint:
+    """On a machine that may go away with its files; train() asks it after every iteration."""
+
+    def __init__(self, deadline):
+        self.deadline = deadline
+
     def load(self, identity):
         return None
 
     def save(self, identity, tensors, values):
-        pass
+        self.deadline.check()
 
     def is_due(self):
-        task = self.worker.state.tasks.get(self.key)
-        if task is None or task.state == "cancelled":
-            raise ClusterError("the training was cancelled")
-        return False
+        return self.deadline.left() <= 0
+
+
+class _Teller:
+    """Tells of the first iteration, and then of one every TELLING seconds."""
+
+    def __init__(self, worker, key):
+        self.worker, self.key, self.last = worker, key, -math.inf
+
+    def __call__(self, iteration):
+        if time.monotonic() - self.last >= TELLING:
+            self.last = time.monotonic()
+            self.worker.log_event(TOPIC, [self.key, iteration])

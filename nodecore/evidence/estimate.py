@@ -1,4 +1,4 @@
-"""What studies of images will take before they start: hours, and the memory of the largest run."""
+"""Estimate an image study's time and memory before it starts."""
 
 import math
 import time
@@ -83,7 +83,7 @@ def memory(run: Run, device: torch.device) -> int:
 
 
 def _evaluation_seconds(protocol, device, precision):
-    """Seconds of an evaluation of one member on a batch and of its gradient."""
+    """Measure the seconds of one member's evaluation on a batch and of its gradient."""
     field = make_model(protocol, [0])[0].to(device)
     shape = (1, protocol.batch_size, *DATASETS[protocol.dataset].shape)
     z = torch.rand(shape, device=device, generator=torch.Generator(device).manual_seed(0))

@@ -24,7 +24,7 @@ class Evidence:
 
     @property
     def history(self) -> pd.DataFrame | None:
-        """What was followed over the iterations, where a controller was at work."""
+        """Rows that were followed over the iterations, where a controller was at work."""
         return self.stored.history
 
     @property
@@ -34,8 +34,11 @@ class Evidence:
 
     @property
     def flipped(self) -> tuple[Tensor, Tensor]:
-        """Of a run on images: images (n, channels, height, width) uint8 that the first seed gets
-        right as trained and wrong under the test solver, and their classes (n, 2) under either."""
+        """Images of the test set that the solver decides, for a run on images.
+
+        Images (n, channels, height, width) uint8 that the first seed gets right as trained and
+        wrong under the test solver, and their classes (n, 2) under either.
+        """
         weights = self.stored.weights()
         return weights["flipped.images"], weights["flipped.classes"]
 
@@ -86,7 +89,10 @@ def find(run: Run, root: Path | None = None) -> Evidence | None:
 
 
 def find_done(run: Run, root: Path | None = None) -> Evidence | None:
-    """The same, but None where its tests were stopped: then its checkpoint still lies beside it."""
+    """Find a run like `find`, but return None where its tests were stopped.
+
+    Then its checkpoint still lies beside it.
+    """
     found = find(run, root)
     if found is None or checkpoint_path(found.stored.path).exists():
         return None
@@ -94,5 +100,5 @@ def find_done(run: Run, root: Path | None = None) -> Evidence | None:
 
 
 def checkpoint_path(path: Path) -> Path:
-    """Where the training of the run at `path` keeps its state."""
+    """Return where the training of the run at `path` keeps its state."""
     return store.hidden(path, "checkpoint")

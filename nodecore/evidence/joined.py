@@ -90,7 +90,7 @@ def _joined_runs(name, profile):
 
 
 def _is_aside(run):
-    """Whether it is Algorithm 1 from another start: shown where it is there, not waited for."""
+    """Tell whether a run is Algorithm 1 from another start: shown if there, not waited for."""
     return run.steps.start not in (None, USUAL_START)
 
 
@@ -101,8 +101,11 @@ def _show(name, profile, runs, found):
 
 
 def _counts(run, runs, found):
-    """Whether what belongs to a run is there: of more seeds all that is waited for of the first
-    ones, of steps that nobody waits for the first seeds."""
+    """Tell whether all that belongs to a run is there.
+
+    To one with more seeds belongs all that is waited for of the first ones, to steps that nobody
+    waits for the first seeds.
+    """
     belong = [r for r in runs if turn(r) == 1 and r.seeds == run.seeds and not _is_aside(r)]
     if turn(run) == 2 or _is_aside(run):
         same = (r for r in runs if training_of(r) == training_of(run))

@@ -30,12 +30,16 @@ from nodecore.training.loop import Trained
 
 
 def test_settings(run: Run, own: Steps) -> list[Steps]:
-    """What a run is tested under; `own`: the steps of its training, or of its last iteration.
+    """List the settings that a run is tested under.
 
     Tests of image models are dear: those of a grid go without the grid's other numbers of steps
     and, under midpoint and rk4, without a factor that the paper has not; those of an adapted step
     without other steps. At the paper's scale, on all test images, a run of MNIST with 32 steps is
     then tested with 1,500 evaluations, those of all of a seed's runs up to there with 4,500.
+
+    Args:
+        run: The run.
+        own: The steps of its training, or of its last iteration.
     """
     solver = run.steps.solver
     if isinstance(own, Tolerance):
@@ -57,16 +61,21 @@ test_settings.__test__ = False  # not a test case, whatever pytest makes of the 
 def recorded_setting(
     run: Run, solver: str, n_steps: int | None = None, rtol: float | None = None
 ) -> Steps:
-    """The test setting of a record of the run: with the error norm of its training, except where it
-    stands for the exact flow."""
+    """Return the test setting that a record of the run describes.
+
+    It has the error norm of the run's training, except where it stands for the exact flow.
+    """
     setting = choose_steps(solver, n_steps, rtol)
     exact = setting in (EXACT, exact_flow(run.dataset))
     return replace(setting, per_sample=True) if run.steps.per_sample and not exact else setting
 
 
 def foremost(run: Run, own: Steps) -> list[Steps]:
-    """Of the settings that a run in fixed steps is tested under those that say the most: that of
-    its training, the test solver's, and where a controller was at work the exact flow's."""
+    """List the settings that say the most about a run in fixed steps.
+
+    They are that of its training, the test solver's and, where a controller was at work, the exact
+    flow's.
+    """
     settings = [own, check_setting(own.solver, own.n_steps)]
     return settings + ([exact_flow(run.dataset)] if isinstance(run.steps, Adapted) else [])
 
@@ -78,10 +87,16 @@ def evaluate_run(
     check: Callable[[], None] = lambda: None,
     foremost_only: bool = False,
 ) -> list[dict]:
-    """A record for each seed and test setting, tested on the device of the training.
+    """Test a run and return a record for each seed and test setting.
 
-    known: what was measured already, by members; what is new is added. check: see train_run.
-    foremost_only: under the foremost settings.
+    The tests run on the device of the training.
+
+    Args:
+        run: The run.
+        trained: Its trained models.
+        known: What was measured already, by members; what is new is added.
+        check: See train_run.
+        foremost_only: Whether to test under the foremost settings alone.
     """
     training, known = _trained_on(run), {} if known is None else known
     largest_share = float(training.class_shares().max())
@@ -118,10 +133,14 @@ def measure(
     own: Steps,
     check: Callable[[], None] = lambda: None,
 ) -> dict[Steps, list[dict]]:
-    """Of each setting what a record says of it, for each member of a model (field and head).
+    """Test a model (field and head) under settings and return, for each, a row for each member.
 
-    own: the setting of the training, under which all test images are looked at as well. check: see
-    train_run.
+    Args:
+        run: The run that the model is of.
+        model: Field and head.
+        settings: Settings to test under.
+        own: Setting of the training, under which all test images are looked at as well.
+        check: See train_run.
     """
     test = tested_on(run)
     every = load(run.dataset, None, None)[1] if run.dataset in IMAGES else None
@@ -145,7 +164,7 @@ def measure(
 
 
 def _accuracy(model, split, setting, run, check):
-    """Of each member, on the model's device and in float32 whatever it was trained in."""
+    """Measure each member on the model's device, in float32 whatever it was trained in."""
     device = next(model[0].parameters()).device
     with in_precision("float32", device):
         return accuracy(*model, split.to(device), setting, run.T, check=check).cpu()
@@ -155,8 +174,11 @@ FLIPPED_IMAGES, LOOKED_AT = 12, 1000
 
 
 def flipped(run, trained):
-    """The first of the first test images that the first seed gets right as trained and wrong under
-    the test solver: kept with the weights, to be looked at where the data set is not."""
+    """Return the first test images that the solver decides, with their classes under either.
+
+    The first seed gets them right as trained and wrong under the test solver. They are kept with
+    the weights, to be looked at where the data set is not.
+    """
     test = tested_on(run).first(LOOKED_AT)
     (group, _, own), *_ = groups_of(run, trained)
     field, head = (take_members(module, group[:1]) for module in (trained.field, trained.head))
@@ -185,7 +207,7 @@ def _trained_on(run):
 
 
 def _split_of_all(run, every):
-    """What all test images are, in words."""
+    """Describe all test images, in words."""
     lossy = len(every) - exact_test_images(run.dataset)
     return f"all {len(every)}" + (f", {lossy} of them lossy" if lossy > 0 else "")
 
@@ -221,7 +243,7 @@ def last_setting(run: Run, trained: Trained, member: int) -> FixedSteps | Tolera
 
 
 def _adaption_values(run, trained, member):
-    """Where an adapted member ended, and how restless its step was on the way."""
+    """Return where an adapted member ended, and how restless its step was on the way."""
     if not isinstance(run.steps, Adapted):
         return {}
     own = last_setting(run, trained, member)

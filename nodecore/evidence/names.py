@@ -1,4 +1,4 @@
-"""What text and figures call data sets, solvers, controllers and starts."""
+"""Names of data sets, solvers, controllers and starts as text and figures print them."""
 
 from nodecore.data.datasets import DATASETS
 from nodecore.ode.tableaus import TABLEAUS
@@ -14,7 +14,7 @@ OF_STARTS = {"euclidean": "Euclidean norms", "hairer": "scaled norms"}
 
 
 def name_of(name: str) -> str:
-    """A data set, solver, controller or start as text calls it; any other name as it is."""
+    """Return a data set, solver, controller or start as text calls it; any other name as it is."""
     if name in DATASETS or name in TABLEAUS:
         return (DATASETS.get(name) or TABLEAUS[name]).label
     return (OF_CONTROLLERS | OF_STARTS).get(name, name.replace("-", " "))

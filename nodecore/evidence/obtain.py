@@ -63,13 +63,13 @@ def obtain(
 
 
 def precision_of(run: Run, precision: str) -> str:
-    """That of its training: the one asked for where it is on images, else float32."""
+    """Return the precision of a run's training: the one asked for on images, else float32."""
     return precision if run.dataset in IMAGES else "float32"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a training leaves, as plain data; see store.save_run."""
+    """Outcome of a training, as plain data; see store.save_run."""
 
     header: dict
     records: list[dict]

@@ -11,13 +11,12 @@ from nodecore.evidence.selection import cost
 
 
 class SweepBar:
-    """One bar over many runs by their cost, in their order, of which `jobs` are trained at a time;
-    with the time left at the pace of one process so far. Where nobody knows how many and how far
-    they are, as on a cluster, jobs is None and the pace is that of all together."""
+    """One bar over many runs by their cost, in their order, of which `jobs` are trained at a time,
+    a number that may change; with the time left at the pace of one process so far."""
 
     FORMAT = "{percentage:3.0f}% |{bar:20}| {desc}[{elapsed} so far{postfix} left]"
 
-    def __init__(self, runs, jobs=None):
+    def __init__(self, runs, jobs=1):
         self.runs, self.jobs, self.n_ended, self.followed = len(runs), jobs, 0, set()
         self.left = {run: cost(run) for run in runs}  # to be done, of those that have not ended
         self.done, self.spent, self.now = 0.0, 0.0, time.monotonic()  # spent: in all processes
@@ -68,13 +67,12 @@ class SweepBar:
 
     def _advance(self, run, left, here):
         now = time.monotonic()
-        at_work = 1 if self.jobs is None else len(self.followed & self.left.keys())
-        self.spent += (now - self.now) * at_work
+        self.spent += (now - self.now) * len(self.followed & self.left.keys())
         self.now = now
         step, self.left[run] = self.left[run] - left, left
         self.done += step if here else 0.0
         if self.done:
-            seconds = makespan(self.left.values(), self.jobs or 1) * self.spent / self.done
+            seconds = makespan(self.left.values(), max(1, self.jobs)) * self.spent / self.done
             self.bar.set_postfix_str(self.bar.format_interval(seconds), refresh=False)
         self.bar.update(step)
 

@@ -73,7 +73,7 @@ def _new_records(evidence: Evidence) -> Iterator[dict]:
 
 
 def _values_of_members(evidence):
-    """What all records of a member have in common, by seed."""
+    """Return the values that all records of a member have in common, by seed."""
     common = {}
     for record in evidence.stored.records:
         values = {key: value for key, value in record.items() if key not in TESTED}
@@ -86,13 +86,13 @@ def _setting(record):
 
 
 def _knows(known, run: Run, seed: int, setting: Steps) -> bool:
-    """Whether there is a record of it, or of the finer stand-in for the exact flow."""
+    """Tell whether there is a record of a test, or of the finer stand-in for the exact flow."""
     alike = {setting, EXACT} if setting == exact_flow(run.dataset) else {setting}
     return any((seed, (s.solver, s.n_steps, s.rtol)) in known for s in alike)
 
 
 def _entry(records):
-    """When and by what these records were made, for the header."""
+    """Describe when and by what these records were made, for the header."""
     settings = dict.fromkeys(map(_setting, records))
     return {
         "records": len(records),

@@ -74,7 +74,7 @@ class Run:
         return digest(asdict(self.protocol) | more)
 
     def path(self, root: Path) -> Path:
-        """Where its JSON lies below a root."""
+        """Return where its JSON lies below a root."""
         return root / self.study / self.profile / f"{self.name}.json"
 
 

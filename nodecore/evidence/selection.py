@@ -47,14 +47,17 @@ def cost(run: Run) -> int:
 
 
 def evaluations(run: Run) -> int:
-    """Of the field in an iteration, one member's; those of checks left out."""
+    """Count one member's evaluations of the field in an iteration; those of checks left out."""
     return (run.steps.n_steps or USUAL_N_STEPS) * get_tableau(run.steps.solver).n_solution_stages
 
 
 @cache
 def _multiplications(protocol):
-    """Of the field, for one sample: those of its middle layer, which has by far the most. Where
-    there is one channel, a look-up in the kernel's tables stands for those of all inputs."""
+    """Count the multiplications of the field for one sample.
+
+    Those of its middle layer count, which has by far the most. Where there is one channel, a
+    look-up in the kernel's tables stands for those of all inputs.
+    """
     field = make_model(protocol, [0])[0]
     channels = field.third[1].numel()
     positions = math.prod(DATASETS[protocol.dataset].shape) // channels

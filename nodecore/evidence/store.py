@@ -145,7 +145,7 @@ def shown(path: Path) -> str:
 
 
 def scratch_root() -> Path:
-    """Where new results go: NODECORE_RESULTS, or _build/results beside the package."""
+    """Return where new results go: NODECORE_RESULTS, or _build/results beside the package."""
     return Path(os.environ.get("NODECORE_RESULTS") or PROJECT / "_build" / "results")
 
 

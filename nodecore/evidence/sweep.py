@@ -2,25 +2,27 @@
 
 import sys
 import time
+import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+
+from dask.system import cpu_count
 
 from nodecore.data.datasets import IMAGES
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import turn
-from nodecore.evidence.cluster import train_with
-from nodecore.evidence.found import find, find_done
-from nodecore.evidence.obtain import keep, obtain, precision_of
-from nodecore.evidence.processes import Workers, usable_cores
+from nodecore.evidence.cluster import ClusterError, Workers, workers_here
+from nodecore.evidence.found import checkpoint_path, find_done
+from nodecore.evidence.obtain import Result, keep, obtain, precision_of
 from nodecore.evidence.progress import SweepBar
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select
 from nodecore.ode import kernels
+from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.devices import get_device
 
-POLL = 2.0  # seconds between two looks at the runs that another process trains
+POLL = 1.0  # seconds between two looks at the workers, and at the runs that another process trains
 
 
 class SweepError(RuntimeError):
@@ -46,9 +48,10 @@ def run_studies(
 
     Each run is written as it ends, and one that is stopped leaves a checkpoint. Other processes on
     the same store meanwhile train other runs. jobs: how many are trained at a time, see count_jobs;
-    more than one each in a process of its own, which imports the program's main module anew. With
-    a `client` of dask.distributed its workers train, and this process writes. names, only, profile:
-    see select. root: the store (the scratch store). precision: see train; of runs on images.
+    more than one are trained by workers_here, whose processes import the program's main module
+    anew. With a `client` of dask.distributed its workers train, and leave no checkpoints. names,
+    only, profile: see select. root: the store (the scratch store). precision: see train; of runs on
+    images.
 
     Before any work, raises ValueError for bad input, StoreError where nothing can be written,
     images.DataError where data is missing. Raises SweepError, after all others, for runs that
@@ -65,20 +68,25 @@ def run_studies(
         for protocol in {run.protocol for run in missing if run.dataset in IMAGES}:
             protocol.load()
     missing.sort(key=lambda run: (turn(run), -cost(run)))
+    with store.reserve(_path(missing[0], root), wait=False):
+        pass  # a store that cannot be written is told before any work
     jobs = jobs and min(jobs, len(missing))
-    with SweepBar(missing, jobs) as bar:
-        if jobs is not None and jobs > 1:
-            _train_side_by_side(missing, root, device, precision, jobs, bar)
+    with SweepBar(missing) as bar:
+        if jobs == 1:
+            _train_here(missing, root, device, precision, bar)
             return
-        while missing:
-            if client is None:
-                left = _train_here(missing, root, device, precision, bar)
-            else:
-                left = _train_there(missing, root, device, precision, client, bar)
-            if len(left) == len(missing):
-                bar.show("waiting for another process")
-                time.sleep(POLL)
-            missing = left
+        if client is None:
+            kernels.status()  # compiled here once, where it is not, and not by all of them
+            client, device = workers_here(jobs), str(get_device(device))
+            folder = root or store.scratch_root()
+        else:
+            client, folder = nullcontext(client), None
+        with (
+            ExitStack() as reserved,  # until the workers have stopped
+            client as connected,
+            Workers(connected, device, precision, folder) as workers,
+        ):
+            _train_there(missing, root, workers, reserved, bar)
 
 
 def count_jobs(jobs: int | None = None, device: str = "auto") -> int:
@@ -90,7 +98,7 @@ def count_jobs(jobs: int | None = None, device: str = "auto") -> int:
             f"jobs = {jobs!r}: give a whole number >= 1, or none for one a usable core"
         )
     if get_device(device).type == "cpu":
-        return jobs or usable_cores()
+        return jobs or cpu_count()
     if jobs not in (None, 1):
         raise ValueError(f"jobs = {jobs}: a GPU trains one run at a time; leave it out")
     return 1
@@ -107,80 +115,67 @@ def find_missing(
 
 
 def _train_here(runs, root, device, precision, bar):
-    """Those that another process trains."""
-    left = []
-    for run in runs:
-        how = {"device": device, "precision": precision_of(run, precision)}
-        if obtain(run, root=root, progress=bar.follow(run), wait=False, **how) is None:
-            left.append(run)
-        else:
-            bar.end(run, here=run in bar.followed)
-    return left
+    """All of them, one by one in this process, or until another process has."""
+    while runs:
+        left = []
+        for run in runs:
+            how = {"device": device, "precision": precision_of(run, precision)}
+            if obtain(run, root=root, progress=bar.follow(run), wait=False, **how) is None:
+                left.append(run)
+            else:
+                bar.end(run, here=run in bar.followed)
+        if len(left) == len(runs):
+            bar.show("waiting for another process")
+            time.sleep(POLL)
+        runs = left
 
 
-def _train_side_by_side(runs, root, device, precision, jobs, bar):
-    """All of them, or until another process has; each in a process, `jobs` at a time."""
-    how = {"root": root, "device": str(get_device(device)), "precision": precision}
-    kernels.status()  # compiled here once, where it is not, and not by all of them
-    waiting, failed = list(runs), {}
-    with Workers(partial(_train_in_process, **how), jobs) as workers:
-        while waiting or workers.n_busy:
-            for run in list(waiting):
-                if not workers.have_room:
-                    break
-                if find_done(run, root) is not None:
-                    waiting.remove(run)
-                    bar.end(run, here=False)
-                elif _is_free(run, root):
-                    waiting.remove(run)
-                    workers.start(run)
-            n = workers.n_busy
-            bar.show(f"{n} in training" if n else "waiting for another process")
-            for event in workers.wait(POLL):
-                run = event.item
-                if event.kind == "told":
-                    bar.reach(run, event.value)
-                elif event.kind == "failed":
-                    failed[run] = event.value
-                    bar.drop(run, f"{run.title} failed, the others go on: {event.value}")
-                elif event.value:
-                    bar.end(run)
-                else:  # by now another process is at it
-                    waiting.append(run)
+def _train_there(runs, root, workers, reserved, bar):
+    """The same, on the workers; a run stays in the stack `reserved` while it is in training."""
+    waiting, locks, failed = list(runs), {}, {}
+    while waiting or workers.n_busy:
+        bar.jobs = workers.n
+        for run in list(waiting):
+            if workers.n_busy >= bar.jobs:
+                break
+            lock = ExitStack()
+            if not lock.enter_context(store.reserve(_path(run, root), wait=False)):
+                continue
+            waiting.remove(run)
+            if find_done(run, root) is None:
+                locks[run] = reserved.enter_context(lock)
+                workers.start(run)
+            else:
+                lock.close()
+                bar.end(run, here=False)
+        if workers.n_busy:
+            bar.show(f"{workers.n_busy} in training")
+        elif waiting:
+            bar.show("waiting for another process" if bar.jobs else "waiting for workers")
+        for run, news in workers.wait(POLL):
+            if isinstance(news, int):
+                bar.reach(run, news)
+                continue
+            if isinstance(news, Result):
+                keep(run, news, root)
+                Checkpoint(checkpoint_path(_path(run, root))).remove()
+                bar.end(run)
+            else:
+                failed[run] = _why(news)
+                bar.drop(run, f"{run.title} failed, the others go on: {failed[run]}")
+            locks.pop(run).close()
     if failed:
         reasons = "".join(f"\n{run.title}: {why}" for run, why in failed.items())
         raise SweepError(
-            f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, from "
-            f"their checkpoints:{reasons}"
+            f"{len(failed)} of {len(runs)} runs failed; the same command tries them again:{reasons}"
         )
 
 
-def _is_free(run, root):
-    """Whether no process trains it now."""
-    with store.reserve(run.path(root or store.scratch_root()), wait=False) as reserved:
-        return reserved
+def _path(run, root):
+    return run.path(root or store.scratch_root())
 
 
-def _train_in_process(run, tell, *, root, device, precision):
-    """Whether it is there now; not so where another process is at it."""
-    how = {"device": device, "precision": precision_of(run, precision)}
-    return obtain(run, root=root, progress=tell, wait=False, **how) is not None
-
-
-def _train_there(runs, root, device, precision, client, bar):
-    """Those that another process trains. All others stay reserved until the last one is done."""
-    mine, left = [], []
-    with ExitStack() as reserved:
-        for run in runs:
-            path = run.path(root or store.scratch_root())
-            if not reserved.enter_context(store.reserve(path, wait=False)):
-                left.append(run)
-            elif find(run, root) is None:
-                mine.append(run)
-            else:
-                bar.end(run, here=False)
-        bar.show(f"on {len(client.scheduler_info(n_workers=-1)['workers'])} workers")
-        for run, result in train_with(client, mine, device, precision):
-            keep(run, result, root)
-            bar.end(run)
-    return left
+def _why(error):
+    if isinstance(error, (ValueError, OSError, ClusterError)):  # whose messages say what to do
+        return str(error)
+    return "".join(traceback.format_exception(error)).rstrip()

@@ -18,7 +18,7 @@ from nodecore.analysis.evaluate import (
     check_setting,
     critical_n_steps,
 )
-from nodecore.data.datasets import IMAGES
+from nodecore.data.datasets import DATASETS, IMAGES
 from nodecore.evidence.found import Evidence
 
 RESAMPLES = 2000  # draws of seeds with replacement, for the uncertainty of a critical step
@@ -72,11 +72,10 @@ def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_step(frame: pd.DataFrame) -> pd.DataFrame:
-    """By training n_steps: mean and std (n - 1) of the accuracy over the seeds that trained.
+    """Tabulate the accuracies of the seeds that trained, by training n_steps and seed.
 
-    Columns (name, "mean" or "std"), name: "as trained"; "test solver", that of the critical step;
-    "rk4" at the same step; "exact flow"; "all", as trained on all test images. NaN where there are
-    no records.
+    Columns: "as trained"; "test solver", that of the critical step; "rk4" at the same step; "exact
+    flow"; "all", as trained on all test images. NaN where there are no records.
     """
     rk4 = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == frame["n_steps"])
     parts = {
@@ -86,11 +85,8 @@ def same_step(frame: pd.DataFrame) -> pd.DataFrame:
         "exact flow": under_exact_flow(frame)["accuracy"],
         "all": as_trained(frame)["accuracy_all"],
     }
-    tables = {
-        name: values.astype(float).groupby(frame["n_steps"]).agg(["mean", "std"])
-        for name, values in parts.items()
-    }
-    return pd.concat(tables, axis=1)
+    by = [frame["n_steps"], frame["seed"]]
+    return pd.DataFrame({name: v.astype(float).groupby(by).mean() for name, v in parts.items()})
 
 
 def _under_test_solver(frame):
@@ -139,7 +135,7 @@ def seed_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.Series
 
 
 def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Series:
-    """How often each n_steps is the critical one of the mean if other seeds had been drawn.
+    """Compute how often each n_steps would be the critical one if other seeds had been drawn.
 
     Bootstrap: as many seeds as there are, drawn with replacement, always the same draws; the mean
     is over those that trained. Shares by critical n_steps, NaN for none; empty if no seed trained.
@@ -157,6 +153,40 @@ def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Serie
     return pd.Series(found, dtype=float).value_counts(normalize=True, dropna=False).sort_index()
 
 
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much a critical n_steps depends on its bound and on its seeds.
+
+    by_bound: the critical n_steps of the mean for other bounds. redraws: the ends of the range that
+    holds 95 % of the redraws of seeds, NaN for none; empty without seeds. agreeing, seeds: how many
+    agree at the critical n_steps by themselves, of how many; worst: the largest gap there, and
+    worst_share: relative to accuracy above chance. The last four are 0 where no step is critical.
+    """
+
+    by_bound: dict[float, int | None]
+    redraws: tuple[float, ...]
+    agreeing: int = 0
+    seeds: int = 0
+    worst: float = 0.0
+    worst_share: float = 0.0
+
+
+def critical_sensitivity(frame: pd.DataFrame, bounds: tuple[float, ...]) -> Sensitivity:
+    """Compute the critical n_steps for other bounds and seeds, and look at each seed there."""
+    gaps, shares = agreement_gaps(frame), critical_shares(frame).cumsum()
+    by_bound = {bound: critical_n_steps(gaps, bound) for bound in bounds}
+    ends = (0.025, 0.975) if len(shares) else ()
+    redraws = tuple(float(shares.index[shares >= q - 1e-9][0]) for q in ends)
+    critical = critical_n_steps(gaps)
+    if critical is None:
+        return Sensitivity(by_bound, redraws)
+    each = seed_gaps(frame).loc[critical].dropna()
+    own = as_trained(frame).set_index(["n_steps", "seed"])["accuracy"].loc[critical]
+    chance = 1 / DATASETS[frame["dataset"].iloc[0]].n_classes
+    agreeing, share = int((each <= AGREEMENT).sum()), float((each / (own - chance)).max())
+    return Sensitivity(by_bound, redraws, agreeing, len(each), float(each.max()), share)
+
+
 def _signed_gaps(frame):
     """Accuracy as trained less that under the test solver: n_steps by seed, seeds that trained."""
     own, other = (
@@ -168,7 +198,7 @@ def _signed_gaps(frame):
 
 @dataclass(frozen=True)
 class Trend:
-    """How the accuracy as trained depends on log2 of the training n_steps.
+    """Dependence of the accuracy as trained on log2 of the training n_steps.
 
     slope, low, high: mean over seeds of the change of accuracy for twice the steps, and its 95 %
     confidence interval. p_slope: of the t test that this slope is zero (a line for each seed; the
@@ -212,7 +242,7 @@ def _slope(accuracies):
 
 
 def same_mean(one: tuple, other: tuple, level: float = 0.05) -> bool:
-    """Whether two means are not told apart by a t test; each is (mean, std, seeds).
+    """Tell whether a t test leaves two means together; each is (mean, std, seeds).
 
     Welch's test. Where one side has a single seed the other's std serves both; where both have,
     nothing tells them apart.
@@ -227,7 +257,7 @@ def same_mean(one: tuple, other: tuple, level: float = 0.05) -> bool:
 
 @dataclass(frozen=True)
 class GridSearch:
-    """What a grid of training n_steps finds.
+    """Result of the search on a grid of training n_steps.
 
     critical: the coarsest n_steps from which on the solvers agree. coarser: the one before it on
     the grid, None if there is none. disagreeing: seeds that trained and do not agree at `critical`
@@ -261,7 +291,7 @@ def grid_search(frame: pd.DataFrame) -> GridSearch | None:
 
 
 def adaption_ends(frame: pd.DataFrame, test_solver: str = "midpoint") -> pd.DataFrame:
-    """Where each seed of an adapted run ended, and how restless its step size was.
+    """Tabulate where each seed of an adapted run ended, and how restless its step size was.
 
     Index: seed. Accuracies as trained, under the test solver at the same step, and under the exact
     flow, for every seed whether it trained or not.
@@ -302,10 +332,10 @@ AGREES_AT_END = 0.05  # largest gap to the exact flow that counts as agreement a
 
 
 def compare_controllers(frame: pd.DataFrame) -> pd.DataFrame:
-    """By controller, as they come: seeds, how many agree with the exact flow at the end, the worst
-    such gap, and mean and std (n - 1) over all seeds of what adaption is measured by.
+    """Tabulate the measures of adaption by controller, in the order of the records.
 
-    Columns of the latter: (name, "mean") and (name, "std").
+    Columns: seeds; how many agree with the exact flow at the end, and the worst such gap; mean and
+    std (n - 1) over all seeds of each measure, as (name, "mean") and (name, "std").
     """
     every = as_trained(frame.assign(trained=True)).groupby("controller", sort=False)
     names = ["nfe_per_iteration", "accuracy", "reversals", "spread", "failed_checks"]
@@ -317,7 +347,7 @@ def compare_controllers(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def calmness(table: pd.DataFrame, name: str, base: str = "algorithm1") -> pd.DataFrame:
-    """Whether a controller reaches the goals that were set beforehand against another one.
+    """Compare a controller with the goals that were set beforehand against another one.
 
     table: of compare_controllers. A row for each goal: value, bound, and whether it holds. Bounds
     are on means over the seeds; of the gap to the exact flow, on the worst seed.
@@ -334,7 +364,7 @@ def calmness(table: pd.DataFrame, name: str, base: str = "algorithm1") -> pd.Dat
 
 
 def tolerances(frame: pd.DataFrame) -> pd.DataFrame:
-    """By training rtol: seeds, those that trained, NFE per iteration, accuracies and their gap."""
+    """Tabulate by training rtol the seeds, those that trained, NFE per iteration and accuracies."""
     seeds = frame.drop_duplicates(["rtol", "seed"]).groupby("rtol")
     exact = under_exact_flow(frame).groupby("rtol")["accuracy"].agg(["mean", "std"])
     table = pd.DataFrame(
@@ -369,7 +399,7 @@ _rtol_gaps = partial(exact_gaps, by="rtol")
 
 
 def tolerance_ends(frame: pd.DataFrame) -> pd.DataFrame:
-    """Where each seed with an adapted tolerance ended, and how restless it was; index: seed."""
+    """Tabulate by seed where an adapted tolerance ended, and how restless it was."""
     every = frame.assign(trained=True)
     accuracies = {"as trained": as_trained(every), "exact flow": under_exact_flow(every)}
     return _ends(frame, "final_rtol", accuracies)

@@ -1,4 +1,4 @@
-"""What there is in a store, and whether stored weights still give the stored accuracies."""
+"""Count what is in a store, and test whether stored weights still give the stored accuracies."""
 
 import math
 import random
@@ -164,7 +164,7 @@ def _setting_of(run, solver, n_steps, rtol):
 
 
 def evaluations_under(setting: Steps) -> int:
-    """Of the field under a test setting, about."""
+    """Count the evaluations of the field under a test setting, about."""
     if not isinstance(setting, FixedSteps):
         return USUAL_TEST
     return setting.n_steps * get_tableau(setting.solver).n_solution_stages

@@ -42,17 +42,31 @@ def solve_adaptive(
 
     The error of a step is the root mean square of error / (atol + rtol max(abs z, abs z_new)); a
     step is accepted where it is <= 1, and the next one is 0.9 error^(-1/(q+1)) times as long, but
-    0.2 to 10 times, q the order of the embedded method (Hairer, Norsett, Wanner 1993, p. 168).
+    0.2 to 10 times, with q the order of the embedded method (Hairer, Norsett, Wanner 1993, p. 168).
 
-    instance_axes: how many leading axes index instances that step by themselves. 0: one step for
-    the whole tensor, as torchdiffeq does; 1 on (members, batch, dim): one for each member's batch;
-    2: one for each sample. Times, counts and errors then have the shape of these axes. rtol and
-    atol may then be tensors (members,), a tolerance for each entry of z0's first axis.
+    Args:
+        f: Vector field f(t, z), in the shape of z.
+        z0: Initial state, a floating-point tensor of any shape.
+        solver: Name of an embedded method, or its tableau.
+        rtol: Relative tolerance, or a tensor (members,) with one for each entry of z0's first axis.
+        atol: Absolute tolerance, in the units of z, likewise.
+        t: Start and end.
+        instance_axes: Number of leading axes that index instances which step by themselves. With 0
+            the whole tensor takes one step, as in torchdiffeq; with 1, on (members, batch, dim),
+            each member's batch has its own steps; with 2, each sample. Times, counts and errors
+            then have the shape of these axes.
+        first_step: Size of the first step; None chooses it (see initial_step_size).
+        max_steps: Largest number of steps to try.
+        path: Whether to return the states at all accepted steps.
+        backend: "auto", "fused" or "torch", as for solve_fixed; the fused kernel serves
+            instance_axes of 1 and 2.
 
-    backend: as for `solve_fixed`; the fused kernel serves instance_axes = 1 and 2.
+    Returns:
+        The final state, times and counts of the steps.
 
-    Raises ValueError for a bad argument, SolveError when a step underflows, the state is not finite
-    or max_steps are not enough.
+    Raises:
+        ValueError: An argument is bad.
+        SolveError: A step underflows, the state is not finite or max_steps are not enough.
     """
     tableau = get_tableau(solver)
     check_state(z0)
@@ -64,6 +78,7 @@ def solve_adaptive(
 
 
 def step_control(tableau, rtol, atol, t, first_step=None, max_steps=MAX_STEPS, per_sample=False):
+    """Return what the kernel needs to know to choose steps by a tolerance."""
     return kernels.StepControl(
         b_error=np.array(tableau.b_error),
         same_as_last=tableau.first_same_as_last,
@@ -171,7 +186,7 @@ def _adapt_fused(f, z0, tableau, control):
 
 
 def check_walk(walk: kernels.FusedAdaptive) -> None:
-    """SolveError where the kernel could not carry a member to the end of its time."""
+    """Raise SolveError if the kernel could not carry a member to the end of its time."""
     if not bool(walk.state.any()):
         return
     failed = walk.state > 0
@@ -191,10 +206,19 @@ def initial_step_size(
     norm: Callable[[Tensor], Tensor],
     f0: Tensor | None = None,
 ) -> Tensor:
-    """A first step size by Hairer, Norsett, Wanner (1993), p. 169; float64, in the norm's shape.
+    """Choose a first step size (Hairer, Norsett, Wanner 1993, p. 169).
 
-    norm: maps a tensor like z0 to one number for each instance. Costs two evaluations of f, one
-    where f0 = f(t0, z0) is given.
+    Args:
+        f: Vector field f(t, z).
+        t0: Start.
+        z0: Initial state.
+        order: Order of the method whose error is to be kept small.
+        norm: Maps a tensor like z0 to one number for each instance.
+        f0: f(t0, z0), where it is known; the choice costs two evaluations of f without it, one
+            with it.
+
+    Returns:
+        The size, float64, in the shape that the norm gives.
     """
     start = z0.new_full((), t0)
     f0 = f(start, z0) if f0 is None else f0
@@ -213,7 +237,7 @@ def initial_step_size(
 
 
 def _members(active):
-    """Which entries of the first axis, if there is one, have an active instance; a list of bool."""
+    """List for each entry of the first axis, if there is one, whether it has an active instance."""
     return active.reshape(active.shape[:1].numel(), -1).any(1).tolist()
 
 
@@ -235,6 +259,7 @@ def _check_tolerances(name, value, z0, instance_axes):
 
 
 def check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps):
+    """Raise ValueError naming the argument of an adaptive solve that cannot work."""
     check_embedded(tableau)
     for name, value in (("rtol", rtol), ("atol", atol)):
         _check_tolerances(name, value, z0, instance_axes)
@@ -262,7 +287,7 @@ def _check_finite(error, active, time, h):
 
 
 def _why_it_ended(end, time, h, max_steps=MAX_STEPS):
-    """What happened, one of kernels.ENDS, to instances at times `time` with steps h; the remedy."""
+    """Describe what happened (one of kernels.ENDS) at times `time` with steps h, and the remedy."""
     earliest = f"t = {time.min().item():.6g}"
     return {
         "underflow": f"the step size underflowed to {h.min().item():.3g} at {earliest}; "

@@ -1,4 +1,4 @@
-"""Whether the fused kernel or torch carries out a solve."""
+"""Choose whether the fused kernel or torch carries out a solve."""
 
 import os
 
@@ -13,7 +13,11 @@ BACKENDS = ("auto", "fused", "torch")
 
 
 def resolve_backend(backend: str = "auto") -> str:
-    """ "auto" resolved by NODECORE_KERNEL. ValueError for an unknown name."""
+    """Return the backend that is asked for; "auto" becomes what NODECORE_KERNEL names, if set.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
     if backend == "auto":
         backend = os.environ.get("NODECORE_KERNEL", "auto")
     if backend not in BACKENDS:
@@ -22,9 +26,16 @@ def resolve_backend(backend: str = "auto") -> str:
 
 
 def choose_backend(f: VectorField, z0: Tensor, path: bool = False, backend: str = "auto") -> str:
-    """ "fused" or "torch": which one a fixed-step solve of z0 takes.
+    """Return "fused" or "torch", whichever a fixed-step solve of z0 is to take.
 
-    ValueError where "fused" is asked for and cannot serve.
+    Args:
+        f: Vector field; the kernel serves one whose `block_layers` it knows.
+        z0: Initial state.
+        path: Whether the states on the way are wanted, which the kernel does not keep.
+        backend: One of BACKENDS.
+
+    Raises:
+        ValueError: "fused" is asked for and cannot serve.
     """
     backend = resolve_backend(backend)
     if backend == "torch":
@@ -47,7 +58,7 @@ def choose_backend(f: VectorField, z0: Tensor, path: bool = False, backend: str 
 
 
 def _has_kernel_layers(f, axes):
-    """Whether f has layers that the kernel knows, for states of so many axes."""
+    """Tell whether f has layers that the kernel knows, for states of so many axes."""
     layers = f.block_layers() if hasattr(f, "block_layers") else None
     return layers is not None and axes == (5 if layers[1].taps == 9 else 3)
 
@@ -60,7 +71,19 @@ def choose_adaptive_backend(
     path: bool = False,
     backend: str = "auto",
 ) -> str:
-    """ "fused" or "torch": which one an adaptive solve of z0 takes; ValueError as there."""
+    """Return "fused" or "torch", whichever an adaptive solve of z0 is to take.
+
+    Args:
+        f: Vector field, as for choose_backend.
+        z0: Initial state.
+        tableau: The embedded method.
+        instance_axes: Number of leading axes of instances that step by themselves.
+        path: Whether the states on the way are wanted.
+        backend: One of BACKENDS.
+
+    Raises:
+        ValueError: "fused" is asked for and cannot serve.
+    """
     backend = resolve_backend(backend)
     if backend == "torch":
         return "torch"
@@ -76,5 +99,5 @@ def choose_adaptive_backend(
 
 
 def _kernel_estimates(tableau):
-    """Whether the error estimate needs the stages of the solution alone, or the next first one."""
+    """Tell whether the error estimate needs the solution's stages and the next first one only."""
     return len(tableau.b) == tableau.n_solution_stages + tableau.first_same_as_last

@@ -27,7 +27,7 @@ def _affine(fan_in: int, weight_shape: tuple, bias_shape: tuple, generators) -> 
 
 
 class MLPField(nn.Module):
-    """dim - width - width - dim with ReLU, on z (members, batch, dim); autonomous."""
+    """Dense field dim - width - width - dim with ReLU, on z (members, batch, dim); autonomous."""
 
     positions = 1
 
@@ -43,15 +43,15 @@ class MLPField(nn.Module):
         return _apply(self.third, z)
 
     def block_layers(self) -> tuple[BlockLayer, ...]:
-        """The layers as the fused kernel takes them."""
+        """Return the layers as the fused kernel takes them."""
         return tuple(BlockLayer(*layer) for layer in (self.first, self.second, self.third))
 
 
 class Conv1dField(nn.Module):
-    """Conv1d 1-width k1, ReLU, width-width k3 pad 1, ReLU, width-1 k1 along the dim entries of
-    z (members, batch, dim); autonomous.
+    """Convolution field along the dim entries of z (members, batch, dim); autonomous.
 
-    Weights of the middle layer: (members, 3 taps x width in, width out), rows by tap, then channel.
+    Conv1d 1-width k1, ReLU, width-width k3 pad 1, ReLU, width-1 k1. Weights of the middle layer:
+    (members, 3 taps x width in, width out), rows by tap, then channel.
     """
 
     def __init__(self, dim: int, width: int = 32, *, generators: Sequence[torch.Generator]):
@@ -71,17 +71,18 @@ class Conv1dField(nn.Module):
         return _apply(self.third, hidden).view(members, batch, dim)
 
     def block_layers(self) -> tuple[BlockLayer, ...]:
-        """The layers as the fused kernel takes them."""
+        """Return the layers as the fused kernel takes them."""
         return BlockLayer(*self.first), BlockLayer(*self.second, taps=3), BlockLayer(*self.third)
 
 
 class Conv2dField(nn.Module):
-    """Conv2d channels-width k1, ReLU, width-width k3 pad 1, ReLU, width-channels k1 on
-    z (members, batch, channels, height, width); autonomous.
+    """Convolution field on images z (members, batch, channels, height, width); autonomous.
 
-    Where the hidden maps of an evaluation take more than SMALL, only z is kept for the backward
-    pass, which computes them again: a solve of K steps needs the memory of K states. `keeps_maps`,
-    where it is not None, decides instead.
+    Conv2d channels-width k1, ReLU, width-width k3 pad 1, ReLU, width-channels k1.
+
+    Where the hidden maps of an evaluation take more than SMALL bytes, only z is kept for the
+    backward pass, which computes them again: a solve of K steps needs the memory of K states.
+    `keeps_maps`, where it is not None, decides instead.
     """
 
     SMALL = 16 * 2**20  # bytes
@@ -97,17 +98,17 @@ class Conv2dField(nn.Module):
         self.keeps_maps: bool | None = None
 
     def forward(self, t, z: Tensor, going: Sequence[bool] | None = None) -> Tensor:
-        """The slope at z; where `going` is given, 0 for the members that it leaves out."""
+        """Return the slope at z; where `going` is given, 0 for the members that it leaves out."""
         return self._slopes(z, self._weights, going)
 
     def block_layers(self) -> tuple[BlockLayer, ...] | None:
-        """The layers as the fused kernel takes them; None for more than one channel."""
+        """Return the layers as the fused kernel takes them; None for more than one channel."""
         if self.first[0].shape[2] != 1:
             return None
         return BlockLayer(*self.first), BlockLayer(*self.second, taps=9), BlockLayer(*self.third)
 
     def for_solve(self, z0: Tensor) -> Callable:
-        """The field as a function of (t, z, going) for one solve of states like z0.
+        """Return the field as a function of (t, z, going) for one solve of states like z0.
 
         On a GPU the members' weights are taken apart once for all evaluations, and laid out as the
         convolutions want them. On a CPU that would save nothing, and change the order in which the
@@ -144,7 +145,14 @@ class Conv2dField(nn.Module):
 
 
 def hidden_bytes(images: int, width: int, pixels: int, bytes_each: int = 4) -> int:
-    """Of the hidden maps that a Conv2dField of this width makes of some images, one member's."""
+    """Return the bytes that one member's hidden maps of an evaluation take.
+
+    Args:
+        images: Number of images.
+        width: Channels of each of the two hidden maps.
+        pixels: Height times width of an image.
+        bytes_each: Bytes of an entry.
+    """
     return 2 * images * width * pixels * bytes_each
 
 
@@ -172,7 +180,7 @@ def _channels_last(z):
 
 
 class LinearHead(nn.Module):
-    """The classifier: flat states (members, batch, ...) to logits (members, batch, classes)."""
+    """Linear classifier: flat states (members, batch, ...), logits (members, batch, classes)."""
 
     def __init__(self, features: int, n_classes: int, *, generators: Sequence[torch.Generator]):
         super().__init__()
@@ -187,17 +195,23 @@ class LinearHead(nn.Module):
         return _apply(self.linear, z.flatten(2))
 
     def margins(self, logits: Tensor) -> Tensor:
-        """Distance of states with these logits to the nearest other class, (members, batch)."""
+        """Return distances (members, batch) to the nearest other class from the states' logits."""
         return boundary_distances(logits, self.linear[0].transpose(1, 2))
 
 
 def boundary_distances(logits: Tensor, weight: Tensor) -> Tensor:
-    """Distance (members, batch) of states to the nearest other class of an affine classifier.
+    """Return the distance of states to the nearest other class of an affine classifier.
 
-    logits: of the states, (members, batch, classes). weight: (members, classes, features). Exact:
-    the states that are rather put into class c than into y are a half-space, at the distance of
-    logit_y - logit_c over the norm of the difference of the two classes' weights, and the nearest
-    of these counts. Infinite where there is no such boundary.
+    It is exact: the states that are rather put into class c than into y are a half-space, at the
+    distance of logit_y - logit_c over the norm of the difference of the two classes' weights, and
+    the nearest of these counts.
+
+    Args:
+        logits: Logits of the states, (members, batch, classes).
+        weight: Weights of the classifier, (members, classes, features).
+
+    Returns:
+        Distances (members, batch), infinite where there is no such boundary.
     """
     lengths = (weight[:, :, None] - weight[:, None]).norm(dim=-1)
     best, predicted = logits.max(-1)
@@ -209,7 +223,7 @@ def boundary_distances(logits: Tensor, weight: Tensor) -> Tensor:
 
 
 def take_members(module: nn.Module, members: Sequence[int]) -> nn.Module:
-    """A copy of a vector field or classifier with these members only."""
+    """Return a copy of a vector field or classifier that has these members only."""
     taken = copy.deepcopy(module)
     for parameter in taken.parameters():
         parameter.data = parameter.data[list(members)]

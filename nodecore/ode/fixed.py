@@ -29,12 +29,26 @@ def solve_fixed(
 ) -> Solution:
     """Walk from t[0] to t[1] in equal steps, the last one shortened to land on t[1].
 
-    Give `n_steps`, or `step_size`: a float, or a tensor (members,) of one step size for each entry
-    of z0's first axis. backend: "auto" takes the fused kernel where it serves (a field that has
-    `block_layers`, float32 on the CPU, no path) and torch otherwise; the environment variable
-    NODECORE_KERNEL sets what "auto" means. A state that overflows is returned as it is.
+    Give either `n_steps` or `step_size`. A state that overflows is returned as it is.
 
-    Raises ValueError for a bad argument.
+    Args:
+        f: Vector field f(t, z), in the shape of z.
+        z0: Initial state, a floating-point tensor of any shape.
+        solver: Name of a method, or its tableau.
+        n_steps: Number of equal steps.
+        step_size: Size of the steps, in the units of t; or a tensor (members,) with one for each
+            entry of z0's first axis.
+        t: Start and end.
+        path: Whether to return the states at all steps.
+        backend: "fused", "torch", or "auto", which takes the fused kernel where it serves (a field
+            that has `block_layers`, float32 on the CPU, no path) and torch otherwise; the
+            environment variable NODECORE_KERNEL sets what "auto" means.
+
+    Returns:
+        The final state, times and number of the steps, and the number of evaluations.
+
+    Raises:
+        ValueError: An argument is bad.
     """
     tableau = get_tableau(solver)
     check_state(z0)
@@ -82,6 +96,7 @@ def _equal_steps(step_size: float, n_steps: int, t0: float, span: float) -> _Sch
 
 
 def plan_steps(n_steps, step_size, t, z0):
+    """Return the schedule of a walk, checked; see solve_fixed for the arguments."""
     span = time_span(t)
     if (n_steps is None) == (step_size is None):
         raise ValueError(f"n_steps = {n_steps} and step_size = {step_size}: give exactly one")
@@ -124,7 +139,7 @@ def _walk_fused(f, z0, tableau, schedule, path):
 
 
 def fused_steps(schedule, z0):
-    """What the kernel asks for: number and sizes of the steps, for every member."""
+    """Return number (members,) and sizes (members, n) of the steps, as the kernel takes them."""
     members = z0.shape[0]
     sizes = schedule.hs.T.expand(members, -1)
     return schedule.n_steps.expand(members).contiguous(), sizes.contiguous()
@@ -132,7 +147,7 @@ def fused_steps(schedule, z0):
 
 @cache
 def tableau_arrays(tableau: ButcherTableau):
-    """The stages of a fixed step as float64 arrays a (s, s) and b (s,), s solution stages."""
+    """Return a (s, s) and b (s,) of the s solution stages as float64 arrays."""
     s = tableau.n_solution_stages
     a = torch.zeros(s, s, dtype=torch.float64)
     for i, row in enumerate(tableau.a[:s]):

@@ -1,4 +1,4 @@
-"""What a solve starts from, returns, or fails with."""
+"""Types that every solve shares: its result, its error, and the check of its state."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +10,17 @@ VectorField = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solve returns.
+    """Result of a solve.
 
-    z: final state. ts: times of the accepted steps, (n_steps + 1,) float64, or a row for each
-    instance. path: the states at `ts` along a new first axis, where asked for.
-    nfe, n_accepted, n_rejected: evaluations of f and steps, int, or a tensor with the shape of the
-    instances that step by themselves. backend: "torch" or "fused".
+    Attributes:
+        z: Final state.
+        ts: Times of the accepted steps, (n_steps + 1,) float64, or a row for each instance.
+        nfe: Evaluations of f, int, or a tensor with the shape of the instances that step by
+            themselves.
+        n_accepted: Accepted steps, likewise.
+        n_rejected: Rejected steps, likewise.
+        path: States at `ts` along a new first axis, where asked for.
+        backend: "torch" or "fused".
     """
 
     z: Tensor
@@ -28,7 +33,7 @@ class Solution:
 
 
 class SolveError(ArithmeticError):
-    """A solve that cannot go on. `failed` marks the instances at fault (bool tensor)."""
+    """Solve that cannot go on; `failed` marks the instances at fault (bool tensor)."""
 
     def __init__(self, message: str, failed: Tensor):
         super().__init__(message)
@@ -36,16 +41,17 @@ class SolveError(ArithmeticError):
 
     @property
     def members(self) -> Tensor:
-        """Those with an instance at fault, (members,) bool; for at least one axis of instances."""
+        """Members that have an instance at fault, (members,) bool; needs an axis of instances."""
         return self.failed.reshape(len(self.failed), -1).any(1)
 
 
 def check_state(z: Tensor) -> None:
-    """ValueError unless z is a floating-point tensor that is not empty."""
+    """Raise ValueError unless z is a floating-point tensor that is not empty."""
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.numel() == 0:
         what = f"{tuple(z.shape)} {z.dtype}" if isinstance(z, Tensor) else type(z).__name__
         raise ValueError(f"z0 = {what}: give a floating-point tensor that is not empty")
 
 
 def shaped(counts, single):
+    """Return the first of the counts as an int if `single`, else all of them."""
     return int(counts.reshape(-1)[0]) if single else counts

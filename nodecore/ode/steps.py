@@ -1,4 +1,4 @@
-"""How a solver chooses its steps: a number of equal ones, or a tolerance."""
+"""The ways in which a solver chooses its steps: a number of equal ones, or a tolerance."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,15 @@ from nodecore.ode.tableaus import TABLEAUS, ButcherTableau, get_tableau
 
 
 def count_steps(step_size: Tensor, span: float) -> Tensor:
-    """Steps of `step_size` that fill `span`, the last one perhaps shorter: int64, same shape."""
+    """Count the steps of `step_size` that fill `span`, the last one perhaps shorter.
+
+    Args:
+        step_size: Sizes > 0, a tensor of any shape.
+        span: Time to fill, in the same units.
+
+    Returns:
+        Counts >= 1, int64, in the shape of step_size.
+    """
     # A step that divides the span must not leave a sliver behind through rounding.
     return torch.ceil(span / step_size * (1 - 1e-12)).to(torch.int64).clamp(min=1)
 
@@ -20,8 +28,8 @@ def count_steps(step_size: Tensor, span: float) -> Tensor:
 class Steps:
     """A solver and how it chooses its steps: FixedSteps, Tolerance, or Adapted in training.
 
-    Checked where it is made, once: whatever takes one need not ask again. What a kind does not have
-    is None, as in the columns of a record.
+    They are checked once, where they are made: whatever takes them need not ask again. What a kind
+    does not have is None, as in the columns of a record.
     """
 
     solver: str
@@ -37,12 +45,12 @@ class Steps:
 
     @property
     def name(self) -> str:
-        """What names files, such as `euler-K8` or `dopri5-tol0.001`."""
+        """Stem of file names, such as `euler-K8` or `dopri5-tol0.001`."""
         raise NotImplementedError
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What a record of a training says of them, by column."""
+        """Columns of a record that describe the steps of a training, with their values."""
         kept = ("n_steps", "rtol", "per_sample", "controller", "first_rtol", "start")
         return {"train_solver": self.solver, **{name: getattr(self, name) for name in kept}}
 
@@ -91,14 +99,18 @@ class Tolerance(Steps):
 def choose_steps(
     solver: str, n_steps: int | None = None, rtol: float | None = None
 ) -> FixedSteps | Tolerance:
-    """The one that is given of `n_steps` and `rtol`. ValueError unless it is exactly one."""
+    """Return fixed steps or a tolerance, whichever of `n_steps` and `rtol` is given.
+
+    Raises:
+        ValueError: Not exactly one is given, or it cannot work.
+    """
     if (n_steps is None) == (rtol is None):
         raise ValueError(f"n_steps = {n_steps}, rtol = {rtol}: give exactly one")
     return FixedSteps(solver, n_steps) if n_steps is not None else Tolerance(solver, rtol)
 
 
 def check_embedded(solver: str | ButcherTableau) -> None:
-    """ValueError unless the solver has an embedded method, which a tolerance needs."""
+    """Raise ValueError unless the solver has an embedded method, which a tolerance needs."""
     tableau = get_tableau(solver)
     if tableau.b_embedded is None:
         embedded = [name for name, other in TABLEAUS.items() if other.b_embedded is not None]
@@ -109,20 +121,21 @@ def check_embedded(solver: str | ButcherTableau) -> None:
 
 
 def check_n_steps(n_steps: int) -> int:
-    """ValueError unless n_steps is a whole number >= 1."""
+    """Return n_steps; raise ValueError unless it is a whole number >= 1."""
     if not isinstance(n_steps, int) or isinstance(n_steps, bool) or n_steps < 1:
         raise ValueError(f"n_steps = {n_steps!r}: give a whole number of steps >= 1")
     return n_steps
 
 
 def check_tolerance(name: str, value: float) -> float:
-    """ValueError unless value is a finite number > 0."""
+    """Return value; raise ValueError unless it is a finite number > 0."""
     if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise ValueError(f"{name} = {value!r}: give a tolerance > 0, such as 1e-3")
     return value
 
 
 def time_span(t):
+    """Return the length of t = (start, end); raise ValueError unless it is finite and > 0."""
     t0, t1 = t
     if not (math.isfinite(t0) and math.isfinite(t1) and t1 > t0):
         raise ValueError(f"t = {tuple(t)}: give finite times (start, end) with end > start")

@@ -10,12 +10,18 @@ TOLERANCE = 1e-12  # of the consistency checks; the coefficients are float64
 class ButcherTableau:
     """An explicit Runge-Kutta method, checked for consistency when it is made.
 
-    `a` holds the rows of the strictly lower triangle: row i has i entries, the first is empty.
-    `b` are the weights of the solution that is carried on, of order `order`. An embedded method
-    has weights `b_embedded` of order `embedded_order`; their difference estimates the local error.
-    `label`: what text and figures call the method, by default its name.
+    Attributes:
+        name: Name in TABLEAUS, parameters and records.
+        a: Rows of the strictly lower triangle: row i has i entries, the first is empty.
+        b: Weights of the solution that is carried on.
+        c: Nodes; each is the sum of its row of a.
+        order: Order of the solution with weights b.
+        b_embedded: Weights of an embedded method; b - b_embedded estimates the local error.
+        embedded_order: Order of the solution with weights b_embedded.
+        label: Name in text and figures, by default `name`.
 
-    Raises ValueError naming the tableau, the condition that fails and its value.
+    Raises:
+        ValueError: A condition fails; the message names tableau, condition and value.
     """
 
     name: str
@@ -61,12 +67,12 @@ class ButcherTableau:
 
     @property
     def first_same_as_last(self) -> bool:
-        """Whether the last stage is the first of the next step, so that it costs nothing."""
+        """True if the last stage is the first of the next step, so that it costs nothing."""
         return self.c[-1] == 1.0 and self.b[-1] == 0.0 and self.a[-1] == self.b[:-1]
 
     @property
     def n_solution_stages(self) -> int:
-        """Stages that the solution needs; those after serve the error estimate alone."""
+        """Number of stages that the solution needs; those after serve the error estimate alone."""
         return max(i for i, weight in enumerate(self.b) if weight != 0.0) + 1
 
 
@@ -142,7 +148,11 @@ TABLEAUS = {
 
 
 def get_tableau(solver: str | ButcherTableau) -> ButcherTableau:
-    """The tableau of that name; a tableau is returned as it is. ValueError lists the names."""
+    """Return the tableau of that name; a tableau is returned as it is.
+
+    Raises:
+        ValueError: The name is unknown; the message lists the known ones.
+    """
     if isinstance(solver, ButcherTableau):
         return solver
     if solver not in TABLEAUS:
@@ -151,8 +161,11 @@ def get_tableau(solver: str | ButcherTableau) -> ButcherTableau:
 
 
 def next_finer(solver: str | ButcherTableau) -> str | None:
-    """The name of the solver of smaller error at the same step: the first one of the next higher
-    order among the methods for fixed steps, or among all. None where no order is higher."""
+    """Return the name of the solver that has a smaller error at the same step.
+
+    It is the first one in TABLEAUS of the next higher order, among the methods for fixed steps or,
+    where none of these is higher, among all. None where no order is higher.
+    """
     higher = [t for t in TABLEAUS.values() if t.order > get_tableau(solver).order]
     fixed = [t for t in higher if t.b_embedded is None]
     best = min(fixed or higher, key=lambda tableau: tableau.order, default=None)
@@ -160,7 +173,7 @@ def next_finer(solver: str | ButcherTableau) -> str | None:
 
 
 def finer_solver(solver: str | ButcherTableau) -> str:
-    """The same. ValueError where there is none."""
+    """Return next_finer of a solver; raise ValueError where there is none."""
     finer = next_finer(solver)
     if finer is None:
         tableau = get_tableau(solver)
@@ -172,7 +185,7 @@ def finer_solver(solver: str | ButcherTableau) -> str:
 
 
 def check_finer(solver: str | ButcherTableau, test_solver: str | ButcherTableau) -> None:
-    """ValueError unless test_solver is of higher order than solver: of smaller error."""
+    """Raise ValueError unless test_solver is of higher order than solver: of smaller error."""
     tableau, better = get_tableau(solver), get_tableau(test_solver)
     if better.order <= tableau.order:
         raise ValueError(

@@ -24,11 +24,11 @@ from typing import Any
 import jupytext
 import nbformat
 import yaml
+from dask.system import cpu_count
 from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
 from traitlets.config import Config
 
 from nodecore.data.files import PROJECT
-from nodecore.evidence.processes import usable_cores
 from nodecore.pages.parameters import refuse_unknown
 
 ROOT = PROJECT
@@ -159,7 +159,7 @@ or open `{path}` in JupyterLab (`make lab`). `-p NAME VALUE` changes any of thes
 
 
 def assign(chapters: list[Chapter], parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Which parameters go to which chapter, by the chapter's name.
+    """Return the parameters that go to each chapter, by the chapter's name.
 
     Raises:
         ValueError: a parameter that no chapter has.
@@ -182,7 +182,7 @@ def execute_all(
     Raises:
         BookError: the first chapter that failed; those still waiting are not started.
     """
-    cores = usable_cores()
+    cores = cpu_count()
     workers = min(workers or cores, len(chapters)) or 1
     threads = max(1, cores // workers)
     context = multiprocessing.get_context("spawn")
@@ -233,7 +233,7 @@ def execute(notebook: Path, parameters: dict[str, Any], cwd: Path) -> tuple[floa
 
 
 def fault_in(notebook: nbformat.NotebookNode) -> str | None:
-    """What keeps a notebook that has run off the pages: a marked failure, a figure not alone."""
+    """Name what keeps an executed notebook off the pages: a marked failure, a figure not alone."""
     if notebook.metadata.papermill.exception:
         return "papermill marks the notebook as failed"
     for cell in notebook.cells:

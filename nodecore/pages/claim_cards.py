@@ -42,7 +42,7 @@ def _badge(verdict):
 
 
 def _findings(judgement):
-    """What each part found; a part says its own verdict where they differ."""
+    """List what each part found; a part says its own verdict where they differ."""
     verdicts = {part.verdict for part in judgement.parts}
     items = []
     for part in judgement.parts:

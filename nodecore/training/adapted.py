@@ -76,15 +76,18 @@ class Adapted(Steps):
 
     @property
     def name(self) -> str:
-        """Such as `euler-algorithm1` or `dopri5-algorithm1-from0.01`."""
+        """Stem of file names, such as `euler-algorithm1` or `dopri5-algorithm1-from0.01`."""
         name = f"{self.solver}-{self.controller}"
         name += f"-from{self.first_rtol!r}" if self.first_rtol is not None else ""
         return name + (f"-{self.start}" if self.start not in (None, USUAL_START) else "")
 
     @property
     def constants(self) -> dict[str, Any]:
-        """What its trainings depend on besides the protocol: the controller's constants, the first
-        tolerance, and those that scale the norm of its start, where there are any."""
+        """Values that its trainings depend on besides the protocol.
+
+        They are the controller's constants, the first tolerance, and those that scale the norm of
+        its start, where there are any.
+        """
         constants: dict[str, Any] = {"controller": asdict(self.rule)}
         constants |= {} if self.first_rtol is None else {"first_rtol": self.first_rtol}
         return constants | ({"start": STARTS[self.start]} if STARTS.get(self.start) else {})

@@ -84,7 +84,7 @@ class Adaption:
         self.set_up()
 
     def set_up(self) -> None:
-        """What there is to know before the first batch."""
+        """Set what has to be known before the first batch."""
         self.bounds = step_bounds(self.ensemble.protocol.T)
         self.outside = finer_solver(self.ensemble.tableau)
         self.test_tableau = get_tableau(self.controller.test_solver or self.outside)
@@ -118,7 +118,7 @@ class Adaption:
         return self.ensemble.solve(x, self.outside)
 
     def tests_outside(self) -> bool:
-        """Whether the controller's better solve is that of the outside check, too."""
+        """Tell whether the controller's better solve is that of the outside check, too."""
         sizes = [state.step_size for state in self.states]
         same_steps = sizes == [self.controller.test_step(size) for size in sizes]
         return same_steps and self.test_tableau == get_tableau(self.outside)
@@ -141,12 +141,12 @@ class Adaption:
         return self._turn_to([StepState(**state) for state in values["states"]])
 
     def due(self) -> bool:
-        """Whether the training's end states are to be seen in this iteration."""
+        """True if the training's end states are to be seen in this iteration."""
         iteration = self.ensemble.iteration
         return iteration % self.controller.every == 0 or iteration % OUTSIDE_EVERY == 0
 
     def is_last(self) -> bool:
-        """Whether the iteration is the training's last one."""
+        """True if the iteration is the training's last one."""
         return self.ensemble.iteration == self.ensemble.protocol.iterations
 
     @torch.no_grad()
@@ -192,7 +192,7 @@ class Adaption:
                 copy[member] = weights[member]
 
     def _check(self, x, y, z, logits, train, solution):
-        """What the history says of a check, for each member, and the states that it leads to."""
+        """Return what the history says of a check, for each member, and the states it leads to."""
         ensemble, controller = self.ensemble, self.controller
         ensemble.count(solution)
         others = ensemble.head(solution.z)
@@ -226,7 +226,7 @@ class Adaption:
         return checked, states
 
     def _try(self, x, y, seen, states):
-        """What the controller makes of the longer steps once the training solver has taken them."""
+        """Return the states after the training solver has taken the longer steps on trial."""
         ensemble = self.ensemble
         longer = torch.tensor(
             [n.step_size > s.step_size for n, s in zip(states, self.states, strict=True)]
@@ -242,7 +242,7 @@ class Adaption:
 
     @torch.no_grad()
     def look(self) -> None:
-        """Where due, the accuracy of each member on the test split; not counted as evaluations."""
+        """Record each member's accuracy on the test split, where due; counts no evaluations."""
         ensemble, test, iteration = self.ensemble, self.test, self.ensemble.iteration
         if iteration % self.look_every:
             return
@@ -301,10 +301,12 @@ class ToleranceAdaption(Adaption):
 
 
 def restlessness(history: Sequence[Mapping], seed: int, iterations: int) -> dict:
-    """How a seed's step went in the second half of a training of so many iterations.
+    """Measure how a seed's step went in the second half of a training of so many iterations.
 
-    reversals: changes of sign between successive changes of log h that are not zero. spread:
-    standard deviation of log K. failed_checks: outside checks whose gap exceeds OUTSIDE_GAP.
+    Returns:
+        A dict of reversals, changes of sign between successive changes of log h that are not zero;
+        spread, standard deviation of log K; failed_checks, outside checks whose gap exceeds
+        OUTSIDE_GAP.
     """
     late = [
         row

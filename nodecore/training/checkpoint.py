@@ -60,12 +60,12 @@ class Checkpoint:
             self.deadline.check()
 
     def is_due(self) -> bool:
-        """Whether the last state is `every` seconds old, or the deadline has come."""
+        """Tell whether the last state is `every` seconds old, or the deadline has come."""
         over = self.deadline is not None and self.deadline.left() <= 0
         return over or time.monotonic() - self.saved >= self.every
 
     def iterations_done(self) -> int:
-        """Those of the state that lies there, whatever training it is of; 0 where there is none."""
+        """Return the iterations of the state that lies there, of any training; 0 without one."""
         try:
             with safe_open(self.path, "pt") as file:
                 state = json.loads((file.metadata() or {}).get("state", "{}"))
@@ -79,12 +79,12 @@ class Checkpoint:
 
 
 def _plain(values):
-    """As JSON gives it back: tuples are lists."""
+    """Return values as JSON gives them back: tuples are lists."""
     return json.loads(json.dumps(values))
 
 
 def _digest(tensors, text):
-    """Of everything a state holds, whatever order its file has it in."""
+    """Return a digest of everything a state holds, whatever order its file has it in."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(save({name: tensors[name]}))

@@ -28,7 +28,7 @@ class Observation:
 
     @property
     def gap(self) -> float:
-        """By how much the training solver's accuracy is the higher one."""
+        """Training solver's accuracy minus the test solver's."""
         return self.train_accuracy - self.test_accuracy
 
     @property
@@ -58,9 +58,9 @@ class StepState:
 
 @dataclass(frozen=True)
 class Controller:
-    """What all controllers share.
+    """Base of all controllers.
 
-    test_solver: the better solver; None is the next one of smaller error (`solve.finer_solver`).
+    test_solver: the better solver; None is the next one of smaller error (`tableaus.finer_solver`).
     every: iterations between checks. threshold: largest difference of accuracy that counts as
     agreement. Raises ValueError for constants that cannot work.
     """
@@ -159,7 +159,7 @@ class ConfirmedIncrease(Algorithm1):
 
 @dataclass(frozen=True)
 class Calm(Controller):
-    """What the controllers of our own share: the signal they keep low, one of SIGNALS."""
+    """Base of our own controllers; signal: what they keep low, one of SIGNALS."""
 
     signal: str = "discord"
 

@@ -24,7 +24,7 @@ class Deadline:
         self.clock, self.until = clock, clock() + seconds - self.MARGIN
 
     def left(self) -> float:
-        """Seconds of work, negative where it is over."""
+        """Return the seconds of work that are left, negative where it is over."""
         return self.until - self.clock()
 
     def check(self) -> None:

@@ -51,6 +51,18 @@ def in_precision(precision: str, device: torch.device) -> Iterator[None]:
             product.fp32_precision = value
 
 
+@contextmanager
+def tuned_convolutions() -> Iterator[None]:
+    """cuDNN tries its algorithms on each new shape within, and keeps to the fastest; afterwards as
+    before. Pays where a shape comes thousands of times."""
+    before = torch.backends.cudnn.benchmark
+    try:
+        torch.backends.cudnn.benchmark = True
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def _autocast(wanted, device):
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
@@ -102,7 +114,7 @@ MEMORY_USED = 0.8  # of what is free, by hidden maps that are kept; gradients ne
 
 
 def maps_fit(ensemble, n_steps: int, precision: str) -> bool:
-    """Whether the hidden maps of all evaluations of an iteration fit into a GPU's free memory.
+    """Tell whether the hidden maps of all evaluations of an iteration fit into a GPU's free memory.
 
     Keeping them saves their second computation, a third of all work.
     """

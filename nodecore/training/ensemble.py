@@ -134,7 +134,7 @@ class Ensemble:
             self.sizes = sizes
 
     def solve(self, x, tableau, sizes=None) -> Solution:
-        """A solve of x; step sizes or tolerances are those of the training, or else `sizes`."""
+        """Solve for x; step sizes or tolerances are those of the training, or else `sizes`."""
         span, sizes = (0.0, self.protocol.T), self.sizes if sizes is None else sizes
         if not self.by_tolerance:
             return solve_fixed(
@@ -144,7 +144,7 @@ class Ensemble:
         return solve_adaptive(self.field, x, tableau, **how, t=span, backend=self.backend)
 
     def solve_or_retire(self, x, tableau, sizes=None) -> Solution:
-        """The same; members that cannot be solved are given up."""
+        """Solve like `solve`, but give members up that cannot be solved."""
         while True:
             try:
                 return self.solve(x, tableau, sizes)
@@ -165,7 +165,7 @@ class Ensemble:
         self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
 
     def iterate(self, step, x, y) -> None:
-        """One iteration on a batch, through `step`."""
+        """Train for one iteration on a batch, through `step`."""
         self.iteration += 1
         if self.adaption is None:
             step(x, y)
@@ -179,9 +179,9 @@ class Ensemble:
         self._take(self.adaption.see(x, y, z))
 
     def step(self, x, y, see=None) -> None:
-        """One iteration on a batch; `see` is shown the end states before the update.
+        """Train for one iteration on a batch; `see` is shown the end states before the update.
 
-        Where the memory of a GPU does not suffice, once more without keeping hidden maps.
+        Where the memory of a GPU does not suffice, it tries once more without keeping hidden maps.
         """
         try:
             return self.attempt(x, y, see)

@@ -68,8 +68,10 @@ class FusedStep:
 
 
 class CudaGraph:
-    """What a call does on a GPU, captured once and then replayed: its thousands of small kernels
-    cost one launch. The capture itself computes nothing."""
+    """Call that a GPU captures once and then replays, its thousands of kernels in one launch.
+
+    The capture itself computes nothing.
+    """
 
     def __init__(self, device):
         self.device, self.stream = device, torch.cuda.Stream(device)
@@ -84,7 +86,7 @@ class CudaGraph:
         usual.wait_stream(self.stream)
 
     def capture(self, call) -> None:
-        """RuntimeError where it cannot be captured."""
+        """Capture a call; raise RuntimeError where it cannot be captured."""
         with torch.cuda.graph(self.graph, stream=self.stream):
             call()
 
@@ -132,8 +134,10 @@ class GraphedStep:
             self.ensemble.execution = f"eager: no graph could be captured ({why})"
 
     def _try_to_capture(self):
-        """Whether it worked, why not, and whether memory was wanting. The error itself is not kept:
-        its frames hold the memory that is to be freed."""
+        """Capture the step; return whether it worked, why not, and whether memory was wanting.
+
+        The error itself is not kept: its frames hold the memory that is to be freed.
+        """
         try:
             self.graph.capture(partial(self.ensemble.attempt, self.x, self.y))
         except RuntimeError as error:

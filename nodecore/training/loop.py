@@ -22,6 +22,7 @@ from nodecore.training.devices import (
     in_precision,
     maps_fit,
     single_threaded,
+    tuned_convolutions,
     without_kernel,
 )
 from nodecore.training.ensemble import Ensemble
@@ -122,7 +123,11 @@ def train(
     saved = checkpoint.load(identity) if checkpoint is not None else None
     if saved is not None:
         ensemble.restore(*saved)
-    with _HeldInterrupt(checkpoint) as interrupt, in_precision(precision, place):
+    with (
+        _HeldInterrupt(checkpoint) as interrupt,
+        in_precision(precision, place),
+        tuned_convolutions(),
+    ):
         seconds = _iterate(ensemble, training, identity, progress, checkpoint, interrupt)
     if interrupt.seen:  # in the last iteration
         raise KeyboardInterrupt
@@ -218,7 +223,7 @@ class _HeldInterrupt:
 
 
 def _identity(ensemble, x, look_every, precision):
-    """What must be the same for a training to go on: all that its bits depend on."""
+    """Return what must be the same for a training to go on: all that its bits depend on."""
     batch = x[: ensemble.protocol.batch_size].expand(len(ensemble.seeds), -1, *x.shape[1:])
     if ensemble.by_tolerance:
         how = {"instance_axes": ensemble.instance_axes, "backend": ensemble.backend}
@@ -245,7 +250,7 @@ def _identity(ensemble, x, look_every, precision):
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """ValueError unless seeds are whole numbers >= 0, at least one, each once."""
+    """Raise ValueError unless seeds are whole numbers >= 0, at least one, each once."""
     valid = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
     if not seeds or not valid or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds = {list(seeds)}: give at least one whole number >= 0, each once")

@@ -1,4 +1,4 @@
-"""How each data set is trained on: the paper's protocols, and smaller profiles of them, as data."""
+"""Protocols that the data sets are trained with: the paper's, and smaller profiles, as data."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ def digest(values: Mapping) -> str:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a data set is trained on; all experiments integrate from 0 to T."""
+    """Protocol of a data set's trainings; all experiments integrate from 0 to T."""
 
     dataset: str
     field: str  # one of ensemble.FIELDS
@@ -78,13 +78,17 @@ PROFILES = {
 
 
 def check_profile(profile: str) -> str:
-    """ValueError that lists the profiles unless `profile` is one."""
+    """Return the profile; raise ValueError that lists the known ones unless it is one."""
     if profile not in PROFILES:
         raise ValueError(f"profile = {profile!r} is unknown; choose one of {', '.join(PROFILES)}")
     return profile
 
 
 def get_protocol(dataset: str, profile: str = "paper") -> Protocol:
-    """The protocol of a data set at a profile. ValueError lists the names of either."""
+    """Return the protocol of a data set at a profile.
+
+    Raises:
+        ValueError: Either name is unknown; the message lists the known ones.
+    """
     changes = PROFILES[check_profile(profile)]
     return replace(PROTOCOLS[check_dataset(dataset)], **changes.get(dataset, {}))

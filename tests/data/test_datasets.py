@@ -1,10 +1,14 @@
 """The data: shells counted and measured, landscape labels found once more by SciPy."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from nodecore.data import datasets
 from nodecore.data.datasets import SYNTHETIC, load
 from nodecore.data.seeding import make_generator
 from nodecore.data.split import Split
@@ -132,11 +136,11 @@ def test_a_particle_on_a_maximum_is_at_rest_but_not_done(monkeypatch):
 
 
 def test_all_synthetic_sets_load_by_name():
-    assert list(SYNTHETIC) == ["spheres2", "spheres3", "spheres10", "spheres900", "landscape"]
-    for name in SYNTHETIC:
+    assert {"spheres2", "spheres3", "spheres10", "spheres900", "landscape"} <= set(SYNTHETIC)
+    for name, data in SYNTHETIC.items():
         training, test = load(name, 20, 12)
         assert (len(training), len(test)) == (20, 12)
-        assert training.n_classes == (3 if name == "landscape" else 2)
+        assert training.n_classes == data.n_classes and training.x.shape[1:] == data.shape
         assert not torch.equal(training.x[:12], test.x)
 
 
@@ -150,6 +154,29 @@ def test_a_seed_fixes_the_data_and_leaves_the_global_generators_alone(landscape)
     assert torch.equal(again.y, landscape.y)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", ["spheres2", "spheres10", "landscape"])
+def test_a_probe_holds_the_classes_in_their_shares(name):
+    """A test set may lie in the order of its classes, so its first samples are no probe of it."""
+    _, test = load(name, 200, 1000, 0)
+    probe = test.sample(128)
+    assert len(probe) == 128 and torch.equal(probe.x, test.sample(128).x)
+    assert not torch.equal(probe.x, test.sample(128, seed=1).x)
+    assert float((probe.class_shares() - test.class_shares()).abs().max()) < 0.1
+    assert len(test.sample(5000)) == len(test)
+    if name.startswith("spheres"):
+        assert test.first(128).class_shares().tolist() == [1.0, 0.0]
+
+
+def test_no_chapter_and_no_module_takes_the_first_samples_of_a_set():
+    """Except the splits that records were scored on, which `Split.first` names."""
+    root = Path(datasets.__file__).parents[2]
+    sources = [*(root / "book").glob("*.py"), *(root / "nodecore").rglob("*.py")]
+    taken = re.compile(r"\[1\]\.[xy]\[:|\btest\.[xy]\[:|\b[xy]\[: *\w*(batch|sample|probe)")
+    assert taken.search("batch = protocol.load()[1].x[:batch_size]")
+    for file in sources:
+        assert not taken.search(file.read_text()), file
 
 
 def test_class_shares():

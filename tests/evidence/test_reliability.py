@@ -9,16 +9,16 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from nodecore.data import files
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES
-from nodecore.evidence.cluster import ClusterError, train_with
+from nodecore.evidence.cluster import workers_here
 from nodecore.evidence.measure import torch
 from nodecore.evidence.obtain import obtain
-from nodecore.evidence.processes import Workers
 from nodecore.evidence.runs import Run
 from nodecore.evidence.sweep import SweepError, run_studies
 from nodecore.ode.steps import FixedSteps
@@ -215,34 +215,48 @@ def test_a_file_in_the_place_of_the_store_is_told_before_any_training(monkeypatc
 LONG = Run("spheres2", FixedSteps("rk4", 256), profile="laptop")  # minutes
 
 
+def worker_of(client, run):
+    """The process that trains a run now, once there is one."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        for address, keys in client.processing().items():
+            if any(run.name in key for key in keys):
+                return client.run(os.getpid, workers=[address])[address]
+        time.sleep(0.01)
+    raise AssertionError(f"no worker trains {run}")
+
+
 def test_side_by_side_the_runs_are_the_same_and_a_kill_takes_only_its_own(
     monkeypatch, undisturbed, tmp_path, capfd
 ):
-    class KillsLong(Workers):
-        """Workers of which the one that has LONG is killed when the first other run is done."""
+    """That of the long run, while another run is in training."""
+    killers = []
 
-        killed = False
+    @contextmanager
+    def workers_to_kill(n):
+        def kill():
+            while sum(map(len, client.processing().values())) < 2:
+                time.sleep(0.01)
+            os.kill(worker_of(client, LONG), signal.SIGKILL)
 
-        def wait(self, timeout):
-            for event in super().wait(timeout):
-                if event.kind == "returned" and not self.killed:
-                    [worker] = [w for w in self.workers if w.busy and w.item == LONG]
-                    worker.process.kill()
-                    self.killed = True
-                yield event
+        with workers_here(n) as client:
+            killers.append(threading.Thread(target=kill))
+            killers[0].start()
+            yield client
 
-    monkeypatch.setattr("nodecore.evidence.sweep.Workers", KillsLong)
+    monkeypatch.setattr("nodecore.evidence.sweep.workers_here", workers_to_kill)
     monkeypatch.setitem(STUDIES, NAME, (LONG, *RUNS))
     with pytest.raises(SweepError) as failed:
         run_studies([NAME], root=tmp_path, device="cpu", jobs=2)
-    name, why = f"{LONG.study}/{LONG.name}", "its process was killed (SIGKILL)"
-    assert str(failed.value).startswith("1 of 4 runs failed; the same command tries them again, ")
+    killers[0].join()
+    name, why = f"{LONG.study}/{LONG.name}", "the worker that trained it died"
+    assert str(failed.value).startswith("1 of 4 runs failed; the same command tries them again:")
     assert f"{name}: {why}" in str(failed.value)
     assert contents(tmp_path) == contents(undisturbed)
     said = capfd.readouterr().err
     assert f"{name} failed, the others go on: {why}" in said
     assert "0 of 4 runs done, 2 in training" in said and "3 of 4 runs done" in said
-    assert "leaked" not in said
+    assert "leaked" not in said and "distributed" not in said
 
 
 @pytest.fixture(scope="module")
@@ -253,17 +267,6 @@ def client():
     options = {"dashboard_address": None, "threads_per_worker": 1, "processes": True}
     with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
         yield client
-
-
-def worker_of(client, run):
-    """The process that trains a run now, once there is one."""
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        for address, keys in client.processing().items():
-            if any(run.name in key for key in keys):
-                return client.run(os.getpid, workers=[address])[address]
-        time.sleep(0.01)
-    raise AssertionError(f"no worker trains {run}")
 
 
 def test_a_worker_that_is_killed_has_its_run_trained_by_another(client, undisturbed, tmp_path):
@@ -302,18 +305,3 @@ def test_ctrl_c_cancels_what_the_workers_train(client, monkeypatch, tmp_path):
 
 def executing(dask_worker):
     return dask_worker.state.executing_count
-
-
-def test_a_run_that_kills_its_workers_is_named_after_the_others_are_trained(client):
-    client.wait_for_workers(2)  # one was killed above: both runs on one worker would die with it
-    client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
-    trained = []
-
-    def kill_one():
-        os.kill(worker_of(client, LONG), signal.SIGKILL)
-
-    threading.Thread(target=kill_one).start()
-    with pytest.raises(ClusterError, match=f"every worker that trained {LONG.name} died"):
-        for run, _ in train_with(client, [LONG, RUNS[0]], "cpu"):
-            trained.append(run)
-    assert trained == [RUNS[0]]

@@ -4,29 +4,30 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_processes import is_gone
 from typer.testing import CliRunner
 
 from nodecore.__main__ import app
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES, get_study
 from nodecore.evidence.found import find
-from nodecore.evidence.obtain import obtain
-from nodecore.evidence.processes import Event
+from nodecore.evidence.obtain import obtain, train_run
 from nodecore.evidence.progress import SweepBar, makespan
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select
-from nodecore.evidence.sweep import count_jobs, run_studies
+from nodecore.evidence.sweep import SweepError, count_jobs, run_studies
 from nodecore.evidence.verify import status, verify
 from nodecore.ode.steps import FixedSteps
 
@@ -235,50 +236,23 @@ def test_jobs_that_cannot_be_are_refused_before_any_work(monkeypatch, tmp_path, 
     assert CliRunner().invoke(app, ["study", "run", "--jobs", "0"]).exit_code == 2
 
 
+def test_by_default_there_is_a_run_for_each_core_that_may_be_used():
+    before = os.sched_getaffinity(0)
+    assert 1 <= count_jobs(device="cpu") <= len(before)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert count_jobs(device="cpu") == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_a_gpu_trains_one_run_at_a_time(monkeypatch):
-    monkeypatch.setattr("nodecore.evidence.sweep.usable_cores", lambda: 7)
+    monkeypatch.setattr("nodecore.evidence.sweep.cpu_count", lambda: 7)
     assert (count_jobs(device="cpu"), count_jobs(9, "cpu")) == (7, 9)
     monkeypatch.setattr("nodecore.evidence.sweep.get_device", lambda name: torch.device("cuda"))
     assert count_jobs() == count_jobs(1) == 1
     with pytest.raises(ValueError, match="jobs = 2: a GPU trains one run at a time"):
         count_jobs(2)
-
-
-class Here:
-    """Workers that do everything in this process at once; `idle` is called when all is told."""
-
-    idle = None
-
-    def __init__(self, call, n):
-        self.call, self.n, self.items, self.events = call, n, [], []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    @property
-    def n_busy(self):
-        return len(self.items)
-
-    @property
-    def have_room(self):
-        return self.n_busy < self.n
-
-    def start(self, item):
-        self.items.append(item)
-        self.events.append(Event(item, "told", 1))
-        self.events.append(Event(item, "returned", self.call(item, lambda iteration: None)))
-
-    def wait(self, timeout):
-        if not self.events:
-            type(self).idle()
-        while self.events:
-            event = self.events.pop(0)
-            if event.kind == "returned":
-                self.items.remove(event.item)
-            yield event
 
 
 HOLDER = """
@@ -302,44 +276,108 @@ def held(tmp_path):
         process.kill()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_run_that_another_process_trains_is_left_to_it_until_the_end(
-    monkeypatch, filled, tmp_path, held, jobs
-):
-    waits = []
+@pytest.fixture(scope="module")
+def client():
+    """Of two workers, threads of this process."""
+    from distributed import Client, LocalCluster
 
-    def kill_it(*seconds):
-        waits.append(seconds)
+    options = {"dashboard_address": None, "threads_per_worker": 1, "processes": False}
+    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture(params=["one by one", "on workers"])
+def where(request, monkeypatch):
+    """Options that have runs trained in this process, one by one or by two workers of `client`,
+    which share the store as the processes of this machine do."""
+    if request.param == "one by one":
+        return {"jobs": 1}
+    client = request.getfixturevalue("client")
+    monkeypatch.setattr("nodecore.evidence.sweep.workers_here", lambda n: nullcontext(client))
+    return {"jobs": 2}
+
+
+def when_waiting(monkeypatch, call):
+    """Call it once, when nothing is left but what another process trains."""
+    show, calls = SweepBar.show, [call]
+
+    def watch(self, what):
+        show(self, what)
+        if what == "waiting for another process" and calls:
+            calls.pop()()
+
+    monkeypatch.setattr(SweepBar, "show", watch)
+    return calls
+
+
+def test_a_run_that_another_process_trains_is_left_to_it_until_the_end(
+    monkeypatch, filled, tmp_path, held, where
+):
+    def kill_it():
         assert find(SMALL[0], tmp_path) and find(SMALL[1], tmp_path)  # the others went first
         assert find(SMALL[2], tmp_path) is None
         held.kill()
         held.wait()
 
-    monkeypatch.setattr(time, "sleep", kill_it)
-    monkeypatch.setattr("nodecore.evidence.sweep.Workers", Here)
-    monkeypatch.setattr(Here, "idle", kill_it)
-    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=jobs)
-    assert len(waits) == 1
+    left = when_waiting(monkeypatch, kill_it)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", **where)
+    assert not left
     assert find(SMALL[2], tmp_path).stored.records == find(SMALL[2], filled).stored.records
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
 def test_what_another_process_has_finished_is_not_trained_again(
-    monkeypatch, filled, tmp_path, held, jobs
+    monkeypatch, filled, tmp_path, held, where
 ):
     obtain(SMALL[1], root=tmp_path, device="cpu", progress=False)
 
-    def it_finishes(*seconds):
+    def it_finishes():
         assert find(SMALL[0], tmp_path)
         monkeypatch.setattr("nodecore.evidence.obtain.train", no_training)
         for suffix in (".safetensors", ".json"):
             source = SMALL[2].path(filled).with_suffix(suffix)
             SMALL[2].path(tmp_path).with_suffix(suffix).write_bytes(source.read_bytes())
+        held.kill()
+        held.wait()
 
-    monkeypatch.setattr(time, "sleep", it_finishes)
-    monkeypatch.setattr("nodecore.evidence.sweep.Workers", Here)
-    monkeypatch.setattr(Here, "idle", it_finishes)
-    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=jobs)
+    left = when_waiting(monkeypatch, it_finishes)
+    run_studies(["spheres2-euler"], root=tmp_path, device="cpu", **where)
+    assert not left
+
+
+def test_workers_train_the_longest_first_and_a_run_that_fails_is_named_in_the_end(
+    monkeypatch, client, filled, tmp_path, capsys
+):
+    begun = []
+
+    def fail_twice(run, **options):
+        begun.append(run)
+        if run == SMALL[2]:
+            raise ValueError("a remedy")
+        return {}["nothing"] if run == SMALL[1] else train_run(run, **options)
+
+    monkeypatch.setattr("nodecore.evidence.cluster.train_run", fail_twice)
+    with pytest.raises(SweepError) as failed:
+        run_studies(["spheres2-euler"], root=tmp_path, device="cpu", client=client)
+    assert set(begun[:2]) == {SMALL[2], SMALL[1]} and begun[2:] == [SMALL[0]]
+    reasons = str(failed.value)
+    assert reasons.startswith("2 of 3 runs failed; the same command tries them again:\n")
+    assert "\nspheres2-euler/euler-K4-seeds0,3: a remedy" in reasons
+    assert "euler-K2-seeds0,3: Traceback" in reasons and "KeyError: 'nothing'" in reasons
+    assert "euler-K4-seeds0,3 failed, the others go on: a remedy" in capsys.readouterr().err
+    assert find(SMALL[0], tmp_path).stored.records == find(SMALL[0], filled).stored.records
+
+
+def is_gone(pid):
+    """Whether a process ends, soon; a zombie has ended."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_ctrl_c_says_how_to_go_on_and_leaves_a_checkpoint(tmp_path):
@@ -365,31 +403,41 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_checkpoint(tmp_path):
     assert {file.suffix for file in tmp_path.rglob(".*")} == {".lock", ".checkpoint"}
 
 
-def test_ctrl_c_stops_the_runs_side_by_side(tmp_path):
-    """As a terminal sends it: to all processes of the group."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whoever_stops_a_study_stops_the_runs_side_by_side(tmp_path, number):
+    """Ctrl-C as a terminal sends it: to all processes of the group; and impatiently."""
     options = ["spheres2-euler", "--only", "euler-K[12]*-*", "--profile", "laptop"]
     options += ["--device", "cpu", "--jobs", "2"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "nodecore", "study", "run", *options],
-        env=store.os.environ | {"NODECORE_RESULTS": str(tmp_path)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    begun = r"\d left\]" if number == signal.SIGINT else "2 in training"
+    port = socket.socket()
+    with suppress(OSError):
+        port.bind(("127.0.0.1", 8787))  # as another study or cluster has it
+        port.listen()
+    command = [sys.executable, "-m", "nodecore", "study", "run", *options]
+    where = store.os.environ | {"NODECORE_RESULTS": str(tmp_path)}
+    how = {"env": where, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with port, subprocess.Popen(command, **how) as process:
         seen = ""
-        while not re.search(r"\d left\]", seen) and process.poll() is None:
+        while not re.search(begun, seen) and process.poll() is None:
             seen += process.stderr.read(1)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.killpg(process.pid, signal.SIGINT)
+        children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+            time.sleep(0.3)
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         errors = process.stderr.read()
     assert "0 of 5 runs done, 2 in training" in seen
-    assert process.returncode == 130
-    assert errors.rstrip().endswith(
-        "stopped; what is finished is kept, and the same command goes on from here"
-    )
-    assert "Traceback" not in errors and "Warning" not in errors
     assert len(children) >= 2 and all(map(is_gone, children))
-    assert {file.suffix for file in tmp_path.rglob(".*")} == {".lock", ".checkpoint"}
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert errors.rstrip().endswith(
+            "stopped; what is finished is kept, and the same command goes on from here"
+        )
+        assert "Traceback" not in errors and "Warning" not in errors
+    if number == signal.SIGINT:
+        assert len([file for file in tmp_path.rglob(".*") if file.suffix == ".checkpoint"]) == 2
 
 
 # --- what is there --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from nodecore.evidence.tables import (
     calmness,
     compare_controllers,
     critical_rtols,
+    critical_sensitivity,
     critical_shares,
     exact_gaps,
     first_and_last,
@@ -63,11 +64,12 @@ def test_accuracies_at_the_same_step():
     own = (table["test_solver"] == "euler") & (table["test_n_steps"] == table["n_steps"])
     table.loc[own, "accuracy_all"] = 0.5
     found = same_step(table)
-    assert found["as trained", "mean"].tolist() == pytest.approx([0.96, 0.85, 0.8])
-    assert found["test solver", "mean"].tolist() == pytest.approx([0.4, 0.85, 0.8])
-    assert found["test solver", "std"].tolist()[:2] == pytest.approx([0.0, 0.02**0.5])
-    assert found["all", "mean"].tolist() == [0.5, 0.5, 0.5]
-    assert found["rk4"].isna().all(axis=None)
+    assert found.loc[(2, 1), "as trained"] == pytest.approx(0.9)
+    assert found["test solver"].groupby("n_steps").mean().tolist() == pytest.approx(
+        [0.4, 0.85, 0.8]
+    )
+    assert found["all"].groupby("n_steps").mean().tolist() == [0.5, 0.5, 0.5]
+    assert found["rk4"].isna().all() and (4, 1) not in found.index
 
 
 def test_grid_search_takes_the_best_of_the_ode_like_runs_only():
@@ -76,6 +78,19 @@ def test_grid_search_takes_the_best_of_the_ode_like_runs_only():
     assert found.nfe == "2-3"
     assert found.mean == pytest.approx(0.85)
     assert found.std == pytest.approx(math.sqrt(0.005))
+
+
+def test_a_critical_step_is_told_with_what_it_depends_on():
+    frame = fixed_steps(GRID).assign(dataset="spheres2")
+    found = critical_sensitivity(frame, (0.001, 0.1, 0.6))
+    # means as trained 0.96, 0.85, 0.75, under midpoint 0.4, 0.85, 0.75: gaps 0.56, 0 and 0
+    assert found.by_bound == {0.001: 2, 0.1: 2, 0.6: 1}
+    assert (found.agreeing, found.seeds) == (0, 2)  # at K = 2 both gaps are 0.15
+    assert found.worst == pytest.approx(0.15)
+    assert found.worst_share == pytest.approx(0.15 / (0.8 - 0.5))
+    assert set(found.redraws) <= {1.0, 2.0, 4.0} and len(found.redraws) == 2
+    none = critical_sensitivity(fixed_steps({1: GRID[1]}).assign(dataset="spheres2"), (0.1,))
+    assert (none.by_bound, none.seeds) == ({0.1: None}, 0)
 
 
 def test_seeds_that_disagree_are_counted_though_their_mean_agrees():

@@ -28,7 +28,8 @@ struct Run {
 };
 
 struct Case {
-    int64_t members, batch, channels, height, width, width1, width2, taps;
+    int64_t members, batch, channels, height, width, width1, width2, taps, steps = 3;
+    bool in_cells = false;
     int64_t state() const { return members * batch * channels * height * width; }
 };
 
@@ -49,7 +50,7 @@ void forward(Problem &q, Steps steps) {
     std::vector<int64_t> counts(3 * q.members);
     std::vector<double> ends(2 * q.members);
     Adaptive c{};
-    const std::vector<double> tolerance(q.members, 1e-3);
+    const std::vector<double> tolerance(q.members, 1e-2);
     c.same_as_last = steps == HEUN, c.t1 = 1, c.exponent = -.5;
     c.rtol = c.atol = tolerance.data();
     c.safety = .9, c.min_factor = .2, c.max_factor = 10;
@@ -63,11 +64,11 @@ void forward(Problem &q, Steps steps) {
 
 Run solve(const Case &c, Array *in, int64_t threads, bool keep, Steps steps) {
     const int64_t state = c.state();
-    const int64_t most = steps == GIVEN ? 3 : 1000;
+    const int64_t most = steps == GIVEN ? c.steps : 1000;
     std::vector<int64_t> n_steps(c.members);
     std::vector<double> sizes(c.members * most);
     for (int64_t m = 0; m < c.members && steps == GIVEN; ++m) {
-        n_steps[m] = 1 + m % 3;
+        n_steps[m] = c.steps - m % 3;
         for (int64_t i = 0; i < n_steps[m]; ++i) sizes[m * most + i] = 1. / n_steps[m];
     }
     Run r{Array(state),
@@ -83,6 +84,7 @@ Run solve(const Case &c, Array *in, int64_t threads, bool keep, Steps steps) {
     q.height = c.height, q.width = c.width, q.taps = c.taps;
     q.width1 = c.width1, q.width2 = c.width2, q.threads = threads;
     q.w2_tap = c.width1 * c.width2, q.w2_in = c.width2, q.w2_out = 1;
+    q.adaptive = steps != GIVEN;
     q.stages = steps == GIVEN ? 4 : steps == HEUN ? 2 : 3;
     q.a = steps == GIVEN ? RK4_A : steps == HEUN ? HEUN_A : FEHLBERG_A;
     q.b = steps == GIVEN ? RK4_B : steps == HEUN ? HEUN_B : FEHLBERG_B;
@@ -119,6 +121,7 @@ void check(const Case &c) {
                   Array(m * c.channels, .1f),
                   Array(state, 1)};
     for (Steps steps : {GIVEN, FEHLBERG, HEUN}) {
+        if (steps != GIVEN && c.in_cells) continue; // these are for given steps only
         Run one = solve(c, in, 1, true, steps);
         if (!(one == solve(c, in, 3, true, steps)))
             std::puts("threads change the result"), std::exit(1);
@@ -147,9 +150,12 @@ int main() {
     check({1, 1, 1, 1, 1, 1, 1, 1});
     check({3, 70, 2, 1, 1, 48, 48, 1});
     check({2, 129, 3, 1, 1, 17, 65, 1});
+    check({3, 130, 2, 1, 1, 48, 41, 1, 20, true});
+    check({1, 1, 2, 1, 1, 64, 1, 1, 400, true});
+    check({2, 9, 2, 1, 1, 1, 64, 1, 90, true});
     check({2, 33, 1, 1, 2, 32, 32, 3});
     check({1, 700, 1, 1, 7, 20, 9, 3});
     check({1, 1, 1, 1, 1, 1, 1, 9});
-    check({2, 300, 1, 5, 3, 9, 50, 9});
-    check({1, 3, 1, 50, 50, 3, 17, 9});
+    check({2, 70, 1, 5, 3, 9, 50, 9});
+    check({1, 2, 1, 50, 50, 3, 17, 9});
 }

@@ -489,7 +489,7 @@ NOT_FIXED = [
     ({"n_steps": 2, "backend": "fused"}, "'fused' serves dense fields and convolutions .*'torch'"),
 ]
 NOT_ADAPTIVE = [
-    ({"solver": "rk4"}, "'rk4' has no embedded method .* use bosh3, fehlberg21 or dopri5"),
+    ({"solver": "rk4"}, "'rk4' has no embedded method .* use one of bosh3, fehlberg21, dopri5"),
     ({"rtol": 0.0}, "rtol = 0.0: give a tolerance > 0"),
     ({"rtol": -1e-3}, "rtol = -0.001: give a tolerance > 0"),
     ({"atol": -1.0}, "atol = -1.0: give a tolerance > 0"),

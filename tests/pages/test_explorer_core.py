@@ -14,8 +14,8 @@ from nodecore.ode.fields import Conv1dField, LinearHead, MLPField
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.solution import SolveError
 from nodecore.ode.tableaus import TABLEAUS
-from nodecore.pages.explorers.bundle import SOURCES
-from nodecore.pages.explorers.packing import pack_stack, pack_tableau
+from nodecore.pages.explorers.bundle import read_source
+from nodecore.pages.explorers.packing import Model, pack_stack, pack_tableau
 
 EMBEDDED = [name for name, tableau in TABLEAUS.items() if tableau.b_embedded]
 POINTS = torch.randn(11, 2, generator=make_generator(0, "initialisation"), dtype=torch.float64)
@@ -33,8 +33,8 @@ def open_core(context):
     page = context.new_page()
 
     def serve(route):
-        name = route.request.url.rsplit("/", 1)[1]
-        body = (SOURCES / name).read_text() if name.endswith(".js") else ""
+        name = route.request.url.split("/", 3)[3]
+        body = read_source(name) if name.endswith(".js") else ""
         kind = "text/javascript" if name.endswith(".js") else "text/html"
         route.fulfill(body=body, content_type=kind)
 
@@ -49,10 +49,10 @@ def open_core(context):
     return run
 
 
-MODULES = ["layers", "solver", "crossings"]
+MODULES = [f"compute/{name}" for name in ("layers", "fixed", "adaptive", "crossings", "models")]
 USED = [
     *("makeStack", "evaluateAt", "classify", "solveFixed", "solveAdaptive"),
-    *("findCrossings", "finiteTrajectories"),
+    *("findCrossings", "finiteTrajectories", "readData"),
 ]
 FIELD = "const field = makeStack(spec, Float32Array.from(numbers));"
 
@@ -195,6 +195,14 @@ def test_classes_are_torchs_with_ties_and_nan(core):
         z=flat(states),
     )
     assert classes == wanted.tolist()
+
+
+def test_chance_is_the_share_of_the_largest_class(core):
+    x, y = POINTS[:5], torch.tensor([0, 2, 2, 1, 2])
+    head = nn.Linear(2, 3)
+    model = Model(nn.Linear(2, 2), head, x.float(), y)
+    data = {"datasets": [model.dataset_data(torch.arange(2))], "models": [model.model_data()]}
+    assert core("return readData(data).datasets[0].chance;", data=data) == 0.6
 
 
 # --- crossings ----------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 import base64
 import json
 import re
+from io import BytesIO
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,7 @@ from nodecore.ode.tableaus import ButcherTableau
 from nodecore.pages import plots
 from nodecore.pages.explorers import Model, TrajectoryExplorer
 from nodecore.pages.explorers.bundle import SOURCES, bundle
+from nodecore.pages.explorers.constants import CONSTANTS
 
 RALSTON = ButcherTableau("ralston", a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0, 2 / 3), order=2)
 
@@ -163,21 +166,42 @@ def test_all_the_committed_weights_fit_in_a_page():
 # --- the sources --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["trajectory.js", "worker.js"])
+@pytest.mark.parametrize("name", ["trajectory.js", "compute/worker.js"])
 def test_a_bundle_is_self_contained(name):
     source = bundle(name)
     assert not re.search(r"^import |^export (?!default)|https?:", source, re.MULTILINE)
     assert "node_modules" not in source and len(source) < 150_000
 
 
-def test_the_colours_are_the_books():
-    light = (SOURCES / "style.css").read_text().split('[data-theme="dark"]')[0]
-    for label, colour in enumerate(plots.CLASS_COLOURS):
-        assert f"--class-{label}: {colour};" in light
-    assert f"--crossing: {plots.CROSSING_COLOUR};" in light
+def test_the_constants_of_python_have_types():
+    """The type check sees `constants.js` only through its declarations."""
+    declared = (SOURCES / "constants.d.ts").read_text()
+    assert re.findall(r"^export const (\w+):", declared, re.MULTILINE) == list(CONSTANTS)
+
+
+def test_no_file_or_function_of_the_sources_is_long():
+    for path in SOURCES.rglob("*.js"):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 300, path
+        starts = [
+            i for i, line in enumerate(lines) if re.match(r"(export )?(async )?function", line)
+        ]
+        for start in starts:
+            assert lines.index("}", start) - start < 60, (path, lines[start])
 
 
 # --- in the browser -----------------------------------------------------------------------------
+
+
+def test_the_colours_are_the_books(visit_explorers, html):
+    page = visit_explorers(html)
+    section = "document.querySelector('.nodecore-explorer').shadowRoot.querySelector('section')"
+    for name, colour in (
+        *((f"class-{label}", colour) for label, colour in enumerate(plots.CLASS_COLOURS)),
+        ("crossing", plots.CROSSING_COLOUR),
+    ):
+        shown = f"getComputedStyle({section}).getPropertyValue('--{name}').trim()"
+        assert page.evaluate(shown) == colour
 
 
 class Reader(ExplorerReader):
@@ -372,6 +396,40 @@ def test_it_fits_any_width_and_is_sharp(visit_explorers, html, width):
     canvas = page.locator("canvas[tabindex]")
     shown = canvas.bounding_box()["width"]
     assert canvas.evaluate("c => c.width") == pytest.approx(2 * shown, abs=2)
+
+
+def test_settings_are_there_again_after_a_way_back(visit_explorers, html):
+    page = visit_explorers(html, html)
+    first, second = Reader(page, 0), Reader(page, 1)
+    first.choose("seed", "2")
+    second.steps_by_keyboard(7)
+    page.wait_for_function("location.hash.includes('explorer1.n_steps=7')")
+    address = page.url
+    page.goto("about:blank")
+    page.go_back()
+    wait_until_ready(page)
+    assert page.url == address
+    assert second.numbers()["n_steps"] == 7
+    assert first.numbers()["n_steps"] == 4
+    assert first.root.get_by_label("seed", exact=True).input_value() == "2"
+    page.goto("about:blank")
+    page.goto(address.replace("seed=2", "seed=99"))  # a link to what is no longer there
+    wait_until_ready(page)
+    first.numbers()
+    assert first.root.get_by_label("seed", exact=True).input_value() == "0"
+    assert page.complaints == []
+
+
+def wait_until_ready(page):
+    page.wait_for_function("!document.querySelector('.nodecore-explorer:not([data-ready])')")
+
+
+def test_sliders_are_seen_in_forced_colours(visit_explorers, html):
+    page = visit_explorers(html, forced_colors="active")
+    picture = Reader(page).slider.screenshot()
+    pixels = plt.imread(BytesIO(picture), format="png")
+    middle = pixels[len(pixels) // 2].reshape(-1, pixels.shape[-1])
+    assert len(np.unique(middle, axis=0)) > 2  # page, track and thumb
 
 
 # --- damaged state ------------------------------------------------------------------------------

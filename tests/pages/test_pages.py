@@ -222,7 +222,7 @@ def test_the_scorecard_shows_every_claim_with_its_verdict(html: Path):
 
 def test_api_page_documents_the_package(html: Path):
     text = (html / "book/api.html").read_text()
-    for name in ("solve.solve_fixed", "tableaus.ButcherTableau", "datasets.energy_landscape"):
+    for name in ("ode.fixed.solve_fixed", "ode.tableaus.ButcherTableau", "data.datasets.load"):
         assert f'id="nodecore.{name}"' in text
 
 

@@ -1,4 +1,4 @@
-"""What a verdict is made of: words, a claim's parts, the evidence of a study, the register."""
+"""The pieces of a verdict: its words, a claim's parts, a study's evidence, and the register."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Material:
 
     @property
     def title(self) -> str:
-        """Such as "spheres, 2-D, Euler"."""
+        """Title of the study, such as "spheres, 2-D, Euler"."""
         dataset, kind = self.study.split("-", 1)
         return f"{name_of(dataset)}, {name_of(kind)}"
 
@@ -60,7 +60,7 @@ class Material:
         return next((e for e in self.found if e.run.steps.n_steps == n_steps), None)
 
     def history(self, controller: str, start: str | None = USUAL_START) -> pd.DataFrame:
-        """What was followed while this controller was at work, steps begun in this way."""
+        """Return what was followed under this controller, from steps begun in this way."""
         of = controller, start
         return next(
             e.history for e in self.found if (e.run.steps.controller, e.run.steps.start) == of

@@ -68,7 +68,7 @@ def flow_gaps(frame: pd.DataFrame) -> pd.Series:
 
 
 def flow_name(frame: pd.DataFrame) -> str:
-    """What flow_gaps compares with."""
+    """Name the setting that flow_gaps compares with."""
     return "rk4 at 4K" if under_exact_flow(frame).empty else "the exact flow"
 
 
@@ -88,7 +88,7 @@ def _critical_part(material):
 
 
 def _sureness(frame, critical):
-    """How sure a critical n_steps is, where there is more than one seed."""
+    """Describe how sure a critical n_steps is, where there is more than one seed."""
     single = seed_critical(frame)
     if len(single) < 2:
         return ""

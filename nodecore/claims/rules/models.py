@@ -137,7 +137,7 @@ def _euler_paths(evidence):
 
 
 def _crossing_part(studies, n_steps, verdict_of):
-    """How many pairs of trajectories cross, seed by seed."""
+    """Describe how many pairs of trajectories cross, seed by seed."""
     [material] = studies.values()
     evidence = material.run(n_steps)
     if evidence is None:

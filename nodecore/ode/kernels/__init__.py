@@ -18,8 +18,9 @@ from nodecore.ode.kernels.fused import (
 from nodecore.ode.kernels.selfcheck import KernelStatus, status
 
 # Rises where the kernel's arithmetic changes: results of another one differ by rounding.
-# 1: products throughout. 2: convolutions of one channel through tables.
-VERSION = 2
+# 1: products throughout. 2: convolutions of one channel through tables. 3: long walks of two
+# numbers through cells.
+VERSION = 3
 FIRST_VERSION = 1  # of records that name none
 
 __all__ = [

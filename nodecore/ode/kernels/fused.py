@@ -60,7 +60,10 @@ def solve_fused(
     has 9 taps. Member m takes n_steps[m] steps of the sizes step_sizes[m, :n_steps[m]].
     Differentiable in z0, weights and biases. Between forward and backward a convolution keeps for
     each number of the state and each stage 4 bytes and a bit for each unit of the second layer
-    (whole vectors of them): 16 bytes for the 96 units of MNIST's field.
+    (whole vectors of them): 16 bytes for the 96 units of MNIST's field. A dense field of two
+    numbers keeps 12 bytes for each sample and stage of a long solve, and a little for each affine
+    piece of the field that it meets; in a short one and in all other dense fields it is the state
+    and, as long as memory is plenty, the second hidden map.
 
     Raises ValueError for shapes, dtypes, devices or strides that the kernel cannot take.
     """
@@ -218,7 +221,7 @@ class FusedAdaptive(FusedSolve):
         shape = z0.shape[: 2 if control.per_sample else 1]
         sizes = torch.empty(*shape, control.max_steps, dtype=torch.float64)
         self._set_up(z0, layers, torch.zeros(shape, dtype=torch.int64), sizes)
-        self.problem.per_sample = control.per_sample
+        self.problem.adaptive, self.problem.per_sample = True, control.per_sample
         self.nfe, self.rejected, self.state = torch.zeros(3, *shape, dtype=torch.int64)
         self.time, self.step = torch.zeros(2, *shape, dtype=torch.float64)
         self.rtol, self.atol = (

@@ -15,6 +15,8 @@ from nodecore.ode.kernels.fused import BlockLayer, StepControl, solve_fused, sol
 from nodecore.ode.kernels.structs import differing
 
 TOLERANCE = 1e-4
+# Arguments of `_difference`: so many evaluations that the kernel goes through cells.
+LONG = (1, False, 64, 4)
 # Euler's method estimates the error of the midpoint rule.
 CONTROL = StepControl(
     b_error=np.array([-1.0, 1.0]),
@@ -60,24 +62,25 @@ def _check() -> None:
     """Raises Unavailable if the kernel cannot be built or disagrees with Python or torch."""
     if names := differing(library()):
         raise Unavailable(f"{', '.join(names)} has another size in Python than in C++")
-    for taps in (1, 3, 9):
-        for adaptive in (False, True):
-            worst = _difference(taps, adaptive)
-            if not worst <= TOLERANCE:
-                raise Unavailable(f"its self-check differs from torch by {worst:.1e}")
+    cases = [(taps, adaptive) for taps in (1, 3, 9) for adaptive in (False, True)]
+    for case in (*cases, LONG):
+        worst = _difference(*case)
+        if not worst <= TOLERANCE:
+            raise Unavailable(f"its self-check differs from torch by {worst:.1e}")
 
 
-def _difference(taps: int, adaptive: bool) -> float:
+def _difference(taps: int, adaptive: bool, batch: int = 5, repeats: int = 1) -> float:
     """The largest relative difference of z(T) and of all gradients, two members, midpoint rule.
 
-    Adaptive steps are walked again in torch, and must fill the time from 0 to 1.
+    Each step is divided into as many as `repeats`. Adaptive ones are walked again in torch, and
+    must fill the time from 0 to 1.
     """
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator) / math.prod(shape[1:-1]) ** 0.5
 
-    z0 = normal(2, 5, *{1: (2,), 3: (4,), 9: (1, 3, 4)}[taps])
+    z0 = normal(2, batch, *{1: (2,), 3: (4,), 9: (1, 3, 4)}[taps])
     channels = 2 if taps == 1 else 1
     weights = [normal(2, channels, 7), normal(2, taps * 7, 9), normal(2, 9, channels)]
     if taps == 9:
@@ -85,8 +88,9 @@ def _difference(taps: int, adaptive: bool) -> float:
         weights = [weight.reshape(shape) for weight, shape in zip(weights, shapes, strict=True)]
     parameters = [*weights, normal(2, 7), normal(2, 9), normal(2, channels)]
     a, b = np.array([[0.0, 0.0], [0.5, 0.0]]), np.array([0.0, 1.0])
-    n_steps = torch.tensor([2, 3])
+    n_steps = torch.tensor([2, 3]) * repeats
     step_sizes = torch.tensor([[0.5, 0.5, 0.0], [0.4, 0.4, 0.2]], dtype=torch.float64)
+    step_sizes = step_sizes.repeat_interleave(repeats, dim=1) / repeats
 
     def fused(z: Tensor, *p: Tensor) -> Tensor:
         nonlocal n_steps, step_sizes

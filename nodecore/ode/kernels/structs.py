@@ -4,7 +4,7 @@ import ctypes
 
 NUMBERS = (
     "members batch channels height width taps width1 width2 stages most_steps "
-    "threads tape_steps keep_hidden per_sample w2_tap w2_in w2_out"
+    "threads tape_steps keep_hidden adaptive per_sample w2_tap w2_in w2_out"
 )
 ARRAYS = "a b n_steps step_sizes w1 b1 w2 b2 w3 b3 z0 z1 tape"
 GRADIENTS = "grad_z1 grad_z0 grad_w1 grad_b1 grad_w2 grad_b2 grad_w3 grad_b3"

@@ -1,8 +1,9 @@
 """Explorers: figures to take hold of, in the page without a kernel and in JupyterLab bound to it.
 
-One ES module each (`js/`), which computes everything it shows from the trained weights. JupyterLab
-shows it as a widget with two-way traits; a built page holds the same module beside its state; where
-neither runs, a picture remains.
+One ES module each, put together from those in `js/`: `compute/` solves, `draw/` draws, `ui/` holds
+what a reader takes hold of, and each explorer has a folder for what is its own. Everything shown is
+computed in the browser from the trained weights. JupyterLab shows the module as a widget with
+two-way traits; a built page holds it beside its state; where neither runs, a picture remains.
 """
 
 from nodecore.pages.explorers.adaption import AdaptionExplorer

@@ -14,13 +14,13 @@ from nodecore.evidence.names import name_of
 from nodecore.ode.tableaus import finer_solver
 from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
-from nodecore.pages.explorers.host import Explorer, check_choice
+from nodecore.pages.explorers.constants import SAME_STEP
+from nodecore.pages.explorers.host import Explorer, check_choice, check_evidence, check_range
 from nodecore.pages.explorers.packing import encode
 from nodecore.training.adaption import step_bounds
 from nodecore.training.controllers import Algorithm1, Observation, StepState, get_controller
 
 RANGES = {"threshold": (0.01, 0.5), "decrease": (0.1, 0.95), "increase": (1.01, 1.5)}
-SAME = 1e-5  # relative difference of two steps that rounding explains
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class AdaptionExplorer(Explorer):
     """
 
     _esm = bundle("adaption.js")
-    data = traitlets.Dict().tag(sync=True)
     run = traitlets.Unicode().tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
     iteration = traitlets.Int().tag(sync=True)
@@ -57,8 +56,7 @@ class AdaptionExplorer(Explorer):
     increase = traitlets.Float(1.1).tag(sync=True)
 
     def __init__(self, evidence: Sequence[Evidence]):
-        if not evidence:
-            raise ValueError("evidence is empty: give at least one run")
+        check_evidence(evidence)
         self._runs = {f"{found.run.study}/{found.run.name}": found for found in evidence}
         self._checks = {name: _checks(found) for name, found in self._runs.items()}
         first, found = next(iter(self._runs.items()))
@@ -71,7 +69,7 @@ class AdaptionExplorer(Explorer):
         )
 
     def _pack(self, name):
-        """What the browser needs of a run; keys as in `js/adaption.js`."""
+        """What the browser needs of a run; keys as in `js/adaption/state.js`."""
         found, controller = self._runs[name], get_controller(self._runs[name].run.steps.controller)
         solver = controller.test_solver or finer_solver(found.run.steps.solver)
         return {
@@ -93,14 +91,11 @@ class AdaptionExplorer(Explorer):
     def _check(self, proposal):
         name, value = proposal["trait"].name, proposal["value"]
         if name in RANGES:
-            low, high = RANGES[name]
-            if not low <= value <= high:
-                raise traitlets.TraitError(f"{name} = {value!r}: give {low} to {high}")
+            check_range(name, value, *RANGES[name])
             return value
         if name == "iteration":
             last = int(self._checks[self.run]["iteration"].max()) if self.run else value
-            if not 0 <= value <= last:
-                raise traitlets.TraitError(f"iteration = {value!r}: give 0 to {last}")
+            check_range(name, value, 0, last)
             return value
         seeds = self._runs[self.run].run.seeds if self.run else [value]
         choices = list(self._runs) if name == "run" else list(seeds)
@@ -132,7 +127,7 @@ class AdaptionExplorer(Explorer):
             sizes.append(state.step_size)
             state = rule.update(state, Observation(train, test), step_bounds(found.run.protocol.T))
             failed.append(state.failed)
-        away = np.abs(np.array(sizes) / rows["step_size"] - 1) > SAME
+        away = np.abs(np.array(sizes) / rows["step_size"] - 1) > SAME_STEP
         departs = int(rows["iteration"][away.argmax()]) if away.any() else None
         return Rerun(np.array(sizes), np.array(failed), departs)
 
@@ -168,7 +163,7 @@ class AdaptionExplorer(Explorer):
         for name, colour in zip(("train", "test"), plots.CLASS_COLOURS, strict=False):
             below.step(rows["iteration"], rows[f"{name}_accuracy"], where="post", color=colour)
         below.set(xlabel="iteration", ylabel="accuracy of the batch", ylim=(0, 1))
-        figure.suptitle("\n".join(self.describe().split(": ", 1)), fontsize=9)
+        figure.suptitle(self.title(), fontsize=9)
         return figure
 
 
@@ -189,7 +184,7 @@ def _checks(found):
             factor = np.where(gap > rule.threshold, rule.decrease, rule.increase)
             sizes = rows["step_size"].to_numpy()
             wanted = np.clip(factor * sizes, *step_bounds(found.run.protocol.T))[:-1]
-            if not np.allclose(wanted, sizes[1:], rtol=SAME):
+            if not np.allclose(wanted, sizes[1:], rtol=SAME_STEP):
                 raise ValueError(
                     f"{found.path}: the steps of seed {seed} are not those of "
                     f"{found.run.steps.controller}; run the study again"

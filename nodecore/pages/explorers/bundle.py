@@ -5,15 +5,18 @@ module. All modules share one scope then; a name declared twice is a syntax erro
 """
 
 import json
+import posixpath
 import re
 from functools import cache
 from pathlib import Path
 
+from nodecore.pages.explorers.constants import constants_module
+
 SOURCES = Path(__file__).parent / "js"
-# import { a, b } from "./c.js";  or  import TEXT from "./d.css" with { type: "text" };
+# import { a, b } from "./c.js";  or  import TEXT from "../d.css" with { type: "text" };
 IMPORT = re.compile(
-    r"^import (?:\{[^}]*\} from \"\./(?P<module>[\w.]+)\""
-    r"|(?P<name>\w+) from \"\./(?P<text>[\w.]+)\" with \{ type: \"text\" \});\n",
+    r"^import (?:\{[^}]*\} from \"(?P<module>\.[\w./]+)\""
+    r"|(?P<name>\w+) from \"(?P<text>\.[\w./]+)\" with \{ type: \"text\" \});\n",
     re.MULTILINE,
 )
 EXPORT = re.compile(r"^export (?=const|let|function|async|class)", re.MULTILINE)
@@ -30,16 +33,22 @@ def bundle(name: str) -> str:
     return "\n".join(parts.values())
 
 
+def read_source(name: str) -> str:
+    """A file of `js/`, or the constants that come from Python."""
+    return constants_module() if name == "constants.js" else (SOURCES / name).read_text()
+
+
 def _collect(name, parts):
     """Add the module and, before it, what it imports, each once."""
     if name in parts:
         return
-    source = (SOURCES / name).read_text()
+    source = read_source(name)
     for found in IMPORT.finditer(source):
+        target = posixpath.join(posixpath.dirname(name), found["module"] or found["text"])
+        target = posixpath.normpath(target)
         if found["module"]:
-            _collect(found["module"], parts)
+            _collect(target, parts)
         else:
-            text = found["text"]
-            content = bundle(text) if text.endswith(".js") else (SOURCES / text).read_text()
-            parts[text] = f"const {found['name']} = {json.dumps(content)};\n"
+            content = bundle(target) if target.endswith(".js") else read_source(target)
+            parts[target] = f"const {found['name']} = {json.dumps(content)};\n"
     parts[name] = EXPORT.sub("", IMPORT.sub("", source))

@@ -1,26 +1,26 @@
 """The grid explorer: accuracy by training and test steps, and what lies behind each cell."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import traitlets
 from matplotlib.figure import Figure
 
-from nodecore.analysis.crossings import Crossings, separated_starts
+from nodecore.analysis.crossings import Crossings
 from nodecore.evidence.catalogue import GRIDS
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
 from nodecore.ode.tableaus import get_tableau
 from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
-from nodecore.pages.explorers.host import Explorer, check_choice
-from nodecore.pages.explorers.packing import Model, pack_points, pack_tableau
-from nodecore.pages.explorers.runs import CHORDS, draw_run
+from nodecore.pages.explorers.host import check_choice, check_evidence, none_for_nan
+from nodecore.pages.explorers.packing import pack_tableau
+from nodecore.pages.explorers.planar import PlanarExplorer, model_of
+from nodecore.pages.explorers.runs import draw_run
 
 
-class GridExplorer(Explorer):
+class GridExplorer(PlanarExplorer):
     """The map of accuracy, training n_steps by test n_steps under the training solver.
 
     evidence: runs with n_steps, of data sets in the plane. classes: names of the labels, by data
@@ -32,7 +32,6 @@ class GridExplorer(Explorer):
     """
 
     _esm = bundle("grid.js")
-    data = traitlets.Dict().tag(sync=True)
     study = traitlets.Unicode().tag(sync=True)
     train_n_steps = traitlets.Int().tag(sync=True)
     test_n_steps = traitlets.Int().tag(sync=True)
@@ -46,39 +45,32 @@ class GridExplorer(Explorer):
         n_starts: int = 100,
         n_seeds: int | None = None,
     ):
-        if not evidence:
-            raise ValueError("evidence is empty: give at least one run")
+        check_evidence(evidence)
         ordered = sorted(evidence, key=lambda found: found.run.steps.n_steps)
         self._n_seeds = n_seeds
         self._cells = {found.run.study: {} for found in evidence}
         for found in ordered:
-            model = Model.from_evidence(found, (classes or {}).get(found.run.dataset))
-            self._cells[found.run.study][found.run.steps.n_steps] = found, model, _tests(found)
-        models = [model for rows in self._cells.values() for _, model, _ in rows.values()]
-        points = {model.dataset: model for model in models}
-        self._starts = {
-            name: separated_starts(model.x, min(n_starts, len(model.x)))
-            for name, model in points.items()
-        }
+            row = found, model_of(found, classes), _tests(found)
+            self._cells[found.run.study][found.run.steps.n_steps] = row
+        self._hold([m for rows in self._cells.values() for _, m, _ in rows.values()], n_starts)
         first = next(iter(self._cells))
         n_steps = min(self._cells[first])
         super().__init__(
-            data=self._pack(pack_points(points, self._starts)),
+            data=self._pack(),
             study=first,
             train_n_steps=n_steps,
             test_n_steps=n_steps,
             seed=self._cells[first][n_steps][1].seeds[0],
         )
 
-    def _pack(self, datasets):
+    def _pack(self):
         """What the browser needs; keys as in `js/grid.js`."""
         entries, solvers = [], {}
         for study, rows in self._cells.items():
             for found, model, tests in rows.values():
                 solvers[found.run.steps.solver] = get_tableau(found.run.steps.solver)
                 accuracies = [
-                    {"nSteps": k, "accuracies": [None if isnan(v) else v for v in values]}
-                    for k, values in tests.items()
+                    {"nSteps": k, "accuracies": none_for_nan(values)} for k, values in tests.items()
                 ]
                 entries.append(
                     {
@@ -91,11 +83,10 @@ class GridExplorer(Explorer):
                     }
                 )
         return {
-            "datasets": datasets,
+            "datasets": self._pack_datasets(),
             "models": entries,
             "solvers": [pack_tableau(tableau) for tableau in solvers.values()],
             "studies": [{"name": name, "title": self._title(name)} for name in self._cells],
-            "chords": CHORDS,
         }
 
     def _title(self, study):
@@ -176,10 +167,8 @@ class GridExplorer(Explorer):
             for k, (_, m, tests) in self._cells[self.study].items()
         }
         plots.train_test_map(left, pd.DataFrame(means).T.sort_index(axis=1))
-        run, labels = self._run(), model.y[self._starts[model.dataset]]
-        plots.trajectories(right, run.path, labels, run.crossings.points)
-        plots.zoom(right, run.path[:, run.path.isfinite().all(0).all(1)])
-        figure.suptitle("\n".join(self.describe().split(": ")), fontsize=9)
+        self._draw_run(right, self._run(), model)
+        figure.suptitle(self.title(), fontsize=9)
         return figure
 
 

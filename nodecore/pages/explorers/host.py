@@ -2,8 +2,10 @@
 
 import base64
 import json
+from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
+from math import isnan
 
 import anywidget
 import ipywidgets
@@ -16,15 +18,34 @@ from nodecore.pages.explorers.bundle import bundle
 LAB_ONLY = {"_anywidget_id", "_esm", *ipywidgets.DOMWidget.class_traits(sync=True)}
 
 
-def check_choice(name: str, value, choices) -> None:
-    """TraitError that lists the choices unless value is one of them."""
+def check_choice(name: str, value, choices: Iterable, known: str | None = None) -> None:
+    """TraitError that lists the choices, or says what is `known`, unless value is one of them."""
     if value not in choices:
-        known = ", ".join(map(str, choices))
+        known = known or ", ".join(map(str, choices))
         raise traitlets.TraitError(f"{name} = {value!r}: choose one of {known}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """TraitError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise traitlets.TraitError(f"{name} = {value!r}: give {low:g} to {high:g}")
+
+
+def check_evidence(evidence: Sequence) -> None:
+    """ValueError without a run to explore."""
+    if not evidence:
+        raise ValueError("evidence is empty: give at least one run")
+
+
+def none_for_nan(values: Iterable[float]) -> list[float | None]:
+    """Numbers as JSON can hold them."""
+    return [None if isnan(value) else float(value) for value in values]
 
 
 class Explorer(anywidget.AnyWidget):
     """Base of the explorers. A subclass has its module as `_esm`, traits, and draws a picture."""
+
+    data = traitlets.Dict().tag(sync=True)  # what the browser computes with
 
     def __repr__(self):
         return f"{type(self).__name__}({self.describe()})"
@@ -36,6 +57,10 @@ class Explorer(anywidget.AnyWidget):
     def draw(self) -> Figure:
         """The present state as a figure."""
         raise NotImplementedError
+
+    def title(self) -> str:
+        """The description above the picture, its parts on lines of their own."""
+        return "\n".join(self.describe().split(": "))
 
     def state(self) -> dict:
         """The traits that the explorer itself has, as JSON can hold them."""

@@ -2,7 +2,7 @@
 
 import base64
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +93,7 @@ class Model:
         return (lambda t, z: field(z)) if plain else field, head
 
     def model_data(self, n_seeds: int | None = None) -> dict:
-        """What the browser needs of the first seeds, or of all; keys as in `js/models.js`."""
+        """What the browser needs of the first seeds, or of all: see `js/compute/models.js`."""
         field, head = pack_stack("field", self.field), pack_stack("head", self.head)
         return {
             "dataset": self.dataset,
@@ -176,13 +176,8 @@ def _plain_layers(name, module):
     return found
 
 
-def pack_points(models: Mapping[str, Model], starts: Mapping[str, Tensor]) -> list[dict]:
-    """The points of each data set, taken from one of its models; drawn from the `starts`."""
-    return [model.dataset_data(starts[name]) for name, model in models.items()]
-
-
 def pack_tableau(tableau: ButcherTableau) -> dict:
-    """A method's coefficients; keys as in `js/solver.js`."""
+    """A method's coefficients; keys as in `js/compute/stages.js`."""
     return {
         "name": tableau.name,
         "title": name_of(tableau.name),

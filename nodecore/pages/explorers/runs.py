@@ -6,9 +6,8 @@ from torch import Tensor
 
 from nodecore.analysis.crossings import Crossings, find_crossings, refined_path
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
+from nodecore.pages.explorers.constants import CHORDS, MOST_CHORDS
 from nodecore.pages.explorers.packing import Model
-
-CHORDS = 64  # that a trajectory of a solver of higher order than 1 is drawn with, at least
 
 
 @dataclass(frozen=True)
@@ -22,14 +21,14 @@ class DrawnRun:
 def draw_run(
     model: Model, seed: int, starts: Tensor, solver: str | ButcherTableau, n_steps: int
 ) -> DrawnRun:
-    """The trajectories from the points of index `starts`, as `js/runs.js` draws them.
+    """The trajectories from the points of index `starts`, as `js/compute/runs.js` draws them.
 
     A step of a solver of higher order is a curve, cut into chords.
     """
     field, _ = model.member(seed)
     substeps = 1
     if get_tableau(solver).order > 1:
-        substeps = max(1, min(8, CHORDS // n_steps))
+        substeps = max(1, min(MOST_CHORDS, CHORDS // n_steps))
     z0 = model.x[starts].double()[None]
     path = refined_path(field, z0, solver, n_steps=n_steps, substeps=substeps)[:, 0]
     finite = path.isfinite().all(0).all(1)

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
 
 import matplotlib.pyplot as plt
 import torch
 import traitlets
 from matplotlib.figure import Figure
 
-from nodecore.analysis.crossings import separated_starts
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
 from nodecore.ode.adaptive import solve_adaptive
@@ -17,8 +15,14 @@ from nodecore.ode.solution import SolveError
 from nodecore.ode.tableaus import get_tableau
 from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
-from nodecore.pages.explorers.host import Explorer, check_choice
-from nodecore.pages.explorers.packing import Model, pack_points, pack_tableau
+from nodecore.pages.explorers.host import (
+    check_choice,
+    check_evidence,
+    check_range,
+    none_for_nan,
+)
+from nodecore.pages.explorers.packing import pack_tableau
+from nodecore.pages.explorers.planar import PlanarExplorer, model_of
 
 SOLVERS = ("fehlberg21", "bosh3", "dopri5")
 LOOSEST, TIGHTEST = 10.0, 1e-6  # tolerances that can be chosen
@@ -33,7 +37,7 @@ class Steps:
     nfe: int
 
 
-class ToleranceExplorer(Explorer):
+class ToleranceExplorer(PlanarExplorer):
     """Accepted and rejected steps, and the accuracy, of a trained model at a chosen tolerance.
 
     evidence: runs of data sets in the plane. classes: names of the labels, by data set. n_starts:
@@ -45,7 +49,6 @@ class ToleranceExplorer(Explorer):
     """
 
     _esm = bundle("tolerance.js")
-    data = traitlets.Dict().tag(sync=True)
     training = traitlets.Unicode().tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
     solver = traitlets.Enum(SOLVERS, "dopri5").tag(sync=True)
@@ -58,22 +61,13 @@ class ToleranceExplorer(Explorer):
         classes: Mapping[str, Sequence[str]] | None = None,
         n_starts: int = 40,
     ):
-        if not evidence:
-            raise ValueError("evidence is empty: give at least one run")
-        names = classes or {}
-        self._runs = {
-            found.run.name: (found, Model.from_evidence(found, names.get(found.run.dataset)))
-            for found in evidence
-        }
-        points = {model.dataset: model for _, model in self._runs.values()}
-        self._starts = {
-            name: separated_starts(model.x, min(n_starts, len(model.x)))
-            for name, model in points.items()
-        }
+        check_evidence(evidence)
+        self._runs = {found.run.name: (found, model_of(found, classes)) for found in evidence}
+        self._hold([model for _, model in self._runs.values()], n_starts)
         first, (found, model) = next(iter(self._runs.items()))
         super().__init__(
             data={
-                "datasets": pack_points(points, self._starts),
+                "datasets": self._pack_datasets(),
                 "models": [self._pack(name) for name in self._runs],
                 "solvers": [pack_tableau(get_tableau(solver)) for solver in SOLVERS],
                 "tolerances": [LOOSEST, TIGHTEST],
@@ -85,7 +79,7 @@ class ToleranceExplorer(Explorer):
         )
 
     def _pack(self, name):
-        """What the browser needs of a run; keys as in `js/tolerance.js`."""
+        """What the browser needs of a run; keys as in `js/tolerance/state.js`."""
         found, model = self._runs[name]
         return {
             **model.model_data(),
@@ -102,8 +96,7 @@ class ToleranceExplorer(Explorer):
     def _check(self, proposal):
         name, value = proposal["trait"].name, proposal["value"]
         if name == "rtol":
-            if not TIGHTEST <= value <= LOOSEST:
-                raise traitlets.TraitError(f"rtol = {value!r}: give {TIGHTEST:g} to {LOOSEST:g}")
+            check_range(name, value, TIGHTEST, LOOSEST)
             return value
         seeds = {seed for _, model in self._runs.values() for seed in model.seeds}
         choices = list(self._runs) if name == "training" else sorted(seeds)
@@ -177,7 +170,7 @@ class ToleranceExplorer(Explorer):
             plots.trajectories(ax, path, self._model.y[i : i + 1], mark_steps=True)
         if paths:
             plots.zoom(ax, torch.cat([torch.stack([path[0], path[-1]]) for path, _ in paths], 1))
-        figure.suptitle("\n".join(self.describe().split(": ")), fontsize=9)
+        figure.suptitle(self.title(), fontsize=9)
         return figure
 
 
@@ -194,7 +187,7 @@ def _tests(found, seeds):
         {
             "solver": solver,
             "rtol": float(rtol),
-            "accuracies": [None if isnan(v) else float(v) for v in values[list(seeds)]],
+            "accuracies": none_for_nan(values[list(seeds)]),
         }
         for (solver, rtol), values in table.iterrows()
         if TIGHTEST <= rtol <= LOOSEST

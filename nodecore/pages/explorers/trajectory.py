@@ -8,21 +8,22 @@ import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from nodecore.analysis.crossings import Crossings, separated_starts
+from nodecore.analysis.crossings import Crossings
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
-from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
-from nodecore.pages.explorers.host import Explorer
-from nodecore.pages.explorers.packing import Model, pack_points, pack_tableau
-from nodecore.pages.explorers.runs import CHORDS, draw_run
+from nodecore.pages.explorers.constants import MARKED_STEPS
+from nodecore.pages.explorers.host import check_choice
+from nodecore.pages.explorers.packing import Model, pack_tableau
+from nodecore.pages.explorers.planar import PlanarExplorer, model_of
+from nodecore.pages.explorers.runs import draw_run
 
 MAX_STEPS = 512
 
 
-class TrajectoryExplorer(Explorer):
+class TrajectoryExplorer(PlanarExplorer):
     """Trajectories, their crossings, decision regions and accuracy of a model, to take hold of.
 
     field, head, x, y: as for Model; `others`: further models to choose from. solvers: names of
@@ -36,7 +37,6 @@ class TrajectoryExplorer(Explorer):
     """
 
     _esm = bundle("trajectory.js")
-    data = traitlets.Dict().tag(sync=True)
     dataset = traitlets.Unicode().tag(sync=True)
     train_n_steps = traitlets.Int(allow_none=True).tag(sync=True)
     seed = traitlets.Int().tag(sync=True)
@@ -66,12 +66,8 @@ class TrajectoryExplorer(Explorer):
     ):
         first = Model(field, head, x, y, **model)
         self._models = [first, *others]
-        self._points = _points_by_dataset(self._models)
+        self._hold(self._models, n_starts)
         self._tableaus = {tableau.name: tableau for tableau in map(get_tableau, solvers)}
-        self._starts = {
-            name: separated_starts(model.x, min(n_starts, len(model.x)))
-            for name, model in self._points.items()
-        }
         super().__init__(
             data=self._pack(),
             dataset=first.dataset,
@@ -96,20 +92,19 @@ class TrajectoryExplorer(Explorer):
         for found in evidence:
             key = found.run.dataset, found.run.steps.n_steps
             if key not in models:
-                models[key] = Model.from_evidence(found, (classes or {}).get(found.run.dataset))
+                models[key] = model_of(found, classes)
         first, *others = models.values()
         return cls(**vars(first), others=others, **options)
 
     def _pack(self):
-        """What the browser needs; keys as in `js/trajectory.js`."""
+        """What the browser needs; keys as in `js/trajectory/state.js`."""
         order = list(self._points)
         models = sorted(self._models, key=lambda m: (order.index(m.dataset), m.train_n_steps or 0))
         return {
-            "datasets": pack_points(self._points, self._starts),
+            "datasets": self._pack_datasets(),
             "models": [model.model_data() for model in models],
             "solvers": [pack_tableau(tableau) for tableau in self._tableaus.values()],
             "max_steps": MAX_STEPS,
-            "chords": CHORDS,
         }
 
     # --- the state ------------------------------------------------------------------------------
@@ -126,9 +121,7 @@ class TrajectoryExplorer(Explorer):
             "train_n_steps": [model.train_n_steps for model in offered],
             "seed": sorted({seed for model in offered for seed in model.seeds}),
         }[name]
-        if value not in choices:
-            known = f"1 to {MAX_STEPS}" if name == "n_steps" else ", ".join(map(str, choices))
-            raise traitlets.TraitError(f"{name} = {value!r}: choose one of {known}")
+        check_choice(name, value, choices, f"1 to {MAX_STEPS}" if name == "n_steps" else None)
         return value
 
     @traitlets.observe("dataset", "train_n_steps")
@@ -183,23 +176,7 @@ class TrajectoryExplorer(Explorer):
         )
 
     def draw(self) -> Figure:
-        run, labels = self._run(), self.model.y[self._starts[self.dataset]]
         figure, ax = plt.subplots(figsize=(6, 4.6))
-        steps = self.n_steps <= 16
-        plots.trajectories(ax, run.path, labels, run.crossings.points, mark_steps=steps)
-        plots.zoom(ax, run.path[:, run.path.isfinite().all(0).all(1)])
-        ax.set_title("\n".join(self.describe().split(": ")), fontsize=9)
+        self._draw_run(ax, self._run(), self.model, mark_steps=self.n_steps <= MARKED_STEPS)
+        ax.set_title(self.title(), fontsize=9)
         return figure
-
-
-def _points_by_dataset(models):
-    """The first model of each data set. Raises ValueError where another has other points."""
-    points = {}
-    for model in models:
-        first = points.setdefault(model.dataset, model)
-        if not torch.equal(first.x, model.x) or not torch.equal(first.y, model.y):
-            raise ValueError(
-                f"two models of {model.dataset!r} come with different points: give the same x and "
-                "y, or another name as dataset"
-            )
-    return points

@@ -78,7 +78,7 @@ def class_style(label: int) -> dict:
 
 
 def class_legend(ax: Axes, names, **options) -> None:
-    """One marker per class; `names` in the order of the labels, `options` as for `ax.legend`."""
+    """Draw a marker per class; `names` in the order of the labels, `options` as for `ax.legend`."""
     handles = [
         Line2D([], [], linestyle="none", label=name, **class_style(label))
         for label, name in enumerate(names)

@@ -16,12 +16,15 @@ class Dense {
         int64_t channels, width1, width2;
         bool keep_hidden; // whether the tape holds the second hidden map beside the state
 
-        explicit Shape(const Problem &p)
-            : Tiling(p,
-                     std::min<int64_t>(64, std::max<int64_t>(LANES, padded(4096 / std::max(padded(p.width1), padded(p.width2))))),
-                     LANES),
+        explicit Shape(const Problem &p) : Shape(p, wanted(p)) {}
+        Shape(const Problem &p, int64_t wanted)
+            : Tiling(p, wanted, LANES),
               channels(p.channels), width1(padded(p.width1)), width2(padded(p.width2)),
               keep_hidden(p.keep_hidden) {}
+        static int64_t wanted(const Problem &p) {
+            const int64_t widest = std::max(padded(p.width1), padded(p.width2));
+            return std::min<int64_t>(64, std::max<int64_t>(LANES, padded(4096 / widest)));
+        }
         int64_t extra() const { return keep_hidden ? samples * width2 : 0; }
         int64_t weights() const { // floats of all parameters, padded
             return channels * width1 + width1 + width1 * width2 + width2 + channels * width2 +
@@ -119,8 +122,9 @@ class Dense {
         narrow(gradient1_, w_.p.w1, zeros_, u, s_.samples, s_.width1, s_.channels);
     }
 
+    void begin(float *) const {}
     // The gradient of b3 from the sum of all g.
-    void add_bias3(const float *sum_g, float *sums) const {
+    void finish(const float *sum_g, float *sums) const {
         float *b3 = Weights(s_, sums).b3;
         for (int64_t i = 0; i < s_.state(); ++i) b3[i % s_.channels] += sum_g[i];
     }

@@ -14,7 +14,7 @@
 // neighbours in a row of `width` numbers (height = 1) or in an image.
 extern "C" struct Problem {
     int64_t members, batch, channels, height, width, taps, width1, width2, stages, most_steps,
-        threads, tape_steps, keep_hidden, per_sample;
+        threads, tape_steps, keep_hidden, adaptive, per_sample;
     int64_t w2_tap, w2_in, w2_out; // strides of w2 between taps, units in and units out
     const double *a, *b;           // (stages, stages), (stages)
     // One row for each member, or with per_sample for each sample, (members, batch):
@@ -60,6 +60,7 @@ struct Tiling {
         blocks = std::min(tiles, MOST_BLOCKS);
     }
     int64_t state() const { return padded(samples * sample); }
+    int64_t shared() const { return 0; } // floats of the tape that a tile's evaluations share
     int64_t first_tile(int64_t block) const { return block * tiles / blocks; }
 };
 

@@ -284,8 +284,9 @@ class Tables {
         std::fill(u + s_.positions(), u + s_.state(), 0.f);
     }
 
+    void begin(float *) const {}
     // The gradient of b3 from the sum of all g.
-    void add_bias3(const float *sum_g, float *sums) const {
+    void finish(const float *sum_g, float *sums) const {
         double sum = 0;
         for (int64_t i = 0; i < s_.positions(); ++i) sum += sum_g[i];
         sums[2 * s_.intervals * s_.cells()] += float(sum);

@@ -49,6 +49,28 @@ inline bits slopes(vec x) {
 #endif
 }
 
+// One bit for each lane of V vectors, in order: x > 0.
+template <int V> inline uint64_t positive(const vec (&x)[V]) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    if constexpr (V > 4) {
+        vec low[4], high[V - 4];
+        for (int v = 0; v < V; ++v) (v < 4 ? low[v] : high[v - 4]) = x[v];
+        return positive(low) | positive(high) << 32;
+    } else { // saturation to fewer bits keeps the sign
+        const auto in = [&](int v) { return v < V ? (__m256i)x[v] : _mm256_setzero_si256(); };
+        const __m256i low = _mm256_packs_epi32(in(0), in(1)), high = _mm256_packs_epi32(in(2), in(3));
+        const __m256i bytes = _mm256_packs_epi16(low, high), zero = _mm256_setzero_si256();
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        const __m256i sorted = _mm256_permutevar8x32_epi32(bytes, order);
+        return uint32_t(_mm256_movemask_epi8(_mm256_cmpgt_epi8(sorted, zero)));
+    }
+#else
+    uint64_t found = 0;
+    for (int v = 0; v < V; ++v) found |= uint64_t(slopes(x[v])) << (v * LANES);
+    return found;
+#endif
+}
+
 template <int... I> constexpr ivec lane_bits(std::integer_sequence<int, I...>) {
     return ivec{(1 << I)...};
 }

@@ -21,7 +21,7 @@ template <class F> class Tile {
     const Shape &s_;
     F &f_;
     int64_t member_, first_, real_;
-    float *tape_;                    // [step][stage][state | what the field keeps]
+    float *tape_;                    // [step][stage][state | what the field keeps], what it shares
     float *stage_;                   // of an evaluation off the tape
     float *z_, *z_new_, *k_, *zero_; // of a walk: states and slopes
     float *sizes_ = nullptr; // of each sample's own step, like a state; the others then count as 1
@@ -34,7 +34,7 @@ template <class F> class Tile {
           stage_(stage) {}
 
     static int64_t tape_floats(const Shape &s) {
-        return s.tape_steps * s.stages * evaluation_floats(s);
+        return s.tape_steps * s.stages * evaluation_floats(s) + s.shared();
     }
     // What a walk or the backward pass takes from the arena for itself.
     static int64_t floats(const Shape &s) { return (s.stages + 6) * (s.state() + 16); }
@@ -54,6 +54,7 @@ template <class F> class Tile {
     // The walk in given steps.
     void forward(Arena &arena) {
         start(arena);
+        f_.begin(shared());
         for (int64_t step = 0; step < q_.n_steps[member_]; ++step) {
             for (int64_t i = 0; i < s_.stages; ++i) stage(step, h(step), i);
             combine(z_, z_, s_.state(), row_of_b(h(step)), k_);
@@ -136,6 +137,7 @@ template <class F> class Tile {
     // The adjoint of `forward`, stage by stage. With u_j the gradient of stage j's argument:
     //     g_i = h (b_i lambda + sum over j > i of a_ji u_j),  u_i = f'(y_i)^T g_i,  lambda += sum u
     void backward(Arena &arena, float *sums) {
+        f_.begin(shared());
         const int64_t n = s_.state(), stages = s_.stages;
         float *lambda = arena.take(n), *g = arena.take(n), *u = arena.take_zeros(stages * n);
         float *sum_g = arena.take_zeros(n), *zero = arena.take_zeros(n);
@@ -161,7 +163,7 @@ template <class F> class Tile {
             }
             combine(lambda, lambda, n, ones, u);
         }
-        f_.add_bias3(sum_g, sums);
+        f_.finish(sum_g, sums);
         scatter(lambda, q_.grad_z0);
     }
 
@@ -175,6 +177,7 @@ template <class F> class Tile {
         if (!q_.per_sample) return q_.n_steps[member_];
         return *std::max_element(q_.n_steps + row(0), q_.n_steps + row(real_));
     }
+    float *shared() const { return tape_ ? evaluation(s_.tape_steps, 0) : nullptr; }
     bool taped(int64_t step) const { return tape_ && step < q_.tape_steps; }
     float *evaluation(int64_t step, int64_t stage) const {
         return tape_ + (step * s_.stages + stage) * evaluation_floats(s_);

@@ -1,0 +1,47 @@
+"""What Python and the explorers' JavaScript both need, written once and put into each bundle."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import to_hex
+
+from nodecore.analysis.evaluate import EXACT
+from nodecore.ode import adaptive
+from nodecore.ode.tableaus import get_tableau
+from nodecore.pages import plots
+from nodecore.pages.explorers.packing import pack_tableau
+from nodecore.pages.plots.style import CLASS_MARKERS
+
+CHORDS = 64  # that a trajectory of a solver of higher order than 1 is drawn with, at least,
+MOST_CHORDS = 8  # unless a step would need more than these
+MARKED_STEPS = 16  # up to so many steps, each state gets a dot
+SAME_STEP = 1e-5  # relative difference of two steps that rounding explains
+
+CONSTANTS = {
+    "CLASS_COLOURS": plots.CLASS_COLOURS,
+    "CLASS_MARKERS": CLASS_MARKERS,
+    "CROSSING_COLOUR": plots.CROSSING_COLOUR,
+    # as `plots.train_test_map` has them: colours from its lowest accuracy to 100 %, and the
+    # accuracy up to which they are too dark for black figures
+    "MAP_SHADES": [to_hex(colour) for colour in plt.get_cmap("viridis")(np.linspace(0, 1, 5))],
+    "MAP_LOWEST": 0.3,
+    "MAP_DARK": 0.75,
+    "SAFETY": adaptive.SAFETY,
+    "MIN_FACTOR": adaptive.MIN_FACTOR,
+    "MAX_FACTOR": adaptive.MAX_FACTOR,
+    "MAX_TRIED": adaptive.MAX_STEPS,
+    "EXACT_SOLVER": EXACT.solver,
+    "EXACT_RTOL": EXACT.rtol,
+    "EULER": pack_tableau(get_tableau("euler")),
+    "CHORDS": CHORDS,
+    "MOST_CHORDS": MOST_CHORDS,
+    "MARKED_STEPS": MARKED_STEPS,
+    "SAME_STEP": SAME_STEP,
+}
+
+
+def constants_module() -> str:
+    """`js/constants.js`, which is nowhere on the disk; its types are in `js/constants.d.ts`."""
+    lines = (f"export const {name} = {json.dumps(value)};" for name, value in CONSTANTS.items())
+    return "\n".join(lines) + "\n"

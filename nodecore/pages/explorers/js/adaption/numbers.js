@@ -1,0 +1,55 @@
+// The numbers of the adaption explorer, and in words what a re-run of the rule can say.
+
+import { h, percent, thousands } from "../ui/dom.js";
+import { figure, figureList } from "../ui/figures.js";
+import { gaps, lastCheck, stepsOf } from "./rule.js";
+
+/** @param {Shell} shell */
+export function makeNumbers(shell) {
+  const iterations = figure("iteration", "iteration");
+  const steps = figure("n_steps", "steps K");
+  const train = figure("train", "training solver");
+  const test = figure("test", "test solver");
+  const failed = figure("failed", "failed checks");
+  const honest = h("p", { class: "summary honest" });
+
+  function show({ run, history, constants }, other, iteration) {
+    const at = lastCheck(history, iteration);
+    const count = history.failed.slice(0, at + 1).filter(Boolean).length;
+    const { threshold } = constants;
+    const would = gaps(history).filter((gap, i) => i <= at && gap > threshold).length;
+    iterations.show(thousands(iteration), `of ${thousands(history.iterations.at(-1))}`);
+    steps.show(stepsOf(history.steps[at]), `h = ${history.steps[at].toFixed(4)}`);
+    train.show(percent(history.train[at]), run.solver);
+    test.show(percent(history.test[at]), run.testSolver);
+    failed.show(`${count}`, `threshold ${threshold.toFixed(2)}: ${would}`);
+    honest.textContent = tellHonestly(run, history, other);
+    shell.announce(
+      `${run.title}, seed ${history.seed}, iteration ${thousands(iteration)}: ` +
+        `${stepsOf(history.steps[at])} steps; accuracy of the batch ` +
+        `${percent(history.train[at])} under the training solver, ` +
+        `${percent(history.test[at])} under the test solver. ${honest.textContent}`,
+    );
+  }
+  return { element: figureList([iterations, steps, train, test, failed]).element, honest, show };
+}
+
+/** What a re-run on recorded accuracies can say, and what not. */
+function tellHonestly({ constants }, history, other) {
+  if (!constants) {
+    return (
+      "Replay only: this rule reads more than the two accuracies, so that no other constants can " +
+      "be tried on the record."
+    );
+  }
+  if (other.departs === null) {
+    return "With these constants the training would have gone as recorded.";
+  }
+  return (
+    `With these constants the step would have left the recorded one at iteration ` +
+    `${thousands(history.iterations[other.departs])}. Up to there this is exact. Beyond, the ` +
+    `weights would have been trained with other steps and given other accuracies: the dashed line ` +
+    `(${other.failed} failed checks, ${stepsOf(other.steps.at(-1))} steps at the end) only shows ` +
+    `the rule on the recorded ones.`
+  );
+}

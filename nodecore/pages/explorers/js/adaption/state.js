@@ -1,0 +1,66 @@
+// What the traits of the adaption explorer ask for: one seed of a recorded training, and constants.
+
+import { readNumbers } from "../compute/models.js";
+import { demand, keepSeed } from "../compute/state.js";
+
+/**
+ * @typedef {object} History
+ * @property {number} seed
+ * @property {number[]} iterations
+ * @property {number[]} steps
+ * @property {number[]} train
+ * @property {number[]} test
+ * @property {boolean[]} failed
+ */
+
+/** {runs, ranges} of the explorer's `data`. Throws an Error that names what is wrong. */
+export function readAdaptionData(data) {
+  if (!data?.runs?.length) throw new Error("it holds no run");
+  const runs = data.runs.map((run) => ({
+    ...run,
+    histories: run.histories.map((history) => readHistory(history, run.name)),
+  }));
+  return { runs, ranges: data.ranges };
+}
+
+/** @returns {History} */
+function readHistory({ seed, iterations, steps, train, test, failed }, name) {
+  const n = iterations.length;
+  const read = (text, what) => [...readNumbers(text, Float32Array, `the ${what} of ${name}`, n)];
+  return {
+    seed,
+    iterations,
+    steps: read(steps, "steps"),
+    train: read(train, "training accuracies"),
+    test: read(test, "test accuracies"),
+    failed,
+  };
+}
+
+/**
+ * The traits, resolved; throws where one names what is not there.
+ *
+ * @param {TraitModel} model
+ */
+export function resolve(model, { runs, ranges }) {
+  const run = demand(runs, "name", model.get("run"), "run");
+  /** @type {History} */
+  const history = demand(run.histories, "seed", model.get("seed"), "seed");
+  const names = Object.keys(ranges);
+  /** @type {any} */
+  const constants = Object.fromEntries(names.map((name) => [name, model.get(name)]));
+  for (const name of names) {
+    const [low, high] = ranges[name];
+    if (!(constants[name] >= low && constants[name] <= high)) {
+      throw new Error(`${name} = ${constants[name]} is not between ${low} and ${high}`);
+    }
+  }
+  return { run, history, constants };
+}
+
+/** The traits with another training: its own constants, and the seed where it has it too. */
+export function withRun(model, { runs }, name) {
+  const { histories, constants } = runs.find((each) => each.name === name);
+  const seeds = histories.map(({ seed }) => seed);
+  return { run: name, seed: keepSeed(seeds, model.get("seed")), ...constants };
+}

@@ -1,0 +1,61 @@
+// The frame of a plane, round numbers along it, names in its corners.
+
+/**
+ * yText(value): what stands at a tick of the y axis, where that is not the number.
+ *
+ * @param {Plane} plane
+ * @param {CanvasRenderingContext2D} context
+ * @param {Colour} colour
+ */
+export function drawAxes(plane, context, colour, xName, yName, yText = formatTick) {
+  const { left, top, width, height } = plane.inner();
+  const [x0, x1, y0, y1] = plane.view;
+  context.strokeStyle = colour("line");
+  context.lineWidth = 1;
+  context.strokeRect(left + 0.5, top + 0.5, width - 1, height - 1);
+  context.fillStyle = colour("muted");
+  context.font = `11px ${colour("font")}`;
+  context.textAlign = "center";
+  context.textBaseline = "top";
+  for (const x of ticks(x0, x1)) {
+    context.fillText(formatTick(x), plane.toPixel(x, y0)[0], top + height + 4);
+  }
+  context.textAlign = "right";
+  context.textBaseline = "middle";
+  for (const y of ticks(y0, y1)) {
+    context.fillText(yText(y), left - 5, plane.toPixel(x0, y)[1]);
+  }
+  context.fillStyle = colour("ink");
+  context.textBaseline = "bottom";
+  writeOver(context, colour, xName, left + width - 5, top + height - 4);
+  context.textAlign = "left";
+  context.textBaseline = "top";
+  writeOver(context, colour, yName, left + 6, top + 5);
+}
+
+/**
+ * Text that stays readable on lines: with a rim of the page's colour.
+ *
+ * @param {CanvasRenderingContext2D} context
+ * @param {Colour} colour
+ */
+export function writeOver(context, colour, text, x, y) {
+  context.strokeStyle = colour("paper");
+  context.lineWidth = 3;
+  context.lineJoin = "round";
+  context.strokeText(text, x, y);
+  context.fillText(text, x, y);
+}
+
+/** About five round numbers from a to b. */
+function ticks(a, b) {
+  const raw = (b - a) / 5;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].find((factor) => factor * power >= raw) * power;
+  const first = Math.ceil(a / step);
+  return Array.from({ length: Math.floor(b / step) - first + 1 }, (_, i) => (first + i) * step);
+}
+
+function formatTick(value) {
+  return value.toLocaleString("en-GB", { maximumSignificantDigits: 6 }).replace("-", "−");
+}

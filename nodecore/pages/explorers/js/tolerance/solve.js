@@ -1,0 +1,64 @@
+// What the tolerance explorer computes: each start by itself here, all points alike in the worker.
+
+import { EXACT_RTOL, EXACT_SOLVER } from "../constants.js";
+import { solveAdaptive } from "../compute/adaptive.js";
+import { makeAssistant } from "../compute/assistant.js";
+import { makeModel, selectMember } from "../compute/models.js";
+import { pick } from "../compute/runs.js";
+import { viewOf } from "../compute/views.js";
+
+/** Every start by itself: its states, the ends of the steps that were rejected, the counts. */
+export function solveEach({ trained, seed, tableau, rtol }) {
+  const { field } = makeModel(selectMember(trained, seed));
+  const { x, y, starts } = trained.dataset;
+  const runs = [];
+  let failures = 0;
+  for (const i of starts) {
+    try {
+      const run = solveAdaptive(field, tableau, pick(x, [i]), rtol);
+      runs.push({ ...run, label: y[i], nPoints: run.ts.length });
+    } catch {
+      failures += 1; // no step leads on
+    }
+  }
+  return { runs, failures };
+}
+
+/** What all trajectories visit, solved exactly: a view that rests while the tolerance changes. */
+export function stillView({ trained, seed }, solvers) {
+  const tableau = solvers.find(({ name }) => name === EXACT_SOLVER) ?? solvers[0];
+  const { field } = makeModel(selectMember(trained, seed));
+  const starts = pick(trained.dataset.x, trained.dataset.starts);
+  try {
+    const { path, ts } = solveAdaptive(field, tableau, starts, EXACT_RTOL);
+    return viewOf(path, ts.length);
+  } catch {
+    return viewOf(starts, 1, 1);
+  }
+}
+
+/**
+ * All points with one step size: ask(state) gives the newest answer, `fresh` where it is the one to
+ * the state, {accuracy, accepted, rejected, nfe, error}, and has the worker compute what is not.
+ *
+ * @param {Shell} shell
+ */
+export function makeBatch(shell) {
+  let answer = { key: null };
+  const assistant = makeAssistant(shell, "explorer-accuracy", (data, tag) => {
+    if (data.accuracy !== undefined) answer = { key: tag.key, ...data };
+    shell.ask();
+  });
+  return {
+    /** @returns {any} */
+    ask({ trained, seed, tableau, rtol, keys }) {
+      const { x, y } = trained.dataset;
+      assistant.want(
+        { key: keys.run },
+        { key: keys.member, model: selectMember(trained, seed), x, y },
+        { setting: { tableau, tolerance: rtol }, view: null, curve: [] },
+      );
+      return { ...answer, fresh: answer.key === keys.run };
+    },
+  };
+}

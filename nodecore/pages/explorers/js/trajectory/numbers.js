@@ -1,0 +1,35 @@
+// The numbers of the trajectory explorer, and the sentence that says them.
+
+import { percent, thousands } from "../ui/dom.js";
+import { figure, figureList, tellCrossings } from "../ui/figures.js";
+
+/** @param {Shell} shell */
+export function makeNumbers(shell) {
+  const accuracy = figure("accuracy", "test accuracy", true);
+  const crossings = figure("crossings", "crossings", true);
+  const steps = figure("n_steps", "test steps K");
+  const { element, busy } = figureList([accuracy, crossings, steps]);
+
+  /** The numbers of a state; its run and its accuracy may be those of an earlier one for a while. */
+  function show({ dataset, trained, seed, tableau, nSteps, keys }, { key, run }, answer) {
+    const fresh = answer.fresh && key === keys.run;
+    const { stale } = answer;
+    const n = thousands(dataset.y.length);
+    const { between, pairs, nPairs } = tellCrossings(run);
+    const share = stale === null ? "…" : percent(stale);
+    busy(!fresh);
+    accuracy.show(share, `of ${n} points`);
+    const without = run.leftOut ? `; ${run.leftOut} overflow` : "";
+    crossings.show(between, `in ${pairs} of ${nPairs} pairs${without}`);
+    steps.show(`${nSteps}`, `h = 1/${nSteps}`);
+    if (!fresh) return;
+    const training = trained.nSteps ? `, trained with h = 1/${trained.nSteps}, seed ${seed}` : "";
+    shell.announce(
+      `${dataset.title}${training}: solved by ${tableau.title} in ${nSteps} ` +
+        `${nSteps === 1 ? "step" : "steps"}, ${share} of ${n} test points are right, and ` +
+        `${run.nTrajectories} trajectories make ${between} crossings in ` +
+        `${pairs} of ${nPairs} pairs.`,
+    );
+  }
+  return { element, show };
+}

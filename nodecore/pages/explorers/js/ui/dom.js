@@ -1,0 +1,62 @@
+// Elements, and frames to redraw them in.
+
+/**
+ * An element: attributes as given, functions as listeners ("onclick"), children in turn.
+ *
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, any>} attributes
+ * @param {(Node | string)[]} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** Things that have an element, side by side. */
+export function row(className, ...parts) {
+  return h("div", { class: className }, ...parts.map((part) => part.element ?? part));
+}
+
+/**
+ * Call run() once in the next frame, however often it is asked for.
+ *
+ * @returns {Ask}
+ */
+export function onceAFrame(run) {
+  let asked = 0;
+  const ask = () => {
+    asked ||= requestAnimationFrame(() => {
+      asked = 0;
+      run();
+    });
+  };
+  return Object.assign(ask, { cancel: () => cancelAnimationFrame(asked) });
+}
+
+/** The reader asked for less movement. */
+export function wantsStillness() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches;
+}
+
+/** 1234 as 1,234. */
+export function thousands(n) {
+  return n.toLocaleString("en-GB");
+}
+
+/** 0.987 as 98.7 %. */
+export function percent(value) {
+  return `${(100 * value).toFixed(1)} %`;
+}
+
+/** The nearest number from low to high. */
+export function clip(value, low, high) {
+  return Math.min(high, Math.max(low, value));
+}

@@ -1,0 +1,76 @@
+// What is told beside a picture: numbers under their names, and the symbols that the picture uses.
+
+import { drawRings, drawStart } from "../draw/marks.js";
+import { h, thousands } from "./dom.js";
+
+/**
+ * A number under its name: show(text, small) sets it and what stands small behind it. One that is
+ * `late` is pale while its list is busy.
+ */
+export function figure(name, label, late = false) {
+  const value = h("span", { class: "value", "data-number": name, "data-late": late });
+  const note = h("span", { class: "note" });
+  const element = h("div", { class: "figure" }, h("dt", {}, label), h("dd", {}, value, note));
+  return {
+    element,
+    show(text, small = "") {
+      value.textContent = text;
+      note.textContent = small;
+    },
+  };
+}
+
+/** Figures side by side; busy(yes) tells that an answer is still under way. */
+export function figureList(figures) {
+  const element = h("dl", { class: "figures" }, ...figures.map((each) => each.element));
+  return { element, busy: (yes) => element.setAttribute("aria-busy", String(yes)) };
+}
+
+/**
+ * A list of symbols with their names: show(key, [[draw(context, [x, y]), name], ...])
+ * draws them anew where `key` changes.
+ */
+export function legend() {
+  const element = h("ul", { class: "legend" });
+  let shown = "";
+  function show(key, entries) {
+    if (key === shown) return;
+    shown = key;
+    const ratio = window.devicePixelRatio || 1;
+    const items = entries.map(([draw, name]) => {
+      const canvas = h("canvas", { width: 16 * ratio, height: 16 * ratio, "aria-hidden": "true" });
+      const context = canvas.getContext("2d");
+      context.scale(ratio, ratio);
+      draw(context, [8, 8]);
+      return h("li", {}, canvas, name);
+    });
+    element.replaceChildren(...items);
+  }
+  return { element, show };
+}
+
+/** Entries of a legend for the classes of a data set. */
+export function classSymbols(colour, classes) {
+  return classes.map((name, label) => [
+    (context, pixel) => drawStart(context, colour, pixel, label, 4.5),
+    name,
+  ]);
+}
+
+/** The entry of a legend for the crossings. */
+export function crossingSymbol(colour) {
+  return [(context, pixel) => drawRings(context, colour, [pixel]), "crossing"];
+}
+
+/**
+ * The crossings of a run in words: {between, pairs, nPairs}.
+ *
+ * @param {Run} run
+ */
+export function tellCrossings({ crossings, nTrajectories }) {
+  return {
+    between: thousands(crossings.between),
+    pairs: thousands(crossings.pairs),
+    nPairs: thousands((nTrajectories * (nTrajectories - 1)) / 2),
+  };
+}
