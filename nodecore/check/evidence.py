@@ -1,4 +1,4 @@
-"""Evidence beside the verdict: Jacobians along trajectories, crossings, the coarsest step."""
+"""Gather evidence beside the verdict: Jacobians, crossings, the coarsest step that agrees."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nodecore.check.model import FlowModel
 from nodecore.check.probes import random_index
 from nodecore.check.settings import OwnSolve
 from nodecore.check.solves import Solved, is_finite, solve_part
-from nodecore.check.verdict import Rule, Tested, beats_chance
+from nodecore.check.verdict import Rule
 from nodecore.ode.solution import SolveError
 from nodecore.ode.steps import FixedSteps, Steps
 
@@ -24,8 +24,7 @@ CROSSING_STARTS, SUBSTEPS = 50, 8
 
 @dataclass(frozen=True)
 class AlongTrajectories:
-    """h: the longest step of the training; lipschitz: a lower bound on L, None where there are no
-    Jacobians; notes: why."""
+    """The longest step h of the training, a lower bound on L or None, and notes why not."""
 
     h: float
     lipschitz: float | None
@@ -33,7 +32,7 @@ class AlongTrajectories:
 
 
 def along_trajectories(model: FlowModel, samples: Samples, trained: Steps) -> AlongTrajectories:
-    """The longest step, and the largest Jacobian norm at a few times of a few trajectories."""
+    """Find the longest step, and the largest Jacobian norm along a few trajectories."""
     few = samples[random_index(len(samples), JACOBIAN_SAMPLES)]
     try:
         part = solve_part(model, few, trained, path=True)
@@ -65,7 +64,7 @@ def _norms(model: FlowModel, samples: Samples, t: float, z: Tensor) -> Tensor:
 def crossing_shares(
     model: FlowModel, samples: Samples, trained: Steps, timed: bool
 ) -> tuple[dict[int, float], list[str]]:
-    """Share of pairs that cross by number of steps, in the plane, where a flow allows none."""
+    """Return the share of pairs that cross by number of steps, in the plane, and notes why not."""
     plane = samples.z.shape[1:] == (2,) and model.packing.shapes is None
     if not isinstance(trained, FixedSteps) or not plane or samples.args is not None:
         return {}, []
@@ -104,12 +103,20 @@ def coarsest(
     solved: dict[Steps, Solved],
     exact: Tensor,
     sure: Tensor,
-    own: Tested,
-    chance: float | None,
+    can_show: bool,
 ) -> Steps | None:
-    """The coarsest searched setting from which on all agree with the exact flow's outputs."""
-    if not bool(sure.any()) or (chance is not None and not beats_chance(own, chance)):
-        return None  # no loss could show
+    """Return the coarsest setting from which on all agree with the exact flow; None if none does.
+
+    Args:
+        rule: What counts as another answer.
+        searched: Settings, coarse to fine.
+        solved: Samples under each of them.
+        exact: Outputs (n, ...) of the exact flow.
+        sure: Samples for which it is settled, (n,) bool.
+        can_show: Whether a loss could show.
+    """
+    if not can_show or not bool(sure.any()):
+        return None
     gaps = {}
     for fineness, setting in enumerate(searched):
         found = rule.tested(setting, solved[setting], exact, sure)

@@ -1,7 +1,6 @@
-"""What `check_flow` is given, as people have it: times, samples, labels, numbers, checked once."""
+"""Read what `check_flow` is given, as people have it: times, numbers, samples, labels."""
 
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,13 @@ import torch
 from torch import Tensor
 
 from nodecore.data.split import Split
+from nodecore.ode.steps import check_tolerance
 
 Tree = Any  # a tensor, or tuples, lists and dicts of them, or None
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """The same tree with the function of each of its tensors; what is no tensor stays."""
+    """Apply a function to each tensor of a tree; what is no tensor stays."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, tuple | list):
@@ -27,7 +27,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 
 def tensors_of(tree: Tree) -> list[Tensor]:
-    """The tensors of a tree, in order."""
+    """List the tensors of a tree, in order."""
     found: list[Tensor] = []
     map_tensors(lambda tensor: found.append(tensor) or tensor, tree)
     return found
@@ -35,7 +35,7 @@ def tensors_of(tree: Tree) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Samples:
-    """States z (n, ...) and what the field is given of each sample besides: args, rows likewise."""
+    """States z (n, ...), and args with as many rows, which the field is given besides."""
 
     z: Tensor
     args: Tree = None
@@ -50,7 +50,7 @@ class Samples:
         return Samples(rows(self.z), map_tensors(rows, self.args))
 
     def split(self, n: int) -> list["Samples"]:
-        """Parts of at most n samples."""
+        """Split into parts of at most n samples."""
         return [self[first : first + n] for first in range(0, len(self), n)]
 
 
@@ -58,15 +58,15 @@ class Samples:
 
 
 def read_times(t: Any) -> tuple[float, float]:
-    """(start, end) of what was given as t, forwards or backwards. ValueError with the remedy."""
+    """Return (start, end), forwards or backwards; raise ValueError with the remedy."""
     values = t.tolist() if isinstance(t, Tensor | np.ndarray) else t
     if not isinstance(values, tuple | list):
         raise ValueError(f"t = {values!r}: give two times, such as t=(0.0, {values!r})")
     if any(isinstance(value, list | tuple) for value in values):
         raise ValueError(
-            f"t has the shape {tuple(np.shape(values))}: all samples share one (start, end) here; "
-            "for times of each sample, scale them into the field, t = a + s (b - a), with a and b "
-            "as args=, and check t=(0.0, 1.0)"
+            f"t has the shape {np.shape(values)}: all samples share one (start, end) here; for "
+            "times of each sample, scale them into the field, t = a + s (b - a), with a and b as "
+            "args=, and check t=(0.0, 1.0)"
         )
     if len(values) != 2:
         ends = f"({float(values[0])!r}, {float(values[-1])!r})" if values else "(0.0, 1.0)"
@@ -76,36 +76,38 @@ def read_times(t: Any) -> tuple[float, float]:
         )
     start, end = (float(value) for value in values)
     if not (math.isfinite(end - start) and end != start):
-        raise ValueError(f"t = {(start, end)}: give finite times (start, end) with end > start")
+        raise ValueError(f"t = {(start, end)}: give start and end as two different finite times")
     return start, end
 
 
 def whole(name: str, value: Any) -> int:
-    """A whole number >= 1 of Python, numpy or torch. ValueError."""
-    number = value.item() if isinstance(value, Tensor | np.generic) else value
-    try:
-        count = int(number) if isinstance(number, float) and number.is_integer() else None
-        count = operator.index(number) if count is None else count
-    except TypeError:
-        count = 0
-    if count < 1 or isinstance(number, bool):
+    """Return a number of Python, numpy or torch; raise ValueError unless it is whole and >= 1."""
+    number = _plain(value)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ValueError(f"{name} = {value!r}: give a whole number >= 1")
-    return count
+    return number
 
 
 def positive(name: str, value: Any) -> float:
-    """A finite number > 0 of Python, numpy or torch. ValueError."""
-    number = value.item() if isinstance(value, Tensor | np.generic) else value
-    if not (isinstance(number, int | float) and math.isfinite(number) and number > 0):
-        raise ValueError(f"{name} = {value!r}: give a tolerance > 0, such as 1e-3")
-    return float(number)
+    """Return a number of Python, numpy or torch; raise ValueError unless it is finite and > 0."""
+    return float(check_tolerance(name, _plain(value)))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor | np.generic) else value
 
 
 # --- samples and labels ---------------------------------------------------------------------------
 
 
 def read_inputs(x: Any) -> Tree:
-    """Inputs (n, ...) as a tensor, or a tuple of tensors with as many rows each. ValueError."""
+    """Return inputs (n, ...) as a tensor, or as a tuple of tensors with n rows each.
+
+    Raises:
+        ValueError: They are empty, not finite, no tensors of floats, or differ in their rows.
+    """
     if isinstance(x, tuple | list) and x and all(isinstance(p, Tensor | np.ndarray) for p in x):
         parts = tuple(read_inputs(part) for part in x)
         if len({len(part) for part in parts}) > 1:
@@ -121,36 +123,52 @@ def read_inputs(x: Any) -> Tree:
     return x
 
 
+def check_args(args: Tree, n: int) -> None:
+    """Raise ValueError unless every tensor of args has n rows."""
+    for part in tensors_of(args):
+        if part.dim() < 1 or len(part) != n:
+            raise ValueError(
+                f"args has a tensor of shape {tuple(part.shape)} for {n} samples: give a row for "
+                "each sample; let the field close over what all samples share"
+            )
+
+
 def read_labels(y: Any, n: int) -> Tensor | None:
-    """Labels (n,) int64 from int, float or bool, (n,), (n, 1) or one-hot. ValueError."""
+    """Return labels (n,) int64.
+
+    Args:
+        y: None, or labels of any number type, (n,), (n, 1) or one-hot (n, classes).
+        n: Number of samples.
+
+    Raises:
+        ValueError: They are no labels of classes 0, 1, ..., or not one for each sample.
+    """
     if y is None:
         return None
     try:
-        labels = y.detach() if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
+        labels = _one_column(y.detach() if isinstance(y, Tensor) else torch.as_tensor(np.array(y)))
     except TypeError:
         raise ValueError(f"y is {type(y).__name__}: give labels as a tensor (n,)") from None
-    labels = _one_column(labels)
     if labels.dim() != 1:
         raise ValueError(
             f"y has the shape {tuple(labels.shape)}: give a label for each sample, (n,), (n, 1) or "
             "one-hot (n, classes); for regression targets leave out y"
         )
+    if len(labels) != n:
+        raise ValueError(f"x has {n} samples, y {len(labels)}: give as many of each")
     if labels.is_complex() or bool((labels != labels.long()).any()):
         raise ValueError(
             "y has entries that are no whole numbers: give labels of classes; for regression "
             "targets leave out y, then the outputs are compared"
         )
-    labels = labels.long()
-    if len(labels) != n:
-        raise ValueError(f"x has {n} samples, y {len(labels)}: give as many of each")
-    if int(labels.min()) < 0:
-        low, high = int(labels.min()), int(labels.max())
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0:
         raise ValueError(f"y has labels {low} to {high}: give labels from 0 on")
-    return labels
+    return labels.long()
 
 
 def _one_column(labels: Tensor) -> Tensor:
-    """Labels (n, 1) as (n,), and one-hot ones as their class."""
+    """Return labels (n, 1) as (n,), and one-hot ones as their class."""
     if labels.dim() != 2:
         return labels
     if labels.shape[1] == 1:

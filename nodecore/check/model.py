@@ -1,4 +1,4 @@
-"""A model of any library as the check of its flow runs it: copies, one type, one device."""
+"""Hold a model of any library as the check runs it: copies, one type, one device."""
 
 import copy
 from collections.abc import Callable
@@ -10,33 +10,35 @@ from torch import Tensor, nn
 
 from nodecore.check.convention import Convention, find_convention
 from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
-from nodecore.ode.solution import VectorField
 
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 FEW = 8  # samples of a first look
 
 Layers = Callable[[Any], Any]
+Field = Callable[[Any, Tensor], Tensor]  # of a time, a number or a tensor, and states
 
 
 @dataclass(frozen=True)
 class Packing:
     """States as the user has them and as they are solved: one tensor with axes behind the samples.
 
-    shapes: of one sample's state, for each tensor of a tuple; None where it is one tensor with two
-    axes or more, which stays as it is.
+    Attributes:
+        shapes: Shape of one sample's state, for each tensor of a tuple; None where it is one tensor
+            with two axes or more, which stays as it is.
+        is_tuple: Whether the user has a tuple.
     """
 
     shapes: tuple[torch.Size, ...] | None = None
     is_tuple: bool = False
 
     def pack(self, states: Tree) -> Tensor:
-        """(n, ...) or (n,) or a tuple of these, as one tensor (n, ...) with at least two axes."""
+        """Return states (n, ...) or (n,), or a tuple of these, as one tensor of at least 2 axes."""
         if self.shapes is None:
             return states
         return torch.cat([part.reshape(len(part), -1) for part in tensors_of(states)], dim=1)
 
     def unpack(self, z: Tensor) -> Tree:
-        """The states as the user has them."""
+        """Return the states as the user has them."""
         if self.shapes is None:
             return z
         parts = z.split([shape.numel() for shape in self.shapes], dim=1)
@@ -45,7 +47,7 @@ class Packing:
 
 
 def find_packing(states: Tree) -> Packing:
-    """How these states are packed."""
+    """Return how these states are packed."""
     if isinstance(states, Tensor) and states.dim() >= 2:
         return Packing()
     shapes = tuple(part.shape[1:] for part in tensors_of(states))
@@ -55,10 +57,16 @@ def find_packing(states: Tree) -> Packing:
 class FlowModel:
     """Stem, field and head; modules as copies in the mode they are in, half precision in float32.
 
-    device and dtype are those of the first weight, or of x where there is none. t: ascending, as
-    solved; where the user's time runs backwards, the field is solved along -t. notes: what was
-    found out on the way. Raises ValueError for modules that are random or mix samples in their
-    mode, and for a field that cannot be called.
+    Attributes:
+        device: Device of the first weight, or of x where there is none.
+        dtype: Its type, at least float32.
+        in_float64: Whether the field can be solved in float64.
+        t: Start and end, ascending: where the user's time runs backwards, -t is solved.
+        notes: What was found out on the way.
+
+    Raises:
+        ValueError: A module is random or mixes samples in its mode, or cannot be copied; or the
+            field cannot be called.
     """
 
     def __init__(
@@ -79,10 +87,11 @@ class FlowModel:
         self.device, self.dtype = like.device, torch.promote_types(like.dtype, torch.float32)
         copies = {name: private(name, m, self.dtype) for name, m in modules.items()}
         self._field, self._stem, self._head = (parts | copies).values()
+        self._casts: dict[torch.dtype, nn.Module] = {}
         self.backwards = t[1] < t[0]
         self.t = (-t[0], -t[1]) if self.backwards else t
         self.notes: list[str] = []
-        self.convention = Convention()
+        self.convention, self.packing = Convention(), Packing()
         first = self._started(map_tensors(lambda part: part[:FEW], x))
         self.packing = find_packing(first)
         self.in_float64 = self.dtype == torch.float64
@@ -90,6 +99,7 @@ class FlowModel:
             self._try_field(first, map_tensors(lambda part: self.cast(part[:FEW]), args))
 
     def _try_field(self, states: Tree, args: Tree) -> None:
+        """Find out how the field is called, and whether it can be brought to float64."""
         start = torch.tensor(self.t[0], dtype=self.dtype, device=self.device)
         self.convention = find_convention(self._field, start, states, args)
         self.notes += self.convention.notes()
@@ -98,11 +108,11 @@ class FlowModel:
         try:
             z = self.packing.pack(states).double()
             self.in_float64 = self.field(args, torch.float64)(self.t[0], z).dtype == torch.float64
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             self.notes.append(f"the field cannot be brought to float64: {str(error)[:100]}")
 
     def cast(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """On the model's device, and floating-point numbers in its type."""
+        """Bring a tensor to the model's device, and floating-point numbers to its type."""
         real = tensor.is_floating_point()
         return tensor.to(self.device, (dtype or self.dtype) if real else tensor.dtype)
 
@@ -111,18 +121,25 @@ class FlowModel:
         return x if self._stem is None else self._stem(x)
 
     def start(self, x: Tree) -> Tensor:
-        """The states (n, ...) that inputs begin with."""
+        """Return the states (n, ...) that inputs begin with."""
         return self.packing.pack(self._started(x))
 
     def outputs(self, z: Tensor) -> Tensor:
-        """What the head makes of end states (n, ...); without one, the states."""
+        """Apply the head to end states (n, ...); without one, return the states."""
         return z if self._head is None else self._head(self.packing.unpack(z))
 
-    def field(self, args: Tree = None, dtype: torch.dtype | None = None) -> VectorField:
-        """The vector field as the solvers call it, t a number or a tensor; args: of its samples."""
+    def field(self, args: Tree = None, dtype: torch.dtype | None = None) -> Field:
+        """Return the vector field as the solvers call it.
+
+        Args:
+            args: What it is given besides, with the rows of the states that it will be called with.
+            dtype: Type of the states, the model's where not given.
+        """
         inner = self._field
-        if dtype not in (None, self.dtype) and isinstance(inner, nn.Module):
-            inner = private("field", inner, dtype)
+        if dtype is not None and dtype != self.dtype and isinstance(inner, nn.Module):
+            if dtype not in self._casts:
+                self._casts[dtype] = private("field", inner, dtype)
+            inner = self._casts[dtype]
         args = map_tensors(lambda part: self.cast(part, dtype), args)
         sign = -1.0 if self.backwards else 1.0
 
@@ -133,8 +150,8 @@ class FlowModel:
 
         return f
 
-    def exact_field(self, samples: Samples, double: bool = True) -> tuple[VectorField, Tensor]:
-        """Field and states, in float64 where that is wanted and can be."""
+    def exact_field(self, samples: Samples, double: bool = True) -> tuple[Field, Tensor]:
+        """Return field and states, in float64 where that is wanted and can be."""
         dtype = torch.float64 if double and self.in_float64 else self.dtype
         return self.field(samples.args, dtype), samples.z.to(dtype)
 
@@ -143,7 +160,11 @@ class FlowModel:
 
 
 def private(name: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy in a floating-point type, tensors that are no parameters included. ValueError."""
+    """Copy a module to a floating-point type, tensors that are no parameters included.
+
+    Raises:
+        ValueError: It cannot be copied.
+    """
     memo: dict[int, Any] = {}
     for layer in module.modules():  # what autograd made cannot be copied as it is
         for value in vars(layer).values():
@@ -164,7 +185,7 @@ def private(name: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def refuse_random(name: str, module: nn.Module) -> None:
-    """ValueError for layers that are random or mix samples in the mode they are in."""
+    """Raise ValueError for layers that are random or mix samples in the mode they are in."""
     for path, layer in module.named_modules():
         if isinstance(layer, RANDOM_LAYERS) and layer.training and getattr(layer, "p", 1) > 0:
             raise ValueError(

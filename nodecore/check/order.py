@@ -1,4 +1,4 @@
-"""The order test: do finer steps of the training solver converge as its order says?
+"""Test the order: do finer steps of the training solver converge as its order says?
 
 After Krishnapriyan et al. (2023), "Learning continuous models for continuous physics": the ends
 under K, 2 K and 4 K steps differ by h^p and (h/2)^p, times a constant, if h is small enough for the
@@ -23,9 +23,13 @@ ROUNDING = 100.0  # times the rounding of a state: smaller differences say nothi
 class OrderTest:
     """Observed orders p of the samples whose ends differ by more than rounding.
 
-    expected: the order of the solver; n: samples that tell. near: share of these within WITHIN of
-    it; near_kinks: within WITHIN of 2, where `expected` is higher. median: of p, with its interval.
-    orders: (n,) p of each.
+    Attributes:
+        expected: Order of the solver.
+        n: Number of samples that tell.
+        near: Share of these within WITHIN of it.
+        near_kinks: Share within WITHIN of 2, where `expected` is higher; None elsewhere.
+        median: Median of p, with its interval.
+        orders: p of each sample that tells, ascending, (n,).
     """
 
     expected: int
@@ -48,9 +52,12 @@ class OrderTest:
 
 
 def order_test(ends: tuple[Tensor, ...], expected: int) -> OrderTest | None:
-    """From end states (m, ...) under K, 2 K and 4 K steps; None where no sample can tell.
+    """Test the order from end states (m, ...) under K, 2 K and 4 K steps.
 
     A sample whose ends differ by rounding alone has converged already, or stands still.
+
+    Returns:
+        The test, or None where no sample can tell.
     """
     own, twice, four = (z.reshape(len(z), -1).double() for z in ends)
     first, second = (own - twice).norm(dim=1), (twice - four).norm(dim=1)
@@ -70,7 +77,7 @@ def order_test(ends: tuple[Tensor, ...], expected: int) -> OrderTest | None:
 
 
 def _median(ordered: Tensor) -> Interval:
-    """The median of ascending values (n,) and its interval by order statistics."""
+    """Return the median of ascending values (n,) and its interval by order statistics."""
     n = len(ordered)
     reach = Z95 * math.sqrt(n) / 2
     low, high = max(0, math.floor(n / 2 - reach)), min(n - 1, math.ceil(n / 2 + reach))

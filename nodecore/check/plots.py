@@ -1,4 +1,4 @@
-"""A report of a check as a picture."""
+"""Draw the report of a check."""
 
 from typing import Any
 
@@ -10,9 +10,14 @@ COLOURS = {"dark": "#14327d", "bound": "#6b6b6b"}
 
 
 def draw(report: Any, axes: Any = None) -> Any:
-    """Accuracies (or changed answers) by solver, and how far each end state moved.
+    """Draw accuracies (or changed answers) by solver, and how far each end state moved.
 
-    report: a FlowReport. axes: two of matplotlib's, made where not given. Returns the figure.
+    Args:
+        report: A FlowReport.
+        axes: Two of matplotlib's, made where not given.
+
+    Returns:
+        The figure.
     """
     import matplotlib.pyplot as plt
 
@@ -52,6 +57,6 @@ def _draw_distances(report: Any, ax: Any) -> None:
 
 
 def _draw_shares(ax: Any, values: np.ndarray, **style: Any) -> None:
-    """The share of values that are smaller, over the value."""
+    """Draw the share of values that are smaller, over the value."""
     values = np.sort(values[np.isfinite(values)])
     ax.plot(values, np.arange(1, len(values) + 1) / max(1, len(values)), marker="", **style)

@@ -1,4 +1,4 @@
-"""Questions to stem, field and head whose answers cannot be read off: asked at random points."""
+"""Ask stem, field and head, at random points, what cannot be read off them."""
 
 import math
 from collections.abc import Callable
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
-from nodecore.check.model import FlowModel
-from nodecore.ode.solution import VectorField
+from nodecore.check.model import Field, FlowModel
 
 SEED = 20
 WHOLE_NUMBERS = 2**18  # entries of the states that a probe asks about at once
@@ -23,13 +22,13 @@ SHARP = 20.0  # times the median change between two times: a jump, or as good as
 
 
 def random_index(n: int, wanted: int) -> Tensor:
-    """Indices (wanted,) of samples drawn with a seed, ascending; all where there are no more."""
+    """Draw indices of samples with a seed, ascending; all of n where no fewer are wanted."""
     generator = torch.Generator().manual_seed(SEED)
     return torch.randperm(n, generator=generator)[:wanted].sort().values
 
 
 def random_states(z: Tensor) -> Tensor:
-    """States like z (n, ...), drawn around them with their spread: where no sample begins."""
+    """Draw states like z (n, ...), around them with their spread: where no sample begins."""
     generator = torch.Generator().manual_seed(SEED + 1)
     noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
     spread = z.std() if z.numel() > 1 else z.abs().max()
@@ -38,7 +37,7 @@ def random_states(z: Tensor) -> Tensor:
 
 
 def differ(a: Tensor, b: Tensor, share: float) -> bool:
-    """Whether a differs from b by more than a share of b's largest value."""
+    """Tell whether a differs from b by more than a share of b's largest value."""
     if a.shape != b.shape:
         return True
     return bool(((a - b).abs().max() > share * b.abs().max()).any())
@@ -50,14 +49,20 @@ def differ(a: Tensor, b: Tensor, share: float) -> bool:
 def probe_layers(
     name: str, function: Callable[[Samples], Tensor], samples: Samples, advice: str
 ) -> None:
-    """ValueError unless a function treats samples one by one, the same way at every call.
+    """Raise ValueError unless a function treats samples one by one, the same way at every call.
 
-    It is asked twice, about all samples in two orders, and about one alone; at random points too.
+    It is asked twice, about samples in two orders, and about one alone; at random points too.
+
+    Args:
+        name: What the message calls it.
+        function: Takes samples to values (n, ...).
+        samples: Samples to ask about.
+        advice: Remedy for an answer that depends on the order.
     """
     size = max(1, sum(part[0].numel() for part in tensors_of(samples.z)))
-    whole = samples[: max(1, WHOLE_NUMBERS // size)]
-    for asked in (whole, Samples(map_tensors(random_states, whole.z), whole.args)):
-        _probe_rows(name, function, asked, advice)
+    asked = samples[: max(1, WHOLE_NUMBERS // size)]
+    _probe_rows(name, function, asked, advice)
+    _probe_rows(name, function, Samples(map_tensors(random_states, asked.z), asked.args), advice)
 
 
 def _probe_rows(
@@ -92,7 +97,7 @@ BY_POSITION = (
 
 
 def probe_field(model: FlowModel, samples: Samples) -> None:
-    """ValueError unless the field gives slopes of the states' shape, sample by sample."""
+    """Raise ValueError unless the field gives slopes of the states' shape, sample by sample."""
     middle = (model.t[0] + model.t[1]) / 2
 
     def slope(part: Samples) -> Tensor:
@@ -115,7 +120,7 @@ def probe_field(model: FlowModel, samples: Samples) -> None:
 
 
 def probe_head(model: FlowModel, z: Tensor) -> None:
-    """ValueError unless the head gives an output for each state, always the same one."""
+    """Raise ValueError unless the head gives an output for each state, always the same one."""
     advice = "samples must be treated one by one, whatever stands beside them"
 
     def outputs(part: Samples) -> Tensor:
@@ -131,7 +136,7 @@ def probe_head(model: FlowModel, z: Tensor) -> None:
 
 
 def probe_stem(model: FlowModel, x: Tree) -> None:
-    """ValueError unless the stem gives a state for each input, always the same one."""
+    """Raise ValueError unless the stem gives a state for each input, always the same one."""
     advice = "inputs must be treated one by one, whatever stands beside them"
     probe_layers("stem", lambda part: model.start(part.z), Samples(x), advice)
 
@@ -147,9 +152,21 @@ class TimeScan:
     asked: int
     jumps: tuple[float, ...] = ()
 
+    def notes(self) -> list[str]:
+        """Describe what was found or assumed."""
+        if self.jumps:
+            places = ", ".join(f"{t:.4g}" for t in self.jumps[:4])
+            more = " and more" if len(self.jumps) > 4 else ""
+            return [f"the field jumps in time, at {places}{more}: the exact flow starts anew there"]
+        if self.asked and not self.depends:
+            return [
+                f"the field is taken not to depend on time (asked at {self.asked} random times)"
+            ]
+        return []
+
 
 def scan_time(model: FlowModel, samples: Samples) -> TimeScan:
-    """The field at many times, drawn one from each of equal parts, at a few states.
+    """Ask the field at many times, one drawn from each of equal parts, at a few states.
 
     Jumps, and changes as sharp as jumps, are located by bisection to the next number.
     """
@@ -172,8 +189,8 @@ def scan_time(model: FlowModel, samples: Samples) -> TimeScan:
     return TimeScan(True, asked, tuple(sorted(t for t in jumps if start < t < end)))
 
 
-def _few(model: FlowModel, samples: Samples) -> tuple[VectorField, Tensor]:
-    """The field at a few states, some of them random."""
+def _few(model: FlowModel, samples: Samples) -> tuple[Field, Tensor]:
+    """Return the field and a few states, some of them random."""
     few = samples[random_index(len(samples), SCAN_SAMPLES)]
     f, z = model.exact_field(few)
     if len(z) > 1:
@@ -186,8 +203,8 @@ def _change(a: Tensor, b: Tensor) -> Tensor:
     return (b - a).abs().max().double().nan_to_num(0.0)
 
 
-def _locate(f: VectorField, z: Tensor, left: float, right: float) -> float:
-    """The first time of the right side of a jump between two times, as numbers of z's type."""
+def _locate(f: Field, z: Tensor, left: float, right: float) -> float:
+    """Return the first time behind a jump between two times, as numbers of z's type."""
     low, high = f(left, z), f(right, z)
     for _ in range(64):
         middle = float(torch.tensor((left + right) / 2, dtype=z.dtype))
@@ -205,7 +222,7 @@ def _locate(f: VectorField, z: Tensor, left: float, right: float) -> float:
 
 
 def is_probability(model: FlowModel, z: Tensor) -> bool:
-    """Whether the outputs are probabilities of classes: rows >= 0 that sum to 1."""
+    """Tell whether the outputs are probabilities of classes: rows >= 0 that sum to 1."""
     values = torch.cat([model.outputs(z), model.outputs(random_states(z))]).double()
     values = values[values.isfinite().flatten(1).all(1)]
     sums = (values.sum(1) - 1).abs()
@@ -213,42 +230,31 @@ def is_probability(model: FlowModel, z: Tensor) -> bool:
 
 
 def affine_weight(model: FlowModel, z: Tensor) -> Tensor | None:
-    """Weight (classes, features) of a head that is affine, None of another one.
+    """Return the weight (classes, features) of a head that is affine, None of another one.
 
     Its derivative at one state must predict it at all states z (n, ...), at -z and 3 z, and at
     random ones.
     """
     point = z[:1]
     try:
-        logits, pull_back = torch.func.vjp(model.outputs, point)
-        units = torch.eye(logits.shape[1], dtype=z.dtype, device=z.device)
-        weight = torch.cat([pull_back(unit[None])[0].flatten(1) for unit in units])
+        jacobian = torch.autograd.functional.jacobian(lambda p: model.outputs(p)[0], point)
     except (RuntimeError, IndexError):  # it cannot be differentiated
         return None
+    assert isinstance(jacobian, Tensor)
+    weight = jacobian.flatten(1)
     states = torch.cat([z, -z, 3 * z, random_states(z), 10 * random_states(z)])
-    expected = (states - point).flatten(1) @ weight.T + logits
+    expected = (states - point).flatten(1) @ weight.T + model.outputs(point)
     return None if differ(expected, model.outputs(states), 1e-4) else weight
 
 
 def probability_changes(a: Tensor, b: Tensor, already: bool) -> float:
-    """Mean of half the sum of ``|p - q|`` over the classes, of the rows that are finite.
+    """Return the mean total variation between classes, of the rows that are finite.
 
-    p and q are softmax of the logits (n, classes), or the outputs themselves where they are
-    probabilities already.
+    Args:
+        a: Logits (n, classes), or probabilities where they are these `already`.
+        b: Others of the same samples.
+        already: Whether no softmax is needed.
     """
     kept = (a.isfinite() & b.isfinite()).all(1)
-    p, q = (v[kept].double() for v in (a, b))
-    if not already:
-        p, q = p.softmax(1), q.softmax(1)
+    p, q = (v[kept].double() if already else v[kept].double().softmax(1) for v in (a, b))
     return float((p - q).abs().sum(1).mean() / 2) if len(p) else math.nan
-
-
-def describe(scan: TimeScan) -> list[str]:
-    """What was assumed of the field's dependence on time, as notes."""
-    if scan.jumps:
-        places = ", ".join(f"{t:.4g}" for t in scan.jumps[:4])
-        more = " and more" if len(scan.jumps) > 4 else ""
-        return [f"the field jumps in time, at {places}{more}: the exact flow starts anew there"]
-    if scan.asked and not scan.depends:
-        return [f"the field is taken not to depend on time (asked at {scan.asked} random times)"]
-    return []

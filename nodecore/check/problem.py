@@ -1,4 +1,4 @@
-"""What one check is about: a model, its samples, the training's setting; probed beforehand."""
+"""Pose a check: read its arguments, probe the model, choose samples and settings, tell the cost."""
 
 import time
 from collections.abc import Callable
@@ -9,29 +9,10 @@ import torch
 from torch import Tensor
 
 from nodecore.analysis.evaluate import EXACT_RTOL, FLOAT32_RTOL
-from nodecore.check.inputs import (
-    Samples,
-    Tree,
-    map_tensors,
-    positive,
-    read_inputs,
-    read_labels,
-    read_times,
-    tensors_of,
-    whole,
-)
+from nodecore.check import inputs, probes
+from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
 from nodecore.check.model import FEW, FlowModel, Layers
-from nodecore.check.probes import (
-    TimeScan,
-    describe,
-    is_probability,
-    probe_field,
-    probe_head,
-    probe_stem,
-    random_index,
-    scan_time,
-)
-from nodecore.check.reference import Mesh, first_solve, make_mesh, second_look
+from nodecore.check.reference import METHOD, ExactSolver, make_mesh
 from nodecore.check.report import FlowCost
 from nodecore.check.settings import (
     CLASSICAL,
@@ -54,8 +35,21 @@ JACOBIANS = 2 * 20 * 16 * 5  # products: with J and its transpose, iterations, s
 
 @dataclass(frozen=True)
 class Problem:
-    """A check's model and samples z (n, ...) with labels y (n,), or None; the training's setting;
-    the probe (m,): samples of other solvers; the mesh of the exact flow at `rtol`; notes."""
+    """What one check is about.
+
+    Attributes:
+        model: Stem, field and head.
+        samples: States z (n, ...) at the start, and args.
+        y: Labels (n,), or None.
+        trained: The training's setting.
+        tolerance: Of outputs without labels, or None.
+        rows: Largest number of samples of a batch.
+        probe: Samples that other settings are solved for, (m,), ascending.
+        scan: Of the field in time.
+        solver: Of the exact flow.
+        probabilities: Whether the head gives probabilities.
+        notes: What to keep in mind.
+    """
 
     model: FlowModel
     samples: Samples
@@ -64,9 +58,8 @@ class Problem:
     tolerance: float | None
     rows: int
     probe: Tensor
-    scan: TimeScan
-    mesh: Mesh
-    rtol: float
+    scan: probes.TimeScan
+    solver: ExactSolver
     probabilities: bool
     notes: tuple[str, ...]
 
@@ -78,12 +71,7 @@ class Problem:
     @property
     def exact(self) -> Tolerance:
         """The setting of the exact flow."""
-        return Tolerance("dopri5", self.rtol)
-
-    @property
-    def double(self) -> bool:
-        """Whether the exact flow is solved in float64 from the start."""
-        return self.model.in_float64 and (self.size <= SMALL or self.rtol < FLOAT32_RTOL)
+        return Tolerance(METHOD, self.solver.rtol)
 
     @property
     def better(self) -> list[Steps]:
@@ -92,12 +80,12 @@ class Problem:
 
     @property
     def searched(self) -> list[Steps]:
-        """The training solver's, coarse to fine."""
+        """The training solver's settings, coarse to fine."""
         return searched_settings(self.trained)
 
     @property
     def probed(self) -> list[Steps]:
-        """What is solved for the probe alone."""
+        """Settings that are solved for the probe alone."""
         every = dict.fromkeys([*self.better, *self.searched])
         return [s for s in every if s not in (self.trained, self.exact)]
 
@@ -107,7 +95,7 @@ class Problem:
         return None if self.y is None else float(torch.bincount(self.y).max()) / len(self.y)
 
     def at_once(self, setting: Steps) -> int:
-        """Samples of a part; only steps that a training chose by itself are its whole batch's."""
+        """Return the samples of a part; steps that a training chooses itself are of its batch."""
         own = isinstance(setting, OwnSolve) or setting.rtol is not None
         return self.rows if own else samples_at_once(self.size, self.rows)
 
@@ -125,75 +113,62 @@ def pose(
     args: Tree = None,
     **training: Any,
 ) -> Problem:
-    """The problem of these arguments of `check_flow`, checked and probed. ValueError."""
-    times, rows = read_times(t), whole("rows", rows)
+    """Check and probe the arguments of `check_flow`; raise ValueError."""
+    times, rows = inputs.read_times(t), inputs.whole("rows", rows)
     solved = (-times[0], -times[1]) if times[1] < times[0] else times
     trained, notes = read_training(t=solved, **training)
-    x = read_inputs(x)
-    y = read_labels(y, len(tensors_of(x)[0]))
-    tolerance = _read_tolerance(tolerance, y)
-    _check_args(args, len(tensors_of(x)[0]))
+    x = inputs.read_inputs(x)
+    n = len(tensors_of(x)[0])
+    y, tolerance = inputs.read_labels(y, n), _read_tolerance(tolerance, y)
+    inputs.check_args(args, n)
     model = FlowModel(field, head, stem, x, times, args)
     samples = _start(model, stem, x, args, rows)
     _check_outputs(model, samples, y)
-    scan = scan_time(model, samples)
     y = None if y is None else y.to(model.device)
+    scan = probes.scan_time(model, samples)
     size = samples.z[0].numel()
-    probe = random_index(len(samples), max(LEAST_PROBE, PROBE_NUMBERS // size))
+    probe = probes.random_index(n, max(LEAST_PROBE, PROBE_NUMBERS // size))
     steps = _training_times(model, samples[probe[:PILOT]], trained)
-    mesh = make_mesh(steps, scan.jumps, scan.depends)
     rtol = _exact_rtol(model, size, trained)
-    probabilities = y is not None and is_probability(model, samples.z[probe[:FEW]])
-    notes = [*notes, *_said(trained), *model.notes, *describe(scan)]
+    double = model.in_float64 and (size <= SMALL or rtol < FLOAT32_RTOL)
+    solver = ExactSolver(model, make_mesh(steps, scan.jumps, scan.depends), rtol, double)
+    probabilities = y is not None and probes.is_probability(model, samples.z[probe[:FEW]])
+    notes += [CLASSICAL[trained.solver]] if trained.solver in CLASSICAL else []
+    notes += [*model.notes, *scan.notes()]
     if probabilities:
         notes.append("the head gives probabilities: they are taken as such, with no softmax")
     return Problem(
-        model, samples, y, trained, tolerance, rows, probe, scan, mesh, rtol, probabilities,
+        model, samples, y, trained, tolerance, rows, probe, scan, solver, probabilities,
         tuple(notes),
     )  # fmt: skip
 
 
-def _said(trained: Steps) -> list[str]:
-    return [CLASSICAL[trained.solver]] if trained.solver in CLASSICAL else []
-
-
-def _read_tolerance(tolerance: Any, y: Tensor | None) -> float | None:
+def _read_tolerance(tolerance: Any, y: Any) -> float | None:
     if tolerance is None:
         return None
     if y is not None:
         raise ValueError(f"tolerance = {tolerance!r} is for outputs without labels; leave out y")
-    return positive("tolerance", tolerance)
-
-
-def _check_args(args: Tree, n: int) -> None:
-    for part in tensors_of(args):
-        if part.dim() < 1 or len(part) != n:
-            raise ValueError(
-                f"args has a tensor of shape {tuple(part.shape)} for {n} samples: give a row for "
-                "each sample; let the field close over what all samples share"
-            )
+    return inputs.positive("tolerance", tolerance)
 
 
 def _start(model: FlowModel, stem: Layers | None, x: Tree, args: Tree, rows: int) -> Samples:
-    """The samples at the start, after stem and field have been probed."""
+    """Return the samples at the start, after stem, field and head have been probed."""
     if stem is not None:
-        probe_stem(model, x)
+        probes.probe_stem(model, x)
     n = len(tensors_of(x)[0])
     parts = [map_tensors(lambda p, a=a: p[a : a + rows], x) for a in range(0, n, rows)]
-    samples = Samples(
-        torch.cat([model.start(part) for part in parts]), map_tensors(model.cast, args)
-    )
-    probe_field(model, samples)
-    probe_head(model, samples.z)
+    z = torch.cat([model.start(part) for part in parts])
+    samples = Samples(z, map_tensors(model.cast, args))
+    probes.probe_field(model, samples)
+    probes.probe_head(model, samples.z)
     return samples
 
 
 def _check_outputs(model: FlowModel, samples: Samples, y: Tensor | None) -> None:
+    """Raise ValueError unless the head gives logits for the labels."""
     outputs = model.outputs(samples.z[:FEW])
-    if y is None:
-        return
-    classes = int(y.max()) + 1
-    if outputs.dim() != 2 or outputs.shape[1] < max(2, classes):
+    classes = 0 if y is None else int(y.max()) + 1
+    if classes and (outputs.dim() != 2 or outputs.shape[1] < max(2, classes)):
         raise ValueError(
             f"head returned {tuple(outputs.shape)} for {len(outputs)} states and labels up to "
             f"{classes - 1}: give logits (batch, classes); for a single logit v of shape (batch, "
@@ -203,20 +178,20 @@ def _check_outputs(model: FlowModel, samples: Samples, y: Tensor | None) -> None
 
 
 def _training_times(model: FlowModel, samples: Samples, trained: Steps) -> Tensor:
-    """Times of the training's steps, ascending; of some equal ones where they are not known."""
-    start, end = model.t
-    if isinstance(trained, FixedSteps):
-        return torch.linspace(start, end, trained.n_steps + 1, dtype=torch.float64)
-    try:
-        ts = solve_part(model, samples, trained).ts
-        assert ts is not None
-        return ts.cpu()
-    except SolveError:
-        return torch.linspace(start, end, UNKNOWN_STEPS + 1, dtype=torch.float64)
+    """Return times of the training's steps, ascending; of equal ones where they are not known."""
+    start, end, n_steps = *model.t, trained.n_steps or UNKNOWN_STEPS
+    if not isinstance(trained, FixedSteps):
+        try:
+            ts = solve_part(model, samples, trained).ts
+            assert ts is not None
+            return ts
+        except SolveError:
+            pass  # of these samples; the check itself tells
+    return torch.linspace(start, end, n_steps + 1, dtype=torch.float64)
 
 
 def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> float:
-    """As fine as is cheap, and below the training's."""
+    """Return a tolerance as fine as is cheap, and below the training's."""
     cheap = model.in_float64 and size <= SMALL
     rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, (trained.rtol or 1.0) / 10)
     if rtol < FLOAT32_RTOL and not model.in_float64:
@@ -232,23 +207,25 @@ def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> float:
 
 
 def cost_of(problem: Problem) -> FlowCost:
-    """Fixed steps counted, adaptive ones measured on a few samples."""
+    """Count the evaluations of fixed steps, and measure adaptive ones on a few samples."""
     n, probed = len(problem.samples), len(problem.probe)
     plan = dict.fromkeys(problem.probed, probed) | {problem.trained: n}
-    fixed = sum(m * count_nfe(s) for s, m in plan.items())
     few = problem.samples[problem.probe[:FEW]]
-    chosen = [(s, m) for s, m in plan.items() if not count_nfe(s)]
-    adaptive = sum(m * _nfe(lambda s=s: solve_part(problem.model, few, s)) for s, m in chosen)
-    rest = (problem.mesh, problem.rtol, problem.double)
-    once = _nfe(lambda: first_solve(problem.model, *rest)(few))
-    proof = _nfe(lambda: second_look(problem.model, *rest)(few))
-    exact = n * once + probed * proof
+    fixed, adaptive = 0, 0
+    for setting, m in plan.items():
+        if nfe := count_nfe(setting):
+            fixed += m * nfe
+        else:
+            adaptive += m * _measure(lambda s=setting: solve_part(problem.model, few, s))
+    solver = problem.solver
+    exact = n * _measure(lambda: solver.once(few)) + probed * _measure(lambda: solver.twice(few))
     jacobians = JACOBIANS * min(16, n) // 16
-    seconds = _seconds_of_one(problem) * (fixed + adaptive + (1 + problem.double) * exact)
+    seconds = _seconds_of_one(problem) * (fixed + adaptive + (1 + solver.double) * exact)
     return FlowCost(n, fixed, jacobians, adaptive + exact, seconds)
 
 
-def _nfe(solve: Callable[[], Any]) -> int:
+def _measure(solve: Callable[[], Any]) -> int:
+    """Return the evaluations of a solve; 0 where it fails."""
     try:
         return solve().nfe
     except SolveError:
@@ -256,7 +233,7 @@ def _nfe(solve: Callable[[], Any]) -> int:
 
 
 def _seconds_of_one(problem: Problem) -> float:
-    """Seconds that the field takes for one sample of a batch."""
+    """Measure the seconds that the field takes for one sample of a batch."""
     part = problem.samples[: problem.at_once(problem.exact)]
     f = problem.model.field(part.args)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The exact flow, which proves itself before anything is judged by it.
+"""Solve the exact flow, and prove it before anything is judged by it.
 
 It is dopri5 at a fine tolerance, from time to time of a mesh: the training's own steps (at least 64
 of them, where the field does not depend on time), so that it never steps over what the training
@@ -19,17 +19,10 @@ from torch import Tensor
 
 from nodecore.analysis.evaluate import FLOAT32_RTOL
 from nodecore.check.inputs import Samples
-from nodecore.check.model import FlowModel
+from nodecore.check.model import Field, FlowModel
 from nodecore.check.scale import Scale
-from nodecore.check.solves import (
-    Part,
-    Solved,
-    from_inside,
-    solve_samples,
-    walk_times,
-)
+from nodecore.check.solves import Part, Solved, from_inside, solve_samples, walk_times
 from nodecore.ode.adaptive import solve_adaptive
-from nodecore.ode.solution import VectorField
 
 METHOD, SECOND = "dopri5", "rk4_38"
 FINER = 10.0  # the tolerance of the second look is so much smaller
@@ -52,18 +45,19 @@ class Mesh:
     times: tuple[float, ...]
 
     def denser(self, factor: int) -> "Mesh":
-        """Each interval in `factor` equal parts."""
+        """Return each interval in `factor` equal parts."""
         inner = [a + (b - a) * i / factor for a, b in pairwise(self.times) for i in range(factor)]
         return Mesh((*inner, self.times[-1]))
 
 
 def make_mesh(steps: Tensor, jumps: tuple[float, ...], timed: bool) -> Mesh:
-    """The mesh of a training's steps (times, ascending) and of the jumps of a field.
+    """Make the mesh of a training's steps and of the jumps of a field.
 
-    timed: whether the field depends on time; of one that does not, at least 64 times are kept of
-    a training with as many steps, so that nothing is stepped over that lasts a 64th of the time.
-
-    A jump takes the place of a time that differs from it by rounding.
+    Args:
+        steps: Times of the steps, ascending.
+        jumps: Times at which the field jumps; one takes the place of a step that differs from it by
+            rounding.
+        timed: Whether the field depends on time; if not, 64 to 128 times are kept of more steps.
     """
     times = [float(t) for t in steps]
     close = 1e-6 * (times[-1] - times[0])
@@ -72,33 +66,8 @@ def make_mesh(steps: Tensor, jumps: tuple[float, ...], timed: bool) -> Mesh:
     return Mesh((times[0], *sorted([*kept, *jumps]), times[-1]))
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The exact flow of all samples: solved, which are settled (n,) bool, and how it came about.
-
-    rtol: of the first solve; again: how many had to be solved again.
-    """
-
-    solved: Solved
-    settled: Tensor
-    rtol: float
-    again: int
-
-    @property
-    def notes(self) -> list[str]:
-        """What the reader should know of it."""
-        if not self.again:
-            return []
-        open_, n = int((~self.settled).sum()), len(self.settled)
-        text = f"{self.again:,} of {n:,} samples needed a finer exact flow"
-        return [f"{text}; for {open_:,} it has not converged" if open_ else f"{text}, and have it"]
-
-
-# --- one part, three ways -------------------------------------------------------------------------
-
-
-def walk_exactly(f: VectorField, z: Tensor, mesh: Mesh, rtol: float) -> Part:
-    """States z (n, ...) along a mesh, adaptive between its times. May raise SolveError."""
+def walk_exactly(f: Field, z: Tensor, mesh: Mesh, rtol: float) -> Part:
+    """Carry states z (n, ...) along a mesh, adaptive between its times. May raise SolveError."""
     nfe, steps, last = 0, [torch.tensor([mesh.times[0]], dtype=torch.float64)], None
     for a, b in pairwise(mesh.times):
         solution = solve_adaptive(
@@ -119,35 +88,42 @@ def walk_exactly(f: VectorField, z: Tensor, mesh: Mesh, rtol: float) -> Part:
     return Part(z, ts=torch.cat(steps), nfe=nfe)
 
 
-def first_solve(
-    model: FlowModel, mesh: Mesh, rtol: float, double: bool
-) -> Callable[[Samples], Part]:
-    """Solves a part once, at a tolerance."""
+@dataclass(frozen=True)
+class ExactSolver:
+    """The exact flow at a tolerance along a mesh; in float64 if `double` and the model can."""
 
-    def solve(samples: Samples) -> Part:
-        f, z = model.exact_field(samples, double)
-        part = walk_exactly(f, z, mesh, rtol)
+    model: FlowModel
+    mesh: Mesh
+    rtol: float
+    double: bool
+
+    def once(self, samples: Samples) -> Part:
+        """Solve a part."""
+        f, z = self.model.exact_field(samples, self.double)
+        part = walk_exactly(f, z, self.mesh, self.rtol)
         return replace(part, z=part.z.to(samples.z.dtype))
 
-    return solve
+    def twice(self, samples: Samples) -> Part:
+        """Solve a part at a finer tolerance, and by the second method in halves of its steps."""
+        f, z = self.model.exact_field(samples, self.double)
+        floor = FLOOR / FINER if self.double and self.model.in_float64 else FLOAT32_FLOOR
+        finer = walk_exactly(f, z, self.mesh, max(self.rtol / FINER, floor))
+        assert finer.ts is not None
+        halves = Mesh(tuple(finer.ts.tolist())).denser(2).times
+        other = walk_times(f, z, halves, SECOND, inside=True)[-1]
+        dtype, nfe = samples.z.dtype, finer.nfe + 4 * (len(halves) - 1)
+        return Part(finer.z.to(dtype), other=other.to(dtype), nfe=nfe)
 
-
-def second_look(
-    model: FlowModel, mesh: Mesh, rtol: float, double: bool
-) -> Callable[[Samples], Part]:
-    """Solves a part at a finer tolerance, and by the second method in halves of its steps."""
-
-    finest = FLOOR / FINER if double and model.in_float64 else FLOAT32_FLOOR
-
-    def solve(samples: Samples) -> Part:
-        f, z = model.exact_field(samples, double)
-        finer = walk_exactly(f, z, mesh, max(rtol / FINER, finest))
-        ts = finer.ts.tolist() if finer.ts is not None else []
-        other = walk_times(f, z, Mesh(tuple(ts)).denser(2).times, SECOND, inside=True)[-1]
-        dtype = samples.z.dtype
-        return Part(finer.z.to(dtype), (other.to(dtype),), nfe=finer.nfe + 8 * (len(ts) - 1))
-
-    return solve
+    def finer(self, mesh: bool, tolerance: bool) -> "ExactSolver":
+        """Return one with a finer mesh or tolerance, as wanted, as far as these can be finer."""
+        finer = self
+        if mesh and len(self.mesh.times) <= STEADY_MESH:
+            finer = replace(finer, mesh=self.mesh.denser(DENSER))
+        floor = FLOOR if self.model.in_float64 else FLOAT32_RTOL
+        if tolerance and self.rtol > floor:
+            rtol = max(self.rtol / TIGHTER, floor)
+            finer = replace(finer, rtol=rtol, double=True)
+        return finer
 
 
 # --- all samples ----------------------------------------------------------------------------------
@@ -163,94 +139,87 @@ class Yardstick:
 
 @dataclass(frozen=True)
 class Proof:
-    """What a proof needs to know. trained: the training's ends (n, ...); yardstick: from the first
-    exact flow, the scale of end states and whether two ends (m, ...) give the same answer; finer:
-    ends of the training solver in its steps, twice and four times these, of the samples `probe`;
-    at_once: samples of a part; double: whether the first round is in float64."""
+    """What is proved, and against what.
 
-    model: FlowModel
+    Attributes:
+        samples: All samples, n of them.
+        trained: The training's ends (n, ...).
+        yardstick: Gives the yardstick, from the first exact flow.
+        finer: Ends of the training solver in its steps, twice and four times these, of the samples
+            `probe`; fewer where it has no fixed steps.
+        probe: Samples that are looked at first, (m,).
+        at_once: Largest number of samples of a part.
+    """
+
     samples: Samples
     trained: Tensor
-    yardstick: Callable[[Solved], "Yardstick"]
+    yardstick: Callable[[Solved], Yardstick]
     finer: tuple[Tensor, ...]
     probe: Tensor
     at_once: int
-    double: bool
 
 
-def prove(proof: Proof, mesh: Mesh, rtol: float) -> Reference:
-    """The exact flow of all samples, and for which of them it is settled."""
-    model, everyone = proof.model, torch.arange(len(proof.samples))
-    solved = _solve(proof, everyone, first_solve(model, mesh, rtol, proof.double))
-    yardstick, known = proof.yardstick(solved), solved.known
-    settled, doubted = _first_look(proof, mesh, rtol, solved, yardstick)
-    todo = everyone[(known & (~settled | doubted)).cpu()]
-    again, tolerance = len(todo), rtol
-    for _ in range(ROUNDS):
-        finer = _finer(mesh, tolerance, settled[todo], doubted[todo], model.in_float64)
-        if len(todo) == 0 or finer == (mesh, tolerance):
-            break  # nothing is open, or nothing can be finer
-        (mesh, tolerance), before = finer, solved
-        double = proof.double or (model.in_float64 and tolerance < rtol)
-        solve = first_solve(model, mesh, tolerance, double)
-        solved = _replaced(solved, _solve(proof, todo, solve))
-        stays = _together(proof, yardstick, todo, solved.z[todo], before.z[todo])
-        moved = todo[(~settled[todo] | ~stays).cpu()]
-        if len(moved):
-            settled[moved] = _agree(proof, mesh, tolerance, solved, yardstick, moved, double)
-        doubted[todo] &= doubts(proof, yardstick.scale, solved.z)[todo] & ~stays
-        todo = todo[(~settled | doubted)[todo].cpu()]
-    return Reference(solved, settled & ~doubted & known, rtol, again)
+@dataclass(frozen=True)
+class Reference:
+    """The exact flow of all samples: which are settled (n,) bool, how many were solved again."""
+
+    solved: Solved
+    settled: Tensor
+    again: int
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader should know of it."""
+        if not self.again:
+            return []
+        n_open, n = int((~self.settled).sum()), len(self.settled)
+        text = f"{self.again:,} of {n:,} samples needed a finer exact flow"
+        return [
+            f"{text}; for {n_open:,} it has not converged" if n_open else f"{text}, and have it"
+        ]
 
 
-def _finer(
-    mesh: Mesh, tolerance: float, settled: Tensor, doubted: Tensor, in_float64: bool
-) -> tuple[Mesh, float]:
-    """Mesh and tolerance of the next round: a finer mesh for doubts, a finer tolerance for what is
-    not settled."""
-    if bool(doubted.any()) and len(mesh.times) <= STEADY_MESH:
-        mesh = mesh.denser(DENSER)
-    if not bool(settled.all()):
-        tolerance = max(tolerance / TIGHTER, min(tolerance, FLOOR if in_float64 else FLOAT32_RTOL))
-    return mesh, tolerance
+def prove(proof: Proof, solver: ExactSolver) -> Reference:
+    """Solve the exact flow of all samples, and find out for which of them it is settled.
 
-
-def _first_look(
-    proof: Proof, mesh: Mesh, rtol: float, solved: Solved, yardstick: Yardstick
-) -> tuple[Tensor, Tensor]:
-    """(n,) bool each: where three solves agree, and where the finer rows end elsewhere.
-
-    The probe is looked at first; where all of it agrees, the others are taken to agree.
+    The probe is looked at first; where all of it is settled, the others are taken to be, too.
     """
-    settled, doubted = solved.known.clone(), doubts(proof, yardstick.scale, solved.z)
-    known = solved.known.cpu()
-    probe = proof.probe[known[proof.probe]]
-    if len(probe) == 0:
-        return settled, doubted
-    settled[probe] = _agree(proof, mesh, rtol, solved, yardstick, probe, proof.double)
-    others = known.index_fill(0, probe, False).nonzero()[:, 0]
-    if len(others) and not bool(settled[probe].all()):
-        settled[others] = _agree(proof, mesh, rtol, solved, yardstick, others, proof.double)
-    return settled, doubted
+    everyone = torch.arange(len(proof.samples))
+    solved = _solve(proof, solver, everyone)
+    known, yardstick = solved.known, proof.yardstick(solved)
+    doubted = doubts(proof, yardstick.scale, solved.z)
+    agreed = known.clone()
+    probed = torch.zeros_like(known, device="cpu").index_fill(0, proof.probe, True)
+    for index in (everyone[known.cpu() & probed], everyone[known.cpu() & ~probed]):
+        agreed[index] = _agree(proof, solver, solved, yardstick, index)
+        if bool(agreed[index].all()):
+            break
+    todo = everyone[(known & ~(agreed & ~doubted)).cpu()]
+    again = len(todo)
+    for _ in range(ROUNDS):
+        finer = solver.finer(bool(doubted[todo].any()), not bool(agreed[todo].all()))
+        if len(todo) == 0 or finer == solver:
+            break  # nothing is open, or nothing can be finer
+        solver, before = finer, solved
+        solved = _replaced(solved, _solve(proof, solver, todo))
+        stays = _together(proof, yardstick, todo, solved.z[todo], before.z[todo])
+        moved = todo[~(agreed[todo] & stays).cpu()]
+        agreed[moved] = _agree(proof, solver, solved, yardstick, moved)
+        doubted[todo] &= doubts(proof, yardstick.scale, solved.z)[todo] & ~stays
+        todo = todo[(~agreed | doubted)[todo].cpu()]
+    return Reference(solved, agreed & ~doubted & known, again)
 
 
-def _solve(
-    proof: Proof, index: Tensor, solve: Callable[[Samples], Part], n_others: int = 0
-) -> Solved:
-    return solve_samples(
-        proof.model, proof.samples, index, solve, proof.at_once, n_others, _calm(proof)
-    )
-
-
-def _calm(proof: Proof) -> Tensor:
-    """(n,) bool: samples that the training solver carries no extraordinary distance."""
+def _solve(proof: Proof, solver: ExactSolver, index: Tensor, twice: bool = False) -> Solved:
+    """Solve samples; those that the training carries extraordinarily far are parts of their own."""
     travel = (proof.trained - proof.samples.z).reshape(len(proof.trained), -1).norm(dim=1).cpu()
-    typical = travel[torch.isfinite(travel)]
-    return travel <= FAR * typical.median() if len(typical) else torch.isfinite(travel)
+    calm = travel <= FAR * travel[torch.isfinite(travel)].nanmedian()
+    solve = solver.twice if twice else solver.once
+    return solve_samples(solver.model, proof.samples, index, solve, proof.at_once, calm)
 
 
 def _replaced(solved: Solved, better: Solved) -> Solved:
-    """The samples of `better` in the place of theirs."""
+    """Put the samples of `better` in the place of theirs."""
     outputs, z = solved.outputs.clone(), solved.z.clone()
     outputs[better.index], z[better.index] = better.outputs, better.z
     failures = tuple(dict.fromkeys([*solved.failures, *better.failures]))
@@ -258,26 +227,22 @@ def _replaced(solved: Solved, better: Solved) -> Solved:
 
 
 def _agree(
-    proof: Proof,
-    mesh: Mesh,
-    rtol: float,
-    solved: Solved,
-    yardstick: Yardstick,
-    index: Tensor,
-    double: bool,
+    proof: Proof, solver: ExactSolver, solved: Solved, yardstick: Yardstick, index: Tensor
 ) -> Tensor:
-    """Whether three solves of samples `index` agree, (m,) bool."""
-    looked = _solve(proof, index, second_look(proof.model, mesh, rtol, double), n_others=1)
-    agrees = torch.ones(len(index), dtype=torch.bool, device=solved.z.device)
-    for other in (looked.z, *looked.others):
-        agrees &= _together(proof, yardstick, index, solved.z[index], other)
-    return agrees
+    """Tell whether three solves of samples agree, (m,) bool."""
+    if len(index) == 0:
+        return torch.ones(0, dtype=torch.bool, device=solved.z.device)
+    looked = _solve(proof, solver, index, twice=True)
+    first, second = (
+        _together(proof, yardstick, index, solved.z[index], z) for z in (looked.z, looked.other)
+    )
+    return first & second
 
 
 def _together(
     proof: Proof, yardstick: Yardstick, index: Tensor, z: Tensor, other: Tensor
 ) -> Tensor:
-    """Whether two ends (m, ...) of samples are one and the same, as far as a verdict goes."""
+    """Tell whether two ends (m, ...) of samples are one and the same, as far as a verdict goes."""
     scale = yardstick.scale
     apart = scale.distance(z, other)
     moved = scale.distance(z, proof.trained[index]).nan_to_num(0.0, 0.0)
@@ -286,7 +251,7 @@ def _together(
 
 
 def doubts(proof: Proof, scale: Scale, z: Tensor) -> Tensor:
-    """(n,) bool: the training solver in finer steps tends to another end than z (n, ...)."""
+    """Tell where the training solver in finer steps tends to another end than z (n, ...)."""
     doubted = torch.zeros(len(z), dtype=torch.bool, device=z.device)
     if len(proof.finer) < 3:
         return doubted

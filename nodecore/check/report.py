@@ -1,4 +1,4 @@
-"""What a check of a model says: the verdict, its reason and the evidence, to print and plot."""
+"""Report on a checked model: the verdict, its reason and the evidence, to print and plot."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +17,11 @@ from nodecore.ode.steps import Steps
 
 @dataclass(frozen=True)
 class FlowCost:
-    """Evaluations of the field by single samples: fixed steps and Jacobians exactly; adaptive and
-    seconds (of the field alone) estimated from a few samples."""
+    """Evaluations of the field by n single samples.
+
+    Those of fixed steps and Jacobians are exact; those of adaptive steps, and the seconds of the
+    field alone, are estimated from a few samples.
+    """
 
     n: int
     fixed: int
@@ -39,23 +42,33 @@ class FlowCost:
 class FlowReport:
     """The verdict of `check_flow` and its evidence. Print it, show it in a notebook, or plot it.
 
-    verdict: "flow", "not a flow" or "cannot tell"; reason: one sentence; cautions: what should not
-    be overlooked beside them.
-    tested: the training solver first, the exact flow last, others between. chance: share of the
-    largest class, None without labels. tolerance: of outputs, all components together, None with
-    labels.
-    distances, margins: for each sample (n,), between the end states under training solver and exact
-    flow, and from there to the classifier's nearest boundary; margins is None for a head that is
-    not affine. probability_change: mean total variation of the class probabilities, None without
-    labels. moved: share of the samples whose end state moves by more than a tenth of the states'
-    scale. recalls: of each class. sensitivity: the verdict for other bounds. order: of convergence,
-    None where the training has no fixed steps or nothing to tell.
-    h, lipschitz: the (largest) step, and a lower bound on the field's Lipschitz constant
-    from Jacobians along trajectories; None where the field cannot be differentiated.
-    coarsest: the coarsest setting of `searched`, coarse to fine, from which on the training solver
-    agrees with the exact flow; None if it never does. crossing_shares: of pairs of 2-D
-    trajectories, by number of steps; empty where it has no meaning. settled: (n,) bool, samples
-    whose answers are known. notes: what to keep in mind.
+    Attributes:
+        verdict: "flow", "not a flow" or "cannot tell".
+        reason: One sentence.
+        tested: The training solver first, the exact flow last, others between.
+        cautions: What should not be overlooked beside the verdict.
+        chance: Share of the largest class; None without labels.
+        tolerance: Of outputs, in their units, all components together; None with labels.
+        distances: Distance between the end states under training solver and exact flow, in the
+            states' units, of each sample (n,); NaN where one is not known.
+        margins: Distance from the exact end state to the classifier's nearest boundary, (n,); None
+            for a head that is not affine.
+        probability_change: Mean total variation of the class probabilities; None without labels.
+        moved: Share of samples whose end state moves by more than a tenth of the states' scale.
+        recalls: Of each class.
+        sensitivity: The verdict for other bounds.
+        order: Of convergence; None where the training has no fixed steps or nothing can tell.
+        h: The longest step, in the units of t; NaN where it is not known.
+        lipschitz: Lower bound on the field's Lipschitz constant, from Jacobians along trajectories;
+            None where the field cannot be differentiated.
+        coarsest: The coarsest setting of `searched` from which on the training solver agrees with
+            the exact flow; None if it never does.
+        searched: Settings of the training solver, coarse to fine.
+        crossing_shares: Share of pairs of 2-D trajectories that cross, by number of steps; empty
+            where it has no meaning.
+        settled: Samples whose answers are known, (n,) bool.
+        cost: What the check was expected to take.
+        notes: What to keep in mind.
     """
 
     verdict: str
@@ -82,12 +95,12 @@ class FlowReport:
 
     @property
     def training(self) -> Tested:
-        """Under the solver that it was trained with."""
+        """The model under the solver that it was trained with."""
         return self.tested[0]
 
     @property
     def exact(self) -> Tested:
-        """Under the solve that stands for the exact flow."""
+        """The model under the solve that stands for the exact flow."""
         return self.tested[-1]
 
     @property
@@ -125,9 +138,13 @@ class FlowReport:
         )
 
     def plot(self, axes: Any = None) -> Any:
-        """Accuracies (or changed answers) by solver, and how far each end state moved.
+        """Draw accuracies (or changed answers) by solver, and how far each end state moved.
 
-        axes: two of matplotlib's, made where not given. Returns the figure.
+        Args:
+            axes: Two of matplotlib's, made where not given.
+
+        Returns:
+            The figure.
         """
         return draw(self, axes)
 
@@ -136,7 +153,7 @@ class FlowReport:
 
 
 def _findings(report: FlowReport) -> Iterator[tuple[str, str]]:
-    """The lines below the table, (label, text)."""
+    """Give the lines below the table, (label, text)."""
     if report.sensitivity is not None:
         yield "other bounds", str(report.sensitivity)
     yield "end states", _end_states(report)
@@ -169,7 +186,7 @@ def _end_states(report: FlowReport) -> str:
 
 
 def _table(report: FlowReport) -> Iterator[list[str]]:
-    """Header and rows of the table, as text."""
+    """Give header and rows of the table, as text."""
     labels = report.chance is not None
     yield ["solver", "samples", *(["accuracy", "drop"] if labels else []), "changed answers"]
     for row in report.tested:
@@ -182,6 +199,6 @@ def _table(report: FlowReport) -> Iterator[list[str]]:
 
 
 def _table_cell(text: str) -> str:
-    """HTML of a cell; a page may put the interval of a value on a line of its own."""
+    """Return HTML of a cell; a page may put the interval of a value on a line of its own."""
     value, bracket, interval = text.partition(" (")
     return f"<td>{value} <small>({interval}</small></td>" if bracket else f"<td>{value}</td>"

@@ -1,4 +1,4 @@
-"""The solver that a model was trained with, as people name it, and what it is compared with."""
+"""Name the solver that a model was trained with, and the settings it is compared with."""
 
 import difflib
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from nodecore.ode.steps import FixedSteps, Steps, Tolerance
 from nodecore.ode.tableaus import TABLEAUS, get_tableau, next_finer
 
 SEARCH = 4  # times the training's steps: the finest of the search
+LOOSER = (1e3, 1e2, 10.0, 1.0, 0.1)  # times the training's tolerance: the search
 ALIASES = {
     "heun2": "heun",
     "fehlberg2": "fehlberg21",
-    "fehlberg21": "fehlberg21",
     "rk45": "dopri5",
     "ode45": "dopri5",
     "rk23": "bosh3",
@@ -43,7 +43,7 @@ class TimeGrid(Steps):
         return f"{self.solver}, {n} step{'s' * (n != 1)} of a grid"
 
     def halved(self) -> "TimeGrid":
-        """Twice as many steps: each one in two equal parts."""
+        """Return twice as many steps: each one in two equal parts."""
         middles = [(a + b) / 2 for a, b in pairwise(self.times)]
         return replace(self, times=tuple(sorted([*self.times, *middles])))
 
@@ -62,37 +62,16 @@ class TwoTolerances(Tolerance):
 class OwnSolve(Steps):
     """The training's own solver, a function (field, z0, t) -> z(T)."""
 
-    solver: str = "own solver"
-    solve: Solve = field(default=lambda field, z0, t: z0, compare=False)
+    solve: Solve = field(compare=False)
 
     def __post_init__(self) -> None:
-        """It has no tableau to look up."""
+        """Look up no tableau: it has none."""
 
     def __str__(self) -> str:
         return self.solver
 
 
 # --- what is given --------------------------------------------------------------------------------
-
-
-def read_solver(solver: Any) -> tuple[str, list[str]]:
-    """The name here of a solver, and a note where it was given another one. ValueError."""
-    if not isinstance(solver, str):
-        raise ValueError(
-            f"solver = {solver!r}: give a name, one of {', '.join(TABLEAUS)}, or solve=, a "
-            "function (field, z0, t) -> z(T)"
-        )
-    plain = solver.lower().replace("-", "_")
-    name = ALIASES.get(plain, plain)
-    if name not in TABLEAUS:
-        near = difflib.get_close_matches(name, TABLEAUS, 1)
-        hint = f" (is it {near[0]!r}?)" if near else ""
-        raise ValueError(
-            f"solver = {solver!r} is unknown; choose one of {', '.join(TABLEAUS)}{hint}, or give "
-            "the training's own as solve=, a function (field, z0, t) -> z(T)"
-        )
-    notes = [] if name == solver else [f"solver = {solver!r} is called {name!r} here"]
-    return name, notes
 
 
 def read_training(
@@ -106,45 +85,63 @@ def read_training(
     grid: Any = None,
     solve: Any = None,
 ) -> tuple[Steps, list[str]]:
-    """The training's setting and notes on how it was read. t: ascending times, as solved."""
-    if solve is not None:
-        return _own_solve(solver, solve, (n_steps, rtol, atol, step_size, grid))
-    if solver is None:
-        raise ValueError("solver = None: name the training's solver, or give solve=")
-    name, notes = read_solver(solver)
+    """Return the training's setting, and notes on how it was read.
+
+    See `check_flow` for the arguments; t ascends, as the time is solved.
+
+    Raises:
+        ValueError: No solver of that name, or not exactly one way of choosing its steps.
+    """
     given = {"n_steps": n_steps, "rtol": rtol, "step_size": step_size, "grid": grid}
-    chosen = [key for key, value in given.items() if value is not None]
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if solve is not None:
+        return _own_solve(solver, solve, [*chosen, *(["atol"] if atol is not None else [])]), []
+    name, notes = _read_name(solver)
     if len(chosen) != 1:
         values = ", ".join(f"{key} = {given[key]}" for key in chosen or ("n_steps", "rtol"))
         raise ValueError(f"{values}: give exactly one of {', '.join(given)}")
     if atol is not None and rtol is None:
-        raise ValueError(f"atol = {atol}: it belongs to rtol=; give both, or n_steps alone")
+        raise ValueError(f"atol = {atol}: it belongs to rtol=; give both, or leave it out")
     if rtol is not None:
-        return _tolerance(name, positive("rtol", rtol), atol), notes
+        rtol = positive("rtol", rtol)
+        atol = rtol if atol is None else positive("atol", atol)
+        return Tolerance(name, rtol) if atol == rtol else TwoTolerances(
+            name, rtol, False, atol
+        ), notes
     if n_steps is not None:
         return FixedSteps(name, whole("n_steps", n_steps)), notes
-    times = _steps_of(step_size, t) if grid is None else _grid(grid, t)
-    return TimeGrid(name, times), notes
+    return TimeGrid(name, _steps_of(step_size, t) if grid is None else _grid(grid, t)), notes
 
 
-def _own_solve(solver: Any, solve: Any, others: tuple[Any, ...]) -> tuple[Steps, list[str]]:
+def _read_name(solver: Any) -> tuple[str, list[str]]:
+    """Return the name here of a solver, and a note where it was given another one."""
+    if not isinstance(solver, str):
+        raise ValueError(
+            f"solver = {solver!r}: name the training's, one of {', '.join(TABLEAUS)}, or give "
+            "solve=, a function (field, z0, t) -> z(T)"
+        )
+    plain = solver.lower().replace("-", "_")
+    name = ALIASES.get(plain, plain)
+    if name not in TABLEAUS:
+        near = difflib.get_close_matches(name, TABLEAUS, 1)
+        hint = f" (is it {near[0]!r}?)" if near else ""
+        raise ValueError(
+            f"solver = {solver!r} is unknown; choose one of {', '.join(TABLEAUS)}{hint}, or give "
+            "the training's own as solve=, a function (field, z0, t) -> z(T)"
+        )
+    return name, [] if name == solver else [f"solver = {solver!r} is called {name!r} here"]
+
+
+def _own_solve(solver: Any, solve: Any, others: list[str]) -> OwnSolve:
     if not callable(solve):
         raise ValueError(f"solve = {solve!r}: give a function (field, z0, t) -> z(T)")
-    if any(value is not None for value in others):
-        raise ValueError(
-            "solve = ...: it holds its own steps; leave out n_steps, rtol and the like"
-        )
-    return OwnSolve(solver if isinstance(solver, str) else "own solver", solve), []
-
-
-def _tolerance(name: str, rtol: float, atol: Any) -> Tolerance:
-    if atol is None or positive("atol", atol) == rtol:
-        return Tolerance(name, rtol)
-    return TwoTolerances(name, rtol, atol=float(atol))
+    if others:
+        raise ValueError(f"solve holds its own steps: leave out {', '.join(others)}")
+    return OwnSolve(solver if isinstance(solver, str) else "own solver", solve)
 
 
 def _steps_of(step_size: Any, t: tuple[float, float]) -> tuple[float, ...]:
-    """Times of steps of one size, the last one shortened to land on the end."""
+    """Return times of steps of one size, the last one shortened to land on the end."""
     h, (start, end) = positive("step_size", step_size), t
     if h > (end - start) * (1 + 1e-9):
         raise ValueError(f"step_size = {h}: give a size in (0, T] with T = {end - start}")
@@ -153,7 +150,7 @@ def _steps_of(step_size: Any, t: tuple[float, float]) -> tuple[float, ...]:
 
 
 def _grid(grid: Any, t: tuple[float, float]) -> tuple[float, ...]:
-    """Times of a grid given in the user's direction, ascending as solved."""
+    """Return the times of a grid, given in the user's direction, ascending as solved."""
     values = grid.tolist() if isinstance(grid, Tensor | np.ndarray) else list(grid)
     times = [float(value) for value in values]
     if len(times) > 1 and times[0] > times[-1]:
@@ -173,7 +170,7 @@ def _grid(grid: Any, t: tuple[float, float]) -> tuple[float, ...]:
 
 
 def finer_rows(trained: Steps) -> list[Steps]:
-    """The training solver in twice and four times its steps; none where it has no fixed steps."""
+    """List the training solver in twice and four times its steps, where it has fixed ones."""
     if isinstance(trained, TimeGrid):
         return [trained.halved(), trained.halved().halved()]
     if isinstance(trained, FixedSteps):
@@ -182,48 +179,38 @@ def finer_rows(trained: Steps) -> list[Steps]:
 
 
 def better_settings(trained: Steps) -> list[Steps]:
-    """Finer steps and methods of higher order, or a tighter tolerance, for a training's setting."""
+    """List finer steps and methods of higher order, or a tighter tolerance, than a training's."""
     solver = trained.solver
-    if isinstance(trained, TwoTolerances):
-        return [replace(trained, rtol=trained.rtol / 10, atol=trained.atol / 10)]
     if isinstance(trained, Tolerance):
-        return [Tolerance(solver, trained.rtol / 10)]
+        return [_scaled(trained, 0.1)]
     if isinstance(trained, OwnSolve):
         return [Tolerance("dopri5", 1e-3)]
-    better = next_finer(solver)
-    if isinstance(trained, TimeGrid):
-        others = [replace(trained, solver=name) for name in ("midpoint", better) if name]
-    else:
-        others = [check_setting(solver, trained.n_steps)]
-        others += [FixedSteps(better, trained.n_steps)] if better else []
-    wanted = [s for s in others if s.solver == solver or _order(s) > _order(trained)]
-    return [s for s in dict.fromkeys([*finer_rows(trained), *wanted]) if s != trained]
-
-
-def _order(setting: Steps) -> int:
-    return get_tableau(setting.solver).order
+    others = [name for name in (check_setting(solver, 1).solver, next_finer(solver)) if name]
+    higher = [s for s in others if get_tableau(s).order > get_tableau(solver).order]
+    return [*finer_rows(trained), *(replace(trained, solver=s) for s in dict.fromkeys(higher))]
 
 
 def searched_settings(trained: Steps) -> list[Steps]:
-    """The training solver, coarse to fine: steps 1, 2, 4, ... and the training's multiples, or
-    tolerances 1, 0.1, ... and the training's, to a tenth of it."""
+    """List settings of the training solver, coarse to fine, the training's among them."""
     if isinstance(trained, OwnSolve):
         return []
+    if isinstance(trained, Tolerance):
+        return [_scaled(trained, factor) for factor in LOOSER]
     if isinstance(trained, TimeGrid):
         return [trained, *finer_rows(trained)]
-    if isinstance(trained, TwoTolerances):
-        factors = (1e3, 1e2, 10.0, 1.0, 0.1)
-        return [replace(trained, rtol=f * trained.rtol, atol=f * trained.atol) for f in factors]
-    solver, k, rtol = trained.solver, trained.n_steps, trained.rtol
-    if k is not None:
-        steps = {k, 2 * k, SEARCH * k, *(2**i for i in range((SEARCH * k).bit_length()))}
-        return [FixedSteps(solver, s) for s in sorted(steps)]
-    assert rtol is not None
-    decades = {10.0**-d for d in range(20) if 10.0**-d > rtol / 10}
-    return [Tolerance(solver, r) for r in sorted({rtol, rtol / 10, *decades}, reverse=True)]
+    assert trained.n_steps is not None
+    k = trained.n_steps
+    steps = {k, 2 * k, SEARCH * k, *(2**i for i in range((SEARCH * k).bit_length()))}
+    return [FixedSteps(trained.solver, s) for s in sorted(steps)]
+
+
+def _scaled(trained: Tolerance, factor: float) -> Tolerance:
+    """Return the setting with all its tolerances times a factor."""
+    names = [name for name in ("rtol", "atol") if hasattr(trained, name)]
+    return replace(trained, **{n: float(f"{factor * getattr(trained, n):.12g}") for n in names})
 
 
 def count_nfe(setting: Steps) -> int:
-    """Evaluations of the field in one solve in fixed steps; 0 where they are not known."""
+    """Count the evaluations of one solve in fixed steps; 0 where they are not known."""
     n = len(setting.times) - 1 if isinstance(setting, TimeGrid) else setting.n_steps
     return n * get_tableau(setting.solver).n_solution_stages if n else 0

@@ -1,9 +1,7 @@
-"""The rule behind a verdict: what is another answer, and when the numbers allow a verdict."""
+"""Decide a verdict: what is another answer, and when the numbers allow a verdict."""
 
-import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nodecore.analysis.evaluate import AGREEMENT
@@ -19,13 +17,18 @@ LEAST = 35  # samples: fewer cannot show that at most AGREEMENT of them change, 
 
 @dataclass(frozen=True)
 class Tested:
-    """The model under one setting, against the training solver on the same n samples.
+    """The model under one setting, against the training solver on the same samples.
 
-    changed: share of samples with another answer than under the training solver (another class, or
-    an output farther away than the tolerance). accuracy and drop (of accuracy, training solver less
-    this one): None without labels. nfe: evaluations of the field in one solve. unsettled: samples
-    whose answer is not known under either; intervals reach from all of these being alike to all of
-    them being changed, values are of the others.
+    Attributes:
+        setting: Solver and how it chooses its steps.
+        n: Number of samples.
+        changed: Share of samples with another answer than under the training solver: another class,
+            or an output farther away than the tolerance.
+        accuracy: Share of samples that are right; None without labels.
+        drop: Accuracy under the training solver less this one; None without labels.
+        nfe: Evaluations of the field in one solve.
+        unsettled: Samples whose answer is not known under either. Intervals reach from all of these
+            being alike to all of them being changed; values are of the others.
     """
 
     setting: Steps
@@ -39,15 +42,18 @@ class Tested:
 
 @dataclass(frozen=True)
 class Rule:
-    """What counts as another answer: another class where there are labels y (n,), or an output
-    that is farther away than `tolerance`, in its units, or than a share of its scale."""
+    """What counts as another answer.
+
+    It is another class where there are labels y (n,), else an output that is farther away than
+    `tolerance`, in its units, or where there is none, than SPREAD_SHARE of its scale.
+    """
 
     y: Tensor | None
     tolerance: float | None
     scale: Scale | None = None
 
     def changed(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """(m,) bool for outputs (m, ...) of the same samples."""
+        """Tell which outputs (m, ...) are another answer than others of the same samples."""
         if self.y is not None:
             return outputs.argmax(1) != others.argmax(1)
         if self.tolerance is not None:
@@ -56,8 +62,14 @@ class Rule:
         return self.scale.distance(outputs, others) > SPREAD_SHARE
 
     def tested(self, setting: Steps, found: Solved, own: Tensor, sure: Tensor) -> Tested:
-        """A setting's solved samples against outputs `own` (n, ...) of all samples under the
-        training solver. sure: (n,) bool, whose answers are known under what is compared."""
+        """Compare a setting's samples with the training solver's.
+
+        Args:
+            setting: The setting.
+            found: Samples under it.
+            own: Outputs (n, ...) of all samples under the training solver.
+            sure: Samples whose answers are known under what is compared, (n,) bool.
+        """
         index = found.index
         known = found.known & sure[index]
         outputs, own = found.outputs, own[index]
@@ -75,41 +87,35 @@ class Rule:
 # --- shares of samples, some of which are not known -----------------------------------------------
 
 
-def count(mask: Tensor) -> int:
-    """How many are true."""
-    return int(mask.sum())
-
-
 def bounded_share(mask: Tensor, unknown: Tensor) -> Interval:
-    """Share of the samples (n,) with `mask`, whichever way those that are unknown fall."""
-    n, sure, open_ = len(mask), count(mask), count(unknown)
-    value = sure / (n - open_) if n > open_ else 0.0
-    low, high = share_interval(sure, n).low, share_interval(sure + open_, n).high
-    return Interval(value, low, high)
+    """Return the share of samples (n,) with `mask`, whichever way those that are unknown fall."""
+    n, sure, n_open = len(mask), int(mask.sum()), int(unknown.sum())
+    low, high = share_interval(sure, n).low, share_interval(sure + n_open, n).high
+    return Interval(sure / max(1, n - n_open), low, high)
 
 
 def bounded_drop(before: Tensor, right: Tensor, known: Tensor) -> Interval:
-    """Share right before less share right, of the same samples (n,), likewise."""
-    n, open_ = len(known), count(~known)
-    lost, won = count(before & ~right & known), count(right & ~before & known)
-    could_lose, could_win = count(before & ~known), count(~before & ~known)
-    value = (lost - won) / (n - open_) if n > open_ else 0.0
+    """Return the share right before less the share right, of the same samples (n,), likewise."""
+    n, masks = len(known), (before & ~right & known, ~before & right & known)
+    lost, won = (int(mask.sum()) for mask in masks)
+    could_lose, could_win = (int((mask & ~known).sum()) for mask in (before, ~before))
     low = paired_difference(lost, won + could_win, n).low
-    return Interval(value, low, paired_difference(lost + could_lose, won, n).high)
+    high = paired_difference(lost + could_lose, won, n).high
+    return Interval((lost - won) / max(1, int(known.sum())), low, high)
 
 
 # --- the verdict ----------------------------------------------------------------------------------
 
 
 def beats_chance(own: Tested, chance: float) -> bool:
-    """Whether the accuracy is surely so far above the largest class that a loss would show."""
+    """Tell whether a loss of accuracy would show: it is surely above the largest class's share."""
     return own.accuracy is not None and own.accuracy.low > chance + AGREEMENT
 
 
 def judge(
     own: Tested, exact: Tested, chance: float | None, tolerance: float | None
 ) -> tuple[str, str]:
-    """The verdict and its reason by the rule of `check_flow`."""
+    """Return the verdict and its reason, by the rule of `check_flow`."""
     bound = f"{100 * AGREEMENT:.0f} %"
     if exact.n < LEAST:
         return CANNOT_TELL, (
@@ -159,8 +165,11 @@ def _judge_difference(difference: Interval, what: str, exact: Tested) -> tuple[s
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The verdict for other bounds than AGREEMENT: "not a flow" for every bound below
-    `not_below`, "flow" for every bound above `flow_above`, "cannot tell" between."""
+    """The verdict for other bounds than AGREEMENT.
+
+    It is "not a flow" for every bound below `not_below`, "flow" for every bound above `flow_above`,
+    and "cannot tell" between.
+    """
 
     not_below: float
     flow_above: float
@@ -172,7 +181,7 @@ class Sensitivity:
 
 
 def sensitivity(own: Tested, exact: Tested, chance: float | None) -> Sensitivity | None:
-    """Of the paired difference that is judged, by its interval; None where none can be judged."""
+    """Return the sensitivity of a verdict; None where none can be judged."""
     if exact.n < LEAST or exact.unsettled == exact.n:
         return None
     if chance is not None and not beats_chance(own, chance):
@@ -187,7 +196,7 @@ def sensitivity(own: Tested, exact: Tested, chance: float | None) -> Sensitivity
 
 @dataclass(frozen=True)
 class Recall:
-    """Of one class with n samples: the share that is right under training solver and exact flow."""
+    """Of a class with n samples, the share that is right under training solver and exact flow."""
 
     label: int
     n: int
@@ -200,18 +209,18 @@ class Recall:
 
 
 def recalls(y: Tensor, own: Tensor, exact: Tensor, known: Tensor) -> tuple[Recall, ...]:
-    """Of each class among the samples (n,) that are known, from outputs (n, classes)."""
+    """Return the recall of each class among samples (n,) that are known, from their outputs."""
     found = []
     for label in y.unique().tolist():
         rows = (y == label) & known
-        if n := count(rows):
-            shares = [count(v[rows].argmax(1) == label) / n for v in (own, exact)]
+        if n := int(rows.sum()):
+            shares = [int((v[rows].argmax(1) == label).sum()) / n for v in (own, exact)]
             found.append(Recall(label, n, *shares))
     return tuple(found)
 
 
 def lost_recalls(found: tuple[Recall, ...]) -> list[Recall]:
-    """The classes that surely lose more than AGREEMENT of their recall, the worst first."""
+    """Return the classes that surely lose more of their recall than AGREEMENT, the worst first."""
 
     def surely(recall: Recall) -> bool:
         lost = round((recall.own - recall.exact) * recall.n)
@@ -219,9 +228,3 @@ def lost_recalls(found: tuple[Recall, ...]) -> list[Recall]:
 
     worst = [r for r in found if r.own - r.exact > AGREEMENT and surely(r)]
     return sorted(worst, key=lambda recall: recall.exact - recall.own)
-
-
-def median_of(values: Tensor) -> float:
-    """Median of the finite values, NaN where there are none."""
-    kept = values[torch.isfinite(values)]
-    return float(kept.median()) if len(kept) else math.nan

@@ -431,7 +431,7 @@ def changed(**options):
         (changed(rtol=1e-3), "give exactly one"),
         (changed(n_steps=0), "n_steps = 0: give a whole number"),
         (changed(n_steps=None, rtol=1e-3), "'euler' has no embedded method"),
-        (changed(t=(1.0, 1.0)), "t = .*end > start"),
+        (changed(t=(1.0, 1.0)), "t = .*two different finite times"),
         (changed(rows=0), "rows = 0"),
         (changed(x=X[:0], y=Y[:0]), "0 samples|at least one"),
         (changed(y=Y[:5]), "x has 16 samples, y 5"),
