@@ -20,6 +20,7 @@ from nodecore.check.model import FlowModel
 from nodecore.check.probes import affine_weight
 from nodecore.check.report import FlowReport
 from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW
+from nodecore.data.split import Split
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import agreement_gaps
@@ -79,8 +80,8 @@ HALF_PLANES = [[-1.0, 0.0], [1.0, 0.0]]
 def map_of_one_step():
     """A model trained with one Euler step: x -> x + f(x), free to cross; rings of two classes."""
     generator = torch.Generator().manual_seed(0)
-    radius = torch.rand(500, generator=generator)
-    angle = 2 * math.pi * torch.rand(500, generator=generator)
+    radius = torch.rand(200, generator=generator)
+    angle = 2 * math.pi * torch.rand(200, generator=generator)
     x = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
     y = ((radius > 0.4) & (radius < 0.75)).long()
     with torch.random.fork_rng():
@@ -94,6 +95,11 @@ def map_of_one_step():
         optimiser.step()
     optimiser.zero_grad()
     return field, head, x, y
+
+
+@pytest.fixture(scope="module")
+def report_of_map(map_of_one_step):
+    return quiet(*map_of_one_step, solver="euler", n_steps=1)
 
 
 # --- verdicts -------------------------------------------------------------------------------------
@@ -116,12 +122,12 @@ def test_an_exact_flow_is_one_for_every_solver_that_is_fine_enough(solver):
     assert report.crossing_shares[4 * k] == 0.0  # the orbits are circles
 
 
-def test_a_map_trained_with_one_step_is_not_a_flow(map_of_one_step):
-    report = quiet(*map_of_one_step, solver="euler", n_steps=1)
+def test_a_map_trained_with_one_step_is_not_a_flow(report_of_map):
+    report = report_of_map
     assert report.verdict == NOT_A_FLOW
     assert report.training.accuracy.value > 0.9
     assert report.exact.drop.low > AGREEMENT and "accuracy" in report.reason
-    assert report.crossing_shares[1] > 0.05 and list(report.crossing_shares) == [1, 2, 4]
+    assert report.crossing_shares[1] > 0.02 and list(report.crossing_shares) == [1, 2, 4]
     assert report.h * report.lipschitz > 1
 
 
@@ -149,21 +155,12 @@ def test_changes_that_cancel_in_the_accuracy_are_no_flow_to_be_sure_of():
     assert report.verdict == CANNOT_TELL and "predicted class changes" in report.reason
 
 
-MODELS = [
-    ("landscape", "euler", (1, 8, 32, 64, 256)),
-    ("landscape", "rk4", (2, 16)),
-    ("spheres2", "euler", (4, 64, 128)),
-    ("spheres2", "rk4", (1, 8)),
-]
-
-
-@pytest.mark.parametrize(
-    ("dataset", "solver", "n_steps"), [(d, s, k) for d, s, ks in MODELS for k in ks]
-)
-def test_models_of_the_study_agree_with_their_critical_step(dataset, solver, n_steps):
+@pytest.mark.parametrize(("solver", "n_steps"), [("euler", 4), ("rk4", 8)])
+def test_models_of_the_study_agree_with_their_critical_step(solver, n_steps):
     """Per seed: the gap between training and test solver of its records, where it is clear."""
-    evidence = find(Run(dataset, FixedSteps(solver, n_steps)))
-    test = evidence.run.protocol.load()[1]
+    evidence = find(Run("spheres2", FixedSteps(solver, n_steps)))
+    whole = evidence.run.protocol.load()[1]
+    test = Split(whole.x[:300], whole.y[:300], whole.n_classes)
     for member, seed in enumerate(evidence.run.seeds[:1]):
         records = evidence.records[evidence.records["seed"] == seed]
         gap = abs(agreement_gaps(records)[n_steps])
@@ -195,7 +192,7 @@ def single(module, member):
 
 def test_a_torchdiffeq_model_and_our_field_with_its_weights_give_the_same_report():
     evidence = find(Run("landscape", FixedSteps("euler", 8)))
-    test = evidence.run.protocol.load()[1]
+    x, y = turned_points(50)
     ours, head = (single(m, 1) for m in (evidence.field, evidence.head))
     layers = [nn.Linear(2, 48), nn.Linear(48, 48), nn.Linear(48, 2)]
     for layer, (weight, bias) in zip(
@@ -205,17 +202,17 @@ def test_a_torchdiffeq_model_and_our_field_with_its_weights_give_the_same_report
     theirs = Field(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
     plain = nn.Linear(2, 3)
     plain.weight.data, plain.bias.data = head.module.linear[0][0].T, head.module.linear[1][0]
-    a = quiet(ours, head, test.x, test.y, solver="euler", n_steps=8)
-    b = quiet(theirs, plain, test.x, test.y, solver="euler", n_steps=8)
+    a = quiet(ours, head, x, y, solver="euler", n_steps=8)
+    b = quiet(theirs, plain, x, y, solver="euler", n_steps=8)
     assert (a.verdict, a.tested, a.coarsest) == (b.verdict, b.tested, b.coarsest)
     np.testing.assert_allclose(a.distances, b.distances, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(a.margins, b.margins, rtol=1e-3, atol=1e-4)
     # What torchdiffeq itself makes of the model.
     times = torch.linspace(0, 1, 9)
     with torch.no_grad():
-        logits = plain(odeint(theirs, test.x, times, method="euler")[-1])
-        exact = plain(odeint(theirs, test.x, times, method="dopri5", rtol=1e-6, atol=1e-6)[-1])
-    share = [float((v.argmax(1) == test.y).double().mean()) for v in (logits, exact)]
+        logits = plain(odeint(theirs, x, times, method="euler")[-1])
+        exact = plain(odeint(theirs, x, times, method="dopri5", rtol=1e-6, atol=1e-6)[-1])
+    share = [float((v.argmax(1) == y).double().mean()) for v in (logits, exact)]
     assert b.training.accuracy.value == pytest.approx(share[0], abs=1e-9)
     assert b.exact.accuracy.value == pytest.approx(share[1], abs=2e-3)
 
@@ -244,13 +241,13 @@ def test_regression_is_judged_by_how_far_the_outputs_move():
     coarse = quiet(rotation(), None, x, solver="euler", n_steps=2)
     assert coarse.verdict == NOT_A_FLOW and coarse.training.accuracy is None
     assert coarse.tolerance == pytest.approx(0.1 * float(x.var(0, correction=0).sum().sqrt()), 1e-3)
-    assert quiet(rotation(), None, x, solver="euler", n_steps=200).verdict == FLOW
+    assert quiet(rotation(), None, x, solver="midpoint", n_steps=16).verdict == FLOW
     # The same model with a tolerance that lets nothing, or everything, pass.
-    fine = quiet(rotation(), None, x, solver="euler", n_steps=200, tolerance=1e-6)
+    fine = quiet(rotation(), None, x, solver="midpoint", n_steps=16, tolerance=1e-6)
     assert fine.verdict == NOT_A_FLOW and fine.exact.changed.value == 1.0
     assert quiet(rotation(), None, x, solver="euler", n_steps=2, tolerance=99.0).verdict == FLOW
     # A head's outputs, here a single number for each sample.
-    one = quiet(rotation(), nn.Linear(2, 1), x, solver="euler", n_steps=200)
+    one = quiet(rotation(), nn.Linear(2, 1), x, solver="midpoint", n_steps=16)
     assert one.verdict == FLOW and "tolerance" in str(one)
 
 
@@ -272,9 +269,9 @@ def test_images_with_a_stem():
 
 def test_a_flow_that_blows_up_cannot_be_told():
     """dz/dt = z^2 from 2 reaches infinity at t = 1/2."""
-    x = torch.full((60, 1), 2.0)
+    x = torch.full((36, 1), 2.0)
     report = quiet(lambda t, z: z * z, None, x, solver="euler", n_steps=4)
-    assert report.verdict == CANNOT_TELL and "for none of the 60 samples" in report.reason
+    assert report.verdict == CANNOT_TELL and "for none of the 36 samples" in report.reason
     assert any("dopri5" in note for note in report.notes)
 
 
@@ -310,11 +307,11 @@ def test_only_an_affine_head_has_a_margin():
     torch.testing.assert_close(weights[2], linear.weight.data / math.sqrt(4 + 1e-5))
 
 
-def test_margins_promise_classes(map_of_one_step):
-    report = quiet(*map_of_one_step, solver="euler", n_steps=1)
+def test_margins_promise_classes(map_of_one_step, report_of_map):
+    report = report_of_map
     assert 0 < report.inside_margin <= 1 - report.exact.changed.value
     field, head, x, y = map_of_one_step
-    bent = quiet(field, lambda z: head(z) ** 3, x, y, solver="euler", n_steps=1)
+    bent = quiet(field, lambda z: head(z) ** 3, x[:50], y[:50], solver="euler", n_steps=1)
     assert bent.margins is None and "probabilities change" in str(bent)
 
 
@@ -375,27 +372,25 @@ def test_the_model_and_the_generators_stay_as_they_are(map_of_one_step):
     assert all(p.grad is None for p in field.parameters()) and x.dtype == torch.float32
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_checked_in_float32(map_of_one_step, dtype):
-    field, head, x, y = (copy.deepcopy(p) for p in map_of_one_step)
-    whole = quiet(field, head, x, y, solver="euler", n_steps=1)
-    field.to(dtype), head.to(dtype)
-    half = quiet(field, head, x.to(dtype), y, solver="euler", n_steps=1)
+def test_half_precision_is_checked_in_float32(map_of_one_step, report_of_map):
+    (field, head, x, y), whole = (copy.deepcopy(p) for p in (map_of_one_step, report_of_map))
+    field.bfloat16(), head.bfloat16()
+    half = quiet(field, head, x.bfloat16(), y, solver="euler", n_steps=1)
     assert half.verdict == whole.verdict == NOT_A_FLOW
     assert half.training.accuracy.value == pytest.approx(whole.training.accuracy.value, abs=0.05)
-    assert field.layers[0].weight.dtype == dtype
+    assert field.layers[0].weight.dtype == torch.bfloat16
 
 
-def test_the_same_call_gives_the_same_report(map_of_one_step):
-    a, b = (quiet(*map_of_one_step, solver="euler", n_steps=1) for _ in range(2))
+def test_the_same_call_gives_the_same_report(map_of_one_step, report_of_map):
+    a, b = report_of_map, quiet(*map_of_one_step, solver="euler", n_steps=1)
     assert str(a) == str(b) and np.array_equal(a.distances, b.distances)
 
 
 # --- what it shows --------------------------------------------------------------------------------
 
 
-def test_the_report_is_read_in_a_terminal_in_a_notebook_and_as_a_picture(map_of_one_step):
-    report = quiet(*map_of_one_step, solver="euler", n_steps=1)
+def test_the_report_is_read_in_a_terminal_in_a_notebook_and_as_a_picture(report_of_map):
+    report = report_of_map
     text, html = str(report), report._repr_html_()
     assert text.startswith("not a flow: ") and max(map(len, text.splitlines())) < 130
     shown = BeautifulSoup(html, "html.parser").get_text()
