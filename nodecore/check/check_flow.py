@@ -75,6 +75,8 @@ def check_flow(
     - Without: the same rule for the share of samples whose output (or end state, without a head)
       moves by more than `tolerance`.
     - Fewer than 35 samples are too few for a verdict.
+    - It is about the end of the time alone; where outputs at earlier times count, check these as
+      ends, too.
 
     Other solvers, the order of convergence, the search for the coarsest agreeing step, Jacobians
     and crossings are evidence besides, on samples drawn with a seed, fewer the larger the states.

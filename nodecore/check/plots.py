@@ -37,8 +37,10 @@ def _draw_solvers(report: Any, ax: Any) -> None:
         color=COLOURS["dark"],
     )  # fmt: skip
     ax.set_yticks(range(len(rows)), [str(row.setting) for row in rows])
-    at = AGREEMENT if report.training.accuracy is None else shown[-1].value - AGREEMENT
-    ax.axvline(at, color=COLOURS["bound"], linestyle="--")
+    own = shown[-1].value  # 0 where the answers that change are drawn
+    for bound in (own - AGREEMENT, own + AGREEMENT):
+        if 0 <= bound <= 1:
+            ax.axvline(bound, color=COLOURS["bound"], linestyle="--")
     name = "share of changed answers" if report.training.accuracy is None else "accuracy"
     ax.set(xlabel=name, title=report.verdict, ylim=(-0.5, len(rows) - 0.5))
 
@@ -52,6 +54,7 @@ def _draw_distances(report: Any, ax: Any) -> None:
         ax.axvline(report.tolerance, label="tolerance", **dashed)
     scale = "log" if (report.distances > 0).any() else "linear"
     ax.set(xlabel="distance", ylabel="share of samples", ylim=(0, 1.02), xscale=scale)
+    ax.xaxis.set_minor_formatter("")
     above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     ax.legend(**above, ncols=2, fontsize="small", frameon=False, columnspacing=1.0)
 

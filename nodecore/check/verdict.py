@@ -138,8 +138,11 @@ def judge(
             f"class ({100 * chance:.1f} %), so a loss could not show; check end states, without y"
         )
     assert exact.drop is not None
-    what = "of accuracy are lost under the exact flow, on the same samples"
-    verdict, reason = _judge_difference(exact.drop, what, exact)
+    (value, low, high), what = exact.drop, "lost"
+    if value < 0:
+        value, low, high, what = -value, -high, -low, "gained"
+    what = f"of accuracy are {what} under the exact flow, on the same samples"
+    verdict, reason = _judge_difference(Interval(value, low, high), what, exact)
     if verdict == FLOW and exact.changed.low > AGREEMENT:
         return CANNOT_TELL, (
             f"the accuracy stays within {bound}, but the predicted class changes for "

@@ -131,6 +131,13 @@ def test_a_map_trained_with_one_step_is_not_a_flow(report_of_map):
     assert report.h * report.lipschitz > 1
 
 
+def test_accuracy_that_is_gained_under_the_exact_flow_is_no_flow_either():
+    x, _ = turned_points(200)
+    y = (turn(x, euler_angle(1) + 1.2)[:, 0] > 0).long()
+    report = quiet(rotation(angle=euler_angle(1) + 1.2), linear_head(HALF_PLANES), x, y, **OPTIONS)
+    assert report.exact.drop.high < 0 and "of accuracy are gained" in report.reason
+
+
 def test_random_labels_are_no_evidence(map_of_one_step):
     field, head, x, y = map_of_one_step
     mixed = y[torch.from_numpy(np.random.default_rng(3).permutation(len(y)))]
