@@ -20,6 +20,7 @@ from nodecore.ode.steps import FixedSteps, Steps
 
 JACOBIAN_SAMPLES, JACOBIAN_TIMES, JACOBIAN_ITERATIONS = 16, 5, 20
 CROSSING_STARTS, SUBSTEPS = 50, 8
+CROSSING_STEPS = 256  # of the training, at most: of more the search takes longer than the check
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def crossing_shares(
     plane = samples.z.shape[1:] == (2,) and model.packing.shapes is None
     if not isinstance(trained, FixedSteps) or not plane or samples.args is not None:
         return {}, []
+    if trained.n_steps > CROSSING_STEPS:
+        return {}, [f"no crossings are counted of more than {CROSSING_STEPS} steps"]
     if timed:
         return {}, ["the field depends on time: its trajectories may cross in the plane"]
     k, n = trained.n_steps, min(CROSSING_STARTS, len(samples))

@@ -91,6 +91,19 @@ def test_the_field_is_asked_before_the_end_of_a_step():
     assert times[0] == 0.25 and 0.5 - 1e-7 < times[1] < 0.5
 
 
+def test_what_is_short_in_space_is_seen_as_the_finer_rows_see_it():
+    """A ridge that is passed in 2 of 1,000 steps lifts by 1; it lies between stages of dopri5."""
+
+    def field(t, z):
+        on_it = (z[:, 0] - 0.5).abs() < 0.001
+        return torch.stack([torch.ones_like(z[:, 0]), 500.0 * on_it, -z[:, 2]], 1)
+
+    x = torch.cat([torch.full((36, 1), 0.0946), normal(36, 2)], 1).double()
+    report = quiet(field, None, x, solver="euler", n_steps=1000)
+    assert report.verdict == FLOW and report.settled.all()
+    assert any("needed a finer exact flow" in note for note in report.notes)
+
+
 # --- what does not converge -----------------------------------------------------------------------
 
 
