@@ -92,14 +92,14 @@ def test_the_field_is_asked_before_the_end_of_a_step():
 
 
 def test_what_is_short_in_space_is_seen_as_the_finer_rows_see_it():
-    """A ridge that is passed in 2 of 1,000 steps lifts by 1; it lies between stages of dopri5."""
+    """A ridge that is passed in 1 of 500 steps lifts by 1; it lies between stages of dopri5."""
 
     def field(t, z):
         on_it = (z[:, 0] - 0.5).abs() < 0.001
         return torch.stack([torch.ones_like(z[:, 0]), 500.0 * on_it, -z[:, 2]], 1)
 
-    x = torch.cat([torch.full((36, 1), 0.0946), normal(36, 2)], 1).double()
-    report = quiet(field, None, x, solver="euler", n_steps=1000)
+    x = torch.cat([torch.full((36, 1), 0.0936), normal(36, 2)], 1).double()
+    report = quiet(field, None, x, solver="euler", n_steps=500)
     assert report.verdict == FLOW and report.settled.all()
     assert any("needed a finer exact flow" in note for note in report.notes)
 
@@ -152,7 +152,7 @@ def test_a_stiff_field_is_not_a_flow_in_steps_that_are_too_long():
 
 def explosive(t, z):
     """Harmless near the data; beyond 3 it reaches infinity in finite time."""
-    return torch.where(z.norm(dim=1, keepdim=True) > 3, z**3, 0.1 * z)
+    return torch.where(z.norm(dim=1, keepdim=True) > 3, (z * z).exp(), 0.1 * z)
 
 
 @pytest.mark.parametrize("at", [[7], [0, 199]])
