@@ -57,7 +57,10 @@ def find_convention(field: Callable[..., Any], t: Tensor, z: Tree, args: Tree) -
     """Return the first way of calling the field that works on states z; raise ValueError."""
     first = Convention(_count_arguments(field, args is not None))
     errors = []
-    for way in (first, replace(first, batched=True), replace(first, grad=True)):
+    ways = [first, replace(first, batched=True), replace(first, grad=True)]
+    if first.arguments == 2:
+        ways.append(Convention(1))  # such as a scripted module, whose signature is not known
+    for way in ways:
         try:
             found = way.call(field, t, z, args)
         except (RuntimeError, TypeError, IndexError, ValueError, AttributeError) as error:

@@ -181,7 +181,9 @@ def private(name: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
         for key, value in list(vars(layer).items()):
             if isinstance(value, Tensor) and value.is_floating_point():
                 vars(layer)[key] = value.detach().to(dtype)
-    return copied.requires_grad_(False)
+    for weight in copied.parameters():
+        weight.requires_grad_(False)
+    return copied
 
 
 def refuse_random(name: str, module: nn.Module) -> None:

@@ -207,6 +207,8 @@ def test_modules_that_will_not_be_copied_or_cast_as_they_are():
     normed = nn.utils.weight_norm(nn.Linear(2, 2))
     normed(normal(3, 2)).sum().backward()
     assert quiet(normed, None, normal(60, 2), solver="rk4", n_steps=8).tested
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.Tanh()))
+    assert quiet(scripted, None, normal(60, 2), solver="rk4", n_steps=8).verdict == FLOW
 
 
 def test_states_without_features_and_tuples_of_states():
