@@ -15,7 +15,17 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from nodecore.claims.rules import FAILS, HOLDS, PARTLY, UNTESTED, Material, Part, get_decision
+from nodecore.claims.rules import (
+    DECIDED,
+    FAILS,
+    HOLDS,
+    PARTLY,
+    UNTESTED,
+    VERDICTS,
+    Material,
+    Part,
+    get_decision,
+)
 from nodecore.data import files
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES
@@ -149,14 +159,14 @@ class Judgement:
 
     @property
     def verdict(self) -> str:
-        """Verdict of all parts together; a claim not tested everywhere holds at most in part."""
-        seen = {part.verdict for part in self.parts} - {UNTESTED}
-        if not seen:
-            return UNTESTED
-        everywhere = not self.missing and UNTESTED not in {part.verdict for part in self.parts}
-        if seen == {HOLDS}:
-            return HOLDS if everywhere else PARTLY
-        return FAILS if seen == {FAILS} else PARTLY
+        """Verdict of all parts together; a claim not decided everywhere holds at most in part."""
+        seen = {part.verdict for part in self.parts}
+        decided = seen & DECIDED
+        if not decided:  # the first reason in the order of VERDICTS
+            return min(seen, key=VERDICTS.index, default=UNTESTED)
+        if decided == {HOLDS}:
+            return PARTLY if self.missing or seen - DECIDED else HOLDS
+        return FAILS if decided == {FAILS} else PARTLY
 
     @property
     def ours(self) -> str:

@@ -9,7 +9,15 @@ import pandas as pd
 
 from nodecore.claims.paper import TABLE1, percent, scale_note
 from nodecore.claims.register import Judgement, gather, judge_all, scale_of, write_verdicts
-from nodecore.claims.rules import FAILS, HOLDS, PARTLY, UNTESTED, VERDICTS
+from nodecore.claims.rules import (
+    FAILS,
+    HOLDS,
+    OTHER_SCALE,
+    PARTLY,
+    UNSURE,
+    UNTESTED,
+    VERDICTS,
+)
 from nodecore.claims.rules.base import search_of
 from nodecore.data import files
 from nodecore.evidence import store
@@ -21,14 +29,25 @@ from nodecore.training.adapted import STARTS, USUAL_START
 
 README = store.PROJECT / "README.md"
 MARKS = ("<!-- from the records: make scorecard -->\n", "<!-- end -->\n")
-SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNTESTED: "○"}
+SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNSURE: "?", OTHER_SCALE: "≠", UNTESTED: "○"}
+SETTINGS = "settings"  # the group of claims that are no findings
 
 
 def count_verdicts(judgements: Iterable[Judgement]) -> str:
-    """Count the verdicts, as in "47 claims and numbers: 13 ✓ holds, ..."."""
-    found = Counter(judgement.verdict for judgement in judgements)
-    told = [f"{found[verdict]} {SYMBOLS[verdict]} {verdict}" for verdict in VERDICTS]
-    return f"{found.total()} claims and numbers: {', '.join(told)}."
+    """Count the verdicts, as in "42 claims and numbers: 13 ✓ holds, ...", settings apart."""
+    judgements = list(judgements)
+    settings = [j.verdict for j in judgements if j.claim.group == SETTINGS]
+    findings = [j.verdict for j in judgements if j.claim.group != SETTINGS]
+    text = f"{len(findings)} claims and numbers: {_counted(findings)}."
+    if settings:
+        text += f" Apart from these, {len(settings)} settings and definitions: "
+        text += f"{_counted(settings)}."
+    return text
+
+
+def _counted(verdicts):
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[v]} {SYMBOLS[v]} {v}" for v in VERDICTS if counts[v])
 
 
 # --- Table 1 --------------------------------------------------------------------------------------

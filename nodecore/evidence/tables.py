@@ -241,18 +241,39 @@ def _slope(accuracies):
     return stats.linregress(np.log2(accuracies.index.to_numpy(float)), accuracies).slope
 
 
-def same_mean(one: tuple, other: tuple, level: float = 0.05) -> bool:
-    """Tell whether a t test leaves two means together; each is (mean, std, seeds).
+def difference_interval(one: tuple, other: tuple, level: float = 0.95) -> tuple[float, float]:
+    """Compute the confidence interval of one mean less the other; each is (mean, std, seeds).
 
-    Welch's test. Where one side has a single seed the other's std serves both; where both have,
-    nothing tells them apart.
+    Welch's. Where one side has a single seed, the other's std serves both; where both have, nothing
+    is known and the interval is infinite.
     """
-    if one[2] == other[2] == 1:
-        return True
-    sides = [(mean, 0.0 if n == 1 else std, n) for mean, std, n in (one, other)]
-    alone = 1 in (one[2], other[2])
-    test = stats.ttest_ind_from_stats(*sides[0], *sides[1], equal_var=alone)
-    return bool(test.pvalue >= level)
+    counts = one[2], other[2]
+    if max(counts) == 1:
+        return -np.inf, np.inf
+    stds = [side[1] for side in (one, other)]
+    if 1 in counts:
+        stds = [stds[int(counts[0] == 1)]] * 2
+    parts = [std**2 / n for std, n in zip(stds, counts, strict=True)]
+    freedom = max(counts) - 1 if 1 in counts else _welch_freedom(parts, counts)
+    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(sum(parts))
+    middle = one[0] - other[0]
+    return float(middle - half), float(middle + half)
+
+
+def _welch_freedom(parts, counts):
+    """Degrees of freedom of the difference; those of the smaller side where nothing spreads."""
+    below = sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True))
+    return sum(parts) ** 2 / below if below > 0 else min(counts) - 1
+
+
+def mean_interval(values, level: float = 0.95) -> tuple[float, float]:
+    """Compute the confidence interval (Student's t) of a mean over seeds; infinite for a single
+    one."""
+    values = pd.Series(values, dtype=float).dropna()
+    if len(values) < 2:
+        return -np.inf, np.inf
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std() / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
 
 
 @dataclass(frozen=True)

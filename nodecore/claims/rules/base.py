@@ -7,12 +7,20 @@ import pandas as pd
 
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
-from nodecore.evidence.tables import AGREES_AT_END, GridSearch, as_trained, grid_search, same_mean
+from nodecore.evidence.tables import (
+    AGREES_AT_END,
+    GridSearch,
+    as_trained,
+    critical_sensitivity,
+    difference_interval,
+    grid_search,
+)
 from nodecore.training.adapted import USUAL_START
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold here"
-UNTESTED = "not tested here"
-VERDICTS = (HOLDS, PARTLY, FAILS, UNTESTED)
+UNSURE, OTHER_SCALE, UNTESTED = "cannot tell", "not comparable", "not tested here"
+VERDICTS = (HOLDS, PARTLY, FAILS, UNSURE, OTHER_SCALE, UNTESTED)
+DECIDED = {HOLDS, PARTLY, FAILS}
 
 FACTOR = 2.0  # a number within this factor is the same up to one step of the grid
 MOST, MANY = 0.95, 0.8  # shares that count as nearly always, and as mostly
@@ -48,6 +56,14 @@ class Material:
     @property
     def profile(self) -> str:
         return self.records["profile"].iloc[0]
+
+    @property
+    def at_papers_scale(self) -> bool:
+        return self.profile == "paper"
+
+    @property
+    def n_seeds(self) -> int:
+        return self.records["seed"].nunique()
 
     @property
     def title(self) -> str:
@@ -145,12 +161,25 @@ def unfound(material: Material) -> str:
     return f"no critical K on the grid, up to {steps.max()}"
 
 
-# --- accuracies beside one another ----------------------------------------------------------------
+def critical_range(material: Material) -> tuple[float, float] | None:
+    """The n_steps between which the critical one lies in 95 % of the redraws of seeds.
+
+    None where it is not known: for a single seed, or where a redraw has none on the grid.
+    """
+    if material.n_seeds < 2 or search_of(material) is None:
+        return None
+    low, high = critical_sensitivity(material.records, ()).redraws
+    return None if pd.isna(low) or pd.isna(high) else (low, high)
+
+
+# --- numbers beside one another -------------------------------------------------------------------
 
 ACCURACIES = (
-    f"Accuracies: within {AGREES_AT_END:g} of one another, and not told apart (t test, 0.05); "
-    "holds if both, in part if one. "
+    f"Accuracies: the 95 % interval of their difference. Holds if it lies within {AGREES_AT_END:g} "
+    "and has 0 in it, in part if it lies within without it; does not hold if all of it lies "
+    "outside; else cannot tell. "
 )
+REDUCED = "Not comparable where the models have a reduced scale. "
 
 
 def best_of(frame: pd.DataFrame, search: GridSearch) -> tuple:
@@ -160,5 +189,29 @@ def best_of(frame: pd.DataFrame, search: GridSearch) -> tuple:
 
 
 def judge_accuracy(ours: tuple, theirs: tuple) -> str:
-    """Verdict on two accuracies, (mean, std, seeds) each: near one another, not told apart."""
-    return grade(abs(ours[0] - theirs[0]) <= AGREES_AT_END, same_mean(ours, theirs))
+    """Verdict on two accuracies, (mean, std, seeds) each; see ACCURACIES."""
+    low, high = difference_interval(ours, theirs)
+    if low >= -AGREES_AT_END and high <= AGREES_AT_END:
+        return HOLDS if low <= 0 <= high else PARTLY
+    return FAILS if low > AGREES_AT_END or high < -AGREES_AT_END else UNSURE
+
+
+def judge_ratio(interval: tuple[float, float], close: float) -> str:
+    """Verdict on the interval of a ratio.
+
+    Holds within 1 +- `close`, in part within a factor FACTOR, does not hold outside of that; cannot
+    tell where the interval is in more than one of these.
+    """
+    low, high = interval
+    if 1 - close <= low and high <= 1 + close:
+        return HOLDS
+    if high < 1 / FACTOR or low > FACTOR:
+        return FAILS
+    inside = low >= 1 / FACTOR and high <= FACTOR
+    return PARTLY if inside and (high < 1 - close or low > 1 + close) else UNSURE
+
+
+def judge_below(interval: tuple[float, float], bound: float) -> str:
+    """Verdict on whether a mean with this interval is less than a bound."""
+    low, high = interval
+    return HOLDS if high < bound else FAILS if low >= bound else UNSURE
