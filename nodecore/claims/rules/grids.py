@@ -64,7 +64,7 @@ def flow_gaps(frame: pd.DataFrame) -> pd.Series:
     finest = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == 4 * frame["n_steps"])
     means = frame[finest & frame["trained"].astype(bool)].groupby("n_steps")["accuracy"].mean()
     gaps = (own_accuracy(frame)["mean"] - means).abs()
-    return gaps.reindex(sorted(frame["n_steps"].unique())).astype(float)
+    return pd.Series(gaps.reindex(sorted(frame["n_steps"].unique())).astype(float))
 
 
 def flow_name(frame: pd.DataFrame) -> str:
@@ -74,8 +74,8 @@ def flow_name(frame: pd.DataFrame) -> str:
 
 def _critical_part(material):
     frame = material.records
-    gaps, exact = agreement_gaps(frame), critical_n_steps(flow_gaps(frame))
-    critical, lost = critical_n_steps(gaps), f"loses up to {points(gaps.max())}"
+    gaps, exact = agreement_gaps(frame), critical_n_steps(flow_gaps(frame).to_dict())
+    critical, lost = critical_n_steps(gaps.to_dict()), f"loses up to {points(gaps.max())}"
     if gaps.max() <= AGREEMENT:
         verdict = UNTESTED if material.cut else FAILS
         return Part(material.title, verdict, f"{lost}; {unfound(material)}")
@@ -92,7 +92,7 @@ def _sureness(frame, critical):
     single = seed_critical(frame)
     if len(single) < 2:
         return ""
-    share = critical_shares(frame).get(critical, 0.0)
+    share = critical_shares(frame).to_dict().get(critical, 0.0)
     return f" ({100 * share:.0f} % of redrawn seeds; single seeds K = {extent(single)})"
 
 
@@ -138,7 +138,7 @@ def higher_order_allows_larger_steps(studies: Studies, numbers: Mapping) -> list
     parts = []
     for dataset in (d for d in euler if d in rk4):
         ours, theirs = critical_of(rk4[dataset]), critical_of(euler[dataset])
-        last = euler[dataset].records["n_steps"].max()
+        last = euler[dataset].records.loc[:, "n_steps"].max()
         shown = [f"{k}" if k else "none on the grid" for k in (ours, theirs)]
         found = f"critical K: rk4 {shown[0]}, Euler {shown[1]}"
         if ours is None or (theirs is None and (euler[dataset].cut or ours > last)):
@@ -179,7 +179,7 @@ def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> list[Part]:
         if search is None or search.coarser is None:
             parts.append(Part(material.title, UNTESTED, unfound(material)))
             continue
-        coarse = own[own.index < search.critical]
+        coarse = own.loc[own.index < search.critical]
         worst = coarse.loc[coarse["mean"].idxmin()]
         found = (
             f"lowest of the runs that are no flow {percent(worst['mean'], worst['std'])}, best of "
@@ -215,7 +215,8 @@ def simple_test_suffices(studies: Studies, numbers: Mapping) -> list[Part]:
 def trains_at_every_step(studies: Studies, numbers: Mapping) -> list[Part]:
     parts = []
     for material in studies.values():
-        models = material.records.drop_duplicates(["n_steps", "seed"])["trained"].astype(bool)
+        once = material.records.drop_duplicates(["n_steps", "seed"])
+        models = once.loc[:, "trained"].astype(bool)
         verdict = HOLDS if models.all() else PARTLY if models.mean() >= MANY else FAILS
         parts.append(Part(material.title, verdict, f"{models.sum()} of {len(models)} models"))
     return parts
@@ -225,7 +226,7 @@ def trains_at_every_step(studies: Studies, numbers: Mapping) -> list[Part]:
 def grid_is_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
     parts = []
     for name, material in studies.items():
-        last = int(material.records["n_steps"].max())
+        last = int(material.records.loc[:, "n_steps"].max())
         verdict = HOLDS if last >= numbers[name] else PARTLY
         parts.append(Part(material.title, verdict, f"K up to {last}, paper {numbers[name]}"))
     return parts
@@ -259,7 +260,7 @@ def grid_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
         search, paper = search_of(material), TABLE1[dataset]
         theirs = 2 * (paper["grid NFE"][0] - 1)  # one past the last K that fails in the paper
         if search is None:
-            far_enough = material.records["n_steps"].max() >= theirs and not material.cut
+            far_enough = material.records.loc[:, "n_steps"].max() >= theirs and not material.cut
             verdict = FAILS if far_enough else UNTESTED
             parts.append(Part("NFE", verdict, unfound(material)))
             continue
@@ -300,7 +301,7 @@ def fine_tolerance_is_independent(studies: Studies, numbers: Mapping) -> list[Pa
     parts = []
     for material in studies.values():
         frame, critical = material.records, critical_rtols(material.records)
-        if pd.isna(critical["mean"]):
+        if pd.isna(critical.loc["mean"]):
             parts.append(Part(material.title, FAILS, "no critical tolerance on the grid"))
             continue
         moved = _changes_of_tolerance(frame[frame["rtol"] <= critical["mean"]])
