@@ -42,7 +42,7 @@ IMAGE_GRIDS = {
 IMAGE_SEEDS = {"paper": SEEDS, "laptop": (0, 1, 2), "smoke": (0, 1)}
 FIRST_SEEDS = (0, 1, 2)  # a study that has all its runs of these can be shown
 # Where all seeds together would train for a day, each of them is a run.
-ALONE = {("mnist", "paper"), ("spheres900", "paper")}
+ALONE = {("mnist", "paper"), ("cifar10", "paper"), ("spheres900", "paper")}
 BEYOND = {("mnist", "euler", 64), ("mnist", "rk4", 16)}  # where the critical step lies
 
 

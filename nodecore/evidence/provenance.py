@@ -33,15 +33,17 @@ def _cpu_model():
 
 
 def revision() -> str | None:
-    """The git revision of the project, with a + where files differ from it. Outside git, or where
-    git is not installed, what NODECORE_REVISION says, or None."""
+    """The git revision of the project, with a + where files differ from it. NODECORE_REVISION says
+    it where it is set, for a copy that is no checkout; None where nobody knows it."""
+    told = os.environ.get("NODECORE_REVISION")
+    if told:
+        return told
     command = ["git", "-C", str(store.PROJECT), "describe", "--always", "--abbrev=12", "--dirty=+"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
-        described = result.stdout.strip()
-    except OSError:
-        described = ""
-    return described or os.environ.get("NODECORE_REVISION") or None
+    except OSError:  # git is not installed
+        return None
+    return result.stdout.strip() or None
 
 
 def recorded_revision() -> dict[str, str | None]:

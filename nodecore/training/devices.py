@@ -53,6 +53,18 @@ def in_precision(precision: str, device: torch.device) -> Iterator[None]:
             product.fp32_precision = value
 
 
+@contextmanager
+def tuned_convolutions() -> Iterator[None]:
+    """cuDNN tries its algorithms on each new shape within, and keeps to the fastest; afterwards as
+    before. Pays where a shape comes thousands of times."""
+    before = torch.backends.cudnn.benchmark
+    try:
+        torch.backends.cudnn.benchmark = True
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def _autocast(wanted, device):
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()

@@ -22,6 +22,7 @@ from nodecore.training.devices import (
     in_precision,
     maps_fit,
     single_threaded,
+    tuned_convolutions,
     without_kernel,
 )
 from nodecore.training.ensemble import Ensemble
@@ -122,7 +123,11 @@ def train(
     saved = checkpoint.load(identity) if checkpoint is not None else None
     if saved is not None:
         ensemble.restore(*saved)
-    with _HeldInterrupt(checkpoint) as interrupt, in_precision(precision, place):
+    with (
+        _HeldInterrupt(checkpoint) as interrupt,
+        in_precision(precision, place),
+        tuned_convolutions(),
+    ):
         seconds = _iterate(ensemble, training, identity, progress, checkpoint, interrupt)
     if interrupt.seen:  # in the last iteration
         raise KeyboardInterrupt

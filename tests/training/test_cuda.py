@@ -20,7 +20,7 @@ from nodecore.training.protocols import Protocol
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 CIFAR10 = Protocol("cifar10", "conv2d", 32, 8, "adam", 1e-3, 8, n_train=64, n_test=32)
-MNIST = replace(CIFAR10, dataset="mnist", optimiser="sgd", learning_rate=1e-2)
+MNIST = replace(CIFAR10, dataset="mnist", optimiser="sgd", learning_rate=1e-3)
 SPHERES = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-3, 10, n_train=96, n_test=40)
 BOTH = pytest.mark.parametrize("protocol", [CIFAR10, MNIST], ids=["cifar10-adam", "mnist-sgd"])
 QUIET = {"seeds": [0, 1, 2], "progress": False}
@@ -174,7 +174,7 @@ def test_a_training_that_was_stopped_goes_on(protocol, after):
 def test_evaluations_are_counted_exactly_where_steps_are_adapted():
     protocol = replace(CIFAR10, iterations=7)
     rule = Algorithm1(every=3, threshold=0.02)
-    trained = on_gpu(protocol, solver="euler", controller=rule, look_every=100)
+    trained = on_gpu(protocol, steps=Adapted("euler", rule), look_every=100)
     for m, seed in enumerate([0, 1, 2]):
         checks = [row for row in trained.history if row["seed"] == seed]
         assert [row["iteration"] for row in checks] == [3, 6]
@@ -204,9 +204,9 @@ def test_a_member_that_diverges_leaves_the_others_alone(protocol, monkeypatch):
 
 
 def test_a_gpu_without_memory_for_maps_computes_them_again(monkeypatch):
-    kept = on_gpu(MNIST, solver="euler", n_steps=2)
+    kept = on_gpu(MNIST, steps=FixedSteps("euler", 2))
     monkeypatch.setattr("nodecore.training.devices.free_memory", lambda device: 0)
-    again = on_gpu(MNIST, solver="euler", n_steps=2)
+    again = on_gpu(MNIST, steps=FixedSteps("euler", 2))
     assert (kept.execution, again.execution) == ("graph", "graph, hidden maps recomputed")
     assert moved_apart(again, kept) < 0.01
 
@@ -230,7 +230,7 @@ def test_other_fields_train_as_on_the_cpu(how):
 
 @BOTH
 def test_a_model_is_tested_on_the_gpu(protocol):
-    trained, test = on_gpu(protocol, solver="euler", n_steps=2), protocol.load()[1]
+    trained, test = on_gpu(protocol, steps=FixedSteps("euler", 2)), protocol.load()[1]
     for setting in (FixedSteps("midpoint", 3), Tolerance("dopri5", 1e-6)):
         with in_precision("float32", torch.device("cuda")):
             there = accuracy(trained.field, trained.head, test.to("cuda"), setting)
