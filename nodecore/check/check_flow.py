@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from nodecore.ode.fields import boundary_distances
 from nodecore.ode.solution import SolveError
 from nodecore.ode.steps import (
     FixedSteps,
-    Steps,
+    Setting,
     Tolerance,
     check_n_steps,
     check_tolerance,
@@ -109,7 +110,13 @@ def check_flow(
         return check.report(cost)
 
 
-def flow_cost(field, head, x, y=None, **options) -> FlowCost:
+def flow_cost(
+    field: Callable[[Tensor, Tensor], Tensor],
+    head: Layers | None,
+    x: Tensor,
+    y: Tensor | None = None,
+    **options: Any,
+) -> FlowCost:
     """Estimate what `check_flow` with the same arguments would cost; solves a few samples only."""
     options.pop("verbose", None)
     with torch.no_grad(), torch.random.fork_rng(_gpus()):
@@ -123,23 +130,26 @@ def _gpus():
 # --- what is solved -------------------------------------------------------------------------------
 
 
-def better_settings(trained: Steps) -> list[Steps]:
+def better_settings(trained: Setting) -> list[Setting]:
     """Finer steps and methods of higher order, or a tighter tolerance, for a training's setting."""
-    solver, k = trained.solver, trained.n_steps
-    if k is None:
+    solver = trained.solver
+    if isinstance(trained, Tolerance):
         return [Tolerance(solver, trained.rtol / 10)]
+    k = trained.n_steps
     better = next_finer(solver)
     settings = [FixedSteps(solver, 2 * k), FixedSteps(solver, 4 * k), check_setting(solver, k)]
     return list(dict.fromkeys([*settings, *([FixedSteps(better, k)] if better else [])]))
 
 
-def searched_settings(trained: Steps) -> list[Steps]:
+def searched_settings(trained: Setting) -> list[Setting]:
     """The training solver, coarse to fine: steps 1, 2, 4, ... and the training's multiples, or
     tolerances 1, 0.1, ... and the training's, to a tenth of it."""
-    solver, k, rtol = trained.solver, trained.n_steps, trained.rtol
-    if k is not None:
+    solver = trained.solver
+    if isinstance(trained, FixedSteps):
+        k = trained.n_steps
         steps = {k, 2 * k, SEARCH * k, *(2**i for i in range((SEARCH * k).bit_length()))}
         return [FixedSteps(solver, s) for s in sorted(steps)]
+    rtol = trained.rtol
     decades = {10.0**-d for d in range(20) if 10.0**-d > rtol / 10}
     return [Tolerance(solver, r) for r in sorted({rtol, rtol / 10, *decades}, reverse=True)]
 
@@ -198,28 +208,28 @@ class _Check:
         return rtol
 
     @cached_property
-    def better(self) -> list[Steps]:
+    def better(self) -> list[Setting]:
         return [s for s in better_settings(self.trained) if s != self.exact]
 
     @cached_property
-    def searched(self) -> list[Steps]:
+    def searched(self) -> list[Setting]:
         return searched_settings(self.trained)
 
     @property
-    def probed(self) -> list[Steps]:
+    def probed(self) -> list[Setting]:
         """Settings that are solved for the probe alone."""
         return [s for s in dict.fromkeys([*self.better, *self.searched]) if s not in self.full]
 
     @property
-    def full(self) -> list[Steps]:
+    def full(self) -> list[Setting]:
         """Settings that are solved for all samples."""
         return [self.trained, self.exact]
 
     def cost(self) -> FlowCost:
         """Count the evaluations of fixed steps, and measure adaptive ones on a few samples."""
         plan = {s: len(self.probe) for s in self.probed} | dict.fromkeys(self.full, len(self.z0))
-        fixed = sum(n * _nfe(s) for s, n in plan.items() if s.n_steps)
-        adaptive = {s: n * self._pilot_nfe(s) for s, n in plan.items() if s.rtol}
+        fixed = sum(n * _nfe(s) for s, n in plan.items() if isinstance(s, FixedSteps))
+        adaptive = {s: n * self._pilot_nfe(s) for s, n in plan.items() if isinstance(s, Tolerance)}
         slow = sum(n for s, n in adaptive.items() if s.rtol < FLOAT32_RTOL)
         # An iteration takes a product with the Jacobian and one with its transpose.
         samples = min(JACOBIAN_SAMPLES, len(self.z0))
@@ -231,7 +241,7 @@ class _Check:
 
     def _pilot_nfe(self, setting):
         try:
-            return self.model.solve(self.z0[:PILOT], setting).nfe
+            return int(self.model.solve(self.z0[:PILOT], setting).nfe)
         except SolveError:
             return 0
 
@@ -255,7 +265,7 @@ class _Check:
             try:
                 solution = self.model.solve(part, setting)
                 ends.append(solution.z)
-                nfe = max(nfe, solution.nfe)
+                nfe = max(nfe, int(solution.nfe))
             except SolveError as error:
                 ends.append(torch.full_like(part, math.nan))
                 self.notes.append(f"{setting} failed: {error}")
@@ -310,12 +320,13 @@ class _Check:
         y = self.y[index]
         right, before = (outputs.argmax(1) == y) & finite, reference.argmax(1) == y
         drop = paired_difference(_count(before & ~right), _count(right & ~before), n)
-        shares = (share_interval(_count(v), n) for v in (changed, right))
-        return Tested(setting, n, *shares, drop, nfe)
+        others, accuracy = (share_interval(_count(v), n) for v in (changed, right))
+        return Tested(setting, n, others, accuracy, drop, nfe)
 
     def _coarsest(self, exact_out, solved, own):
         """The coarsest searched setting from which on all agree with the exact flow."""
-        if own.accuracy is not None and not beats_chance(own, self.chance):
+        accuracy, chance = own.accuracy, self.chance
+        if accuracy is not None and chance is not None and not beats_chance(accuracy, chance):
             return None  # no loss could show
         gaps = {}
         for fineness, setting in enumerate(self.searched):
@@ -334,7 +345,7 @@ class _Check:
         h = float(solution.ts.diff().max())
         some = torch.linspace(0, len(solution.ts) - 1, JACOBIAN_TIMES).round().long().unique()
         try:
-            norms = [self._norms(float(solution.ts[i]), solution.path[i]) for i in some]
+            norms = [self._norms(float(solution.ts[i]), solution.states[i]) for i in some]
         except RuntimeError as error:
             self.notes.append(f"no Jacobians, the field cannot be differentiated: {error}")
             return {"h": h, "lipschitz": None}

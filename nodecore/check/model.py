@@ -10,7 +10,7 @@ from nodecore.analysis.evaluate import FLOAT32_RTOL
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.solution import Solution, VectorField
-from nodecore.ode.steps import FixedSteps, Steps
+from nodecore.ode.steps import FixedSteps, Setting
 
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
@@ -57,7 +57,7 @@ class FlowModel:
 
         return f
 
-    def solve(self, z: Tensor, setting: Steps, path: bool = False) -> Solution:
+    def solve(self, z: Tensor, setting: Setting, path: bool = False) -> Solution:
         """Solve a batch of states, below FLOAT32_RTOL in float64; may raise SolveError."""
         shared = {"t": self.t, "path": path, "backend": "torch"}
         if isinstance(setting, FixedSteps):
@@ -119,7 +119,7 @@ def affine_weight(model: FlowModel, z: Tensor) -> Tensor | None:
     """
     point = z[:1]
     try:
-        logits, pull_back = torch.func.vjp(model.outputs, point)
+        logits, pull_back, *_ = torch.func.vjp(model.outputs, point)
         units = torch.eye(logits.shape[1], dtype=z.dtype, device=z.device)
         weight = torch.cat([pull_back(unit[None])[0].flatten(1) for unit in units])
     except RuntimeError:  # it cannot be differentiated

@@ -1,13 +1,19 @@
 """Report on a checked model: the verdict, its reason and the evidence, to print and plot."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.analysis.intervals import Interval
-from nodecore.ode.steps import Steps
+from nodecore.ode.steps import Setting
+
+if TYPE_CHECKING:  # a check needs torch and numpy alone, its plot matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 FLOW, NOT_A_FLOW, CANNOT_TELL = "flow", "not a flow", "cannot tell"
 COLOURS = {"dark": "#14327d", "bound": "#6b6b6b"}
@@ -22,7 +28,7 @@ class Tested:
     this one): None without labels. nfe: evaluations of the field in one solve.
     """
 
-    setting: Steps
+    setting: Setting
     n: int
     changed: Interval
     accuracy: Interval | None
@@ -77,8 +83,8 @@ class FlowReport:
     probability_change: float | None
     h: float
     lipschitz: float | None
-    coarsest: Steps | None
-    searched: tuple[Steps, ...]
+    coarsest: Setting | None
+    searched: tuple[Setting, ...]
     crossing_shares: dict[int, float]
     cost: FlowCost
     notes: tuple[str, ...]
@@ -117,8 +123,8 @@ class FlowReport:
 
     def _end_states(self):
         moved = f"moved by {np.median(self.distances):.3g} (median)"
-        if self.margins is not None:
-            return f"{moved}; inside the classifier's margin: {100 * self.inside_margin:.1f} %"
+        if (inside := self.inside_margin) is not None:
+            return f"{moved}; inside the classifier's margin: {100 * inside:.1f} %"
         if self.probability_change is not None:
             return f"{moved}; probabilities change by {100 * self.probability_change:.1f} %"
         return f"{moved}; tolerance {self.tolerance:.3g}"
@@ -132,7 +138,7 @@ class FlowReport:
                 "" if value is None or row is self.training else value.percent()
                 for value in (row.drop, row.changed)
             )
-            values = [row.accuracy.percent(), drop] if labels else []
+            values = [] if row.accuracy is None else [row.accuracy.percent(), drop]
             yield [str(row.setting), f"{row.n:,}", *values, changed]
 
     def __str__(self):
@@ -155,18 +161,19 @@ class FlowReport:
             f"<tbody>{rows}</tbody></table><ul>{found}</ul></div>"
         )
 
-    def plot(self, axes=None):
+    def plot(self, axes: "Sequence[Axes] | None" = None) -> "Figure | SubFigure":
         """Accuracies (or changed answers) by solver, and how far each end state moved.
 
         axes: two of matplotlib's, made where not given. Returns the figure.
         """
         import matplotlib.pyplot as plt
 
-        if axes is None:
-            _, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-        self._plot_solvers(axes[0])
-        self._plot_distances(axes[1])
-        return axes[0].figure
+        pair = axes
+        if pair is None:
+            _, pair = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+        self._plot_solvers(pair[0])
+        self._plot_distances(pair[1])
+        return pair[0].figure
 
     def _plot_solvers(self, ax):
         rows = self.tested[::-1]

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from nodecore.analysis.evaluate import AGREEMENT
+from nodecore.analysis.intervals import Interval
 from nodecore.check.report import CANNOT_TELL, FLOW, NOT_A_FLOW, Tested
 
 
@@ -21,9 +22,9 @@ def total_variation(logits: Tensor, others: Tensor) -> float:
 # --- the verdict ----------------------------------------------------------------------------------
 
 
-def beats_chance(own: Tested, chance: float) -> bool:
+def beats_chance(accuracy: Interval, chance: float) -> bool:
     """Tell whether the accuracy is surely so far above the largest class that a loss would show."""
-    return own.accuracy.low > chance + AGREEMENT
+    return accuracy.low > chance + AGREEMENT
 
 
 def judge(
@@ -36,11 +37,11 @@ def judge(
             CANNOT_TELL,
             f"{(exact if own.nfe else own).setting} failed (see the notes)",
         )
-    if chance is None:
+    if chance is None or own.accuracy is None:
         return _judge_difference(
             exact.changed, f"of the outputs move by more than {tolerance:.3g} under the exact flow"
         )
-    if not beats_chance(own, chance):
+    if not beats_chance(own.accuracy, chance):
         return CANNOT_TELL, (
             f"the accuracy, {own.accuracy.percent()}, is not surely {bound} above the largest "
             f"class ({100 * chance:.1f} %), so a loss could not show; check end states, without y"
@@ -66,5 +67,6 @@ def _judge_difference(difference, what):
     return CANNOT_TELL, f"{found}: the interval holds {bound}; give more samples"
 
 
-def are_finite(z):
+def are_finite(z: Tensor) -> Tensor:
+    """Return the rows of z that are finite."""
     return z[z.flatten(1).isfinite().all(1)]

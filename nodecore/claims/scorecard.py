@@ -76,8 +76,7 @@ def table1(root: Path = store.COMMITTED) -> pd.DataFrame:
 
 
 def _grid_row(dataset, material=None):
-    search = search_of(material) if material else None
-    if search is None:
+    if material is None or (search := search_of(material)) is None:
         return []
     low, high = (search.coarser or search.critical) + 1, search.critical + 1
     nfe = search.nfe.replace("-", "–")
@@ -86,11 +85,13 @@ def _grid_row(dataset, material=None):
 
 
 def _adaption_rows(dataset, material=None):
+    if material is None:
+        return []
     rows = []
     names = {("algorithm1", USUAL_START): "Algorithm 1"}
     names |= {("algorithm1", s): f"Algorithm 1, {name_of(s)}" for s in STARTS if s != USUAL_START}
     names[calmer_controller(dataset), USUAL_START] = "a calmer controller"
-    for (controller, start), training in names.items() if material else ():
+    for (controller, start), training in names.items():
         records = material.records[material.records["start"] == start]
         own = as_trained(records[records["controller"] == controller])
         if own.empty:
@@ -110,12 +111,14 @@ def table1_text(table: pd.DataFrame) -> str:
         "| :-- | :-- | --: | --: | --: | --: |",
     ]
     shown = set()
-    for (dataset, training), rows in table.groupby(["dataset", "training"], sort=False):
+    for _, rows in table.groupby(["dataset", "training"], sort=False):
+        dataset, training = rows[["dataset", "training"]].iloc[0]
         sides = rows.set_index("source")
         title = "" if dataset in shown else f"{name_of(dataset)} "
-        scale = sides["scale"].get("here", "")
+        scale = sides["scale"].to_dict().get("here", "")
         note = f", {scale_note(scale)}" if scale_note(scale) else ""
-        nfe = [sides["nfe"].get(side, "–") for side in ("paper", "here")]
+        shown_nfe = sides["nfe"].to_dict()
+        nfe = [shown_nfe.get(side, "–") for side in ("paper", "here")]
         accuracies = [
             percent(*sides.loc[side, ["accuracy", "std"]]) if side in sides.index else "–"
             for side in ("paper", "here")

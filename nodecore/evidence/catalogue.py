@@ -56,9 +56,8 @@ def turn(run: Run) -> int:
 
     0: a study waits for it; 1: more seeds; 2: steps that are finer than need be.
     """
-    on_papers_images = run.dataset in IMAGES and run.profile == "paper"
-    fixed = on_papers_images and run.steps.n_steps is not None
-    if fixed and run.steps.n_steps > AWAITED_STEPS[run.steps.solver]:
+    awaited = AWAITED_STEPS.get(run.steps.solver) if run.dataset in IMAGES else None
+    if run.profile == "paper" and awaited and (run.steps.n_steps or 0) > awaited:
         return 2
     return 0 if run.seeds[0] == SEEDS[0] else 1
 

@@ -64,7 +64,7 @@ def _algorithm1(material, start=USUAL_START):
 
 
 def _from(records, start):
-    return records[records["start"] == start]
+    return records.loc[records["start"] == start]
 
 
 def _starts(material):
@@ -158,7 +158,7 @@ def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> list[Part]:
     parts = []
     for dataset, material in _adapted(studies):
         checks = material.history("algorithm1").dropna(subset="outside_gap")
-        late = checks[checks["iteration"] > checks["iteration"].max() / 2]
+        late = checks.loc[checks["iteration"] > checks["iteration"].max() / 2]
         shares = (late["outside_gap"].abs() > OUTSIDE_GAP).groupby(late["seed"]).mean()
         mean = shares.mean()
         verdict = HOLDS if mean <= FEW_FAILURES else PARTLY if mean <= SOME_FAILURES else FAILS
@@ -215,7 +215,7 @@ def _is_harmless(row, base):
 
 def _summary_of(material, start):
     """Mean and std of accuracy, and number of seeds, of Algorithm 1."""
-    own = _algorithm1(material, start)["accuracy"]
+    own = _algorithm1(material, start).loc[:, "accuracy"]
     return own.mean(), own.std(), len(own)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
@@ -63,7 +64,7 @@ class Material:
 
     @property
     def n_seeds(self) -> int:
-        return self.records["seed"].nunique()
+        return len(set(self.records["seed"]))
 
     @property
     def title(self) -> str:
@@ -79,7 +80,9 @@ class Material:
         """Return what was followed under this controller, from steps begun in this way."""
         of = controller, start
         return next(
-            e.history for e in self.found if (e.run.steps.controller, e.run.steps.start) == of
+            e.history
+            for e in self.found
+            if (e.run.steps.controller, e.run.steps.start) == of and e.history is not None
         )
 
 
@@ -118,31 +121,31 @@ def points(value: float) -> str:
     return f"{100 * value:.1f} points"
 
 
-def spread(values, digits: int = 1) -> str:
+def spread(values: ArrayLike, digits: int = 1) -> str:
     """Mean and standard deviation over seeds; of one seed its value."""
-    values = pd.Series(values).dropna()
-    deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{deviation}"
+    known = pd.Series(values).dropna()
+    deviation = f" ± {known.std():.{digits}f}" if len(known) > 1 else ""
+    return f"{known.mean():.{digits}f}{deviation}"
 
 
-def extent(values) -> str:
+def extent(values: ArrayLike) -> str:
     """Smallest to largest whole number, those of no seed left out."""
-    values = sorted(pd.Series(values).dropna())
-    if not values:
+    known = sorted(pd.Series(values).dropna())
+    if not known:
         return "none"
-    ends = dict.fromkeys(f"{v:.0f}" for v in (values[0], values[-1]))
+    ends = dict.fromkeys(f"{v:.0f}" for v in (known[0], known[-1]))
     return " to ".join(ends)
 
 
-def of_kind(studies, kind):
+def of_kind(studies: Studies, kind: str) -> dict[str, Material]:
     """The studies of a kind, such as "euler", by data set."""
     return {m.dataset: m for name, m in studies.items() if name.endswith(f"-{kind}")}
 
 
-def critical_of(material):
+def critical_of(material: Material) -> int | None:
     """The critical n_steps of the mean; None where there is none or coarser runs are missing."""
     search = search_of(material)
-    return search and search.critical
+    return None if search is None else search.critical
 
 
 def search_of(material: Material) -> GridSearch | None:
@@ -185,7 +188,7 @@ REDUCED = "Not comparable where the models have a reduced scale. "
 def best_of(frame: pd.DataFrame, search: GridSearch) -> tuple:
     """Mean and std of accuracy, and number of seeds, of the best ODE-like run of a grid."""
     trained = as_trained(frame)
-    return search.mean, search.std, int((trained["n_steps"] == search.best).sum())
+    return search.mean, search.std, len(trained.loc[trained["n_steps"] == search.best])
 
 
 def judge_accuracy(ours: tuple, theirs: tuple) -> str:

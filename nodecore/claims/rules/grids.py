@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from itertools import combinations, product
 
+import numpy as np
 import pandas as pd
 
 from nodecore.analysis.evaluate import AGREEMENT, critical_n_steps
@@ -70,7 +71,7 @@ def flow_gaps(frame: pd.DataFrame) -> pd.Series:
     finest = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == 4 * frame["n_steps"])
     means = frame[finest & frame["trained"].astype(bool)].groupby("n_steps")["accuracy"].mean()
     gaps = (own_accuracy(frame)["mean"] - means).abs()
-    return gaps.reindex(sorted(frame["n_steps"].unique())).astype(float)
+    return pd.Series(gaps.reindex(sorted(frame["n_steps"].unique())).astype(float))
 
 
 def flow_name(frame: pd.DataFrame) -> str:
@@ -84,8 +85,8 @@ def _critical_part(material):
         lost = points(agreement_gaps(frame).max())
         found = f"one seed loses up to {lost}; {_critical_text(material)}"
         return Part(material.title, UNSURE, found)
-    gaps, exact = agreement_gaps(frame), critical_n_steps(flow_gaps(frame))
-    critical, lost = critical_n_steps(gaps), f"loses up to {points(gaps.max())}"
+    gaps, exact = agreement_gaps(frame), critical_n_steps(flow_gaps(frame).to_dict())
+    critical, lost = critical_n_steps(gaps.to_dict()), f"loses up to {points(gaps.max())}"
     if gaps.max() <= AGREEMENT:
         verdict = FAILS if material.at_papers_scale else OTHER_SCALE  # a short training shows less
         verdict = UNTESTED if material.cut else verdict
@@ -108,7 +109,7 @@ def _sureness(frame, critical):
     single = seed_critical(frame)
     if len(single) < 2:
         return ""
-    share = critical_shares(frame).get(critical, 0.0)
+    share = critical_shares(frame).to_dict().get(critical, 0.0)
     return f" ({100 * share:.0f} % of redrawn seeds; single seeds K = {extent(single)})"
 
 
@@ -128,8 +129,8 @@ def _pair_verdict(one, other, compare):
     """Verdict of compare on the ranges of the critical K of two studies."""
     if one.profile != other.profile:
         return OTHER_SCALE
-    ranges = critical_range(one), critical_range(other)
-    return UNSURE if None in ranges else compare(*ranges)
+    ours, theirs = critical_range(one), critical_range(other)
+    return UNSURE if ours is None or theirs is None else compare(ours, theirs)
 
 
 def _range_text(material):
@@ -145,7 +146,7 @@ def _pair_parts(studies, pairs, compare):
     for pair in pairs:
         if all(dataset in euler for dataset in pair):
             found = " and ".join(f"{name_of(d)} {_range_text(euler[d])}" for d in pair)
-            verdict = _pair_verdict(*(euler[d] for d in pair), compare)
+            verdict = _pair_verdict(euler[pair[0]], euler[pair[1]], compare)
             parts.append(Part(" and ".join(map(name_of, pair)), verdict, f"critical K: {found}"))
     return parts
 
@@ -213,7 +214,7 @@ def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> list[Part]:
         if search is None or search.coarser is None:
             parts.append(Part(material.title, UNTESTED, unfound(material)))
             continue
-        coarse = own[own.index < search.critical]
+        coarse = own.loc[own.index < search.critical]
         worst = coarse.loc[coarse["mean"].idxmin()]
         found = (
             f"lowest of the runs that are no flow {percent(worst['mean'], worst['std'])}, best of "
@@ -235,35 +236,35 @@ NEAR_BOUND = 0.05  # of the bound: where two tests may fall on different sides o
     "the right thing to ask is not tested."
 )
 def simple_test_suffices(studies: Studies, numbers: Mapping) -> list[Part]:
-    tables = []
-    for material in studies.values():
-        frame = material.records
-        gaps = [seed_gaps(frame).stack(), seed_gaps(frame, flow_gaps).stack()]
-        tables.append(pd.concat(gaps, axis=1, keys=["simple", "exact"]).dropna())
-    gaps = pd.concat(tables) if tables else pd.DataFrame()
-    if gaps.empty:
+    tables = [_both_gaps(material.records) for material in studies.values()]
+    gaps = np.concatenate(tables) if tables else np.empty((0, 2))
+    if not len(gaps):
         return []
-    passed = gaps <= AGREEMENT
-    same = passed["simple"] == passed["exact"]
-    near = ((gaps - AGREEMENT).abs() <= NEAR_BOUND).any(axis=1)
-    wrong = passed[~same].value_counts("simple").reindex([True, False], fill_value=0)
+    simple, exact = (gaps <= AGREEMENT).T
+    same, near = simple == exact, (np.abs(gaps - AGREEMENT) <= NEAR_BOUND).any(axis=1)
     share = share_interval(int(same.sum()), len(same))
-    close = same[near].mean() if near.any() else 1.0
-    verdict = HOLDS if min(share.value, close) >= MOST else FAILS
-    verdict = PARTLY if verdict == FAILS and share.value >= MANY else verdict
+    sure = share.value >= MOST and (same[near].mean() >= MOST if near.any() else True)
+    verdict = HOLDS if sure else PARTLY if share.value >= MANY else FAILS
     found = (
         f"the same answer for {same.sum()} of {len(same)} models: {share.percent()}; near the "
-        f"bound for {same[near].sum()} of {near.sum()}; {wrong[True]} pass the simple test alone, "
-        f"{wrong[False]} the exact one alone"
+        f"bound for {same[near].sum()} of {near.sum()}; {(simple & ~exact).sum()} pass the simple "
+        f"test alone, {(exact & ~simple).sum()} the exact one alone"
     )
     return [Part("all models in fixed steps", verdict, found)]
+
+
+def _both_gaps(frame):
+    """Gaps of every trained model to the better solver and to the exact flow, (models, 2)."""
+    gaps = [seed_gaps(frame).stack(), seed_gaps(frame, flow_gaps).stack()]
+    return pd.concat(gaps, axis=1).dropna().to_numpy(float)
 
 
 @decides("Holds if every seed trained at every number of steps; in part if most did.")
 def trains_at_every_step(studies: Studies, numbers: Mapping) -> list[Part]:
     parts = []
     for material in studies.values():
-        models = material.records.drop_duplicates(["n_steps", "seed"])["trained"].astype(bool)
+        once = material.records.drop_duplicates(["n_steps", "seed"])
+        models = once.loc[:, "trained"].astype(bool)
         verdict = HOLDS if models.all() else PARTLY if models.mean() >= MANY else FAILS
         parts.append(Part(material.title, verdict, f"{models.sum()} of {len(models)} models"))
     return parts
@@ -273,7 +274,7 @@ def trains_at_every_step(studies: Studies, numbers: Mapping) -> list[Part]:
 def grid_is_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
     parts = []
     for name, material in studies.items():
-        last = int(material.records["n_steps"].max())
+        last = int(material.records.loc[:, "n_steps"].max())
         verdict = HOLDS if last >= numbers[name] else PARTLY
         parts.append(Part(material.title, verdict, f"K up to {last}, paper {numbers[name]}"))
     return parts
@@ -309,7 +310,7 @@ def grid_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
         search, paper = search_of(material), TABLE1[dataset]
         theirs = 2 * (paper["grid NFE"][0] - 1)  # one past the last K that fails in the paper
         if search is None:
-            far_enough = material.records["n_steps"].max() >= theirs and not material.cut
+            far_enough = material.records.loc[:, "n_steps"].max() >= theirs and not material.cut
             verdict = FAILS if far_enough else UNTESTED
             parts.append(Part("NFE", verdict, unfound(material)))
             continue
@@ -328,7 +329,8 @@ def grid_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
 
 def _critical_verdict(material, ours, theirs):
     """Verdict on the critical K beside the paper's."""
-    share = critical_shares(material.records).get(theirs, 0.0) if material.n_seeds > 1 else 0.5
+    shares = critical_shares(material.records).to_dict()
+    share = shares.get(theirs, 0.0) if material.n_seeds > 1 else 0.5
     if share >= 1 - MOST:
         return HOLDS if share > MOST else UNSURE
     return PARTLY if ours / theirs in (0.5, 2) else FAILS
@@ -361,7 +363,7 @@ def fine_tolerance_is_independent(studies: Studies, numbers: Mapping) -> list[Pa
     parts = []
     for material in studies.values():
         frame, critical = material.records, critical_rtols(material.records)
-        if pd.isna(critical["mean"]):
+        if pd.isna(critical.loc["mean"]):
             parts.append(Part(material.title, FAILS, "no critical tolerance on the grid"))
             continue
         moved = _changes_of_tolerance(frame[frame["rtol"] <= critical["mean"]])
