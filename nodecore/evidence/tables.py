@@ -157,6 +157,16 @@ def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Serie
     return pd.Series(found, dtype=float).value_counts(normalize=True, dropna=False).sort_index()
 
 
+def redraw_range(frame: pd.DataFrame) -> tuple[float, ...]:
+    """The ends of the range of critical n_steps that holds 95 % of the redraws of seeds.
+
+    NaN stands for none, which counts as the largest; empty if no seed trained.
+    """
+    shares = critical_shares(frame).cumsum()
+    ends = (0.025, 0.975) if len(shares) else ()
+    return tuple(float(shares.loc[shares >= q - 1e-9].index[0]) for q in ends)
+
+
 @dataclass(frozen=True)
 class Sensitivity:
     """How much a critical n_steps depends on its bound and on its seeds.
@@ -177,10 +187,8 @@ class Sensitivity:
 
 def critical_sensitivity(frame: pd.DataFrame, bounds: tuple[float, ...]) -> Sensitivity:
     """Compute the critical n_steps for other bounds and seeds, and look at each seed there."""
-    gaps, shares = agreement_gaps(frame).to_dict(), critical_shares(frame).cumsum()
+    gaps, redraws = agreement_gaps(frame).to_dict(), redraw_range(frame)
     by_bound = {bound: critical_n_steps(gaps, bound) for bound in bounds}
-    ends = (0.025, 0.975) if len(shares) else ()
-    redraws = tuple(float(shares.loc[shares >= q - 1e-9].index[0]) for q in ends)
     critical = critical_n_steps(gaps)
     if critical is None:
         return Sensitivity(by_bound, redraws)

@@ -12,9 +12,9 @@ from nodecore.evidence.tables import (
     AGREES_AT_END,
     GridSearch,
     as_trained,
-    critical_sensitivity,
     difference_interval,
     grid_search,
+    redraw_range,
 )
 from nodecore.training.adapted import USUAL_START
 
@@ -171,7 +171,7 @@ def critical_range(material: Material) -> tuple[float, float] | None:
     """
     if material.n_seeds < 2 or search_of(material) is None:
         return None
-    low, high = critical_sensitivity(material.records, ()).redraws
+    low, high = redraw_range(material.records)
     return None if pd.isna(low) or pd.isna(high) else (low, high)
 
 
