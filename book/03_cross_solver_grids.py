@@ -25,6 +25,13 @@
 # clear trend. Two reasons are offered: two solvers give the same classes as long as their end
 # states lie closer together than the classifier's robustness margin; and trajectories that cross
 # give away a step that is too large.
+#
+# **Answer.** Only if the step was short enough. On the sets in the plane the coarsest models lose up
+# to {glue:text}`coarse-loss:.0f` points of accuracy under a better solver, the finest at most
+# {glue:text}`fine-loss:.1f`. The mean of the seeds agrees from {glue:text}`euler-least:.0f` to
+# {glue:text}`euler-most:.0f` steps of Euler's method on, from {glue:text}`rk4-least:.0f` to
+# {glue:text}`rk4-most:.0f` of rk4. Which step of the grid is the critical one depends on the bound and
+# the seeds. CIFAR-10 collapses in the same way at the paper's scale, as far as a single seed tells.
 
 # %% tags=["parameters"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -61,6 +68,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
+from myst_nb import glue
 
 from nodecore.analysis.crossings import find_crossings, separated_starts
 from nodecore.analysis.evaluate import (
@@ -1082,6 +1090,18 @@ def image_result(d):
     )
 
 
+def glue_answer():
+    """Glue the numbers of the answer at the top of this page."""
+    plane = [gaps[d, s] for d in datasets for s in SOLVERS]
+    glue("coarse-loss", 100 * max(float(gap.iloc[0]) for gap in plane), display=False)
+    glue("fine-loss", 100 * max(float(gap.iloc[-1]) for gap in plane), display=False)
+    for s in SOLVERS:
+        steps = [found[d, s].critical if found[d, s] else np.nan for d in datasets]
+        glue(f"{s}-least", float(np.min(steps)), display=False)
+        glue(f"{s}-most", float(np.max(steps)), display=False)
+
+
+glue_answer()
 lines = [grid_result(d, s) for d in datasets for s in SOLVERS]
 lines += [f(d) for f in (order_result, paper_result) for d in datasets]
 lines += [
