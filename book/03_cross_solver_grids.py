@@ -1071,22 +1071,25 @@ def dimension_result(d):
     return f"- **{name_of(d)}{note}.** Critical $K$: {told}."
 
 
+def image_grid(d, s):
+    gap, search, n = 100 * gaps[d, s], found[d, s], len(each[d, s])
+    critical = f"critical $K$ {search.critical}" if search else "no critical step on the grid"
+    scale = f"{shown_images[d, s].profile} scale, {n} seed{'s' * (n > 1)}"
+    return (
+        f"{name_of(s)} ({scale}): {critical}, {gap.iloc[0]:.0f} points lost at $K = {gap.index[0]}$, "
+        f"{gap.iloc[-1]:.1f} at $K = {gap.index[-1]}$"
+    )
+
+
 def image_result(d):
     there = [s for s in SOLVERS if (d, s) in found]
     if not there:
         return f"- **{name_of(d)}.** No records yet."
-    told = []
-    for s in there:
-        gap, search, n = 100 * gaps[d, s], found[d, s], len(each[d, s])
-        critical = f"critical $K$ {search.critical}" if search else "no critical step on the grid"
-        ends = f"{gap.iloc[0]:.0f} points lost at $K = {gap.index[0]}$, {gap.iloc[-1]:.1f} at "
-        scale = f"{shown_images[d, s].profile} scale, {n} seed{'s' * (n > 1)}"
-        told.append(f"{name_of(s)} ({scale}): {critical}, {ends}$K = {gap.index[-1]}$")
     finest = own_accuracy(judged[d, there[0]]).iloc[-1]
-    theirs = percent(*TABLE1[d]["grid accuracy"])
     return (
-        f"- **{name_of(d)}.** {'; '.join(told)}. At the "
-        f"finest step of Euler's method {percent(*finest)} are right; the paper has {theirs}."
+        f"- **{name_of(d)}.** {'; '.join(image_grid(d, s) for s in there)}. At the finest step of "
+        f"Euler's method {percent(*finest)} are right; the paper has "
+        f"{percent(*TABLE1[d]['grid accuracy'])}."
     )
 
 
