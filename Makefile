@@ -29,9 +29,10 @@ help:  ## print this list
 book: $(READY)  ## execute every chapter, build the HTML book and say where it is
 	$(BIN)/python -m nodecore book
 
-test: $(READY)  ## lint, tests, all chapters at the smoke profile, the pages in a browser
+test: $(READY)  ## lint, types, tests, all chapters at the smoke profile, the pages in a browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 	@$(CHECK_TYPES)
 	$(BIN)/python -m pytest
 

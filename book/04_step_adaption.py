@@ -24,6 +24,13 @@
 # evaluations as the critical step of the grid, and is about as accurate. The number of steps
 # never settles; to calm it is left to future work. Several rules are tried for that here, and judged
 # on seeds that had no part in the choice of their constants.
+#
+# **Answer.** Algorithm 1 gets about as far as the grid, for {glue:text}`nfe-least:.0f` to
+# {glue:text}`nfe-most:.0f` evaluations an iteration on the sets in the plane, but its seeds differ too
+# much to call that a match. Its step never rests, and {glue:text}`agreeing:.0f` of
+# {glue:text}`seeds:.0f` models end within 5 points of their exact flow. Calmer rules reach the goals on the
+# seeds that their constants were chosen on and miss some of them on others: a calm step at the cost of
+# Algorithm 1 is not found here.
 
 # %% tags=["parameters"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -53,6 +60,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from IPython.display import Markdown
+from myst_nb import glue
 from torch import nn
 from torch.nn import functional as F
 
@@ -684,6 +692,12 @@ print(f"step size {state.step_size:.3f}, accuracy of the last batch under Euler 
 # Numbers in these lines are computed from the records above.
 
 # %% tags=["hide-input"]
+base = pd.DataFrame({d: compared[d].loc["algorithm1"] for d in datasets}).T
+nfe = base["nfe_per_iteration", "mean"].astype(float)
+glue("nfe-least", float(nfe.min()), display=False)
+glue("nfe-most", float(nfe.max()), display=False)
+glue("agreeing", float(base["agreeing", ""].sum()), display=False)
+glue("seeds", float(base["seeds", ""].sum()), display=False)
 lines = []
 for d in datasets:
     table, goal = compared[d], calmness(compared[d], calm)

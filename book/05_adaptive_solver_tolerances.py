@@ -23,6 +23,12 @@
 # settings of its training. Trained at a small one, any tolerance at least as small gives the same
 # accuracy. To adapt the tolerance in training is left to future work.
 #
+# **Answer.** It does not. Trained at the largest tolerance, the models lose
+# {glue:text}`least-lost:.0f` to {glue:text}`most-lost:.0f` points of accuracy under their own exact flow,
+# at the smallest at most {glue:text}`fine-lost:.1f`. In between lies a critical tolerance, for each method
+# and data set another one. An adapted tolerance finds it if it begins below: begun above, seeds stay
+# behind.
+#
 # Two more ways to change the steps are looked at here: a longer time $T$ at the same step, and
 # an error norm that is taken sample by sample.
 
@@ -56,6 +62,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown
+from myst_nb import glue
 
 from nodecore.analysis.evaluate import AGREEMENT, EXACT, solve_setting
 from nodecore.claims.paper import percent
@@ -434,6 +441,10 @@ def in_words(rtol):
     return "none of the grid" if pd.isna(rtol) else f"{rtol:g}"
 
 
+lost = [100 * tolerances(frame)["gap"] for frame in frames.values()]
+glue("least-lost", min(float(gap.iloc[0]) for gap in lost), display=False)
+glue("most-lost", max(float(gap.iloc[0]) for gap in lost), display=False)
+glue("fine-lost", max(float(gap.iloc[-1]) for gap in lost), display=False)
 lines = []
 for (data, solver), frame in frames.items():
     critical, table = critical_rtols(frame), tolerances(frame)

@@ -38,7 +38,7 @@ from IPython.display import HTML, Markdown
 
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.claims.register import judge_all
-from nodecore.claims.rules import FAILS, PARTLY, UNTESTED
+from nodecore.claims.rules import DECIDED, FAILS, HOLDS, PARTLY, UNSURE, UNTESTED
 from nodecore.claims.scorecard import count_verdicts, table1
 from nodecore.evidence import store
 from nodecore.evidence.runs import SEEDS
@@ -59,28 +59,34 @@ Markdown(f"**{count_verdicts(judgements)}**")
 #
 # A claim names the studies that it reads and the function that decides it. The function looks at
 # each data set, solver or number by itself and gives each a verdict by a rule with fixed limits,
-# which every card states under *rule*. The limits 0.1 and 0.05 are those of the chapters, set
-# before their results were known; the others, such as a factor of two, were set with this page.
+# which every claim states under *rule* when it is unfolded. The limits 0.1 and 0.05 are those of the
+# chapters, set before their results were known; the others, such as a factor of two, were set with
+# this page.
 #
 # - ✓ **holds**: on all that the claim speaks of.
-# - ◐ **holds in part**: on some of it, or on all that was tested while some was not.
-# - ✗ **does not hold here**: on nothing that was tested. *Here* means these trainings, seeds and
-#   limits.
-# - ○ **not tested here**: there are no records for it, or no test; the card says which.
+# - ◐ **holds in part**: on some of it, or on all that could be decided while some could not.
+# - ✗ **does not hold here**: on nothing that could be decided. *Here* means these trainings, seeds
+#   and limits.
+# - ? **cannot tell**: the seeds spread too widely, or there is a single one.
+# - ≠ **not comparable**: our models have another scale than the paper's, or than one another.
+# - ○ **not tested here**: there are no records for it, or no test; the claim says which.
+#
+# Settings of the trainings and definitions are no findings; they are counted apart. What this
+# reproduction cannot say at all stands in {ref}`chapter-limitations`.
 
 # %% tags=["hide-input"]
 Markdown(
     f"""
 A change of accuracy counts as a loss if it exceeds {AGREEMENT:g}, the threshold of the paper's Algorithm 1.
-Two accuracies count as the same if they are within {AGREES_AT_END:g} of each other and a $t$ test (level 0.05) does
-not tell them apart; with few seeds that spread widely it seldom does, so look at the deviations too. Ours are
-means and standard deviations over the seeds that trained: the paper's five, {SEEDS[0]} to {SEEDS[-1]}, or as many
-as a card says. Where more seeds were trained with some of the step sizes, all of them count. A data set
-is judged at the paper's scale where all that a claim compares is complete there, with three seeds or
-more; a card says what is missing. *Redrawn seeds* are those of {{ref}}`chapter-grids`: how often the same critical $K$ would come
-out if other seeds had been drawn. Each card tells the scale of its models. A number that comes from a reduced scale is judged by the
-same rule, though the shorter training alone may set it apart. Accuracies on images are those on the test
-images that every solver was tried on: all of them at the paper's scale, else the first 1,000.
+Two accuracies count as the same if the 95 % confidence interval of their difference lies within {AGREES_AT_END:g} and
+has zero in it; where it reaches beyond, the seeds cannot tell. Ours are means and standard deviations over
+the seeds that trained: the paper's five, {SEEDS[0]} to {SEEDS[-1]}, or as many as a claim says. Where more seeds were
+trained with some of the step sizes, all of them count. A data set is judged at the paper's scale where all
+that a claim compares is complete there, on images with one seed or more; a claim says what is missing.
+*Redrawn seeds* are those of {{ref}}`chapter-grids`: how often the same critical $K$ would come out if other
+seeds had been drawn; a single seed has none. Each claim tells the scale of its models. Accuracies on images are
+those on the test images that every solver was tried on: all of MNIST's at the paper's scale, else the
+first 1,000.
 """
 )
 
@@ -104,7 +110,7 @@ download_links(fig, "fig-numbers", numbers)
 
 # %% tags=["remove-cell"]
 def show(group):
-    """The cards of one group of claims."""
+    """The claims of one group."""
     return HTML(cards(j for j in judgements if j.claim.group == group))
 
 
@@ -145,9 +151,10 @@ show("algorithm")
 show("tolerances")
 
 # %% [markdown]
-# ## Settings of the trainings
+# ## Settings and definitions
 #
-# Numbers that the paper gives of its own set-up; the question is whether ours is the same.
+# Numbers that the paper gives of its own set-up, with the question whether ours is the same, and what
+# follows from a definition.
 
 # %% tags=["remove-input"]
 show("settings")
@@ -169,20 +176,22 @@ HTML(records_list(judgements))
 
 # %% tags=["hide-input"]
 def listed(verdict):
-    """The claims with a verdict, each linked to its card."""
+    """The claims with a verdict, each linked to its line."""
     found = [j for j in judgements if j.verdict == verdict]
     lines = [f'  - <a href="#claim-{j.claim.id}">{j.claim.claim}</a>' for j in found]
     return "\n".join(lines) or "  - none"
 
 
 partly = [j for j in judgements if j.verdict == PARTLY]
-untried = [j for j in partly if {part.verdict for part in j.parts} == {"holds"}]
+undecided = [j for j in partly if {part.verdict for part in j.parts} & DECIDED == {HOLDS}]
 Markdown(
     f"""
 - {count_verdicts(judgements)}
-- Of those that hold in part, {len(untried)} hold on everything that was tested and lack the rest.
+- Of the {len(partly)} that hold in part, {len(undecided)} hold wherever it could be decided.
 - What does not hold here:
 {listed(FAILS)}
+- What the seeds cannot tell:
+{listed(UNSURE)}
 - What was not tested:
 {listed(UNTESTED)}
 """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 import yaml
@@ -21,6 +22,9 @@ studies = typer.Typer(
     no_args_is_help=True, help="Train sweeps of runs, and test and move their evidence."
 )
 app.add_typer(studies, name="study")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Names of studies; default: all.")]
 Only = Annotated[
@@ -253,10 +257,11 @@ def verify(
     how = {"sample": sample, "seed": seed, "seconds": seconds}
     table = _or_exit(of_store.verify, names or (), profile, **how)
     typer.echo(table.drop(columns="problem").to_string(index=False))
-    for row in table[~table["agrees"]].itertuples():
-        why = row.problem or f"{row.run}: {row.change} test samples differ, {row.allowed} may"
+    for row in table.loc[~table["agrees"]].to_dict("records"):
+        differ = f"{row['run']}: {row['change']} test samples differ, {row['allowed']} may"
+        why = row["problem"] or differ
         typer.echo(f"error: {why}", err=True)
-    if not table["agrees"].all():
+    if not bool(table["agrees"].all()):
         raise typer.Exit(1)
 
 
@@ -283,7 +288,7 @@ def data(
         typer.echo(f"{lossy} of the test images are lossy copies: tests are on the others")
 
 
-def _or_exit(call, *arguments, **options):
+def _or_exit(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     """The value of a call; bad input ends the program with its message."""
     try:
         return call(*arguments, **options)
@@ -291,7 +296,7 @@ def _or_exit(call, *arguments, **options):
         _end(f"error: {error}")
 
 
-def _end(message, code=1):
+def _end(message: str, code: int = 1) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(code) from None
 

@@ -137,7 +137,7 @@ def refined_path(
         ValueError: An argument is bad.
     """
     check_substeps(substeps)
-    path = solve_fixed(f, z0, solver, n_steps=n_steps, path=True).path
+    path = solve_fixed(f, z0, solver, n_steps=n_steps, path=True).states
     tableau = get_tableau(solver)
     points = []
     for k, z in enumerate(path[:-1]):

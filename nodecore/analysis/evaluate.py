@@ -12,12 +12,7 @@ from nodecore.data.split import Split
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.solution import Solution, SolveError
-from nodecore.ode.steps import (
-    FixedSteps,
-    Steps,
-    Tolerance,
-    check_n_steps,
-)
+from nodecore.ode.steps import FixedSteps, Setting, Tolerance, check_n_steps
 
 # Of the training n_steps: the paper scales the step size by 2, 1.5, 1, 0.75 and 0.5. Records of old
 # hold 0.75 and 1.5 times the steps instead, which no figure shows.
@@ -40,13 +35,13 @@ EXACT = Tolerance("dopri5", EXACT_RTOL)
 IMAGES_EXACT = Tolerance("dopri5", 1e-5)
 
 
-def exact_flow(dataset: str) -> Steps:
+def exact_flow(dataset: str) -> Setting:
     """Return the setting that stands for the exact flow of a data set's models."""
     return IMAGES_EXACT if dataset in IMAGES else EXACT
 
 
 @torch.no_grad()
-def solve_setting(field: nn.Module, x: Tensor, setting: Steps, T: float = 1.0) -> Solution:
+def solve_setting(field: nn.Module, x: Tensor, setting: Setting, T: float = 1.0) -> Solution:
     """Carry states from 0 to T under a test setting.
 
     Adaptive solves below FLOAT32_RTOL run in float64. A member that an adaptive solve cannot carry
@@ -94,7 +89,7 @@ def predict(
     field: nn.Module,
     head: nn.Module,
     x: Tensor,
-    setting: Steps,
+    setting: Setting,
     T: float = 1.0,
     rows: int = 1000,
     check: Callable[[], None] = lambda: None,
@@ -126,7 +121,7 @@ def accuracy(
     field: nn.Module,
     head: nn.Module,
     split: Split,
-    setting: Steps,
+    setting: Setting,
     T: float = 1.0,
     rows: int = 1000,
     check: Callable[[], None] = lambda: None,
@@ -153,7 +148,7 @@ def cross_solver_settings(
     n_steps: int,
     grid: Iterable[int] = (),
     finer_factors: Iterable[float] = TEST_FACTORS,
-) -> list[Steps]:
+) -> list[FixedSteps]:
     """List the test settings of a model that was trained in fixed steps.
 
     Euler-trained models meet Euler, midpoint and rk4, others their own solver, at the scaled
@@ -176,9 +171,9 @@ def cross_solver_grid(
     field: nn.Module,
     head: nn.Module,
     split: Split,
-    settings: Iterable[Steps],
+    settings: Iterable[Setting],
     T: float = 1.0,
-) -> list[tuple[Steps, Tensor]]:
+) -> list[tuple[Setting, Tensor]]:
     """Measure the accuracy of an ensemble under each of the settings.
 
     Returns:
@@ -187,7 +182,7 @@ def cross_solver_grid(
     return [(setting, accuracy(field, head, split, setting, T)) for setting in settings]
 
 
-def check_setting(solver: str, n_steps: int) -> Steps:
+def check_setting(solver: str, n_steps: int) -> FixedSteps:
     """Return the test setting that the critical step size is judged by.
 
     It is midpoint at the same step for Euler, and half the step for every other solver.

@@ -1,5 +1,6 @@
 """Zeros of a vector field: where they lie, and whether they attract."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from nodecore.ode.solution import VectorField
 
+Corner = Tensor | Sequence[float]  # of a box, (dim,)
 TOLERANCE = 1e-9  # of |f| at a zero, relative to the largest |f| on the grid of starts
 
 
@@ -36,8 +38,8 @@ class FixedPoints:
 
 def find_fixed_points(
     f: VectorField,
-    low,
-    high,
+    low: Corner,
+    high: Corner,
     *,
     starts: Tensor | None = None,
     starts_per_axis: int = 40,
@@ -99,7 +101,9 @@ def value_and_jacobian(f: VectorField, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def winding_number(f: VectorField, low, high, *, points_per_side: int = 2000) -> int:
+def winding_number(
+    f: VectorField, low: Corner, high: Corner, *, points_per_side: int = 2000
+) -> int:
     """Count the turns of f(z) along the edge of a 2-D box.
 
     The count is the sum of the indices of the zeros inside.

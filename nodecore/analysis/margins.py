@@ -8,11 +8,11 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nodecore.analysis.evaluate import solve_setting
 from nodecore.ode.fields import LinearHead
-from nodecore.ode.steps import Steps
+from nodecore.ode.steps import Setting
 
 
 @torch.no_grad()
@@ -49,7 +49,9 @@ class Robustness:
 
 
 @torch.no_grad()
-def robustness(field, head, x: Tensor, setting: Steps, other: Steps) -> Robustness:
+def robustness(
+    field: nn.Module, head: LinearHead, x: Tensor, setting: Setting, other: Setting
+) -> Robustness:
     """Carry inputs under two settings and compare the end states with the classifier's margin.
 
     States that are not finite are never inside.

@@ -36,6 +36,7 @@ Solve = Callable[[Callable[[Any, Any], Any], Any, Tensor], Any]
 class TimeGrid(Steps):
     """Steps of a solver from time to time; `times` ascend (as seen by the solver)."""
 
+    solver: str
     times: tuple[float, ...]
 
     def __str__(self) -> str:
@@ -62,6 +63,7 @@ class TwoTolerances(Tolerance):
 class OwnSolve(Steps):
     """The training's own solver, a function (field, z0, t) -> z(T)."""
 
+    solver: str
     solve: Solve = field(compare=False)
 
     def __post_init__(self) -> None:
@@ -185,6 +187,7 @@ def better_settings(trained: Steps) -> list[Steps]:
         return [_scaled(trained, 0.1)]
     if isinstance(trained, OwnSolve):
         return [Tolerance("dopri5", 1e-3)]
+    assert isinstance(trained, FixedSteps | TimeGrid)
     others = [name for name in (check_setting(solver, 1).solver, next_finer(solver)) if name]
     higher = [s for s in others if get_tableau(s).order > get_tableau(solver).order]
     return [*finer_rows(trained), *(replace(trained, solver=s) for s in dict.fromkeys(higher))]

@@ -15,12 +15,22 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from nodecore.claims.rules import FAILS, HOLDS, PARTLY, UNTESTED, Material, Part, get_decision
+from nodecore.claims.rules import (
+    DECIDED,
+    FAILS,
+    HOLDS,
+    PARTLY,
+    UNTESTED,
+    VERDICTS,
+    Material,
+    Part,
+    get_decision,
+)
 from nodecore.data import files
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES
 from nodecore.evidence.found import find
-from nodecore.evidence.joined import Look, best, training_of
+from nodecore.evidence.joined import Look, Shown, best, training_of
 from nodecore.evidence.names import name_of
 
 CLAIMS = store.PROJECT / "book" / "claims.yml"
@@ -106,12 +116,12 @@ def gather(names: Iterable[str], look: Look) -> dict[str, Material]:
     return {name: material for name, material in found.items() if material is not None}
 
 
-def _material(shown):
+def _material(shown: Shown) -> Material | None:
     there = {training_of(evidence.run): evidence for evidence in shown.found}
     all_found = [there.get(training) for training in shown.trainings]
     is_grid = shown.trainings[0].steps.n_steps is not None
     from_coarsest = dropwhile(lambda evidence: evidence is None, all_found)
-    found = tuple(takewhile(bool, from_coarsest) if is_grid else filter(None, all_found))
+    found = tuple(filter(None, takewhile(bool, from_coarsest) if is_grid else all_found))
     if not found:
         return None
     records = pd.concat([evidence.records for evidence in found], ignore_index=True)
@@ -149,14 +159,14 @@ class Judgement:
 
     @property
     def verdict(self) -> str:
-        """Verdict of all parts together; a claim not tested everywhere holds at most in part."""
-        seen = {part.verdict for part in self.parts} - {UNTESTED}
-        if not seen:
-            return UNTESTED
-        everywhere = not self.missing and UNTESTED not in {part.verdict for part in self.parts}
-        if seen == {HOLDS}:
-            return HOLDS if everywhere else PARTLY
-        return FAILS if seen == {FAILS} else PARTLY
+        """Verdict of all parts together; a claim not decided everywhere holds at most in part."""
+        seen = {part.verdict for part in self.parts}
+        decided = seen & DECIDED
+        if not decided:  # the first reason in the order of VERDICTS
+            return min(seen, key=VERDICTS.index, default=UNTESTED)
+        if decided == {HOLDS}:
+            return PARTLY if self.missing or seen - DECIDED else HOLDS
+        return FAILS if decided == {FAILS} else PARTLY
 
     @property
     def ours(self) -> str:
@@ -227,7 +237,7 @@ def scale_of(materials: Iterable[Material]) -> str:
 def write_verdicts(judgements: Iterable[Judgement], path: Path | None = None) -> None:
     """Put the verdicts into the file, after each claim's `decided_by`; nothing else changes."""
     path, verdicts = path or CLAIMS, {j.claim.id: j.verdict for j in judgements}
-    lines, current = [], None
+    lines, current = [], ""
     for line in path.read_text().splitlines():
         if found := re.match(r"  - id: (\S+)$", line):
             current = found[1]

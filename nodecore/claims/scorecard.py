@@ -9,7 +9,15 @@ import pandas as pd
 
 from nodecore.claims.paper import TABLE1, percent, scale_note
 from nodecore.claims.register import Judgement, gather, judge_all, scale_of, write_verdicts
-from nodecore.claims.rules import FAILS, HOLDS, PARTLY, UNTESTED, VERDICTS
+from nodecore.claims.rules import (
+    FAILS,
+    HOLDS,
+    OTHER_SCALE,
+    PARTLY,
+    UNSURE,
+    UNTESTED,
+    VERDICTS,
+)
 from nodecore.claims.rules.base import search_of
 from nodecore.data import files
 from nodecore.evidence import store
@@ -21,14 +29,25 @@ from nodecore.training.adapted import STARTS, USUAL_START
 
 README = store.PROJECT / "README.md"
 MARKS = ("<!-- from the records: make scorecard -->\n", "<!-- end -->\n")
-SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNTESTED: "○"}
+SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNSURE: "?", OTHER_SCALE: "≠", UNTESTED: "○"}
+SETTINGS = "settings"  # the group of claims that are no findings
 
 
 def count_verdicts(judgements: Iterable[Judgement]) -> str:
-    """Count the verdicts, as in "47 claims and numbers: 13 ✓ holds, ..."."""
-    found = Counter(judgement.verdict for judgement in judgements)
-    told = [f"{found[verdict]} {SYMBOLS[verdict]} {verdict}" for verdict in VERDICTS]
-    return f"{found.total()} claims and numbers: {', '.join(told)}."
+    """Count the verdicts, as in "42 claims and numbers: 13 ✓ holds, ...", settings apart."""
+    judgements = list(judgements)
+    settings = [j.verdict for j in judgements if j.claim.group == SETTINGS]
+    findings = [j.verdict for j in judgements if j.claim.group != SETTINGS]
+    text = f"{len(findings)} claims and numbers: {_counted(findings)}."
+    if settings:
+        text += f" Apart from these, {len(settings)} settings and definitions: "
+        text += f"{_counted(settings)}."
+    return text
+
+
+def _counted(verdicts):
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[v]} {SYMBOLS[v]} {v}" for v in VERDICTS if counts[v])
 
 
 # --- Table 1 --------------------------------------------------------------------------------------
@@ -57,8 +76,7 @@ def table1(root: Path = store.COMMITTED) -> pd.DataFrame:
 
 
 def _grid_row(dataset, material=None):
-    search = search_of(material) if material else None
-    if search is None:
+    if material is None or (search := search_of(material)) is None:
         return []
     low, high = (search.coarser or search.critical) + 1, search.critical + 1
     nfe = search.nfe.replace("-", "–")
@@ -67,11 +85,13 @@ def _grid_row(dataset, material=None):
 
 
 def _adaption_rows(dataset, material=None):
+    if material is None:
+        return []
     rows = []
     names = {("algorithm1", USUAL_START): "Algorithm 1"}
     names |= {("algorithm1", s): f"Algorithm 1, {name_of(s)}" for s in STARTS if s != USUAL_START}
     names[calmer_controller(dataset), USUAL_START] = "a calmer controller"
-    for (controller, start), training in names.items() if material else ():
+    for (controller, start), training in names.items():
         records = material.records[material.records["start"] == start]
         own = as_trained(records[records["controller"] == controller])
         if own.empty:
@@ -91,12 +111,14 @@ def table1_text(table: pd.DataFrame) -> str:
         "| :-- | :-- | --: | --: | --: | --: |",
     ]
     shown = set()
-    for (dataset, training), rows in table.groupby(["dataset", "training"], sort=False):
+    for _, rows in table.groupby(["dataset", "training"], sort=False):
+        dataset, training = rows[["dataset", "training"]].iloc[0]
         sides = rows.set_index("source")
         title = "" if dataset in shown else f"{name_of(dataset)} "
-        scale = sides["scale"].get("here", "")
+        scale = sides["scale"].to_dict().get("here", "")
         note = f", {scale_note(scale)}" if scale_note(scale) else ""
-        nfe = [sides["nfe"].get(side, "–") for side in ("paper", "here")]
+        shown_nfe = sides["nfe"].to_dict()
+        nfe = [shown_nfe.get(side, "–") for side in ("paper", "here")]
         accuracies = [
             percent(*sides.loc[side, ["accuracy", "std"]]) if side in sides.index else "–"
             for side in ("paper", "here")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from nodecore.data.images import exact_cifar10_test, read_cifar10, read_mnist
 from nodecore.data.seeding import make_generator
@@ -24,7 +25,8 @@ def mnist(root: Path | str | None = None) -> tuple[Split, Split]:
     Raises:
         DataError: The files cannot be fetched or are not those that were released.
     """
-    return tuple(_as_split(part) for part in read_mnist(root))
+    training, test = read_mnist(root)
+    return _as_split(training), _as_split(test)
 
 
 def cifar10(root: Path | str | None = None) -> tuple[Split, Split]:
@@ -36,7 +38,8 @@ def cifar10(root: Path | str | None = None) -> tuple[Split, Split]:
     Raises:
         DataError: The files cannot be fetched or are not those that were released.
     """
-    return tuple(_as_split(part) for part in read_cifar10(root))
+    training, test = read_cifar10(root)
+    return _as_split(training), _as_split(test)
 
 
 def _as_split(part):
@@ -67,7 +70,7 @@ class Dataset:
     label: str
     shape: tuple[int, ...]
     classes: tuple[str, ...]
-    make: Callable
+    make: Callable[..., Any]
 
     @property
     def n_classes(self) -> int:

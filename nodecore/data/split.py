@@ -47,7 +47,7 @@ class Split:
     def __len__(self):
         return len(self.y)
 
-    def to(self, device) -> "Split":
+    def to(self, device: torch.device | str) -> "Split":
         """Return the same samples on `device`."""
         return Split(self.x.to(device), self.y.to(device), self.n_classes)
 
@@ -68,7 +68,7 @@ class Split:
         return torch.bincount(self.y, minlength=self.n_classes).double() / len(self)
 
 
-def check_count(name, value, least):
+def check_count(name: str, value: int, least: int) -> None:
     """Raise ValueError unless value is a whole number >= least."""
     if not isinstance(value, int) or value < least:
         raise ValueError(f"{name} = {value!r}: give a whole number >= {least}")

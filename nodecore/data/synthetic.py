@@ -62,7 +62,7 @@ def potential(x: Tensor) -> Tensor:
     return _polynomial(POTENTIAL, x)
 
 
-def landscape_field(t, z: Tensor) -> Tensor:
+def landscape_field(t: float | Tensor, z: Tensor) -> Tensor:
     """Compute the true vector field (paper, eq. 4) on z = (x, v), shape (..., 2).
 
     dx/dt = v,  dv/dt = -V'(x) - gamma v,  gamma = 0.2.
@@ -126,7 +126,7 @@ def resting_place(starts: Tensor) -> Tensor:
     barrier = torch.minimum(  # the lower of the two maxima beside each minimum
         potential(maxima)[[0, 0, 1]], potential(maxima)[[0, 1, 1]]
     )
-    z = starts.double()
+    z, rests = starts.double(), torch.zeros(starts.shape[:-1], dtype=torch.bool)
     for _ in range(REST_ROUNDS):
         z = solve_fixed(landscape_field, z, "rk4", step_size=REST_STEP, t=(0.0, REST_SPAN)).z
         x, v = z.unbind(-1)

@@ -83,11 +83,11 @@ class _Load:
     files: list[Path]
     size: int
 
-    def add(self, files, size):
+    def add(self, files: list[Path], size: int) -> None:
         self.files += files
         self.size += size
 
-    def write(self, path):
+    def write(self, path: Path) -> Path:
         buffer = BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             for file in self.files:
@@ -140,7 +140,7 @@ def take(
     return told
 
 
-def title_of(evidence):
+def title_of(evidence: Evidence) -> str:
     return f"{evidence.run.study}/{evidence.run.profile}/{evidence.run.name}"
 
 
@@ -206,7 +206,7 @@ def _checked(path, staging, archive):
         evidence = Evidence(run, stored)
         if {record["seed"] for record in stored.records} != set(run.seeds):
             raise ArchiveError(archive, f"{name} has no records of all its seeds, or of others")
-        evidence.records, evidence.field  # noqa: B018  (weights of other names or shapes raise)
+        _ = evidence.records, evidence.field  # weights of other names or shapes raise
     except ArchiveError:
         raise
     except (ValueError, TypeError, KeyError, RuntimeError) as error:

@@ -45,10 +45,10 @@ def train_within(
     images what its foremost tests said. One that fails is told of, and the others go on. Returns
     the runs that are not done; tells of each. root, precision: see sweep.run_studies.
     """
-    device, left = get_device(device), []
+    place, left = get_device(device), []
     for run in runs:
         name = f"{run.study}/{run.name}"
-        how = {"device": str(device), "precision": precision_of(run, precision)}
+        how = {"device": str(place), "precision": precision_of(run, precision)}
         try:
             needed = RESERVE * predict(run, root=root, deadline=deadline, **how)
             deadline.check()
@@ -57,8 +57,8 @@ def train_within(
                 tell(f"{name}: needs {needed:.0f} s, {deadline.left():.0f} s are left; not begun")
                 continue
             tell(f"{name}: begun, {needed:.0f} s of {deadline.left():.0f} s")
-            how |= {"progress": False, "wait": False, "deadline": deadline}
-            if obtain(run, root=root, **how) is None:
+            done = obtain(run, root=root, progress=False, wait=False, deadline=deadline, **how)
+            if done is None:
                 left.append(run)
                 tell(f"{name}: another process is at it")
             else:

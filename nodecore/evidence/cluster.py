@@ -62,7 +62,7 @@ def workers_here(n: int) -> Iterator:
     One that dies fails its run only, and is replaced. The terminal's Ctrl-C does not reach them.
     They end with this process, however it ends; where the context is left, with a checkpoint.
     """
-    import dask
+    import dask.config
     from distributed import Client, LocalCluster
 
     resource_tracker.ensure_running()  # it unblocks Ctrl-C in the thread that first needs it
@@ -76,7 +76,7 @@ def workers_here(n: int) -> Iterator:
                 n_workers=n,
                 threads_per_worker=1,
                 memory_limit=None,
-                dashboard_address=None,
+                dashboard_address=None,  # pyright: ignore[reportArgumentType] None is documented
                 silence_logs=logging.CRITICAL,
                 # Without a dashboard it still serves a page; several studies need several ports.
                 scheduler_kwargs={"allowed_failures": 0, "dashboard_address": "127.0.0.1:0"},

@@ -50,19 +50,18 @@ def estimate(
     Times one evaluation with its gradient for each data set and profile. ValueError for a device
     that is not there, and for jobs that sweep.count_jobs refuses.
     """
-    jobs = count_jobs(jobs, device)
-    device = get_device(device)
+    jobs, place = count_jobs(jobs, device), get_device(device)
     runs = sorted((run for run in runs if run.dataset in IMAGES), key=cost, reverse=True)
     if not runs:
         return None
     jobs = min(jobs, len(runs))
-    seconds = {p: _evaluation_seconds(p, device, precision) for p in {r.protocol for r in runs}}
+    seconds = {p: _evaluation_seconds(p, place, precision) for p in {r.protocol for r in runs}}
     trainings = [
         run.protocol.iterations * len(run.seeds) * evaluations(run) * seconds[run.protocol]
         for run in runs
     ]
-    most = sum(sorted(memory(run, device) for run in runs)[-jobs:])
-    return Estimate(len(runs), jobs, makespan(trainings, jobs) / 3600, most / 1e9, str(device))
+    most = sum(sorted(memory(run, place) for run in runs)[-jobs:])
+    return Estimate(len(runs), jobs, makespan(trainings, jobs) / 3600, most / 1e9, str(place))
 
 
 def memory(run: Run, device: torch.device) -> int:

@@ -94,7 +94,7 @@ def find_done(run: Run, root: Path | None = None) -> Evidence | None:
     Then its checkpoint still lies beside it.
     """
     found = find(run, root)
-    if found is None or checkpoint_path(found.stored.path).exists():
+    if found is None or checkpoint_path(found.stored.paths[0]).exists():
         return None
     return found
 

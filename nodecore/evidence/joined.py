@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nodecore.evidence import store
-from nodecore.evidence.catalogue import FIRST_SEEDS, STUDIES, get_study, turn
+from nodecore.evidence.catalogue import STUDIES, get_study, turn
 from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.runs import SEEDS, Run
 from nodecore.training.adapted import USUAL_START
 
 
 def training_of(run: Run) -> Run:
-    """A run with the first seeds in place of its own: equal for runs that differ only in seeds."""
-    return replace(run, seeds=FIRST_SEEDS)
+    """A run with the usual seeds in place of its own: equal for runs that differ only in seeds."""
+    return replace(run, seeds=SEEDS)
 
 
 def join(found: Sequence[Evidence]) -> list[Evidence]:
@@ -39,7 +39,7 @@ def _joined(group):
 class Shown:
     """The evidence of a study at one profile, all seeds of a training joined.
 
-    trainings: all of the study's at that profile, with the first seeds. complete: no run that is
+    trainings: all of the study's at that profile, with the usual seeds. complete: no run that is
     waited for is missing (see best). lacking: in words, what is missing of a larger scale that
     would be shown if it were complete.
     """
@@ -59,9 +59,9 @@ def best(names: Sequence[str], look: Look = find) -> list[Shown]:
     """The evidence of studies of one data set that are set beside one another, at one scale.
 
     It is the first of their profiles at which all of them are complete, else the last one that has
-    any evidence. Complete: all runs of the first seeds are there, but for those that nobody waits
-    for (see study.turn, and other starts of Algorithm 1). Of these, and of more seeds, only what is
-    complete is in it: seeds with all their runs, steps and starts that have all the first seeds.
+    any evidence. Complete: all runs with the first seed are there, but for those that nobody waits
+    for (finer steps than need be, see catalogue.turn, and other starts of Algorithm 1). More seeds
+    are in it where all their runs are there, in the same sense.
     look: finds the evidence of a run.
     """
     own = {name: list(dict.fromkeys(run.profile for run in STUDIES[name])) for name in names}
@@ -95,19 +95,13 @@ def _is_aside(run):
 
 
 def _show(name, profile, runs, found):
-    counted = [found[run] for run in runs if run in found and _counts(run, runs, found)]
+    whole = {run.seeds for run in runs if _is_whole(run.seeds, runs, found)}
+    counted = [found[run] for run in runs if run in found and run.seeds in whole]
     trainings = dict.fromkeys(map(training_of, runs))
     return Shown(name, profile, tuple(join(counted)), tuple(trainings))
 
 
-def _counts(run, runs, found):
-    """Tell whether all that belongs to a run is there.
-
-    To one with more seeds belongs all that is waited for of the first ones, to steps that nobody
-    waits for the first seeds.
-    """
-    belong = [r for r in runs if turn(r) == 1 and r.seeds == run.seeds and not _is_aside(r)]
-    if turn(run) == 2 or _is_aside(run):
-        same = (r for r in runs if training_of(r) == training_of(run))
-        belong += [r for r in same if r.seeds[0] in FIRST_SEEDS]
-    return all(r in found for r in belong)
+def _is_whole(seeds, runs, found):
+    """Tell whether all that is waited for of these seeds is there; the first ones count anyway."""
+    belong = [r for r in runs if r.seeds == seeds and turn(r) < 2 and not _is_aside(r)]
+    return seeds[0] == SEEDS[0] or all(run in found for run in belong)

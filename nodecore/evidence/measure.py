@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nodecore.analysis.evaluate import (
     EXACT,
@@ -22,14 +22,14 @@ from nodecore.data.split import Split
 from nodecore.evidence.catalogue import GRIDS, TOLERANCES
 from nodecore.evidence.runs import Run
 from nodecore.ode.fields import take_members
-from nodecore.ode.steps import FixedSteps, Steps, Tolerance, choose_steps, count_steps
+from nodecore.ode.steps import FixedSteps, Setting, Tolerance, choose_steps, count_steps
 from nodecore.training.adapted import Adapted
 from nodecore.training.adaption import restlessness
 from nodecore.training.devices import in_precision
 from nodecore.training.loop import Trained
 
 
-def test_settings(run: Run, own: Steps) -> list[Steps]:
+def test_settings(run: Run, own: Setting) -> list[Setting]:
     """List the settings that a run is tested under.
 
     Tests of image models are dear: those of a grid go without the grid's other numbers of steps
@@ -60,7 +60,7 @@ test_settings.__test__ = False  # not a test case, whatever pytest makes of the 
 
 def recorded_setting(
     run: Run, solver: str, n_steps: int | None = None, rtol: float | None = None
-) -> Steps:
+) -> Setting:
     """Return the test setting that a record of the run describes.
 
     It has the error norm of the run's training, except where it stands for the exact flow.
@@ -70,13 +70,15 @@ def recorded_setting(
     return replace(setting, per_sample=True) if run.steps.per_sample and not exact else setting
 
 
-def foremost(run: Run, own: Steps) -> list[Steps]:
+def foremost(run: Run, own: Setting) -> list[Setting]:
     """List the settings that say the most about a run in fixed steps.
 
     They are that of its training, the test solver's and, where a controller was at work, the exact
     flow's.
     """
-    settings = [own, check_setting(own.solver, own.n_steps)]
+    settings = [own]
+    if isinstance(own, FixedSteps):
+        settings.append(check_setting(own.solver, own.n_steps))
     return settings + ([exact_flow(run.dataset)] if isinstance(run.steps, Adapted) else [])
 
 
@@ -129,10 +131,10 @@ def evaluate_run(
 def measure(
     run: Run,
     model: Sequence[nn.Module],
-    settings: Sequence[Steps],
-    own: Steps,
+    settings: Sequence[Setting],
+    own: Setting,
     check: Callable[[], None] = lambda: None,
-) -> dict[Steps, list[dict]]:
+) -> dict[Setting, list[dict]]:
     """Test a model (field and head) under settings and return, for each, a row for each member.
 
     Args:
@@ -165,15 +167,16 @@ def measure(
 
 def _accuracy(model, split, setting, run, check):
     """Measure each member on the model's device, in float32 whatever it was trained in."""
-    device = next(model[0].parameters()).device
+    field, head = model
+    device = next(field.parameters()).device
     with in_precision("float32", device):
-        return accuracy(*model, split.to(device), setting, run.T, check=check).cpu()
+        return accuracy(field, head, split.to(device), setting, run.T, check=check).cpu()
 
 
 FLIPPED_IMAGES, LOOKED_AT = 12, 1000
 
 
-def flipped(run, trained):
+def flipped(run: Run, trained: Trained) -> dict[str, Tensor]:
     """Return the first test images that the solver decides, with their classes under either.
 
     The first seed gets them right as trained and wrong under the test solver. They are kept with
@@ -182,7 +185,7 @@ def flipped(run, trained):
     test = tested_on(run).first(LOOKED_AT)
     (group, _, own), *_ = groups_of(run, trained)
     field, head = (take_members(module, group[:1]) for module in (trained.field, trained.head))
-    settings = own, check_setting(own.solver, own.n_steps)
+    settings = foremost(run, own)[:2]
     device = next(field.parameters()).device
     with in_precision("float32", device):
         x = test.x.to(device)
@@ -223,7 +226,7 @@ def _member_values(trained, member, train_accuracy, largest_share):
     }
 
 
-def groups_of(run: Run, trained: Trained) -> Iterator[tuple[Sequence[int], list[Steps], Steps]]:
+def groups_of(run: Run, trained: Trained) -> Iterator[tuple[Sequence[int], list[Setting], Setting]]:
     """Members that share test settings, the settings, and the setting of their training."""
     members = range(len(trained.seeds))
     if not isinstance(run.steps, Adapted):
@@ -234,8 +237,10 @@ def groups_of(run: Run, trained: Trained) -> Iterator[tuple[Sequence[int], list[
         yield [member], test_settings(run, own), own
 
 
-def last_setting(run: Run, trained: Trained, member: int) -> FixedSteps | Tolerance:
-    """The steps of an adapted member's last iteration."""
+def last_setting(run: Run, trained: Trained, member: int) -> Setting:
+    """The steps of an adapted member's last iteration. ValueError where none were adapted."""
+    if trained.step_size is None:
+        raise ValueError(f"{run.title}: no controller chose its steps")
     solver, last = run.steps.solver, trained.step_size[member]
     if run.steps.first_rtol is not None:
         return Tolerance(solver, float(last))

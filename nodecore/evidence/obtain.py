@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def train_run(
     device: str = "auto",
     write_first: Callable[[Result], object] | None = None,
     check: Callable[[], None] = lambda: None,
-    **options,
+    **options: Any,
 ) -> Result:
     """Train a run and test it, on this machine; writes to no store. `options`: those of train.
 

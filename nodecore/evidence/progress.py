@@ -3,10 +3,11 @@
 import heapq
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from tqdm import tqdm
 
+from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost
 
 
@@ -16,27 +17,30 @@ class SweepBar:
 
     FORMAT = "{percentage:3.0f}% |{bar:20}| {desc}[{elapsed} so far{postfix} left]"
 
-    def __init__(self, runs, jobs=1):
-        self.runs, self.jobs, self.n_ended, self.followed = len(runs), jobs, 0, set()
-        self.left = {run: cost(run) for run in runs}  # to be done, of those that have not ended
+    def __init__(self, runs: Sequence[Run], jobs: int = 1):
+        self.runs, self.jobs, self.n_ended = len(runs), jobs, 0
+        self.followed: set[Run] = set()
+        # To be done, of those that have not ended.
+        self.left: dict[Run, float] = {run: cost(run) for run in runs}
         self.done, self.spent, self.now = 0.0, 0.0, time.monotonic()  # spent: in all processes
         total = sum(self.left.values())
         self.bar = tqdm(total=total, bar_format=self.FORMAT, postfix="?", mininterval=1.0)
         self.show("")
 
-    def __enter__(self):
+    def __enter__(self) -> "SweepBar":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self.bar.close()
 
-    def show(self, what):
+    def show(self, what: str) -> None:
+        """Say what is going on."""
         self.what = what
         text = f"{self.n_ended} of {self.runs} runs done, {what} "
         if text != self.bar.desc:
             self.bar.set_description_str(text)
 
-    def follow(self, run):
+    def follow(self, run: Run) -> Callable[[int], None]:
         """What train() calls with the iterations done, those before a stop first."""
 
         def tell(iteration):
@@ -46,21 +50,21 @@ class SweepBar:
 
         return tell
 
-    def reach(self, run, iteration):
+    def reach(self, run: Run, iteration: int) -> None:
         """Note the iterations of a run that are done, those before a stop first."""
         first = run not in self.followed
         left = cost(run) * (1 - iteration / run.protocol.iterations)
         self._advance(run, left, here=not first)  # what was done before took no time of this sweep
         self.followed.add(run)
 
-    def end(self, run, here=True):
+    def end(self, run: Run, here: bool = True) -> None:
         """Note that a run is there; `here`: it was trained for this sweep."""
         self.n_ended += 1
         self._advance(run, 0.0, here)
         del self.left[run]
         self.show(self.what)
 
-    def drop(self, run, why):
+    def drop(self, run: Run, why: str) -> None:
         """Note that a run is given up, and say why."""
         self.bar.total -= self.left.pop(run)
         self.bar.write(why, file=sys.stderr)

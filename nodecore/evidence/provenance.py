@@ -46,7 +46,7 @@ def revision() -> str | None:
     return result.stdout.strip() or None
 
 
-def recorded_revision():
+def recorded_revision() -> dict[str, str | None]:
     """The revision for a header, with a word where it is not known."""
     known = revision()
     why = "no git revision: not a checkout, or git is not installed"

@@ -18,7 +18,7 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import select
 from nodecore.evidence.verify import backend_here
 from nodecore.ode.fields import take_members
-from nodecore.ode.steps import Steps
+from nodecore.ode.steps import Setting
 from nodecore.training.devices import single_threaded
 from nodecore.training.loop import Trained
 
@@ -50,7 +50,9 @@ def complete(run: Run, root: Path) -> int:
     """Test one run that lies in `root` under what its records lack; how many were added."""
     with store.reserve(run.path(root), wait=False) as reserved:
         evidence = find(run, root) if reserved else None
-        added = list(_new_records(evidence)) if evidence is not None else []
+        if evidence is None:
+            return 0
+        added = list(_new_records(evidence))
         if added:
             header = dict(evidence.stored.header)
             header["tested"] = [*header.get("tested", []), _entry(added)]
@@ -85,7 +87,7 @@ def _setting(record):
     return record["test_solver"], record["test_n_steps"], record["test_rtol"]
 
 
-def _knows(known, run: Run, seed: int, setting: Steps) -> bool:
+def _knows(known, run: Run, seed: int, setting: Setting) -> bool:
     """Tell whether there is a record of a test, or of the finer stand-in for the exact flow."""
     alike = {setting, EXACT} if setting == exact_flow(run.dataset) else {setting}
     return any((seed, (s.solver, s.n_steps, s.rtol)) in known for s in alike)
@@ -150,6 +152,7 @@ def last_steps(evidence: Evidence) -> Tensor | None:
             else run.T / record["final_n_steps"]
         )
     if evidence.history is not None:
-        last = evidence.history[evidence.history["iteration"] == run.protocol.iterations]
+        history = evidence.history
+        last: pd.DataFrame = history.loc[history["iteration"] == run.protocol.iterations]
         steps |= last.dropna(subset="step_size").set_index("seed")["step_size"].to_dict()
     return torch.tensor([steps[seed] for seed in run.seeds], dtype=torch.float64)

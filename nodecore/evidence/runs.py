@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from nodecore.ode.steps import Steps
-from nodecore.training.adapted import Adapted, steps_of
+from nodecore.training.adapted import Adapted, AnySteps, steps_of
 from nodecore.training.loop import check_seeds
 from nodecore.training.protocols import Protocol, digest, get_protocol
 
@@ -22,7 +21,7 @@ class Run:
     """
 
     dataset: str
-    steps: Steps
+    steps: AnySteps
     seeds: tuple[int, ...] = SEEDS
     profile: str = "paper"
     T: float = 1.0

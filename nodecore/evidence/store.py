@@ -169,10 +169,13 @@ def save_run(
     return _save_records(path, header, records)
 
 
-def add_records(stored: StoredRun, header: Mapping, records: Sequence[Mapping]) -> StoredRun:
+def add_records(
+    stored: StoredRun | JoinedRuns, header: Mapping, records: Sequence[Mapping]
+) -> StoredRun:
     """Write records below those of a stored run, which stay as they are, with another header."""
     _check_columns(records)
-    return _save_records(stored.path, header, [*stored.records, *records])
+    [path] = stored.paths  # several runs that were joined are no file
+    return _save_records(path, header, [*stored.records, *records])
 
 
 def _save_records(path, header, records):

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dask.system import cpu_count
 
@@ -21,6 +22,9 @@ from nodecore.evidence.selection import cost, select
 from nodecore.ode import kernels
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.devices import get_device
+
+if TYPE_CHECKING:  # imported where it is used
+    from distributed import Client
 
 POLL = 1.0  # seconds between two looks at the workers, and at the runs that another process trains
 
@@ -41,7 +45,7 @@ def run_studies(
     device: str = "auto",
     precision: str = "float32",
     jobs: int | None = None,
-    client=None,
+    client: "Client | None" = None,
 ) -> None:
     """Train what is missing of the studies (all, where none is named): what a study waits for
     before more seeds (see study.turn), and the longest runs first.
@@ -75,15 +79,15 @@ def run_studies(
         if jobs == 1:
             _train_here(missing, root, device, precision, bar)
             return
-        if client is None:
+        if jobs is not None:
             kernels.status()  # compiled here once, where it is not, and not by all of them
-            client, device = workers_here(jobs), str(get_device(device))
+            connecting, device = workers_here(jobs), str(get_device(device))
             folder = root or store.scratch_root()
         else:
-            client, folder = nullcontext(client), None
+            connecting, folder = nullcontext(client), None
         with (
             ExitStack() as reserved,  # until the workers have stopped
-            client as connected,
+            connecting as connected,
             Workers(connected, device, precision, folder) as workers,
         ):
             _train_there(missing, root, workers, reserved, bar)

@@ -6,6 +6,7 @@ A frame here holds records of one study, columns as in store.COLUMNS.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def as_trained(frame: pd.DataFrame) -> pd.DataFrame:
         | (frame["test_rtol"] == frame["final_rtol"])
     )
     own_solver = frame["test_solver"] == frame["train_solver"]
-    return frame[frame["trained"].astype(bool) & own_solver & own_setting]
+    return frame.loc[frame["trained"].astype(bool) & own_solver & own_setting]
 
 
 def under_exact_flow(frame: pd.DataFrame) -> pd.DataFrame:
@@ -47,19 +48,19 @@ def under_exact_flow(frame: pd.DataFrame) -> pd.DataFrame:
     rtol, on_images = frame["test_rtol"], frame["dataset"].isin(IMAGES)
     exact = (rtol == EXACT.rtol) | (on_images & (rtol == IMAGES_EXACT.rtol))
     exact &= frame["test_solver"] == EXACT.solver
-    return frame[frame["trained"].astype(bool) & exact]
+    return frame.loc[frame["trained"].astype(bool) & exact]
 
 
 def own_accuracy(frame: pd.DataFrame, by: str = "n_steps") -> pd.DataFrame:
     """Accuracy as trained: mean and std (n - 1) over the seeds that trained, by n_steps or rtol."""
-    return as_trained(frame).groupby(by)["accuracy"].agg(["mean", "std"])
+    return pd.DataFrame(as_trained(frame).groupby(by)["accuracy"].agg(["mean", "std"]))
 
 
 def exact_gaps(frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
     """Gap between the mean accuracies as trained and under the exact flow, by n_steps or rtol."""
     exact = under_exact_flow(frame).groupby(by)["accuracy"].mean()
     gaps = (own_accuracy(frame, by)["mean"] - exact).abs()
-    return gaps.reindex(sorted(frame[by].unique())).astype(float)
+    return pd.Series(gaps.reindex(sorted(frame[by].unique())).astype(float))
 
 
 def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +69,8 @@ def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
     settings = ["dataset", "profile", "train_solver", "n_steps"]
     settings += ["test_solver", "test_n_steps", "test_rtol"]
     rows = frame[frame["trained"].astype(bool)].groupby(settings, dropna=False)["accuracy"]
-    return rows.agg(["mean", "std", "count"]).rename(columns={"count": "seeds"}).reset_index()
+    table = pd.DataFrame(rows.agg(["mean", "std", "count"]))
+    return table.rename(columns={"count": "seeds"}).reset_index()
 
 
 def same_step(frame: pd.DataFrame) -> pd.DataFrame:
@@ -104,12 +106,12 @@ def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
     Means over the seeds that trained; NaN where none did. `frame`: records of one study.
     """
     gaps = {}
-    for n_steps, rows in frame.groupby("n_steps"):
-        rows = rows[rows["trained"].astype(bool)]
-        solver = frame["train_solver"].iloc[0]
-        check = check_setting(solver, int(n_steps))
+    for _, rows in frame.groupby("n_steps"):
+        n_steps, solver = int(rows["n_steps"].iloc[0]), frame["train_solver"].iloc[0]
+        rows = rows.loc[rows["trained"].astype(bool)]
+        check = check_setting(solver, n_steps)
         own = _mean_accuracy(rows, solver, n_steps)
-        gaps[int(n_steps)] = abs(own - _mean_accuracy(rows, check.solver, check.n_steps))
+        gaps[n_steps] = abs(own - _mean_accuracy(rows, check.solver, check.n_steps))
     return pd.Series(gaps, name="gap", dtype=float).rename_axis("n_steps")
 
 
@@ -130,7 +132,9 @@ def seed_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.Series
 
     A run in which a seed did not train does not count for it.
     """
-    found = {s: critical_n_steps(gap.dropna()) for s, gap in seed_gaps(frame, gaps).items()}
+    found = {
+        s: critical_n_steps(gap.dropna().to_dict()) for s, gap in seed_gaps(frame, gaps).items()
+    }
     return pd.Series(found, dtype=float).rename_axis("seed")
 
 
@@ -153,6 +157,16 @@ def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Serie
     return pd.Series(found, dtype=float).value_counts(normalize=True, dropna=False).sort_index()
 
 
+def redraw_range(frame: pd.DataFrame) -> tuple[float, ...]:
+    """The ends of the range of critical n_steps that holds 95 % of the redraws of seeds.
+
+    NaN stands for none, which counts as the largest; empty if no seed trained.
+    """
+    shares = critical_shares(frame).cumsum()
+    ends = (0.025, 0.975) if len(shares) else ()
+    return tuple(float(shares.loc[shares >= q - 1e-9].index[0]) for q in ends)
+
+
 @dataclass(frozen=True)
 class Sensitivity:
     """How much a critical n_steps depends on its bound and on its seeds.
@@ -173,10 +187,8 @@ class Sensitivity:
 
 def critical_sensitivity(frame: pd.DataFrame, bounds: tuple[float, ...]) -> Sensitivity:
     """Compute the critical n_steps for other bounds and seeds, and look at each seed there."""
-    gaps, shares = agreement_gaps(frame), critical_shares(frame).cumsum()
+    gaps, redraws = agreement_gaps(frame).to_dict(), redraw_range(frame)
     by_bound = {bound: critical_n_steps(gaps, bound) for bound in bounds}
-    ends = (0.025, 0.975) if len(shares) else ()
-    redraws = tuple(float(shares.index[shares >= q - 1e-9][0]) for q in ends)
     critical = critical_n_steps(gaps)
     if critical is None:
         return Sensitivity(by_bound, redraws)
@@ -220,39 +232,62 @@ def trend(frame: pd.DataFrame) -> Trend | None:
 
     Of seeds that were tried on a part of the grid only, their runs do not count.
     """
-    tried = frame.groupby("seed")["n_steps"].nunique()
-    frame = frame[frame["seed"].isin(tried.index[tried == tried.max()])]
+    tried = pd.Series(frame.groupby("seed")["n_steps"].nunique())
+    whole = tried.loc[tried == tried.max()].index
+    frame = frame.loc[frame["seed"].isin(whole)]
     table = as_trained(frame).pivot(index="n_steps", columns="seed", values="accuracy")
     table = table.loc[:, table.notna().sum() > 1]
     if table.shape[1] < 2:
         return None
     slopes = [_slope(column.dropna()) for _, column in table.items()]
-    test = stats.ttest_1samp(slopes, 0.0)
+    test: Any = stats.ttest_1samp(slopes, 0.0)  # scipy's results have classes made as it runs
     low, high = test.confidence_interval(0.95)
     models = table.stack()
-    rho = stats.spearmanr(models.index.get_level_values("n_steps"), models).statistic
+    ranks: Any = stats.spearmanr(models.index.get_level_values("n_steps"), models)
     complete = len(table) > 2 and bool(table.notna().all(axis=None))
     p_any = stats.friedmanchisquare(*table.to_numpy()).pvalue if complete else np.nan
-    return Trend(*map(float, (np.mean(slopes), low, high, test.pvalue, rho, p_any)))
+    return Trend(*map(float, (np.mean(slopes), low, high, test.pvalue, ranks.statistic, p_any)))
 
 
 def _slope(accuracies):
     """Slope of the least-squares line through accuracies by n_steps, per doubling."""
-    return stats.linregress(np.log2(accuracies.index.to_numpy(float)), accuracies).slope
+    line: Any = stats.linregress(np.log2(accuracies.index.to_numpy(float)), accuracies)
+    return line.slope
 
 
-def same_mean(one: tuple, other: tuple, level: float = 0.05) -> bool:
-    """Tell whether a t test leaves two means together; each is (mean, std, seeds).
+def difference_interval(one: tuple, other: tuple, level: float = 0.95) -> tuple[float, float]:
+    """Compute the confidence interval of one mean less the other; each is (mean, std, seeds).
 
-    Welch's test. Where one side has a single seed the other's std serves both; where both have,
-    nothing tells them apart.
+    Welch's. Where one side has a single seed, the other's std serves both; where both have, nothing
+    is known and the interval is infinite.
     """
-    if one[2] == other[2] == 1:
-        return True
-    sides = [(mean, 0.0 if n == 1 else std, n) for mean, std, n in (one, other)]
-    alone = 1 in (one[2], other[2])
-    test = stats.ttest_ind_from_stats(*sides[0], *sides[1], equal_var=alone)
-    return bool(test.pvalue >= level)
+    counts = one[2], other[2]
+    if max(counts) == 1:
+        return -np.inf, np.inf
+    stds = [side[1] for side in (one, other)]
+    if 1 in counts:
+        stds = [stds[int(counts[0] == 1)]] * 2
+    parts = [std**2 / n for std, n in zip(stds, counts, strict=True)]
+    freedom = max(counts) - 1 if 1 in counts else _welch_freedom(parts, counts)
+    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(sum(parts))
+    middle = one[0] - other[0]
+    return float(middle - half), float(middle + half)
+
+
+def _welch_freedom(parts, counts):
+    """Degrees of freedom of the difference; those of the smaller side where nothing spreads."""
+    below = sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True))
+    return sum(parts) ** 2 / below if below > 0 else min(counts) - 1
+
+
+def mean_interval(values, level: float = 0.95) -> tuple[float, float]:
+    """Compute the confidence interval (Student's t) of a mean over seeds; infinite for a single
+    one."""
+    values = pd.Series(values, dtype=float).dropna()
+    if len(values) < 2:
+        return -np.inf, np.inf
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std() / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
 
 
 @dataclass(frozen=True)
@@ -323,8 +358,8 @@ def _ends(frame, final, accuracies):
 def first_and_last(evidence: Evidence) -> pd.DataFrame:
     """The records as trained of a run whose steps were adapted, seeds that trained only, and with
     how many steps each began: first_n_steps, beside final_n_steps. Index: seed."""
-    seen = evidence.history.reindex(columns=["seed", "n_steps"]).dropna()
-    first = seen.groupby("seed")["n_steps"].first().rename("first_n_steps")
+    seen = pd.DataFrame(evidence.history).reindex(columns=["seed", "n_steps"]).dropna()
+    first = pd.Series(seen.groupby("seed")["n_steps"].first(), name="first_n_steps")
     return as_trained(evidence.records).set_index("seed").join(first)
 
 
@@ -339,7 +374,7 @@ def compare_controllers(frame: pd.DataFrame) -> pd.DataFrame:
     """
     every = as_trained(frame.assign(trained=True)).groupby("controller", sort=False)
     names = ["nfe_per_iteration", "accuracy", "reversals", "spread", "failed_checks"]
-    table = every[[*names, "agreement_gap"]].agg(["mean", "std"])
+    table = pd.DataFrame(every[[*names, "agreement_gap"]].agg(["mean", "std"]))
     table["seeds", ""] = every.size()
     table["agreeing", ""] = every["agreement_gap"].agg(lambda gap: (gap <= AGREES_AT_END).sum())
     table["agreement_gap", "max"] = every["agreement_gap"].max()
@@ -389,8 +424,9 @@ def critical_rtols(frame: pd.DataFrame) -> pd.Series:
     gaps |= {seed: gap.dropna() for seed, gap in seed_gaps(frame, _rtol_gaps).items()}
     found = {}
     for who, gap in gaps.items():
-        rtols = {1 / rtol: rtol for rtol in gap.index}  # in the order of n_steps
-        critical = critical_n_steps({k: gap[rtol] for k, rtol in rtols.items()})
+        values = gap.to_dict()
+        rtols = {1 / rtol: rtol for rtol in values}  # in the order of n_steps
+        critical = critical_n_steps({k: values[rtol] for k, rtol in rtols.items()})
         found[who] = rtols.get(critical, np.nan)
     return pd.Series(found, dtype=float)
 

@@ -21,7 +21,7 @@ from nodecore.evidence.provenance import device_name, kernel_version
 from nodecore.evidence.selection import USUAL_TEST, select
 from nodecore.ode import kernels
 from nodecore.ode.backends import resolve_backend
-from nodecore.ode.steps import FixedSteps, Steps
+from nodecore.ode.steps import FixedSteps, Setting
 from nodecore.ode.tableaus import get_tableau
 from nodecore.training.devices import single_threaded
 
@@ -163,7 +163,7 @@ def _setting_of(run, solver, n_steps, rtol):
     return recorded_setting(run, solver, **how)
 
 
-def evaluations_under(setting: Steps) -> int:
+def evaluations_under(setting: Setting) -> int:
     """Count the evaluations of the field under a test setting, about."""
     if not isinstance(setting, FixedSteps):
         return USUAL_TEST

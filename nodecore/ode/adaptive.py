@@ -77,12 +77,20 @@ def solve_adaptive(
     return _adapt(f, z0, tableau, control, instance_axes, path)
 
 
-def step_control(tableau, rtol, atol, t, first_step=None, max_steps=MAX_STEPS, per_sample=False):
+def step_control(
+    tableau: ButcherTableau,
+    rtol: float | Tensor,
+    atol: float | Tensor,
+    t: tuple[float, float],
+    first_step: float | None = None,
+    max_steps: int = MAX_STEPS,
+    per_sample: bool = False,
+) -> kernels.StepControl:
     """Return what the kernel needs to know to choose steps by a tolerance."""
     return kernels.StepControl(
         b_error=np.array(tableau.b_error),
         same_as_last=tableau.first_same_as_last,
-        exponent=-1.0 / (tableau.embedded_order + 1),
+        exponent=-1.0 / (check_embedded(tableau) + 1),
         rtol=rtol,
         atol=atol,
         t0=float(t[0]),
@@ -258,7 +266,15 @@ def _check_tolerances(name, value, z0, instance_axes):
         check_tolerance(name, entry)
 
 
-def check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps):
+def check_adaptive(
+    tableau: ButcherTableau,
+    rtol: float | Tensor,
+    atol: float | Tensor,
+    z0: Tensor,
+    instance_axes: int,
+    first_step: float | None,
+    max_steps: int,
+) -> None:
     """Raise ValueError naming the argument of an adaptive solve that cannot work."""
     check_embedded(tableau)
     for name, value in (("rtol", rtol), ("atol", atol)):

@@ -7,6 +7,7 @@ is drawn from its own generator, so that it does not depend on which others stan
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class MLPField(nn.Module):
         self.second = _affine(width, (width, width), (width,), generators)
         self.third = _affine(width, (width, dim), (dim,), generators)
 
-    def forward(self, t, z: Tensor) -> Tensor:
+    def forward(self, t: float | Tensor, z: Tensor) -> Tensor:
         z = F.relu(_apply(self.first, z))
         z = F.relu(_apply(self.second, z))
         return _apply(self.third, z)
@@ -61,7 +62,7 @@ class Conv1dField(nn.Module):
         self.second = _affine(3 * width, (3 * width, width), (width,), generators)
         self.third = _affine(width, (width, 1), (1,), generators)
 
-    def forward(self, t, z: Tensor) -> Tensor:
+    def forward(self, t: float | Tensor, z: Tensor) -> Tensor:
         members, batch, dim = z.shape
         hidden = F.relu(_apply(self.first, z.reshape(members, batch * dim, 1)))
         # A product with the three neighbours side by side: a grouped conv1d is many times slower.
@@ -97,7 +98,7 @@ class Conv2dField(nn.Module):
         self.third = _affine(width, (channels, width, 1, 1), (channels,), generators)
         self.keeps_maps: bool | None = None
 
-    def forward(self, t, z: Tensor, going: Sequence[bool] | None = None) -> Tensor:
+    def forward(self, t: float | Tensor, z: Tensor, going: Sequence[bool] | None = None) -> Tensor:
         """Return the slope at z; where `going` is given, 0 for the members that it leaves out."""
         return self._slopes(z, self._weights, going)
 
@@ -107,7 +108,7 @@ class Conv2dField(nn.Module):
             return None
         return BlockLayer(*self.first), BlockLayer(*self.second, taps=9), BlockLayer(*self.third)
 
-    def for_solve(self, z0: Tensor) -> Callable:
+    def for_solve(self, z0: Tensor) -> Callable[..., Tensor]:
         """Return the field as a function of (t, z, going) for one solve of states like z0.
 
         On a GPU the members' weights are taken apart once for all evaluations, and laid out as the
@@ -142,6 +143,9 @@ class Conv2dField(nn.Module):
         else:
             slopes = [_convolutions(part, *weights) for part in parts]
         return torch.cat(slopes)
+
+
+Field = MLPField | Conv1dField | Conv2dField
 
 
 def hidden_bytes(images: int, width: int, pixels: int, bytes_each: int = 4) -> int:
@@ -222,7 +226,10 @@ def boundary_distances(logits: Tensor, weight: Tensor) -> Tensor:
     return distances.masked_fill(lengths == 0, torch.inf).amin(-1)
 
 
-def take_members(module: nn.Module, members: Sequence[int]) -> nn.Module:
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def take_members(module: Module, members: Sequence[int]) -> Module:
     """Return a copy of a vector field or classifier that has these members only."""
     taken = copy.deepcopy(module)
     for parameter in taken.parameters():

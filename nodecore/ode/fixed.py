@@ -3,6 +3,7 @@
 from functools import cache, lru_cache, partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,7 @@ def solve_fixed(
         ts=schedule.ts[:, 0].clone() if schedule.shared else schedule.ts.T,
         nfe=shaped(schedule.n_steps * tableau.n_solution_stages, schedule.shared),
         n_accepted=shaped(schedule.n_steps, schedule.shared),
-        path=torch.stack(states) if path else None,
+        path=None if states is None else torch.stack(states),
         backend="fused" if walk is _walk_fused else "torch",
     )
 
@@ -95,7 +96,12 @@ def _equal_steps(step_size: float, n_steps: int, t0: float, span: float) -> _Sch
     return _schedule(torch.tensor([n_steps]), size, t0, span, shared=True)
 
 
-def plan_steps(n_steps, step_size, t, z0):
+def plan_steps(
+    n_steps: int | None,
+    step_size: float | Tensor | None,
+    t: tuple[float, float],
+    z0: Tensor,
+) -> _Schedule:
     """Return the schedule of a walk, checked; see solve_fixed for the arguments."""
     span = time_span(t)
     if (n_steps is None) == (step_size is None):
@@ -123,11 +129,11 @@ def _walk(f, z0, tableau, schedule, path):
     h_rows = hs[:, 0].tolist() if schedule.shared else hs.to(z0)
     t_rows = ts[:, 0].tolist() if schedule.shared else ts.to(z0)
     going = [None] * len(hs) if schedule.shared else (hs > 0).tolist()
-    z, states = z0, [z0]
+    z, states = z0, [z0] if path else None
     for t, h, members in zip(t_rows, h_rows, going, strict=False):
         step_f = partial(f, going=members)
         z = rk_step(step_f, per_instance(t, z), z, per_instance(h, z), tableau)
-        if path:
+        if states is not None:
             states.append(z)
     return z, states
 
@@ -138,7 +144,7 @@ def _walk_fused(f, z0, tableau, schedule, path):
     return kernels.solve_fused(z0, f.block_layers(), *tableau_arrays(tableau), *steps), None
 
 
-def fused_steps(schedule, z0):
+def fused_steps(schedule: _Schedule, z0: Tensor) -> tuple[Tensor, Tensor]:
     """Return number (members,) and sizes (members, n) of the steps, as the kernel takes them."""
     members = z0.shape[0]
     sizes = schedule.hs.T.expand(members, -1)
@@ -146,7 +152,7 @@ def fused_steps(schedule, z0):
 
 
 @cache
-def tableau_arrays(tableau: ButcherTableau):
+def tableau_arrays(tableau: ButcherTableau) -> tuple[np.ndarray, np.ndarray]:
     """Return a (s, s) and b (s,) of the s solution stages as float64 arrays."""
     s = tableau.n_solution_stages
     a = torch.zeros(s, s, dtype=torch.float64)

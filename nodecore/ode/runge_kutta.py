@@ -1,22 +1,27 @@
 """One explicit Runge-Kutta step, in the notation of its Butcher tableau."""
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from nodecore.ode.solution import VectorField
 from nodecore.ode.tableaus import ButcherTableau
 
+Value = TypeVar("Value", float, Tensor)
+
 # --- one step -----------------------------------------------------------------------------------
 
 
 def rk_stages(
     f: VectorField,
-    t,
+    t: float | Tensor,
     z: Tensor,
-    h,
+    h: float | Tensor,
     tableau: ButcherTableau,
     k1: Tensor | None = None,
-    n_stages=None,
+    n_stages: int | None = None,
 ) -> list[Tensor]:
     """Compute the stages k_i = f(t + c_i h, z + h sum_j a_ij k_j), each in the shape of z.
 
@@ -36,7 +41,12 @@ def rk_stages(
 
 
 def rk_step(
-    f: VectorField, t, z: Tensor, h, tableau: ButcherTableau, k1: Tensor | None = None
+    f: VectorField,
+    t: float | Tensor,
+    z: Tensor,
+    h: float | Tensor,
+    tableau: ButcherTableau,
+    k1: Tensor | None = None,
 ) -> Tensor:
     """Return the state z + h sum_i b_i k_i after one explicit Runge-Kutta step, in the shape of z.
 
@@ -46,13 +56,13 @@ def rk_step(
     return z + h * weighted_sum(tableau.b, stages)
 
 
-def weighted_sum(weights, stages):
+def weighted_sum(weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:
     """Return the sum of the stages times their weights; weights of zero cost nothing."""
     terms = [w * k for w, k in zip(weights, stages, strict=False) if w != 0.0]
     return sum(terms[1:], start=terms[0]) if terms else torch.zeros_like(stages[0])
 
 
-def field_for_solve(f, z0):
+def field_for_solve(f: VectorField, z0: Tensor) -> Callable[..., Tensor]:
     """Return the field as a function of (t, z, going) for one solve from z0.
 
     A field that can leaves out the members that have arrived, and prepares for many evaluations.
@@ -63,7 +73,7 @@ def field_for_solve(f, z0):
 # --- shapes and checks --------------------------------------------------------------------------
 
 
-def per_instance(value, z):
+def per_instance(value: Value, z: Tensor) -> Value:
     """Return a number as it is; reshape a tensor over leading axes of z to broadcast against z."""
     if not isinstance(value, Tensor):
         return value

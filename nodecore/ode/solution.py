@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-VectorField = Callable[[Tensor, Tensor], Tensor]
+VectorField = Callable[[float | Tensor, Tensor], Tensor]  # f(t, z); t a number or (instances,)
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class Solution:
     path: Tensor | None = None
     backend: str = "torch"
 
+    @property
+    def states(self) -> Tensor:
+        """States of the path; raises ValueError where it was not asked for."""
+        if self.path is None:
+            raise ValueError("path = False: the solve kept its end only; give path=True")
+        return self.path
+
 
 class SolveError(ArithmeticError):
     """Solve that cannot go on; `failed` marks the instances at fault (bool tensor)."""
@@ -52,6 +59,6 @@ def check_state(z: Tensor) -> None:
         raise ValueError(f"z0 = {what}: give a floating-point tensor that is not empty")
 
 
-def shaped(counts, single):
+def shaped(counts: Tensor, single: bool) -> int | Tensor:
     """Return the first of the counts as an int if `single`, else all of them."""
     return int(counts.reshape(-1)[0]) if single else counts

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ def count_steps(step_size: Tensor, span: float) -> Tensor:
     return torch.ceil(span / step_size * (1 - 1e-12)).to(torch.int64).clamp(min=1)
 
 
-@dataclass(frozen=True)
 class Steps:
     """A solver and how it chooses its steps: FixedSteps, Tolerance, or Adapted in training.
 
@@ -32,13 +31,14 @@ class Steps:
     does not have is None, as in the columns of a record.
     """
 
+    # No dataclass: its fields would come first in every kind, those that a kind does not have, too.
     solver: str
-    n_steps: ClassVar[int | None] = None
-    rtol: ClassVar[float | None] = None
-    per_sample: ClassVar[bool] = False
-    controller: ClassVar[str | None] = None
-    start: ClassVar[str | None] = None
-    first_rtol: ClassVar[float | None] = None
+    n_steps: int | None = None
+    rtol: float | None = None
+    per_sample: bool = False
+    controller: object | None = None  # a name, or what has one
+    start: str | None = None
+    first_rtol: float | None = None
 
     def __post_init__(self):
         get_tableau(self.solver)
@@ -59,6 +59,7 @@ class Steps:
 class FixedSteps(Steps):
     """`n_steps` equal steps of a solver. Raises ValueError."""
 
+    solver: str
     n_steps: int
 
     def __post_init__(self):
@@ -80,6 +81,7 @@ class Tolerance(Steps):
     per_sample: each sample has an error norm and steps of its own, instead of each member's batch.
     """
 
+    solver: str
     rtol: float
     per_sample: bool = False
 
@@ -96,28 +98,32 @@ class Tolerance(Steps):
         return f"{self.solver}-tol{float(self.rtol)!r}".removesuffix(".0")
 
 
-def choose_steps(
-    solver: str, n_steps: int | None = None, rtol: float | None = None
-) -> FixedSteps | Tolerance:
+Setting = FixedSteps | Tolerance  # what a model can be solved under, and is tested under
+
+
+def choose_steps(solver: str, n_steps: int | None = None, rtol: float | None = None) -> Setting:
     """Return fixed steps or a tolerance, whichever of `n_steps` and `rtol` is given.
 
     Raises:
         ValueError: Not exactly one is given, or it cannot work.
     """
-    if (n_steps is None) == (rtol is None):
-        raise ValueError(f"n_steps = {n_steps}, rtol = {rtol}: give exactly one")
-    return FixedSteps(solver, n_steps) if n_steps is not None else Tolerance(solver, rtol)
+    if n_steps is not None and rtol is None:
+        return FixedSteps(solver, n_steps)
+    if rtol is not None and n_steps is None:
+        return Tolerance(solver, rtol)
+    raise ValueError(f"n_steps = {n_steps}, rtol = {rtol}: give exactly one")
 
 
-def check_embedded(solver: str | ButcherTableau) -> None:
+def check_embedded(solver: str | ButcherTableau) -> int:
     """Raise ValueError unless the solver has an embedded method, which a tolerance needs."""
     tableau = get_tableau(solver)
-    if tableau.b_embedded is None:
+    if tableau.b_embedded is None or tableau.embedded_order is None:
         embedded = [name for name, other in TABLEAUS.items() if other.b_embedded is not None]
         raise ValueError(
             f"solver = {tableau.name!r} has no embedded method to estimate the error; "
             f"use one of {', '.join(embedded)}, or fixed steps"
         )
+    return tableau.embedded_order
 
 
 def check_n_steps(n_steps: int) -> int:
@@ -134,7 +140,7 @@ def check_tolerance(name: str, value: float) -> float:
     return value
 
 
-def time_span(t):
+def time_span(t: tuple[float, float]) -> float:
     """Return the length of t = (start, end); raise ValueError unless it is finite and > 0."""
     t0, t1 = t
     if not (math.isfinite(t0) and math.isfinite(t1) and t1 > t0):

@@ -4,16 +4,32 @@ from collections.abc import Iterable
 from html import escape
 
 from nodecore.claims.register import Judgement, scale_of
-from nodecore.claims.rules import FAILS, HOLDS, PARTLY, UNTESTED, get_decision
+from nodecore.claims.rules import (
+    FAILS,
+    HOLDS,
+    OTHER_SCALE,
+    PARTLY,
+    UNSURE,
+    UNTESTED,
+    get_decision,
+)
 from nodecore.claims.scorecard import SYMBOLS
 from nodecore.evidence import store
 from nodecore.pages.downloads import file_link
 
-CLASSES = {HOLDS: "holds", PARTLY: "partly", FAILS: "fails", UNTESTED: "untested"}
+CLASSES = {
+    HOLDS: "holds",
+    PARTLY: "partly",
+    FAILS: "fails",
+    UNSURE: "unsure",
+    OTHER_SCALE: "other-scale",
+    UNTESTED: "untested",
+}
 
 
 def cards(judgements: Iterable[Judgement]) -> str:
-    """A card for each claim: verdict, claim and place, the paper's number, ours, records, rule."""
+    """A line for each claim, verdict and claim, that unfolds: place, the paper's number, ours,
+    models and records, rule."""
     return f'<div class="scorecard">{"".join(map(_card, judgements))}</div>'
 
 
@@ -21,24 +37,23 @@ def _card(judgement):
     claim = judgement.claim
     number = claim.chapter.split("_")[0].lstrip("0")
     rows = {
+        "where": f'{escape(claim.where)} · <a href="{claim.chapter}.html">chapter {number}</a>',
         "paper": escape(claim.paper or ""),
         "here": _findings(judgement),
         "not tested": escape(_untested(judgement)),
         "models": _models(judgement),
+        "rule": escape(get_decision(claim.decided_by).rule),
     }
     listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in rows.items() if text)
     return (
-        f'<section class="claim" id="claim-{claim.id}">{_badge(judgement.verdict)}'
-        f'<div><p class="said">{escape(claim.claim)}</p>'
-        f'<p class="where">{escape(claim.where)} · <a href="{claim.chapter}.html">chapter {number}'
-        f"</a></p><dl>{listed}</dl><details><summary>rule</summary>"
-        f"{escape(get_decision(claim.decided_by).rule)}</details></div></section>"
+        f'<details class="claim" id="claim-{claim.id}"><summary>{_badge(judgement.verdict)}'
+        f'<span class="said">{escape(claim.claim)}</span></summary><dl>{listed}</dl></details>'
     )
 
 
 def _badge(verdict):
     symbol = f'<span aria-hidden="true">{SYMBOLS[verdict]}</span>'
-    return f'<p class="verdict {CLASSES[verdict]}">{symbol} {verdict}</p>'
+    return f'<span class="verdict {CLASSES[verdict]}">{symbol} {verdict}</span>'
 
 
 def _findings(judgement):

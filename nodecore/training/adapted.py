@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nodecore.ode.steps import Steps, Tolerance, check_tolerance, choose_steps
+from nodecore.ode.steps import Setting, Steps, Tolerance, check_tolerance, choose_steps
 from nodecore.ode.tableaus import check_finer, finer_solver, get_tableau
 from nodecore.training.controllers import Controller, controller_name, get_controller
 
@@ -30,6 +30,7 @@ class Adapted(Steps):
     tolerance begins, by default FIRST_RTOL. Raises ValueError.
     """
 
+    solver: str
     controller: str | Controller
     start: str | None = None
     first_rtol: float | None = None
@@ -71,8 +72,8 @@ class Adapted(Steps):
     @property
     def rule(self) -> Controller:
         """The controller itself."""
-        named = isinstance(self.controller, str)
-        return get_controller(self.controller) if named else self.controller
+        chosen = self.controller
+        return get_controller(chosen) if isinstance(chosen, str) else chosen
 
     @property
     def name(self) -> str:
@@ -90,10 +91,14 @@ class Adapted(Steps):
         """
         constants: dict[str, Any] = {"controller": asdict(self.rule)}
         constants |= {} if self.first_rtol is None else {"first_rtol": self.first_rtol}
-        return constants | ({"start": STARTS[self.start]} if STARTS.get(self.start) else {})
+        scales = STARTS.get(self.start or "")
+        return constants | ({"start": scales} if scales else {})
 
 
-def steps_of(values: Mapping) -> Steps:
+AnySteps = Setting | Adapted  # how the steps of a training may be chosen
+
+
+def steps_of(values: Mapping[str, Any]) -> AnySteps:
     """The steps of a training that these columns of a record describe: train_solver with n_steps,
     rtol and per_sample, or controller with first_rtol and start. ValueError where none do."""
     solver, controller = values["train_solver"], values.get("controller")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nodecore.data.split import Split
 from nodecore.ode.adaptive import initial_step_size
+from nodecore.ode.fields import LinearHead
 from nodecore.ode.solution import Solution
 from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import finer_solver, get_tableau
@@ -33,7 +34,7 @@ def flips(logits: Tensor, others: Tensor) -> Tensor:
     return (logits.argmax(-1) != others.argmax(-1)).double().mean(1)
 
 
-def closeness(head, z: Tensor, other: Tensor, logits: Tensor) -> Tensor:
+def closeness(head: LinearHead, z: Tensor, other: Tensor, logits: Tensor) -> Tensor:
     """Mean of distance / margin, at most 1 each: end states (members, batch, dim), z's logits.
 
     The margin is z's distance to the classifier's nearest boundary.
@@ -89,7 +90,7 @@ class Adaption:
         self.outside = finer_solver(self.ensemble.tableau)
         self.test_tableau = get_tableau(self.controller.test_solver or self.outside)
 
-    def begin(self, x: Tensor) -> Tensor:
+    def begin(self, x: Tensor) -> Tensor | None:
         """The steps to begin with, (members,): Hairer's first step with order 1, on the first
         batch, for each member by itself."""
         ensemble, (shortest, T) = self.ensemble, self.bounds
@@ -134,7 +135,7 @@ class Adaption:
         values = {name: getattr(self, name) for name in ("history", "worst", "violated")}
         return self.marks, {**values, "states": [asdict(state) for state in self.states]}
 
-    def restore(self, marks, values) -> Tensor | None:
+    def restore(self, marks: dict[str, Tensor], values: dict) -> Tensor | None:
         """Become what `state` described; the sizes that were in use."""
         self.marks, self.history = marks, values["history"]
         self.worst, self.violated = values["worst"], values["violated"]
@@ -265,19 +266,19 @@ class ToleranceAdaption(Adaption):
 
     FINEST_TEST = 1e-6
 
-    def set_up(self):
+    def set_up(self) -> None:
         self.bounds = RTOL_BOUNDS
         self.test_tableau = get_tableau("dopri5")
         self.finer = 10.0 if self.ensemble.tableau.name == "dopri5" else 5.0
 
-    def begin(self, x):
+    def begin(self, x: Tensor) -> Tensor | None:
         first = StepState(self.ensemble.steps.first_rtol)
         return self._turn_to([first] * len(self.ensemble.seeds))
 
-    def taken(self):
+    def taken(self) -> Tensor:
         return self.ensemble.n_accepted.cpu()
 
-    def solve_test(self, x):
+    def solve_test(self, x: Tensor) -> Solution:
         # Tolerances lie on the CPU, and what is decided on them, too.
         ensemble, taken = self.ensemble, self.taken()
         tolerance, nfe = ensemble.sizes, torch.zeros_like(ensemble.nfe, device="cpu")
@@ -290,10 +291,10 @@ class ToleranceAdaption(Adaption):
             coarse &= (solution.n_accepted.cpu() <= taken) & (tolerance > self.FINEST_TEST)
         return replace(solution, nfe=nfe)
 
-    def tests_outside(self):
+    def tests_outside(self) -> bool:
         return True
 
-    def solve_outside(self, x):
+    def solve_outside(self, x: Tensor) -> Solution:
         return self.solve_test(x)
 
 

@@ -34,9 +34,12 @@ class Observation:
     @property
     def discord(self) -> float:
         """The gap, or a quarter of the flips: they tell of trouble before it costs accuracy."""
+        if self.flips is None:
+            raise ValueError("flips = None: a controller that holds discord low reads them")
         return max(self.gap, self.flips / 4)
 
 
+Bounds = tuple[float, float]  # of a step: the shortest and the longest
 SIGNALS = ("gap", "discord", "closeness", "bend")  # what may be held low
 
 
@@ -126,7 +129,7 @@ class Algorithm1(Controller):
         super().__post_init__()
         _check_factors(self.decrease, self.increase)
 
-    def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
+    def update(self, state: StepState, seen: Observation, bounds: Bounds = (0.0, 1.0)) -> StepState:
         """The state after a check; h stays within `bounds`."""
         # if |train_acc - test_acc| > 0.1: h <- 0.5 h, else h <- 1.1 h   (paper, Algorithm 1)
         failed = self.disagrees(seen)
@@ -202,7 +205,7 @@ class Settling(Calm):
             _check_above(name, getattr(self, name), 1)
         _check_at_least("window", self.window, 1, "number of checks")
 
-    def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
+    def update(self, state: StepState, seen: Observation, bounds: Bounds = (0.0, 1.0)) -> StepState:
         value = getattr(seen, self.signal) / self.target
         mean = state.mean + (value - state.mean) / self.window
         checks = 0 if mean > self.restart else state.checks + 1
@@ -245,7 +248,7 @@ class Remembering(Calm):
             )
         _check_share("keep", self.keep)
 
-    def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
+    def update(self, state: StepState, seen: Observation, bounds: Bounds = (0.0, 1.0)) -> StepState:
         checks, h, bad = state.checks + 1, state.step_size, state.bad
         mean = state.mean + (getattr(seen, self.signal) - state.mean) / checks
         sure, failed = checks >= self.patience, self.disagrees(seen)
@@ -276,7 +279,7 @@ class Sawtooth(Controller):
         _check_at_least("fewest_steps", self.fewest_steps, 1)
         _check_above("most_steps", self.most_steps, self.fewest_steps)
 
-    def update(self, state: StepState, seen: Observation, bounds=(0.0, 1.0)) -> StepState:
+    def update(self, state: StepState, seen: Observation, bounds: Bounds = (0.0, 1.0)) -> StepState:
         shortest, longest = bounds[1] / self.most_steps, bounds[1] / self.fewest_steps
         h = self.increase * state.step_size
         inside = shortest < h <= longest

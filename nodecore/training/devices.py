@@ -9,6 +9,7 @@ import torch
 from nodecore.data.datasets import DATASETS
 from nodecore.ode.backends import resolve_backend
 from nodecore.ode.fields import hidden_bytes
+from nodecore.training.protocols import Protocol
 
 
 def get_device(device: str = "auto") -> torch.device:
@@ -39,11 +40,12 @@ PRECISIONS = ("float32", "tf32", "bf16")
 @contextmanager
 def in_precision(precision: str, device: torch.device) -> Iterator[None]:
     """Convolutions within are computed in one of PRECISIONS; afterwards as before."""
-    products = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    conv = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue] torch sets it late
+    products = torch.backends.cuda.matmul, conv
     before = [product.fp32_precision for product in products]
     try:
         torch.backends.cuda.matmul.fp32_precision = "ieee"
-        torch.backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
         with _autocast(precision == "bf16", device):
             yield
     finally:
@@ -88,7 +90,8 @@ def single_threaded(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_precision(precision, protocol, device):
+def check_precision(precision: str, protocol: Protocol, device: torch.device) -> None:
+    """Raise ValueError for a precision that a training on this device cannot have."""
     if precision not in PRECISIONS:
         raise ValueError(
             f"precision = {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
@@ -102,7 +105,8 @@ def check_precision(precision, protocol, device):
         raise ValueError(f"precision = {precision!r}: {device} has none; use float32 or bf16")
 
 
-def without_kernel(backend, precision):
+def without_kernel(backend: str, precision: str) -> str:
+    """Return the backend of less than float32; raise ValueError where the kernel is asked for."""
     if resolve_backend(backend) == "fused":
         raise ValueError(
             f"precision = {precision!r}: backend = 'fused' is in float32; leave one of them out"
@@ -113,17 +117,15 @@ def without_kernel(backend, precision):
 MEMORY_USED = 0.8  # of what is free, by hidden maps that are kept; gradients need room, too
 
 
-def maps_fit(ensemble, n_steps: int, precision: str) -> bool:
+def maps_fit(protocol: Protocol, evaluations: int, precision: str, device: torch.device) -> bool:
     """Tell whether the hidden maps of all evaluations of an iteration fit into a GPU's free memory.
 
     Keeping them saves their second computation, a third of all work.
     """
-    protocol = ensemble.protocol
-    evaluations = n_steps * ensemble.tableau.n_solution_stages * len(ensemble.seeds)
     _, *size = DATASETS[protocol.dataset].shape
     bytes_each = 2 if precision == "bf16" else 4
     each = hidden_bytes(protocol.batch_size, protocol.width, math.prod(size), bytes_each)
-    return evaluations * each <= MEMORY_USED * free_memory(ensemble.device)
+    return evaluations * each <= MEMORY_USED * free_memory(device)
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,22 +1,23 @@
 """An ensemble of models, one for each seed, that trains as one batch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from nodecore.data.datasets import DATASETS
 from nodecore.data.seeding import make_generator
 from nodecore.ode.adaptive import solve_adaptive
-from nodecore.ode.fields import Conv1dField, Conv2dField, LinearHead, MLPField
+from nodecore.ode.fields import Conv1dField, Conv2dField, Field, LinearHead, MLPField
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.kernels import FusedAdaptive
 from nodecore.ode.solution import Solution, SolveError
-from nodecore.ode.steps import Steps
-from nodecore.ode.tableaus import get_tableau
+from nodecore.ode.tableaus import ButcherTableau, get_tableau
+from nodecore.training.adapted import AnySteps
 from nodecore.training.adaption import Adaption
 from nodecore.training.devices import in_precision
 from nodecore.training.protocols import Protocol
@@ -27,7 +28,7 @@ FIELDS = {"mlp": MLPField, "conv1d": Conv1dField, "conv2d": Conv2dField}
 OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
-def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[nn.Module, LinearHead]:
+def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[Field, LinearHead]:
     """Vector field and classifier, one member for each seed, freshly initialised."""
     data = DATASETS[protocol.dataset]
     generators = [make_generator(seed, "initialisation") for seed in seeds]
@@ -42,6 +43,9 @@ def member_losses(logits: Tensor, y: Tensor) -> Tensor:
     return losses.view(y.shape).mean(1)
 
 
+See = Callable[[Tensor], None]  # what is shown the end states of a batch
+
+
 class Ensemble:
     """The model in training, its solver, and what is counted on the way.
 
@@ -51,7 +55,7 @@ class Ensemble:
     def __init__(
         self,
         protocol: Protocol,
-        steps: Steps,
+        steps: AnySteps,
         seeds: Sequence[int],
         device: torch.device,
         backend: str = "auto",
@@ -62,13 +66,14 @@ class Ensemble:
         self.by_tolerance = steps.rtol is not None or steps.first_rtol is not None
         self.instance_axes = 2 if steps.per_sample else 1
         self.backend, self.device = backend, device
-        self.field, self.head = (m.to(device) for m in make_model(protocol, seeds))
+        field, head = make_model(protocol, seeds)
+        self.field, self.head = field.to(device), head.to(device)
         # All parameters lie in one vector: the optimiser then works on one tensor, not eight.
         parameters = [*self.field.parameters(), *self.head.parameters()]
         self.flat = torch.cat([p.detach().flatten() for p in parameters])
-        self.flat.grad = torch.zeros_like(self.flat)
+        self.flat.grad = self.gradient = torch.zeros_like(self.flat)
         self.lengths, self.shapes = zip(*((p.numel(), p.shape) for p in parameters), strict=True)
-        values, gradients = self.views(self.flat), self.views(self.flat.grad)
+        values, gradients = self.views(self.flat), self.views(self.gradient)
         for parameter, value, gradient in zip(parameters, values, gradients, strict=True):
             parameter.data, parameter.grad = value, gradient
         graphed_adam = device.type == "cuda" and protocol.optimiser == "adam"
@@ -77,13 +82,16 @@ class Ensemble:
         self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
         self.adaption: Adaption | None = None  # who says what `sizes` are to be, if anyone does
         # Of the next solve: the size of its steps or its tolerance, one, or (members,) float64.
-        self.sizes = steps.rtol if steps.n_steps is None else protocol.T / steps.n_steps
+        self.sizes: float | Tensor | None = (
+            steps.rtol if steps.n_steps is None else protocol.T / steps.n_steps
+        )
         self.nfe = torch.zeros(len(seeds), dtype=torch.float64, device=device)
         self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
         self.iteration, self.backend_used = 0, "torch"
         self.execution = "eager"
-        self.n_accepted = None  # steps of the last training solve, where the solver chose them
+        # Steps of the last training solve, where the solver chose them.
+        self.n_accepted: int | Tensor | None = None
         self.seconds = 0.0  # until the last checkpoint
 
     COUNTERS = ("nfe", "alive", "finite_iterations")
@@ -103,7 +111,7 @@ class Ensemble:
         return tensors, values
 
     @torch.no_grad()
-    def restore(self, tensors, values):
+    def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
         """Become what `state` described; before the first iteration."""
         marks = {}
         for name, value in tensors.items():
@@ -119,11 +127,11 @@ class Ensemble:
         if self.adaption is not None:
             self._take(self.adaption.restore(marks, values["adaption"]))
 
-    def views(self, flat):
+    def views(self, flat: Tensor) -> list[Tensor]:
         """A vector like `flat` as the parameters' shapes, in their order."""
         return [part.view(s) for part, s in zip(flat.split(self.lengths), self.shapes, strict=True)]
 
-    def named(self, flat):
+    def named(self, flat: Tensor) -> dict[str, Tensor]:
         """A vector like `flat` as weights by name, such as field.first.0."""
         modules = {"field": self.field, "head": self.head}
         names = [f"{key}.{n}" for key, m in modules.items() for n, _ in m.named_parameters()]
@@ -133,17 +141,31 @@ class Ensemble:
         if sizes is not None:
             self.sizes = sizes
 
-    def solve(self, x, tableau, sizes=None) -> Solution:
+    def solve(
+        self, x: Tensor, tableau: str | ButcherTableau, sizes: Tensor | None = None
+    ) -> Solution:
         """Solve for x; step sizes or tolerances are those of the training, or else `sizes`."""
-        span, sizes = (0.0, self.protocol.T), self.sizes if sizes is None else sizes
+        span, chosen = (0.0, self.protocol.T), self.sizes if sizes is None else sizes
         if not self.by_tolerance:
             return solve_fixed(
-                self.field, x, tableau, step_size=sizes, t=span, backend=self.backend
+                self.field, x, tableau, step_size=chosen, t=span, backend=self.backend
             )
-        how = {"rtol": sizes, "atol": sizes, "instance_axes": self.instance_axes}
-        return solve_adaptive(self.field, x, tableau, **how, t=span, backend=self.backend)
+        if chosen is None:
+            raise ValueError("sizes = None: the adaption has not begun")
+        return solve_adaptive(
+            self.field,
+            x,
+            tableau,
+            rtol=chosen,
+            atol=chosen,
+            t=span,
+            instance_axes=self.instance_axes,
+            backend=self.backend,
+        )
 
-    def solve_or_retire(self, x, tableau, sizes=None) -> Solution:
+    def solve_or_retire(
+        self, x: Tensor, tableau: str | ButcherTableau, sizes: Tensor | None = None
+    ) -> Solution:
         """Solve like `solve`, but give members up that cannot be solved."""
         while True:
             try:
@@ -151,7 +173,7 @@ class Ensemble:
             except SolveError as error:
                 self.retire(error.members)
 
-    def forward(self, x) -> Solution:
+    def forward(self, x: Tensor) -> Solution:
         """The solve of a batch under the training solver."""
         solution = self.solve_or_retire(x, self.tableau)
         self.n_accepted, self.backend_used = solution.n_accepted, solution.backend
@@ -164,7 +186,7 @@ class Ensemble:
             nfe = nfe.double().mean(1)
         self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
 
-    def iterate(self, step, x, y) -> None:
+    def iterate(self, step: Callable[..., None], x: Tensor, y: Tensor) -> None:
         """Train for one iteration on a batch, through `step`."""
         self.iteration += 1
         if self.adaption is None:
@@ -172,13 +194,14 @@ class Ensemble:
             return
         if self.iteration == 1:
             self._take(self.adaption.begin(x))
-        step(x, y, partial(self._adapt, x, y) if self.adaption.due() else None)
-        self.adaption.look()
+        adaption = self.adaption
+        step(x, y, partial(self._adapt, adaption, x, y) if adaption.due() else None)
+        adaption.look()
 
-    def _adapt(self, x, y, z):
-        self._take(self.adaption.see(x, y, z))
+    def _adapt(self, adaption, x, y, z):
+        self._take(adaption.see(x, y, z))
 
-    def step(self, x, y, see=None) -> None:
+    def step(self, x: Tensor, y: Tensor, see: See | None = None) -> None:
         """Train for one iteration on a batch; `see` is shown the end states before the update.
 
         Where the memory of a GPU does not suffice, it tries once more without keeping hidden maps.
@@ -190,14 +213,14 @@ class Ensemble:
                 raise
         self.attempt(x, y, see)
 
-    def attempt(self, x, y, see=None) -> None:
+    def attempt(self, x: Tensor, y: Tensor, see: See | None = None) -> None:
         """An iteration. What it counts and updates comes last: one that ends for want of memory has
         changed nothing, unless `see` has."""
         solution = self.forward(x)
         if see is not None:
             see(solution.z.detach())
         losses = member_losses(self.head(solution.z), y)
-        self.flat.grad.zero_()
+        self.gradient.zero_()
         losses.sum().backward()
         self.count(solution)
         self.account(losses.detach())
@@ -205,22 +228,23 @@ class Ensemble:
 
     def spare_memory(self) -> bool:
         """Keep no hidden maps from now on; whether any were kept."""
-        kept = bool(getattr(self.field, "keeps_maps", False))
-        if kept:
-            self.field.keeps_maps = False
-        return kept
+        field = self.field
+        if not isinstance(field, Conv2dField) or not field.keeps_maps:
+            return False
+        field.keeps_maps = False
+        return True
 
     def how_executed(self) -> str:
         """`execution` of the training, and whether hidden maps were computed twice."""
         twice = getattr(self.field, "keeps_maps", None) is False
         return self.execution + (", hidden maps recomputed" if twice else "")
 
-    def in_float32(self):
+    def in_float32(self) -> AbstractContextManager[None]:
         """A context for what is decided or told by: it is not in the training's precision."""
         return in_precision("float32", self.device)
 
     @torch.no_grad()
-    def retire(self, failed):
+    def retire(self, failed: Tensor) -> None:
         """Give up the members whose solve cannot go on: weights of zero solve in one step."""
         self.alive &= ~failed
         state = self.optimiser.state[self.flat].values()
@@ -229,7 +253,7 @@ class Ensemble:
             for view in self.views(flat):
                 view[failed] = 0.0
 
-    def account(self, losses):
+    def account(self, losses: Tensor) -> None:
         """Note which members' losses, (members,), are still finite."""
         self.alive &= torch.isfinite(losses)
         self.finite_iterations += self.alive

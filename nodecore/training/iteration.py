@@ -1,14 +1,16 @@
 """Ways to carry out one training iteration: the fused kernel, or a captured CUDA graph."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from nodecore.ode.adaptive import check_walk
-from nodecore.ode.kernels import classify_fused
+from nodecore.ode.kernels import FusedAdaptive, classify_fused
 from nodecore.ode.prepare import prepare_fused
 from nodecore.ode.solution import SolveError
 from nodecore.ode.steps import FixedSteps
+from nodecore.training.ensemble import Ensemble
 
 
 class FusedStep:
@@ -27,8 +29,8 @@ class FusedStep:
     @torch.no_grad()
     def __call__(self, x, y, see=None) -> None:
         ensemble, (weight, bias) = self.ensemble, self.ensemble.head.linear
-        if self.sizes is not ensemble.sizes:
-            self._prepare(x)
+        if self.tape is None or self.sizes is not ensemble.sizes:
+            self.tape = self._prepare(x)
         z = self._forward([x, *self.parameters])
         if see is not None:
             see(z)
@@ -40,31 +42,32 @@ class FusedStep:
 
     def _forward(self, tensors):
         """z(T); evaluations are counted."""
-        ensemble = self.ensemble
-        z = self.solve.forward(tensors, self.tape)
-        if not ensemble.by_tolerance:
+        ensemble, solve = self.ensemble, self.solve
+        z = solve.forward(tensors, self.tape)
+        if not isinstance(solve, FusedAdaptive):
             ensemble.nfe += self.nfe
             return z
         try:
-            check_walk(self.solve)
+            check_walk(solve)
         except SolveError as error:
             ensemble.retire(error.members)
             return self._forward(tensors)
-        ensemble.count(self.solve)
-        ensemble.n_accepted = self.solve.n_steps
+        ensemble.count(solve)
+        ensemble.n_accepted = solve.n_steps
         return z
 
     def _prepare(self, x):
+        """Set the solve up for the sizes of now; return its tape."""
         ensemble, span = self.ensemble, (0.0, self.ensemble.protocol.T)
         self.sizes = ensemble.sizes
         how = {"rtol" if ensemble.by_tolerance else "step_size": self.sizes}
         how |= {"per_sample": ensemble.instance_axes == 2}
         self.solve = prepare_fused(ensemble.field, x, ensemble.tableau, t=span, **how)
-        self.tape = None  # its memory serves the new one
-        self.tape = self.solve.tape()
         self.nfe = self.solve.n_steps * ensemble.tableau.n_solution_stages
         self.grad_x = torch.empty_like(x)
         ensemble.backend_used = "fused"
+        self.tape = None  # its memory serves the new one
+        return self.solve.tape()
 
 
 class CudaGraph:
@@ -77,7 +80,7 @@ class CudaGraph:
         self.device, self.stream = device, torch.cuda.Stream(device)
         self.graph = torch.cuda.CUDAGraph()
 
-    def warm_up(self, call) -> None:
+    def warm_up(self, call: Callable[[], None]) -> None:
         """Run it as it is, on a stream of its own, as torch.cuda.graph asks for."""
         usual = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(usual)
@@ -85,7 +88,7 @@ class CudaGraph:
             call()
         usual.wait_stream(self.stream)
 
-    def capture(self, call) -> None:
+    def capture(self, call: Callable[[], None]) -> None:
         """Capture a call; raise RuntimeError where it cannot be captured."""
         with torch.cuda.graph(self.graph, stream=self.stream):
             call()
@@ -110,7 +113,7 @@ class GraphedStep:
         self.iterations += 1
         if self.iterations > self.WARM_UP and not (self.captured or self.failed):
             self._capture(x, y)
-        if self.captured:
+        if self.captured and self.graph is not None:
             self.x.copy_(x)
             self.y.copy_(y)
             self.graph.replay()
@@ -122,10 +125,11 @@ class GraphedStep:
 
     def _capture(self, x, y):
         self.x, self.y = x.clone(), y.clone()
-        self.captured, why, out_of_memory = self._try_to_capture()
+        self.graph = self.graph or self.make_graph(self.ensemble.device)
+        self.captured, why, out_of_memory = self._try_to_capture(self.graph)
         if out_of_memory and self.ensemble.spare_memory():
             self.graph = self.make_graph(self.ensemble.device)
-            self.captured, why, _ = self._try_to_capture()
+            self.captured, why, _ = self._try_to_capture(self.graph)
         self.failed = not self.captured
         if self.captured:
             self.ensemble.execution = "graph"
@@ -133,15 +137,15 @@ class GraphedStep:
             self.graph = None
             self.ensemble.execution = f"eager: no graph could be captured ({why})"
 
-    def _try_to_capture(self):
+    def _try_to_capture(self, graph):
         """Capture the step; return whether it worked, why not, and whether memory was wanting.
 
         The error itself is not kept: its frames hold the memory that is to be freed.
         """
         try:
-            self.graph.capture(partial(self.ensemble.attempt, self.x, self.y))
+            graph.capture(partial(self.ensemble.attempt, self.x, self.y))
         except RuntimeError as error:
-            chain = [error]  # the end of a spoilt capture raises, too
+            chain: list[BaseException] = [error]  # the end of a spoilt capture raises, too
             while chain[-1].__context__ is not None:
                 chain.append(chain[-1].__context__)
             why = (str(chain[-1]).strip() or type(chain[-1]).__name__).splitlines()[0]
@@ -149,7 +153,7 @@ class GraphedStep:
         return True, "", False
 
 
-def choose_step(ensemble, backend):
+def choose_step(ensemble: Ensemble, backend: str) -> Callable[..., None]:
     """The kernel has a way of its own, and a GPU has one where the steps stay the same."""
     if ensemble.device.type == "cuda":
         stays = isinstance(ensemble.steps, FixedSteps)

@@ -1,10 +1,11 @@
 """Train an ensemble from its first iteration, or from a checkpoint, to its last."""
 
+import dataclasses
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +14,7 @@ from torch import Tensor, nn
 from nodecore.data.seeding import make_generator
 from nodecore.ode.backends import choose_adaptive_backend, choose_backend
 from nodecore.ode.fields import Conv2dField
-from nodecore.ode.steps import Steps
-from nodecore.training.adapted import Adapted
+from nodecore.training.adapted import Adapted, AnySteps
 from nodecore.training.adaption import Adaption, ToleranceAdaption
 from nodecore.training.devices import (
     check_precision,
@@ -82,13 +82,13 @@ class Trained:
     precision: str = "float32"
     execution: str = "eager"
     step_size: Tensor | None = None
-    history: list[dict] = field(default_factory=list)
-    marks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    history: list[dict] = dataclasses.field(default_factory=list)
+    marks: dict[str, dict[str, Tensor]] = dataclasses.field(default_factory=dict)
 
 
 def train(
     protocol: Protocol,
-    steps: Steps,
+    steps: AnySteps,
     seeds: Sequence[int],
     *,
     look_every: int = 500,
@@ -138,7 +138,9 @@ def _set_up(protocol, steps, seeds, device, backend, precision):
     ensemble = Ensemble(protocol, steps, list(seeds), device, backend)
     if device.type == "cuda" and isinstance(ensemble.field, Conv2dField):
         fixed = steps.n_steps
-        ensemble.field.keeps_maps = fixed is not None and maps_fit(ensemble, fixed, precision)
+        evaluations = (fixed or 0) * ensemble.tableau.n_solution_stages * len(ensemble.seeds)
+        fits = fixed is not None and maps_fit(protocol, evaluations, precision, device)
+        ensemble.field.keeps_maps = fits
     return ensemble
 
 

@@ -232,14 +232,6 @@ def test_members_weights_are_taken_apart_once_a_solve(elsewhere):
     assert taken == [0, 1]
 
 
-class OneMemory:
-    """What maps_fit asks of an ensemble."""
-
-    def __init__(self, protocol):
-        self.protocol, self.seeds, self.device = protocol, [0, 1, 2], torch.device("cuda")
-        self.tableau = get_tableau("rk4")
-
-
 def test_hidden_maps_are_kept_where_they_fit(monkeypatch):
     protocol = replace(IMAGES["adam"], width=128, batch_size=256)
     kept = 4 * 3 * 8 * 2 * 128 * 32 * 32 * 256  # rk4, three members, eight steps, two maps
@@ -247,7 +239,8 @@ def test_hidden_maps_are_kept_where_they_fit(monkeypatch):
     def free(share, bytes_each):
         needed = share * kept * bytes_each / 0.8
         monkeypatch.setattr("nodecore.training.devices.free_memory", lambda device: needed)
-        return maps_fit(OneMemory(protocol), 8, "bf16" if bytes_each == 2 else "tf32")
+        precision = "bf16" if bytes_each == 2 else "tf32"
+        return maps_fit(protocol, 4 * 3 * 8, precision, torch.device("cuda"))
 
     assert free(1.01, 4) and free(1.01, 2)
     assert not free(0.99, 4) and not free(0.99, 2)

@@ -7,10 +7,13 @@ out, and the claim's numbers. It returns a part for each data set or number it c
 
 from nodecore.claims.rules import adaption, grids, models
 from nodecore.claims.rules.base import (
+    DECIDED,
     DECISIONS,
     FAILS,
     HOLDS,
+    OTHER_SCALE,
     PARTLY,
+    UNSURE,
     UNTESTED,
     VERDICTS,
     Material,
@@ -19,10 +22,13 @@ from nodecore.claims.rules.base import (
 )
 
 __all__ = [
+    "DECIDED",
     "DECISIONS",
     "FAILS",
     "HOLDS",
+    "OTHER_SCALE",
     "PARTLY",
+    "UNSURE",
     "UNTESTED",
     "VERDICTS",
     "Material",

@@ -4,15 +4,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
-from nodecore.evidence.tables import AGREES_AT_END, GridSearch, as_trained, grid_search, same_mean
+from nodecore.evidence.tables import (
+    AGREES_AT_END,
+    GridSearch,
+    as_trained,
+    difference_interval,
+    grid_search,
+    redraw_range,
+)
 from nodecore.training.adapted import USUAL_START
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold here"
-UNTESTED = "not tested here"
-VERDICTS = (HOLDS, PARTLY, FAILS, UNTESTED)
+UNSURE, OTHER_SCALE, UNTESTED = "cannot tell", "not comparable", "not tested here"
+VERDICTS = (HOLDS, PARTLY, FAILS, UNSURE, OTHER_SCALE, UNTESTED)
+DECIDED = {HOLDS, PARTLY, FAILS}
 
 FACTOR = 2.0  # a number within this factor is the same up to one step of the grid
 MOST, MANY = 0.95, 0.8  # shares that count as nearly always, and as mostly
@@ -50,6 +59,14 @@ class Material:
         return self.records["profile"].iloc[0]
 
     @property
+    def at_papers_scale(self) -> bool:
+        return self.profile == "paper"
+
+    @property
+    def n_seeds(self) -> int:
+        return len(set(self.records["seed"]))
+
+    @property
     def title(self) -> str:
         """Title of the study, such as "spheres, 2-D, Euler"."""
         dataset, kind = self.study.split("-", 1)
@@ -63,7 +80,9 @@ class Material:
         """Return what was followed under this controller, from steps begun in this way."""
         of = controller, start
         return next(
-            e.history for e in self.found if (e.run.steps.controller, e.run.steps.start) == of
+            e.history
+            for e in self.found
+            if (e.run.steps.controller, e.run.steps.start) == of and e.history is not None
         )
 
 
@@ -102,31 +121,31 @@ def points(value: float) -> str:
     return f"{100 * value:.1f} points"
 
 
-def spread(values, digits: int = 1) -> str:
+def spread(values: ArrayLike, digits: int = 1) -> str:
     """Mean and standard deviation over seeds; of one seed its value."""
-    values = pd.Series(values).dropna()
-    deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{deviation}"
+    known = pd.Series(values).dropna()
+    deviation = f" ± {known.std():.{digits}f}" if len(known) > 1 else ""
+    return f"{known.mean():.{digits}f}{deviation}"
 
 
-def extent(values) -> str:
+def extent(values: ArrayLike) -> str:
     """Smallest to largest whole number, those of no seed left out."""
-    values = sorted(pd.Series(values).dropna())
-    if not values:
+    known = sorted(pd.Series(values).dropna())
+    if not known:
         return "none"
-    ends = dict.fromkeys(f"{v:.0f}" for v in (values[0], values[-1]))
+    ends = dict.fromkeys(f"{v:.0f}" for v in (known[0], known[-1]))
     return " to ".join(ends)
 
 
-def of_kind(studies, kind):
+def of_kind(studies: Studies, kind: str) -> dict[str, Material]:
     """The studies of a kind, such as "euler", by data set."""
     return {m.dataset: m for name, m in studies.items() if name.endswith(f"-{kind}")}
 
 
-def critical_of(material):
+def critical_of(material: Material) -> int | None:
     """The critical n_steps of the mean; None where there is none or coarser runs are missing."""
     search = search_of(material)
-    return search and search.critical
+    return None if search is None else search.critical
 
 
 def search_of(material: Material) -> GridSearch | None:
@@ -145,20 +164,57 @@ def unfound(material: Material) -> str:
     return f"no critical K on the grid, up to {steps.max()}"
 
 
-# --- accuracies beside one another ----------------------------------------------------------------
+def critical_range(material: Material) -> tuple[float, float] | None:
+    """The n_steps between which the critical one lies in 95 % of the redraws of seeds.
+
+    None where it is not known: for a single seed, or where a redraw has none on the grid.
+    """
+    if material.n_seeds < 2 or search_of(material) is None:
+        return None
+    low, high = redraw_range(material.records)
+    return None if pd.isna(low) or pd.isna(high) else (low, high)
+
+
+# --- numbers beside one another -------------------------------------------------------------------
 
 ACCURACIES = (
-    f"Accuracies: within {AGREES_AT_END:g} of one another, and not told apart (t test, 0.05); "
-    "holds if both, in part if one. "
+    f"Accuracies: the 95 % interval of their difference. Holds if it lies within {AGREES_AT_END:g} "
+    "and has 0 in it, in part if it lies within without it; does not hold if all of it lies "
+    "outside; else cannot tell. "
 )
+REDUCED = "Not comparable where the models have a reduced scale. "
 
 
 def best_of(frame: pd.DataFrame, search: GridSearch) -> tuple:
     """Mean and std of accuracy, and number of seeds, of the best ODE-like run of a grid."""
     trained = as_trained(frame)
-    return search.mean, search.std, int((trained["n_steps"] == search.best).sum())
+    return search.mean, search.std, len(trained.loc[trained["n_steps"] == search.best])
 
 
 def judge_accuracy(ours: tuple, theirs: tuple) -> str:
-    """Verdict on two accuracies, (mean, std, seeds) each: near one another, not told apart."""
-    return grade(abs(ours[0] - theirs[0]) <= AGREES_AT_END, same_mean(ours, theirs))
+    """Verdict on two accuracies, (mean, std, seeds) each; see ACCURACIES."""
+    low, high = difference_interval(ours, theirs)
+    if low >= -AGREES_AT_END and high <= AGREES_AT_END:
+        return HOLDS if low <= 0 <= high else PARTLY
+    return FAILS if low > AGREES_AT_END or high < -AGREES_AT_END else UNSURE
+
+
+def judge_ratio(interval: tuple[float, float], close: float) -> str:
+    """Verdict on the interval of a ratio.
+
+    Holds within 1 +- `close`, in part within a factor FACTOR, does not hold outside of that; cannot
+    tell where the interval is in more than one of these.
+    """
+    low, high = interval
+    if 1 - close <= low and high <= 1 + close:
+        return HOLDS
+    if high < 1 / FACTOR or low > FACTOR:
+        return FAILS
+    inside = low >= 1 / FACTOR and high <= FACTOR
+    return PARTLY if inside and (high < 1 - close or low > 1 + close) else UNSURE
+
+
+def judge_below(interval: tuple[float, float], bound: float) -> str:
+    """Verdict on whether a mean with this interval is less than a bound."""
+    low, high = interval
+    return HOLDS if high < bound else FAILS if low >= bound else UNSURE

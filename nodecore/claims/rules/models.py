@@ -107,7 +107,7 @@ def fields_differ(studies: Studies, numbers: Mapping) -> list[Part]:
     fields.append(landscape_field(0.0, x[0].double()).to(x.dtype))
     away = [_difference(a, b) for a, b in combinations(fields[:-1], 2)]
     from_true = [_difference(a, fields[-1]) for a in fields[:-1]]
-    accuracies = as_trained(evidence.records)["accuracy"]
+    accuracies = as_trained(evidence.records).loc[:, "accuracy"]
     different = min([*away, *from_true]) > 0.5
     alike = accuracies.max() - accuracies.min() <= AGREEMENT
     verdict = HOLDS if different and alike else PARTLY if different else FAILS
@@ -133,7 +133,7 @@ def _euler_paths(evidence):
     x = evidence.run.protocol.load()[1].x.double()
     starts = x[separated_starts(x, N_STARTS)].expand(len(evidence.run.seeds), -1, -1)
     f = deepcopy(evidence.field).double()
-    return solve_fixed(f, starts, "euler", n_steps=evidence.run.steps.n_steps, path=True).path
+    return solve_fixed(f, starts, "euler", n_steps=evidence.run.steps.n_steps, path=True).states
 
 
 def _crossing_part(studies, n_steps, verdict_of):
@@ -178,16 +178,16 @@ def changes(frame: pd.DataFrame) -> pd.DataFrame:
 
     frame: records of one run in fixed steps. Better: no fewer steps, of no lower order, or exact.
     """
-    frame = frame[frame["trained"].astype(bool)]
+    frame = frame.loc[frame["trained"].astype(bool)]
     own = as_trained(frame).set_index("seed")["accuracy"]
-    finer = frame[frame["test_n_steps"] >= frame["n_steps"]]
+    finer = frame.loc[frame["test_n_steps"] >= frame["n_steps"]]
     own_setting = (finer["test_solver"] == finer["train_solver"]) & (
         finer["test_n_steps"] == finer["n_steps"]
     )
-    better = pd.concat([finer[~own_setting], under_exact_flow(frame)])
+    better = pd.concat([finer.loc[~own_setting], under_exact_flow(frame)])
     lost = better.assign(lost=own.loc[better["seed"]].to_numpy() - better["accuracy"])
     settings = ["test_solver", "test_n_steps", "test_rtol"]
-    return lost.groupby(settings, dropna=False)["lost"].agg(["mean", "std"])
+    return pd.DataFrame(lost.groupby(settings, dropna=False)["lost"].agg(["mean", "std"]))
 
 
 def _change_part(studies, n_steps, verdict_of, which):
@@ -200,7 +200,7 @@ def _change_part(studies, n_steps, verdict_of, which):
     pick = {"largest": np.argmax, "smallest": np.argmin}[which]
     row = table.iloc[pick(table["mean"].abs().to_numpy())]
     deviation = "" if np.isnan(row["std"]) else f" ± {100 * row['std']:.1f}"
-    own = as_trained(frame)["accuracy"]
+    own = as_trained(frame).loc[:, "accuracy"]
     found = (
         f"{percent(own.mean(), own.std())} as trained; {which} loss under {len(table)} better "
         f"settings {100 * row['mean']:.1f}{deviation} points"

@@ -3,7 +3,8 @@
 import ctypes
 import functools
 import os
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -160,14 +161,14 @@ class FusedSolve:
         )
         self.kernel = library()
 
-    def forward(self, tensors: list[Tensor], tape: "_Tape | None") -> Tensor:
+    def forward(self, tensors: Sequence[Tensor], tape: "_Tape | None") -> Tensor:
         z1 = torch.empty_like(tensors[0])
         self._call("nodecore_forward", tensors, tape, z1=z1)
         return z1
 
     def backward(
         self,
-        tensors: list[Tensor],
+        tensors: Sequence[Tensor],
         tape: "_Tape",
         grad: Tensor,
         gradients: list[Tensor] | None = None,
@@ -183,7 +184,12 @@ class FusedSolve:
         return _Tape(self, int(self.n_steps.max()))
 
     def _call(
-        self, function: str, tensors: list[Tensor], tape: "_Tape | None", *structs, **more: Tensor
+        self,
+        function: str,
+        tensors: Sequence[Tensor],
+        tape: "_Tape | None",
+        *structs,
+        **more: Tensor,
     ) -> None:
         p = self.problem
         p.threads = torch.get_num_threads() if os.getpid() == PROCESS else 1
@@ -237,7 +243,7 @@ class FusedAdaptive(FusedSolve):
             **{name: getattr(self, name).data_ptr() for name in REPORT.split()},
         )
 
-    def forward(self, tensors: list[Tensor], tape: "_Tape | None") -> Tensor:
+    def forward(self, tensors: Sequence[Tensor], tape: "_Tape | None") -> Tensor:
         z1 = self._walk(tensors, tape)
         most = int(self.n_steps.max())
         if tape is not None and most > tape.steps:
@@ -310,14 +316,14 @@ class _Tape:
 
 class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, plan: FusedSolve, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, plan: FusedSolve, *tensors: Tensor) -> Tensor:
         ctx.plan, ctx.tape = plan, plan.tape()
         ctx.save_for_backward(*tensors)
         return plan.forward(tensors, ctx.tape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.plan.backward(ctx.saved_tensors, ctx.tape, grad.contiguous())
         return None, *gradients
 

@@ -62,14 +62,14 @@ def _check() -> None:
     """Raises Unavailable if the kernel cannot be built or disagrees with Python or torch."""
     if names := differing(library()):
         raise Unavailable(f"{', '.join(names)} has another size in Python than in C++")
-    cases = [(taps, adaptive) for taps in (1, 3, 9) for adaptive in (False, True)]
+    cases = [(taps, adaptive, 5, 1) for taps in (1, 3, 9) for adaptive in (False, True)]
     for case in (*cases, LONG):
         worst = _difference(*case)
         if not worst <= TOLERANCE:
             raise Unavailable(f"its self-check differs from torch by {worst:.1e}")
 
 
-def _difference(taps: int, adaptive: bool, batch: int = 5, repeats: int = 1) -> float:
+def _difference(taps: int, adaptive: bool, batch: int, repeats: int) -> float:
     """The largest relative difference of z(T) and of all gradients, two members, midpoint rule.
 
     Each step is divided into as many as `repeats`. Adaptive ones are walked again in torch, and

@@ -18,7 +18,13 @@ from nodecore.pages.explorers.constants import SAME_STEP
 from nodecore.pages.explorers.host import Explorer, check_choice, check_evidence, check_range
 from nodecore.pages.explorers.packing import encode
 from nodecore.training.adaption import step_bounds
-from nodecore.training.controllers import Algorithm1, Observation, StepState, get_controller
+from nodecore.training.controllers import (
+    Algorithm1,
+    Controller,
+    Observation,
+    StepState,
+    get_controller,
+)
 
 RANGES = {"threshold": (0.01, 0.5), "decrease": (0.1, 0.95), "increase": (1.01, 1.5)}
 
@@ -64,13 +70,13 @@ class AdaptionExplorer(Explorer):
             data={"runs": [self._pack(name) for name in self._runs], "ranges": RANGES},
             run=first,
             seed=found.run.seeds[0],
-            iteration=int(self._checks[first]["iteration"].max()),
+            iteration=_last_iteration(self._checks[first]),
             **_constants(found.run),
         )
 
     def _pack(self, name):
         """What the browser needs of a run; keys as in `js/adaption/state.js`."""
-        found, controller = self._runs[name], get_controller(self._runs[name].run.steps.controller)
+        found, controller = self._runs[name], _rule(self._runs[name].run)
         solver = controller.test_solver or finer_solver(found.run.steps.solver)
         return {
             "name": name,
@@ -94,7 +100,7 @@ class AdaptionExplorer(Explorer):
             check_range(name, value, *RANGES[name])
             return value
         if name == "iteration":
-            last = int(self._checks[self.run]["iteration"].max()) if self.run else value
+            last = _last_iteration(self._checks[self.run]) if self.run else value
             check_range(name, value, 0, last)
             return value
         seeds = self._runs[self.run].run.seeds if self.run else [value]
@@ -107,13 +113,13 @@ class AdaptionExplorer(Explorer):
         seeds = self._runs[self.run].run.seeds
         if self.seed not in seeds:
             self.seed = seeds[0]
-        self.iteration = min(self.iteration, int(self._checks[self.run]["iteration"].max()))
+        self.iteration = min(self.iteration, _last_iteration(self._checks[self.run]))
 
     @property
     def history(self) -> pd.DataFrame:
         """The recorded checks of the seed: iteration, step_size, the two accuracies, failed."""
         rows = self._checks[self.run]
-        return rows[rows["seed"] == self.seed].reset_index(drop=True)
+        return rows.loc[rows["seed"] == self.seed].reset_index(drop=True)
 
     @property
     def rerun(self) -> Rerun | None:
@@ -122,13 +128,13 @@ class AdaptionExplorer(Explorer):
         if not _constants(found.run):
             return None
         rule = Algorithm1(threshold=self.threshold, decrease=self.decrease, increase=self.increase)
-        state, sizes, failed = StepState(float(rows["step_size"][0])), [], []
+        state, sizes, failed = StepState(float(rows["step_size"].to_numpy()[0])), [], []
         for train, test in zip(rows["train_accuracy"], rows["test_accuracy"], strict=True):
             sizes.append(state.step_size)
             state = rule.update(state, Observation(train, test), step_bounds(found.run.protocol.T))
             failed.append(state.failed)
-        away = np.abs(np.array(sizes) / rows["step_size"] - 1) > SAME_STEP
-        departs = int(rows["iteration"][away.argmax()]) if away.any() else None
+        away = np.abs(np.array(sizes) / rows["step_size"].to_numpy() - 1) > SAME_STEP
+        departs = int(rows["iteration"].to_numpy()[away.argmax()]) if away.any() else None
         return Rerun(np.array(sizes), np.array(failed), departs)
 
     # --- the picture ----------------------------------------------------------------------------
@@ -141,7 +147,7 @@ class AdaptionExplorer(Explorer):
             f"iteration {self.iteration:,}: h = {row['step_size']:.4f}, accuracy of the batch "
             f"{100 * row['train_accuracy']:.1f} % under the training solver, "
             f"{100 * row['test_accuracy']:.1f} % under the test solver; "
-            f"{int(rows['failed'].sum())} of {len(rows)} checks failed"
+            f"{int(rows['failed'].to_numpy().sum())} of {len(rows)} checks failed"
         )
 
     def draw(self) -> Figure:
@@ -171,14 +177,18 @@ def _title(run):
     return f"{name_of(run.dataset)}, {name_of(run.steps.controller)}"
 
 
-def _checks(found):
+def _last_iteration(rows: pd.DataFrame) -> int:
+    return int(rows["iteration"].to_numpy().max())
+
+
+def _checks(found) -> pd.DataFrame:
     """The recorded checks of a run. Raises ValueError without any, or where they are not those of
     the rule that the record names."""
     if found.history is None:
         raise ValueError(f"{found.path} has no history: give a run with a controller")
-    seen = found.history[found.history["failed"].notna()].astype({"failed": bool})
-    if _constants(found.run):
-        rule = get_controller(found.run.steps.controller)
+    seen = found.history.loc[found.history["failed"].notna()].astype({"failed": bool})
+    rule = _algorithm1(found.run)
+    if rule is not None:
         for seed, rows in seen.groupby("seed"):
             gap = (rows["train_accuracy"] - rows["test_accuracy"]).abs().to_numpy()
             factor = np.where(gap > rule.threshold, rule.decrease, rule.increase)
@@ -192,10 +202,21 @@ def _checks(found):
     return seen
 
 
-def _constants(run):
+def _rule(run) -> Controller:
+    """What adapts the steps of a run."""
+    return get_controller(run.steps.controller)
+
+
+def _algorithm1(run) -> Algorithm1 | None:
+    """The rule of a run where it is Algorithm 1; None for another rule."""
+    rule = _rule(run)
+    return rule if type(rule) is Algorithm1 else None
+
+
+def _constants(run) -> dict[str, float]:
     """The constants of Algorithm 1; empty for another rule."""
-    rule = get_controller(run.steps.controller)
-    return {name: getattr(rule, name) for name in RANGES} if type(rule) is Algorithm1 else {}
+    rule = _algorithm1(run)
+    return {} if rule is None else {name: getattr(rule, name) for name in RANGES}
 
 
 def _pack_history(seed, rows):

@@ -46,7 +46,7 @@ class GridExplorer(PlanarExplorer):
         n_seeds: int | None = None,
     ):
         check_evidence(evidence)
-        ordered = sorted(evidence, key=lambda found: found.run.steps.n_steps)
+        ordered = sorted(evidence, key=lambda found: found.run.steps.n_steps or 0)
         self._n_seeds = n_seeds
         self._cells = {found.run.study: {} for found in evidence}
         for found in ordered:

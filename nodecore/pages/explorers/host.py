@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from io import BytesIO
 from math import isnan
@@ -18,7 +18,9 @@ from nodecore.pages.explorers.bundle import bundle
 LAB_ONLY = {"_anywidget_id", "_esm", *ipywidgets.DOMWidget.class_traits(sync=True)}
 
 
-def check_choice(name: str, value, choices: Iterable, known: str | None = None) -> None:
+def check_choice(
+    name: str, value: object, choices: Collection[object], known: str | None = None
+) -> None:
     """TraitError that lists the choices, or says what is `known`, unless value is one of them."""
     if value not in choices:
         known = known or ", ".join(map(str, choices))
@@ -45,6 +47,7 @@ def none_for_nan(values: Iterable[float]) -> list[float | None]:
 class Explorer(anywidget.AnyWidget):
     """Base of the explorers. A subclass has its module as `_esm`, traits, and draws a picture."""
 
+    _esm: str
     data = traitlets.Dict().tag(sync=True)  # what the browser computes with
 
     def __repr__(self):
@@ -67,7 +70,10 @@ class Explorer(anywidget.AnyWidget):
         return {name: getattr(self, name) for name in self.keys if name not in LAB_ONLY}
 
     def _repr_mimebundle_(self, **options):
-        data, metadata = super()._repr_mimebundle_(**options)
+        shown = super()._repr_mimebundle_(**options)
+        if shown is None:  # a widget without a view
+            return None
+        data, metadata = shown
         picture = self._picture()
         data["image/png"] = picture
         data["text/html"] = self._page(picture)

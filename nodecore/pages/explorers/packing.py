@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from nodecore.data.datasets import DATASETS
@@ -27,7 +28,8 @@ class Model:
     field, head: of nodecore, with a members axis, or plain torch: nn.Linear, or nn.Sequential of
     nn.Linear, nn.ReLU and nn.Tanh. The field is autonomous. dataset: the name of the points;
     classes: names of the labels. train_n_steps: Euler steps of the training, where it had any.
-    seeds, trained: one entry for each member. Raises ValueError for what an explorer cannot show.
+    seeds, trained: one entry for each member, by default 0, 1, ... and True. Raises ValueError for
+    what an explorer cannot show.
     """
 
     field: nn.Module
@@ -35,10 +37,10 @@ class Model:
     x: Tensor
     y: Tensor
     dataset: str = "own data"
-    classes: Sequence[str] | None = None
+    classes: Sequence[str] = ()
     train_n_steps: int | None = None
-    seeds: Sequence[int] | None = None
-    trained: Sequence[bool] | None = None
+    seeds: Sequence[int] = ()
+    trained: Sequence[bool] = ()
 
     def __post_init__(self):
         field, head = pack_stack("field", self.field), pack_stack("head", self.head)
@@ -137,8 +139,9 @@ class Stack:
 
 def pack_stack(name: str, module: nn.Module) -> Stack:
     """The layers of a module; `name` is what an error calls it."""
-    if hasattr(module, "block_layers"):
-        layers = module.block_layers()
+    block_layers = getattr(module, "block_layers", None)
+    if block_layers is not None:
+        layers = block_layers()
         activations = ["relu"] * (len(layers) - 1) + [None]
         found = [(*layer, a) for layer, a in zip(layers, activations, strict=True)]
     elif isinstance(module, LinearHead):
@@ -191,7 +194,7 @@ def pack_tableau(tableau: ButcherTableau) -> dict:
     }
 
 
-def encode(values: Tensor | np.ndarray | pd.Series, dtype) -> str:
+def encode(values: Tensor | np.ndarray | pd.Series, dtype: DTypeLike) -> str:
     """Numbers as base64 of their bytes, little end first."""
     array = np.asarray(values).astype(np.dtype(dtype).newbyteorder("<"))
     return base64.b64encode(array.tobytes()).decode()

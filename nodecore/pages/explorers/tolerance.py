@@ -131,7 +131,7 @@ class ToleranceExplorer(PlanarExplorer):
         solution = self._solve_all()
         if solution is None:
             return None
-        return Steps(solution.n_accepted, solution.n_rejected, solution.nfe)
+        return Steps(int(solution.n_accepted), int(solution.n_rejected), int(solution.nfe))
 
     def _solve_all(self):
         try:
@@ -141,9 +141,9 @@ class ToleranceExplorer(PlanarExplorer):
 
     def _solve(self, x, path):
         field, _ = self._model.member(self.seed)
-        tolerance = {"rtol": self.rtol, "atol": self.rtol}
+        z0, rtol = x.double()[None], self.rtol
         with torch.no_grad():
-            return solve_adaptive(field, x.double()[None], self.solver, path=path, **tolerance)
+            return solve_adaptive(field, z0, self.solver, rtol=rtol, atol=rtol, path=path)
 
     # --- the picture ----------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class ToleranceExplorer(PlanarExplorer):
         paths = []
         for i in starts:  # each start with steps of its own, as in the browser
             try:
-                paths.append((self._solve(self._model.x[i : i + 1], path=True).path[:, 0], i))
+                paths.append((self._solve(self._model.x[i : i + 1], path=True).states[:, 0], i))
             except SolveError:
                 continue
         for path, i in paths:

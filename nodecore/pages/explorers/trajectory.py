@@ -1,6 +1,7 @@
 """The trajectory explorer: a trained model under a solver and a step size of one's own choice."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -62,7 +63,7 @@ class TrajectoryExplorer(PlanarExplorer):
         n_starts: int = 100,
         n_steps: int | None = None,
         seed: int | None = None,
-        **model,
+        **model: Any,
     ):
         first = Model(field, head, x, y, **model)
         self._models = [first, *others]
@@ -82,7 +83,7 @@ class TrajectoryExplorer(PlanarExplorer):
         cls,
         evidence: Sequence[Evidence],
         classes: Mapping[str, Sequence[str]] | None = None,
-        **options,
+        **options: Any,
     ) -> "TrajectoryExplorer":
         """The models of finished runs, the first one shown first; a run named twice counts once.
 

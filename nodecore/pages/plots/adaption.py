@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
@@ -10,7 +13,7 @@ from nodecore.pages.plots.style import CROSSING_COLOUR, solver_style, step_colou
 # --- step adaption --------------------------------------------------------------------------------
 
 
-def over_iterations(ax: Axes, history, column: str, seeds) -> None:
+def over_iterations(ax: Axes, history: pd.DataFrame, column: str, seeds: Sequence[int]) -> None:
     """A column of a training's history against the iteration, a line for each seed; n_steps on a
     logarithmic axis."""
     for seed, colour in step_colours(seeds).items():
@@ -23,14 +26,15 @@ def over_iterations(ax: Axes, history, column: str, seeds) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def iterations_axis(ax):
+def iterations_axis(ax: Axes) -> None:
+    """Put the iterations of a training along x."""
     ax.set_xlabel("iteration")
     ax.locator_params(axis="x", nbins=4)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.grid(axis="y")
 
 
-def checks(ax: Axes, history) -> None:
+def checks(ax: Axes, history: pd.DataFrame) -> None:
     """Accuracies of a batch at the checks of one seed, under the training and the test solver."""
     for column, solver in {"train_accuracy": "euler", "test_accuracy": "midpoint"}.items():
         ax.plot(history["iteration"], history[column], markersize=4.5, **solver_style(solver))
@@ -39,7 +43,7 @@ def checks(ax: Axes, history) -> None:
     ax.grid(axis="y")
 
 
-def steps_at_checks(ax: Axes, history) -> None:
+def steps_at_checks(ax: Axes, history: pd.DataFrame) -> None:
     """The number of steps of one seed, constant between the checks."""
     ax.step(history["iteration"], history["n_steps"], where="pre", color="black", marker="")
     _mark_failed(ax, history)
@@ -47,14 +51,14 @@ def steps_at_checks(ax: Axes, history) -> None:
     ax.grid(axis="y")
 
 
-def moments(ax: Axes, table) -> None:
+def moments(ax: Axes, table: pd.DataFrame) -> None:
     """Accuracies of one model at moments of its training, a group for each; columns moment, solver,
     factor (of the training's steps, growing from left to right within a group) and accuracy."""
     labels = list(dict.fromkeys(table["moment"]))
     factors = sorted(table["factor"].unique())
     for solver, rows in table.groupby("solver", sort=False):
         places = rows["moment"].map(labels.index) + 0.18 * (rows["factor"].map(factors.index) - 1.5)
-        style = {**solver_style(solver), "linestyle": "none"}
+        style = {**solver_style(str(solver)), "linestyle": "none"}
         ax.plot(places, rows["accuracy"], markersize=7, alpha=0.85, **style)
     ax.set_xticks(range(len(labels)), labels, fontsize=9)
     ax.set(xlim=(-0.6, len(labels) - 0.4), ylabel="test accuracy")

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from nodecore.claims.paper import scale_note
 from nodecore.evidence.names import name_of
-from nodecore.pages.plots.style import GREY
+from nodecore.pages.plots.style import GREY, Style
 
 # --- the paper's numbers and ours -----------------------------------------------------------------
 
-SIDES = {
+SIDES: dict[str, Style] = {
     "paper": {"color": GREY, "marker": "D", "mfc": "white", "label": "paper"},
     "here": {"color": "#14327d", "marker": "o", "label": "here"},
 }
 
 
-def numbers_beside(left: Axes, right: Axes, table) -> None:
+def numbers_beside(left: Axes, right: Axes, table: pd.DataFrame) -> None:
     """Two rows for each training of `table` (see scorecard.table1): NFE left, accuracy right.
 
     Bars: the pair of the grid or the std of the NFE, and the std of the accuracy.
     """
-    trainings = list(table.groupby(["dataset", "training"], sort=False))
-    for at, (_, sides) in enumerate(trainings):
-        for row in sides.itertuples():
-            y = at + (0.15 if row.source == "here" else -0.15)
-            style = {**SIDES[row.source], "linestyle": "none", "capsize": 3}
-            ends = (row.high - row.low) / 2
-            left.errorbar((row.low + row.high) / 2, y, xerr=ends, **style)
-            right.errorbar(100 * row.accuracy, y, xerr=100 * np.nan_to_num(row.std), **style)
-    names = [_training_name(*key, sides) for key, sides in trainings]
+    trainings = [sides for _, sides in table.groupby(["dataset", "training"], sort=False)]
+    for at, sides in enumerate(trainings):
+        for row in sides.to_dict("records"):
+            y = at + (0.15 if row["source"] == "here" else -0.15)
+            style = {**SIDES[row["source"]], "linestyle": "none", "capsize": 3}
+            middle, ends = (row["low"] + row["high"]) / 2, (row["high"] - row["low"]) / 2
+            left.errorbar(middle, y, xerr=ends, **style)
+            deviation = 100 * np.nan_to_num(row["std"])
+            right.errorbar(100 * row["accuracy"], y, xerr=deviation, **style)
+    names = [_training_name(sides) for sides in trainings]
     left.set_yticks(range(len(names)), names)
     left.set(xscale="log", xlabel="NFE per iteration", ylim=(len(names) - 0.5, -0.5))
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -40,8 +42,9 @@ def numbers_beside(left: Axes, right: Axes, table) -> None:
     right.set(xlabel="test accuracy in per cent")
 
 
-def _training_name(dataset, training, sides):
+def _training_name(sides):
     """A row's label; what has another scale or other seeds than the paper says so."""
+    dataset, training = sides[["dataset", "training"]].iloc[0]
     notes = filter(None, map(scale_note, sides["scale"]))
     return "\n".join([f"{name_of(dataset)}: {training}", *notes])
 

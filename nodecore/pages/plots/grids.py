@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from collections.abc import Iterable, Mapping, Sequence
+
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
+from matplotlib.typing import ColorType
 
 from nodecore.evidence.names import name_of
-from nodecore.pages.plots.style import GREY, accuracy_axes, solver_style, steps_axis
+from nodecore.pages.plots.style import GREY, Style, accuracy_axes, solver_style, steps_axis
 
 
-def cross_solver(ax: Axes, table, colours, test_steps) -> None:
+def cross_solver(
+    ax: Axes,
+    table: pd.DataFrame,
+    colours: Mapping[int, ColorType],
+    test_steps: Mapping[int, Sequence[int]],
+) -> None:
     """Mean accuracy against test steps, a colour for each training n_steps (a paper's Fig. 3).
 
     table: records of one training solver, seeds that count only. test_steps: training n_steps ->
@@ -21,12 +30,11 @@ def cross_solver(ax: Axes, table, colours, test_steps) -> None:
     if table.empty:
         ax.text(0.5, 0.5, "no records", transform=ax.transAxes, ha="center", color=GREY)
     for n_steps, colour in colours.items():
-        rows = table[
-            (table["n_steps"] == n_steps) & table["test_n_steps"].isin(test_steps[n_steps])
-        ]
+        shown = table["test_n_steps"].isin(test_steps[n_steps])
+        rows: pd.DataFrame = table.loc[(table["n_steps"] == n_steps) & shown]
         for solver, line in rows.groupby("test_solver"):
-            means = line.groupby("test_n_steps")["accuracy"].mean()
-            style = {"marker": solver_style(solver)["marker"], "color": colour}
+            means = pd.Series(line.groupby("test_n_steps")["accuracy"].mean())
+            style = {"marker": solver_style(str(solver))["marker"], "color": colour}
             ax.plot(means, linewidth=0.7, alpha=0.5, markersize=4.5, markeredgewidth=0, **style)
             if line["train_solver"].iloc[0] == solver and n_steps in means:
                 own = {"markeredgecolor": "black", "markersize": 9, "zorder": 4}
@@ -35,7 +43,7 @@ def cross_solver(ax: Axes, table, colours, test_steps) -> None:
     steps_axis(ax, "number of test steps $K$")
 
 
-def cross_solver_handles(colours, solvers) -> list[Line2D]:
+def cross_solver_handles(colours: Mapping[int, ColorType], solvers: Iterable[str]) -> list[Line2D]:
     """Legend of `cross_solver`: training n_steps by colour, solvers by marker."""
     ks = [Line2D([], [], color=c, linewidth=5, label=f"$K={k:g}$") for k, c in colours.items()]
     marks = [
@@ -47,13 +55,13 @@ def cross_solver_handles(colours, solvers) -> list[Line2D]:
     return [*ks, *marks, own]
 
 
-def accuracy_of_seeds(ax: Axes, table, colour) -> None:
+def accuracy_of_seeds(ax: Axes, table: pd.DataFrame, colour: ColorType) -> None:
     """Accuracy of every seed against test steps, for one training n_steps (paper's Fig. 7 to 12).
 
     table: records of one run; seeds that did not train are grey.
     """
-    for (_, solver), rows in table.groupby(["seed", "test_solver"]):
-        rows = rows.sort_values("test_n_steps")
+    for _, rows in table.groupby(["seed", "test_solver"]):
+        rows, solver = rows.sort_values("test_n_steps"), rows["test_solver"].iloc[0]
         shown = colour if rows["trained"].iloc[0] else "#b5b5b5"
         style = {"marker": solver_style(solver)["marker"], "color": shown}
         ax.plot(
@@ -72,7 +80,7 @@ def accuracy_of_seeds(ax: Axes, table, colour) -> None:
     steps_axis(ax, "number of test steps $K$")
 
 
-def train_test_map(ax: Axes, means, what: str = "steps $K$") -> None:
+def train_test_map(ax: Axes, means: pd.DataFrame, what: str = "steps $K$") -> None:
     """Accuracies by training n_steps or tolerance (index) and test ones (columns), as numbers."""
     values = means.to_numpy(dtype=float)
     ax.imshow(values, cmap="viridis", vmin=0.3, vmax=1, aspect="auto", origin="lower")
@@ -85,9 +93,7 @@ def train_test_map(ax: Axes, means, what: str = "steps $K$") -> None:
     for i, n_steps in enumerate(means.index):
         if n_steps in means.columns:
             j = list(means.columns).index(n_steps)
-            box = plt.Rectangle(
-                (j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5
-            )
+            box = Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5)
             ax.add_patch(box)
     ax.set_xticks(range(len(means.columns)), map(_short, means.columns))
     ax.set_yticks(range(len(means.index)), map(_short, means.index))
@@ -98,7 +104,9 @@ def _short(value):
     return f"{value:g}" if value >= 0.01 else f"{value:.0e}".replace("e-0", "e-")
 
 
-def agreement(ax: Axes, gaps, exact_gaps, seed_gaps, solver: str) -> None:
+def agreement(
+    ax: Axes, gaps: pd.Series, exact_gaps: pd.Series, seed_gaps: pd.DataFrame, solver: str
+) -> None:
     """Loss of accuracy under a better solver against training n_steps.
 
     gaps, exact_gaps: series by n_steps, of the means against the test solver and the exact flow.
@@ -115,7 +123,7 @@ def agreement(ax: Axes, gaps, exact_gaps, seed_gaps, solver: str) -> None:
     ax.grid(axis="y")
 
 
-def agreement_handles(solvers) -> list[Line2D]:
+def agreement_handles(solvers: Iterable[str]) -> list[Line2D]:
     """Legend of `agreement`."""
     handles = [
         Line2D([], [], **{**solver_style(s), "label": f"trained with {name_of(s)}"})
@@ -126,7 +134,7 @@ def agreement_handles(solvers) -> list[Line2D]:
     return [*handles, exact]
 
 
-def seeds_over_steps(ax: Axes, table, style) -> None:
+def seeds_over_steps(ax: Axes, table: pd.DataFrame, style: Style) -> None:
     """Each seed (pale) and the mean against training n_steps; table: n_steps by seed."""
     pale = {"marker": style["marker"], "color": style["color"], "linestyle": "none"}
     for seed in table:
@@ -136,7 +144,7 @@ def seeds_over_steps(ax: Axes, table, style) -> None:
     ax.grid(axis="y")
 
 
-def bounds_over_steps(ax: Axes, low, high, style) -> None:
+def bounds_over_steps(ax: Axes, low: pd.DataFrame, high: pd.DataFrame, style: Style) -> None:
     """A quantity that lies between two bounds against training n_steps; tables: n_steps by seed.
 
     Line: mean of the lower bounds; band: up to the mean of the upper ones; dashed: one.
@@ -149,18 +157,18 @@ def bounds_over_steps(ax: Axes, low, high, style) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-SHARE_STYLES = (
+SHARE_STYLES: tuple[Style, ...] = (
     {"color": "#14327d"},
     {"color": "#b9c4e4", "hatch": "//"},
     {"color": "#cc4a0c", "hatch": ".."},
 )
 
 
-def stacked_shares(ax: Axes, table) -> None:
+def stacked_shares(ax: Axes, table: pd.DataFrame) -> None:
     """Shares that add up to one, a column each (three at most), by training n_steps (index)."""
     bottom = np.zeros(len(table))
     for name, style in zip(table, SHARE_STYLES, strict=False):
-        bar = {"width": 0.8, "label": name, "edgecolor": "white", "linewidth": 0.5}
+        bar: Style = {"width": 0.8, "label": name, "edgecolor": "white", "linewidth": 0.5}
         ax.bar(range(len(table)), table[name], bottom=bottom, **bar, **style)
         bottom += table[name].to_numpy()
     ax.set_xticks(range(len(table)), [f"{k:g}" for k in table.index])

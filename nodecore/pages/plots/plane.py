@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 from nodecore.pages.plots.style import (
     CROSSING_COLOUR,
     GREY,
     MODEL_STYLES,
+    Style,
     class_style,
     ring,
     solver_style,
 )
 
-FIXED_POINT_STYLES = {
+FIXED_POINT_STYLES: dict[str, Style] = {
     "sink": {"s": 60, "marker": "o", "facecolor": "black", "edgecolor": "white", "zorder": 6},
     "saddle": {"s": 50, "marker": "X", "facecolor": "#cc4a0c", "edgecolor": "white", "zorder": 5},
     "source": {"s": 45, "marker": "o", "facecolor": "white", "edgecolor": "black", "zorder": 5},
@@ -27,7 +32,12 @@ FIXED_POINT_STYLES = {
 
 
 def trajectories(
-    ax: Axes, path, labels, crossings=None, mark_steps: bool = False, size: float = 1.0
+    ax: Axes,
+    path: ArrayLike,
+    labels: ArrayLike,
+    crossings: ArrayLike | None = None,
+    mark_steps: bool = False,
+    size: float = 1.0,
 ) -> None:
     """Trajectories (n_points, N, 2) in the plane, coloured by class `labels` (N,), starts marked.
 
@@ -39,7 +49,7 @@ def trajectories(
         style, lines = class_style(int(label)), path[:, labels == label]
         ax.add_collection(
             LineCollection(
-                lines.swapaxes(0, 1), colors=style["color"], linewidths=0.9 * size, alpha=0.8
+                list(lines.swapaxes(0, 1)), colors=style["color"], linewidths=0.9 * size, alpha=0.8
             )
         )
         if mark_steps:
@@ -51,7 +61,7 @@ def trajectories(
     ax.set(xlabel="$z_1$", ylabel="$z_2$")
 
 
-def zoom(ax: Axes, path, share: float = 0.9) -> None:
+def zoom(ax: Axes, path: ArrayLike, share: float = 0.9) -> None:
     """Limit the axes to the starts in `path` (n_points, N, 2) and the central share of states."""
     path = np.asarray(path)
     low, high = np.quantile(path.reshape(-1, 2), [(1 - share) / 2, (1 + share) / 2], axis=0)
@@ -61,27 +71,28 @@ def zoom(ax: Axes, path, share: float = 0.9) -> None:
     ax.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
-def trajectory_handles(names, crossings: bool = True) -> list[Line2D]:
+def trajectory_handles(names: Iterable[str], crossings: bool = True) -> list[Line2D]:
     """Legend handles of `trajectories`: the start of each class, and the ring of a crossing."""
     handles = [
         Line2D([], [], linestyle="-", linewidth=0.9, label=name, **class_style(label))
         for label, name in enumerate(names)
     ]
     if crossings:
-        ring = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": CROSSING_COLOUR}
+        ring: Style = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": CROSSING_COLOUR}
         handles.append(Line2D([], [], linestyle="none", markersize=5, label="crossing", **ring))
     return handles
 
 
-def accuracy_by_steps(ax: Axes, table, n_steps: int) -> None:
+def accuracy_by_steps(ax: Axes, table: pd.DataFrame, n_steps: int) -> None:
     """Accuracy against the number of test steps, a line for each test solver.
 
     table: a frame with test_solver, test_n_steps and accuracy, one row a seed; the line is the mean
     over the seeds, the band their range. A ring marks Euler's method at the training n_steps.
     """
     for solver, rows in table.groupby("test_solver"):
-        style = solver_style(solver)
-        spread = rows.groupby("test_n_steps")["accuracy"].agg(["mean", "min", "max"])
+        style = solver_style(str(solver))
+        accuracies = rows.groupby("test_n_steps")["accuracy"]
+        spread = pd.DataFrame(accuracies.agg(["mean", "min", "max"]))
         ax.plot(spread["mean"], markersize=4.5, linewidth=1.2, **style)
         ax.fill_between(
             spread.index,
@@ -91,14 +102,16 @@ def accuracy_by_steps(ax: Axes, table, n_steps: int) -> None:
             alpha=0.12,
             linewidth=0,
         )
-    own = table[(table["test_solver"] == "euler") & (table["test_n_steps"] == n_steps)]
+    own = table.loc[(table["test_solver"] == "euler") & (table["test_n_steps"] == n_steps)]
     ring(ax, n_steps, own["accuracy"].mean(), label="training step")
     ax.set_xscale("log", base=2)
     ax.set(xlabel="number of test steps $K$", ylabel="test accuracy", ylim=(0, 1))
     ax.grid(axis="y")
 
 
-def crossing_shares(ax: Axes, shares, trained_at, n_pairs: int) -> None:
+def crossing_shares(
+    ax: Axes, shares: pd.DataFrame, trained_at: Mapping[str, int], n_pairs: int
+) -> None:
     """Share of pairs of trajectories that cross against the number of steps, one line a model.
 
     shares: frame, index n_steps, one column a model, three at most. trained_at: the training
@@ -107,7 +120,7 @@ def crossing_shares(ax: Axes, shares, trained_at, n_pairs: int) -> None:
     for style, name in zip(MODEL_STYLES, shares, strict=False):
         ax.plot(shares[name], linewidth=1.4, label=name, clip_on=False, zorder=3, **style)
     for name, n_steps in trained_at.items():
-        ring(ax, n_steps, shares[name][n_steps])
+        ring(ax, n_steps, shares.loc[n_steps, name])
     ticks = [0, *(10.0**e for e in range(-4, 1) if 10.0**e > 1 / n_pairs)]
     ax.set_xscale("log", base=2)
     ax.set_yscale("symlog", linthresh=1 / n_pairs, linscale=0.4)
@@ -117,7 +130,14 @@ def crossing_shares(ax: Axes, shares, trained_at, n_pairs: int) -> None:
     ax.grid(axis="y")
 
 
-def field_lines(ax: Axes, x, y, arrows, fixed_points, kinds) -> None:
+def field_lines(
+    ax: Axes,
+    x: Sequence[float] | np.ndarray,
+    y: Sequence[float] | np.ndarray,
+    arrows: ArrayLike,
+    fixed_points: ArrayLike,
+    kinds: Sequence[str],
+) -> None:
     """Field lines of arrows (len(y), len(x), 2) over the grid x, y; the darker the faster.
 
     fixed_points: points (M, 2), marked by their `kinds`, "sink", "saddle" or "source".
@@ -142,14 +162,14 @@ def field_lines(ax: Axes, x, y, arrows, fixed_points, kinds) -> None:
     ax.set(xlabel="$z_1$", ylabel="$z_2$", xlim=extent[:2], ylim=extent[2:])
 
 
-def deformed_mesh(ax: Axes, corners) -> None:
+def deformed_mesh(ax: Axes, corners: ArrayLike) -> None:
     """A mesh of corners (rows, columns, 2); cells that are turned over are filled."""
     corners = np.asarray(corners)
     lines = [*corners, *corners.transpose(1, 0, 2)]
     ax.add_collection(LineCollection(lines, colors=GREY, linewidths=0.4))
     cells = np.stack([corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]], -2)
     turned = cells[_signed_areas(cells) < 0]
-    ax.add_collection(PolyCollection(turned, facecolors=CROSSING_COLOUR, alpha=0.4))
+    ax.add_collection(PolyCollection(list(turned), facecolors=CROSSING_COLOUR, alpha=0.4))
     ax.autoscale_view()
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation
+from matplotlib.typing import ColorType
 
 from nodecore.pages.plots.adaption import iterations_axis
-from nodecore.pages.plots.style import GREY, accuracy_axes, ring, solver_style, step_colours
+from nodecore.pages.plots.style import (
+    GREY,
+    Style,
+    accuracy_axes,
+    ring,
+    solver_style,
+    step_colours,
+)
 
 # --- tolerances -----------------------------------------------------------------------------------
 
 
-def accuracy_by_tolerance(ax: Axes, table, colour) -> None:
+def accuracy_by_tolerance(ax: Axes, table: pd.DataFrame, colour: ColorType) -> None:
     """Accuracy against the test tolerance, fine to the right; table: records of one training rtol.
 
     Solid: under the training solver; dashed: under another one. Thin: every seed.
@@ -24,8 +35,8 @@ def accuracy_by_tolerance(ax: Axes, table, colour) -> None:
             line = line.sort_values("test_rtol")
             shown = colour if line["trained"].iloc[0] else "#b5b5b5"
             ax.plot(line["test_rtol"], line["accuracy"], color=shown, linewidth=0.5, marker="")
-        means = rows[rows["trained"]].groupby("test_rtol")["accuracy"].mean()
-        style = {"linestyle": "-" if own else "--", "linewidth": 1.6 if own else 1.0}
+        means = rows.loc[rows["trained"]].groupby("test_rtol")["accuracy"].mean()
+        style: Style = {"linestyle": "-" if own else "--", "linewidth": 1.6 if own else 1.0}
         style["label"] = f"trained at {rtol:g}" if own else None
         ax.plot(means, color=colour, marker="o" if own else "", markersize=4, **style)
         if own and rtol in means:
@@ -36,21 +47,21 @@ def accuracy_by_tolerance(ax: Axes, table, colour) -> None:
 
 def tolerance_handles() -> list[Line2D]:
     """Legend of `accuracy_by_tolerance`."""
-    lines = {
+    lines: dict[str, Style] = {
         "mean": {"linewidth": 1.6, "marker": "o", "markersize": 4},
         "a seed": {"linewidth": 0.5},
         "mean, other method": {"linewidth": 1.0, "linestyle": "--"},
     }
     handles = [Line2D([], [], color=GREY, label=name, **style) for name, style in lines.items()]
-    ring = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none"}
+    ring: Style = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none"}
     return [*handles, Line2D([], [], color="black", label="as trained", **ring)]
 
 
-def nfe_by_tolerance(ax: Axes, nfe, rtol: float, colour) -> None:
+def nfe_by_tolerance(ax: Axes, nfe: pd.Series, rtol: float, colour: ColorType) -> None:
     """Evaluations, a series by test tolerance, fine to the right; a ring at the training rtol."""
     ax.plot(nfe, color=colour, marker="o", markersize=4, label=f"trained at {rtol:g}")
     if rtol in nfe:
-        ring(ax, rtol, nfe[rtol])
+        ring(ax, rtol, nfe.loc[rtol])
     _tolerance_axis(ax)
     ax.set_yscale("log", base=2)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -58,7 +69,7 @@ def nfe_by_tolerance(ax: Axes, nfe, rtol: float, colour) -> None:
     ax.grid(axis="y")
 
 
-def gap_by_tolerance(ax: Axes, gaps, seed_gaps) -> None:
+def gap_by_tolerance(ax: Axes, gaps: pd.Series, seed_gaps: pd.DataFrame) -> None:
     """Loss of accuracy under the exact flow against the training's tolerance, fine to the right.
 
     gaps: series by rtol, of the means; seed_gaps: frame, a column for each seed (pale).
@@ -73,7 +84,9 @@ def gap_by_tolerance(ax: Axes, gaps, seed_gaps) -> None:
     ax.grid(axis="y")
 
 
-def tolerance_over_iterations(ax: Axes, histories, critical) -> None:
+def tolerance_over_iterations(
+    ax: Axes, histories: Mapping[float, pd.DataFrame], critical: tuple[float, float]
+) -> None:
     """The tolerance in use against the iteration, a line for each seed and a colour for each start.
 
     histories: by the tolerance that the adaption begins at. critical: the critical tolerance and
@@ -82,7 +95,7 @@ def tolerance_over_iterations(ax: Axes, histories, critical) -> None:
     ax.axhspan(*critical, color="#dddddd", zorder=0, label="critical range of fixed tolerances")
     colours = step_colours([*histories, None])  # without the lightest
     for first, history in histories.items():
-        for _, rows in history[history["step_size"].notna()].groupby("seed"):
+        for _, rows in history.loc[history["step_size"].notna()].groupby("seed"):
             line = {"color": colours[first], "linewidth": 0.8, "marker": ""}
             ax.plot(rows["iteration"], rows["step_size"], **line, label=f"begins at {first:g}")
     iterations_axis(ax)
@@ -90,7 +103,7 @@ def tolerance_over_iterations(ax: Axes, histories, critical) -> None:
     ax.yaxis.set_major_formatter(LogFormatterSciNotation())
 
 
-def accuracy_over_time(ax: Axes, table, style) -> None:
+def accuracy_over_time(ax: Axes, table: pd.DataFrame, style: Style) -> None:
     """Accuracy against the time T that is integrated over: the mean, and each seed (pale).
 
     table: T (index) by seed.
