@@ -31,7 +31,7 @@
 # {glue:text}`fine-loss:.1f`. The mean of the seeds agrees from {glue:text}`euler-least:.0f` to
 # {glue:text}`euler-most:.0f` steps of Euler's method on, from {glue:text}`rk4-least:.0f` to
 # {glue:text}`rk4-most:.0f` of rk4. Which step of the grid is the critical one depends on the bound and
-# the seeds. CIFAR-10 collapses in the same way at the paper's scale, as far as a single seed tells.
+# the seeds. MNIST and CIFAR-10 collapse in the same way at the paper's scale, as far as single seeds tell.
 
 # %% tags=["parameters"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
