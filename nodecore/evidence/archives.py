@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nodecore.data import files
 from nodecore.evidence import store
-from nodecore.evidence.found import Evidence
+from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.runs import run_of
 from nodecore.evidence.store import RecordError
 from nodecore.evidence.verify import verified
@@ -216,16 +216,14 @@ def _checked(path, staging, archive):
 
 def _stays(evidence, root):
     """Tell whether the store has the run whole, under today's protocol, with as many tests."""
-    path = evidence.run.path(root)
-    if not path.exists():
-        return False
     try:
-        there = store.load_run(path)
-        there.weights()
+        there = find(evidence.run, root)
+        if there is None:
+            return False
+        there.stored.weights()
     except RecordError:
         return False
-    same_protocol = there.header["protocol_hash"] == evidence.run.digest
-    return same_protocol and len(there.records) >= len(evidence.stored.records)
+    return len(there.stored.records) >= len(evidence.stored.records)
 
 
 def _file(source, target):

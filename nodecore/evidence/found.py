@@ -1,5 +1,6 @@
 """The evidence of a run that lies in a store, and its model rebuilt from the stored weights."""
 
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pandas as pd
 from torch import Tensor, nn
 
 from nodecore.evidence import store
-from nodecore.evidence.runs import Run
+from nodecore.evidence.runs import Run, run_of
+from nodecore.training.adapted import Adapted
 from nodecore.training.ensemble import make_model
 
 
@@ -76,16 +78,41 @@ def find(run: Run, root: Path | None = None) -> Evidence | None:
     """The evidence of a run in `root`, or in the committed and then the scratch store; else None.
 
     Evidence of another protocol, or other constants of a controller, than today's does not count.
-    Raises store.RecordError for a damaged file.
+    Raises store.RecordError for a damaged file, and for one that holds another run.
     """
     roots = [store.COMMITTED, store.scratch_root()] if root is None else [root]
     for candidate in roots:
         path = run.path(candidate)
         if path.exists():
             stored = store.load_run(path)
+            _check_run(stored, run)
             if stored.header["protocol_hash"] == run.digest:
                 return Evidence(run, stored)
     return None
+
+
+def _check_run(stored, run):
+    """Raise RecordError unless a file holds the run that its name says."""
+    header = stored.header
+    try:
+        held = run_of(header)
+    except (ValueError, TypeError, KeyError) as error:
+        raise store.RecordError(stored.path, f"its header describes no run ({error})") from error
+    if held != run:
+        held_not_run = f"it holds {held.title} ({held.profile}), not {run.title} ({run.profile})"
+        raise store.RecordError(stored.path, held_not_run)
+    constants = run.steps.constants if isinstance(run.steps, Adapted) else {}
+    mine = {
+        "protocol": asdict(run.protocol),
+        "controller_constants": constants.get("controller"),
+        "start_constants": constants.get("start"),
+    }
+    if header["protocol_hash"] == run.digest:
+        for key, value in mine.items():
+            if header.get(key) not in (None, value):  # headers of old lack constants
+                raise store.RecordError(
+                    stored.path, f"its {key} is not that of its protocol_hash: {header[key]}"
+                )
 
 
 def find_done(run: Run, root: Path | None = None) -> Evidence | None:

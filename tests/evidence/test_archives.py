@@ -91,6 +91,15 @@ def test_a_run_that_is_there_stays_unless_it_says_less(there, here, archive):
     assert cut.read_bytes() == whole
 
 
+def test_a_run_gives_way_where_another_lies_under_its_name(here, archive):
+    take([archive])
+    there, other = RUNS[0].path(here), replace(RUNS[0], steps=FixedSteps("euler", 2))
+    whole = there.read_bytes()
+    forge(there, lambda document: document["header"].update(other.steps.columns))
+    assert take([archive], sample=0)[f"{RUNS[0].study}/smoke/{RUNS[0].name}"] == "filed"
+    assert there.read_bytes() == whole
+
+
 def size_in_archive(run, there):
     files = run.path(there).parent.glob(f"{run.name}.*")
     return sum(512 + math.ceil(file.stat().st_size / 512) * 512 for file in files)
