@@ -245,20 +245,22 @@ def verify(
         float, typer.Option(help="With --sample, spend about this long on each image run.")
     ] = 60.0,
 ) -> None:
-    """Test the stored weights again and compare with the stored accuracies.
+    """Test the stored weights again and compare with what is recorded.
 
-    The column change gives the largest change in test samples. The column allowed gives the largest
-    one that still agrees: none on the machine and with the versions of the training, a few
-    elsewhere. The column settings counts the tests that were repeated; with --sample, those of an
-    image run end when its seconds are over. Exits with 1 if a run does not agree.
+    The column change gives the largest change of an accuracy in samples. The column allowed gives
+    the largest one that still agrees: none on the machine and with the versions of the training, a
+    few elsewhere. The column tests counts the accuracies that were measured again; with --sample,
+    those of an image run end when its seconds are over. Values that follow from the weights and the
+    history must be right, and no record may be missing. Exits with 1 if a run does not agree.
     """
     from nodecore.evidence import verify as of_store
 
     how = {"sample": sample, "seed": seed, "seconds": seconds}
     table = _or_exit(of_store.verify, names or (), profile, **how)
     typer.echo(table.drop(columns="problem").to_string(index=False))
+    typer.echo(f"not compared, since weights do not tell: {of_store.NOT_COMPARED}")
     for row in table.loc[~table["agrees"]].to_dict("records"):
-        differ = f"{row['run']}: {row['change']} test samples differ, {row['allowed']} may"
+        differ = f"{row['run']}: {row['change']} samples differ, {row['allowed']} may"
         why = row["problem"] or differ
         typer.echo(f"error: {why}", err=True)
     if not bool(table["agrees"].all()):

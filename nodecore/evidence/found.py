@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor, nn
 
+from nodecore.data.datasets import IMAGES
 from nodecore.evidence import store
 from nodecore.evidence.runs import Run, run_of
 from nodecore.training.adapted import Adapted
@@ -41,12 +42,19 @@ class Evidence:
         Images (n, channels, height, width) uint8 that the first seed gets right as trained and
         wrong under the test solver, and their classes (n, 2) under either.
         """
-        weights = self.stored.weights()
+        weights = self._weights
         return weights["flipped.images"], weights["flipped.classes"]
+
+    @cached_property
+    def _weights(self):
+        """The tensors by name, each of the shape that the run's model has there."""
+        for part in self.stored.parts:
+            _check_tensors(part, self.run)
+        return self.stored.weights()
 
     def _rebuilt(self, mark=""):
         vector_field, head = make_model(self.run.protocol, self.run.seeds)
-        weights = self.stored.weights()
+        weights = self._weights
         for part, module in (("field", vector_field), ("head", head)):
             prefix = f"{mark}{part}."
             mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
@@ -113,6 +121,25 @@ def _check_run(stored, run):
                 raise store.RecordError(
                     stored.path, f"its {key} is not that of its protocol_hash: {header[key]}"
                 )
+
+
+def _check_tensors(part, run):
+    """Raise RecordError unless a file has the model's tensors, each in its shape."""
+    path, weights = part.path.with_suffix(".safetensors"), part.weights()
+    modules = zip(("field", "head"), make_model(run.protocol, part.header["seeds"]), strict=True)
+    model = {f"{key}.{n}": p.shape for key, m in modules for n, p in m.named_parameters()}
+    needed = {*model, *(("flipped.images", "flipped.classes") if run.dataset in IMAGES else ())}
+    missing = needed - weights.keys()
+    if missing:
+        raise store.RecordError(path, f"it has no tensor {min(missing)!r}")
+    for name, tensor in weights.items():
+        mark, _, rest = name.partition(".")
+        if mark == "flipped":
+            continue
+        shape = model.get(name) or model.get(rest)
+        if tensor.shape != shape:
+            why = f"it is none of this model's, or its shape is not {tuple(shape or ())}"
+            raise store.RecordError(path, f"tensor {name!r} of shape {tuple(tensor.shape)}: {why}")
 
 
 def find_done(run: Run, root: Path | None = None) -> Evidence | None:

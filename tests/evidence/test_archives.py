@@ -225,10 +225,14 @@ def forged(**values):
         (lambda path: path.with_suffix(".history.csv").write_text("a"), "history that its record"),
         (forged(protocol_hash="0" * 12), "of another protocol or controller than today's"),
         (forged(dataset="moons"), "dataset = 'moons' is unknown"),
-        (forged(seeds=[0, 4]), "holds the run"),
-        (forged(seeds="0,3"), "seeds ="),
-        (other_weights(lambda w: {"field.first.0": w["field.first.0"]}), "Missing key"),
-        (other_weights(lambda w: {k: -v for k, v in w.items()}), "test samples differ"),
+        (forged(seeds=[0, 4]), "no records of all its seeds"),
+        (forged(train_solver="rk4"), "holds the run"),
+        (forged(seeds="0,3"), "seeds of its header = '0,3': it is not whole numbers"),
+        (
+            other_weights(lambda w: {"field.first.0": w["field.first.0"]}),
+            "it has no tensor 'field.first.1'",
+        ),
+        (other_weights(lambda w: {k: -v for k, v in w.items()}), "samples differ"),
     ],
 )
 def test_a_run_that_is_not_what_it_says_is_refused(copy, here, tmp_path, change, message):
