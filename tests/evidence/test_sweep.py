@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from nodecore.__main__ import app
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES, get_study
+from nodecore.evidence.cluster import SOURCES, OtherSources, Workers
 from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain, train_run
 from nodecore.evidence.progress import SweepBar, makespan
@@ -343,6 +344,16 @@ def test_what_another_process_has_finished_is_not_trained_again(
     left = when_waiting(monkeypatch, it_finishes)
     run_studies(["spheres2-euler"], root=tmp_path, device="cpu", **where)
     assert not left
+
+
+def test_a_worker_with_other_sources_is_refused(client, tmp_path):
+    with Workers(client, "cpu", "float32", tmp_path) as workers:
+        workers.sources = "0" * 12
+        workers.start(SMALL[0])
+        message = rf"other sources \({SOURCES}\) than the one that gives it work \({'0' * 12}\)"
+        with pytest.raises(OtherSources, match=message):
+            for _ in range(60):
+                list(workers.wait(1.0))
 
 
 def test_workers_train_the_longest_first_and_a_run_that_fails_is_named_in_the_end(
