@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 
@@ -12,7 +13,6 @@ import typer
 import yaml
 
 app = typer.Typer(
-    help="Train and test neural ODEs under every solver; build the book and fill its evidence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -38,6 +38,24 @@ Profile = Annotated[
     str | None,
     typer.Option(help="Set the size of runs: paper, laptop or smoke; default: each study's own."),
 ]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nodecore {version('nodecore')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Train and test neural ODEs under every solver; build the book and fill its evidence."""
 
 
 @app.command()
@@ -158,7 +176,8 @@ def _run_within(budget, names, only, profile, device, precision, committed):
         _end(f"error: {error}")
     except KeyboardInterrupt:
         _end("stopped; what is finished is kept, and the same command goes on from here", 130)
-    typer.echo(f"{len(runs) - len(left)} of {len(runs)} runs are done")
+    done = f"{len(runs) - len(left)} of {len(runs)} runs are done"
+    typer.echo(done if runs else "nothing to train: all runs are there")
 
 
 @studies.command()
@@ -245,20 +264,22 @@ def verify(
         float, typer.Option(help="With --sample, spend about this long on each image run.")
     ] = 60.0,
 ) -> None:
-    """Test the stored weights again and compare with the stored accuracies.
+    """Test the stored weights again and compare with what is recorded.
 
-    The column change gives the largest change in test samples. The column allowed gives the largest
-    one that still agrees: none on the machine and with the versions of the training, a few
-    elsewhere. The column settings counts the tests that were repeated; with --sample, those of an
-    image run end when its seconds are over. Exits with 1 if a run does not agree.
+    The column change gives the largest change of an accuracy in samples. The column allowed gives
+    the largest one that still agrees: none on the machine and with the versions of the training, a
+    few elsewhere. The column tests counts the accuracies that were measured again; with --sample,
+    those of an image run end when its seconds are over. Values that follow from the weights and the
+    history must be right, and no record may be missing. Exits with 1 if a run does not agree.
     """
     from nodecore.evidence import verify as of_store
 
     how = {"sample": sample, "seed": seed, "seconds": seconds}
     table = _or_exit(of_store.verify, names or (), profile, **how)
     typer.echo(table.drop(columns="problem").to_string(index=False))
+    typer.echo(f"not compared, since weights do not tell: {of_store.NOT_COMPARED}")
     for row in table.loc[~table["agrees"]].to_dict("records"):
-        differ = f"{row['run']}: {row['change']} test samples differ, {row['allowed']} may"
+        differ = f"{row['run']}: {row['change']} samples differ, {row['allowed']} may"
         why = row["problem"] or differ
         typer.echo(f"error: {why}", err=True)
     if not bool(table["agrees"].all()):
@@ -305,12 +326,16 @@ def parse_parameter(text: str) -> tuple[str, Any]:
     """Split `NAME=VALUE`; the value is read as papermill reads one (`8`, `true`, `[1, 2]`).
 
     Raises:
-        ValueError: there is no name or no `=`.
+        ValueError: there is no name or no `=`, or the value cannot be read.
     """
     name, sign, value = text.partition("=")
     if not name or not sign:
         raise ValueError(f"a parameter is written NAME=VALUE, not {text!r}")
-    return name, yaml.safe_load(value)
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        why = "write a value such as 8, true or [1, 2]"
+        raise ValueError(f"{name} = {value!r} cannot be read; {why}") from error
 
 
 if __name__ == "__main__":

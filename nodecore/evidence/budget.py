@@ -21,7 +21,7 @@ from nodecore.evidence.verify import evaluations_under
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.deadline import Deadline, TimeUp
-from nodecore.training.devices import get_device, in_precision
+from nodecore.training.devices import check_precision_name, get_device, in_precision
 from nodecore.training.ensemble import make_model
 from nodecore.training.loop import train
 
@@ -45,6 +45,7 @@ def train_within(
     images what its foremost tests said. One that fails is told of, and the others go on. Returns
     the runs that are not done; tells of each. root, precision: see sweep.run_studies.
     """
+    check_precision_name(precision)
     place, left = get_device(device), []
     for run in runs:
         name = f"{run.study}/{run.name}"

@@ -3,6 +3,7 @@
 dask.distributed is imported where it is used.
 """
 
+import hashlib
 import logging
 import math
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from nodecore.data.datasets import IMAGES
+from nodecore.data.files import PROJECT
 from nodecore.evidence.found import checkpoint_path
 from nodecore.evidence.obtain import Result, keep, precision_of, train_run
 from nodecore.evidence.runs import Run
@@ -28,6 +30,26 @@ TELLING = 0.5  # seconds between two words about a run
 
 class ClusterError(RuntimeError):
     """What keeps a cluster from training; the message says what to do."""
+
+
+class OtherSources(ClusterError):
+    """A worker whose nodecore would train or test otherwise."""
+
+
+def _sources_digest():
+    """Twelve hexadecimal digits that change with the sources that a result depends on."""
+    package = PROJECT / "nodecore"
+    paths = [package / "evidence" / f"{name}.py" for name in ("measure", "obtain", "runs")]
+    paths.append(package / "analysis" / "evaluate.py")
+    for folder in ("ode", "data", "training"):
+        paths += (path for s in ("py", "cpp", "h") for path in (package / folder).rglob(f"*.{s}"))
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+SOURCES = _sources_digest()  # as they are imported: what is edited later is not at work
 
 
 # --- where the workers are ------------------------------------------------------------------------
@@ -104,7 +126,7 @@ class Workers:
 
     def __init__(self, client, device: str, precision: str, root: Path | None):
         self.client, self.device, self.precision, self.root = client, device, precision, root
-        self.futures, self.events = {}, deque()
+        self.futures, self.events, self.sources = {}, deque(), SOURCES
 
     def __enter__(self) -> "Workers":
         self.client.subscribe_topic(TOPIC, self.events.append)
@@ -127,14 +149,14 @@ class Workers:
     def start(self, run: Run) -> None:
         """Have a run trained."""
         key = f"{run.title}-{uuid4().hex}"  # no answer to it lies on the cluster already
-        how = self.device, precision_of(run, self.precision), self.root
+        how = self.device, precision_of(run, self.precision), self.root, self.sources
         self.futures[run] = self.client.submit(_train_on_worker, run, *how, key=key)
 
     def wait(self, seconds: float) -> Iterator[tuple[Run, int | Result | Exception]]:
         """What is new once a run has ended, or after so many seconds: the iterations of a run that
         are done, its result, or why there is none.
 
-        Raises ClusterError for workers with another nodecore.
+        Raises OtherSources for a worker with another nodecore.
         """
         from distributed import KilledWorker, wait
 
@@ -153,20 +175,22 @@ class Workers:
                 result = self.futures.pop(run).result()
             except KilledWorker:
                 result = ClusterError("the worker that trained it died, perhaps for lack of memory")
+            except OtherSources:
+                raise
             except Exception as error:
                 result = error
-            if isinstance(result, Result) and result.header["protocol_hash"] != run.digest:
-                raise ClusterError(
-                    "the workers' nodecore has other protocols or controllers than the one here: "
-                    "give them the same version and start them anew"
-                )
             yield run, result
 
 
 # --- within a worker ------------------------------------------------------------------------------
 
 
-def _train_on_worker(run, device, precision, root):
+def _train_on_worker(run, device, precision, root, sources):
+    if sources != SOURCES:
+        raise OtherSources(
+            f"a worker's nodecore has other sources ({SOURCES}) than the one that gives it work "
+            f"({sources}): give both the same version and start the workers anew"
+        )
     unwanted = _Unwanted()
     how = {"device": device, "precision": precision, "check": unwanted.check}
     how |= {"progress": _Teller(unwanted.worker, unwanted.key)}

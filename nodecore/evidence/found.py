@@ -1,13 +1,16 @@
 """The evidence of a run that lies in a store, and its model rebuilt from the stored weights."""
 
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 from torch import Tensor, nn
 
+from nodecore.data.datasets import IMAGES
 from nodecore.evidence import store
-from nodecore.evidence.runs import Run
+from nodecore.evidence.runs import Run, run_of
+from nodecore.training.adapted import Adapted
 from nodecore.training.ensemble import make_model
 
 
@@ -39,12 +42,19 @@ class Evidence:
         Images (n, channels, height, width) uint8 that the first seed gets right as trained and
         wrong under the test solver, and their classes (n, 2) under either.
         """
-        weights = self.stored.weights()
+        weights = self._weights
         return weights["flipped.images"], weights["flipped.classes"]
+
+    @cached_property
+    def _weights(self):
+        """The tensors by name, each of the shape that the run's model has there."""
+        for part in self.stored.parts:
+            _check_tensors(part, self.run)
+        return self.stored.weights()
 
     def _rebuilt(self, mark=""):
         vector_field, head = make_model(self.run.protocol, self.run.seeds)
-        weights = self.stored.weights()
+        weights = self._weights
         for part, module in (("field", vector_field), ("head", head)):
             prefix = f"{mark}{part}."
             mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
@@ -76,16 +86,60 @@ def find(run: Run, root: Path | None = None) -> Evidence | None:
     """The evidence of a run in `root`, or in the committed and then the scratch store; else None.
 
     Evidence of another protocol, or other constants of a controller, than today's does not count.
-    Raises store.RecordError for a damaged file.
+    Raises store.RecordError for a damaged file, and for one that holds another run.
     """
     roots = [store.COMMITTED, store.scratch_root()] if root is None else [root]
     for candidate in roots:
         path = run.path(candidate)
         if path.exists():
             stored = store.load_run(path)
+            _check_run(stored, run)
             if stored.header["protocol_hash"] == run.digest:
                 return Evidence(run, stored)
     return None
+
+
+def _check_run(stored, run):
+    """Raise RecordError unless a file holds the run that its name says."""
+    header = stored.header
+    try:
+        held = run_of(header)
+    except (ValueError, TypeError, KeyError) as error:
+        raise store.RecordError(stored.path, f"its header describes no run ({error})") from error
+    if held != run:
+        held_not_run = f"it holds {held.title} ({held.profile}), not {run.title} ({run.profile})"
+        raise store.RecordError(stored.path, held_not_run)
+    constants = run.steps.constants if isinstance(run.steps, Adapted) else {}
+    mine = {
+        "protocol": asdict(run.protocol),
+        "controller_constants": constants.get("controller"),
+        "start_constants": constants.get("start"),
+    }
+    if header["protocol_hash"] == run.digest:
+        for key, value in mine.items():
+            if header.get(key) not in (None, value):  # headers of old lack constants
+                raise store.RecordError(
+                    stored.path, f"its {key} is not that of its protocol_hash: {header[key]}"
+                )
+
+
+def _check_tensors(part, run):
+    """Raise RecordError unless a file has the model's tensors, each in its shape."""
+    path, weights = part.path.with_suffix(".safetensors"), part.weights()
+    modules = zip(("field", "head"), make_model(run.protocol, part.header["seeds"]), strict=True)
+    model = {f"{key}.{n}": p.shape for key, m in modules for n, p in m.named_parameters()}
+    needed = {*model, *(("flipped.images", "flipped.classes") if run.dataset in IMAGES else ())}
+    missing = needed - weights.keys()
+    if missing:
+        raise store.RecordError(path, f"it has no tensor {min(missing)!r}")
+    for name, tensor in weights.items():
+        mark, _, rest = name.partition(".")
+        if mark == "flipped":
+            continue
+        shape = model.get(name) or model.get(rest)
+        if tensor.shape != shape:
+            why = f"it is none of this model's, or its shape is not {tuple(shape or ())}"
+            raise store.RecordError(path, f"tensor {name!r} of shape {tuple(tensor.shape)}: {why}")
 
 
 def find_done(run: Run, root: Path | None = None) -> Evidence | None:

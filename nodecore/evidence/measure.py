@@ -100,7 +100,7 @@ def evaluate_run(
         check: See train_run.
         foremost_only: Whether to test under the foremost settings alone.
     """
-    training, known = _trained_on(run), {} if known is None else known
+    training, known = trained_on(run), {} if known is None else known
     largest_share = float(training.class_shares().max())
     rows = []
     for group, settings, own in groups_of(run, trained):
@@ -114,10 +114,7 @@ def evaluate_run(
         mine |= measure(run, model, lacking, own, check)
         tested = {setting: mine[setting] for setting in settings}
         common = [
-            {
-                **_member_values(trained, member, float(train_accuracy[i]), largest_share),
-                **_adaption_values(run, trained, member),
-            }
+            member_values(run, trained, member, float(train_accuracy[i]), largest_share)
             for i, member in enumerate(group)
         ]
         if isinstance(run.steps, Adapted):
@@ -155,7 +152,7 @@ def measure(
             "test_rtol": setting.rtol,
         }
         if every is not None:
-            common["test_split"] = f"first {len(test)}"
+            common["test_split"] = split_name(test)
         tested[setting] = [{**common, "accuracy": value} for value in values.tolist()]
         if every is not None and setting == own:
             same = len(every) == len(test)
@@ -204,9 +201,15 @@ def tested_on(run: Run) -> Split:
     return test.first(exact_test_images(run.dataset)) if run.dataset in IMAGES else test
 
 
-def _trained_on(run):
+def trained_on(run: Run) -> Split:
+    """The training data that tells whether a seed trained."""
     training, _ = run.protocol.load()
     return training.first(TRAINING_IMAGES) if run.dataset in IMAGES else training
+
+
+def split_name(test: Split) -> str:
+    """Describe the test images of records, in words."""
+    return f"first {len(test)}"
 
 
 def _split_of_all(run, every):
@@ -215,7 +218,10 @@ def _split_of_all(run, every):
     return f"all {len(every)}" + (f", {lossy} of them lossy" if lossy > 0 else "")
 
 
-def _member_values(trained, member, train_accuracy, largest_share):
+def member_values(
+    run: Run, trained: Trained, member: int, train_accuracy: float, largest_share: float
+) -> dict:
+    """Return what all records of a member have in common, but for its agreement gap."""
     diverged = int(trained.diverged_at[member]) >= 0
     return {
         "seed": trained.seeds[member],
@@ -223,6 +229,7 @@ def _member_values(trained, member, train_accuracy, largest_share):
         "status": f"diverged at {int(trained.diverged_at[member])}" if diverged else "ok",
         "trained": not diverged and has_trained(train_accuracy, largest_share),
         "nfe_per_iteration": float(trained.nfe_per_iteration[member]),
+        **_adaption_values(run, trained, member),
     }
 
 

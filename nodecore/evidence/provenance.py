@@ -9,11 +9,18 @@ import torch
 
 from nodecore.evidence import store
 from nodecore.ode import kernels
+from nodecore.ode.backends import resolve_backend
 
 
 def kernel_version(backend: str) -> int | None:
     """Return the version of the fused kernel's arithmetic, where it was at work."""
     return kernels.VERSION if backend == "fused" else None
+
+
+def backend_here() -> str:
+    """The backend that solves here where none is named."""
+    fused = resolve_backend() != "torch" and kernels.status().available
+    return "fused" if fused else "torch"
 
 
 def device_name(device: str) -> str:

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from nodecore.analysis.evaluate import EXACT, exact_flow
 from nodecore.evidence import store
+from nodecore.evidence.fields import key_of
 from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.measure import groups_of, measure
-from nodecore.evidence.provenance import device_name, kernel_version, revision
+from nodecore.evidence.provenance import backend_here, device_name, kernel_version, revision
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import select
-from nodecore.evidence.verify import backend_here
 from nodecore.ode.fields import take_members
 from nodecore.ode.steps import Setting
 from nodecore.training.devices import single_threaded
@@ -62,16 +62,23 @@ def complete(run: Run, root: Path) -> int:
 
 def _new_records(evidence: Evidence) -> Iterator[dict]:
     run, members = evidence.run, _values_of_members(evidence)
-    known = {(record["seed"], _setting(record)) for record in evidence.stored.records}
-    for group, settings, own in groups_of(run, stored_training(evidence)):
+    for group, missing, own in lacking(evidence):
         seeds = [run.seeds[member] for member in group]
-        missing = [s for s in settings if not all(_knows(known, run, seed, s) for seed in seeds)]
-        if not missing:
-            continue
         model = [take_members(module, group) for module in (evidence.field, evidence.head)]
         for rows in measure(run, model, missing, own).values():
             for seed, row in zip(seeds, rows, strict=True):
                 yield {**members[seed], **row}
+
+
+def lacking(evidence: Evidence) -> Iterator[tuple[Sequence[int], list[Setting], Setting]]:
+    """Members that lack a test, the settings of these, and the setting of their training."""
+    run = evidence.run
+    known = {key_of(record) for record in evidence.stored.records}
+    for group, settings, own in groups_of(run, stored_training(evidence)):
+        seeds = [run.seeds[member] for member in group]
+        missing = [s for s in settings if not all(_knows(known, run, seed, s) for seed in seeds)]
+        if missing:
+            yield group, missing, own
 
 
 def _values_of_members(evidence):
@@ -83,19 +90,15 @@ def _values_of_members(evidence):
     return common
 
 
-def _setting(record):
-    return record["test_solver"], record["test_n_steps"], record["test_rtol"]
-
-
 def _knows(known, run: Run, seed: int, setting: Setting) -> bool:
     """Tell whether there is a record of a test, or of the finer stand-in for the exact flow."""
     alike = {setting, EXACT} if setting == exact_flow(run.dataset) else {setting}
-    return any((seed, (s.solver, s.n_steps, s.rtol)) in known for s in alike)
+    return any((seed, s.solver, s.n_steps, s.rtol) in known for s in alike)
 
 
 def _entry(records):
     """Describe when and by what these records were made, for the header."""
-    settings = dict.fromkeys(map(_setting, records))
+    settings = dict.fromkeys(key_of(record)[1:] for record in records)
     return {
         "records": len(records),
         "settings": [f"{solver} {n_steps or rtol}" for solver, n_steps, rtol in settings],

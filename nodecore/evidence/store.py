@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from nodecore.data.files import PROJECT, StoreError, write_atomically
+from nodecore.evidence.fields import problems
 
 FORMAT = "nodecore-run-1"
 COMMITTED = PROJECT / "book" / "results"
@@ -65,6 +67,11 @@ class StoredRun:
     records: Sequence[Mapping]
     path: Path
     history: pd.DataFrame | None = field(default=None, compare=False)
+
+    @property
+    def parts(self) -> tuple["StoredRun", ...]:
+        """The stored runs behind it: itself."""
+        return (self,)
 
     @property
     def paths(self) -> list[Path]:
@@ -195,7 +202,9 @@ def load_run(path: Path) -> StoredRun:
     """Read and check a run. Raises RecordError naming a truncated, edited or foreign file."""
     try:
         document = json.loads(_read(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        stated = document.pop("sha256", None) if isinstance(document, dict) else None
+        digest = _digest(document)
+    except (ValueError, RecursionError) as error:
         raise RecordError(path, f"it is truncated or no JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("header"), dict):
         raise RecordError(path, "it is no record of a run")
@@ -203,16 +212,30 @@ def load_run(path: Path) -> StoredRun:
         raise RecordError(
             path, f"its format is {document['header'].get('format')!r}, not {FORMAT!r}"
         )
-    stated = document.pop("sha256", None)
-    if stated != _digest(document):
+    if stated != digest:
         raise RecordError(path, "its contents do not match its checksum: it was edited")
-    header = document["header"]
-    history = None
-    if "history_sha256" in header:
-        table = _history_path(path)
-        _check_digest(table, _read(table), header["history_sha256"])
-        history = pd.read_csv(table)
-    return StoredRun(header, document["records"], path, history)
+    header, records = document["header"], document.get("records", [])
+    for problem in problems(header, records):
+        raise RecordError(path, problem)
+    history = _read_history(path, header) if "history_sha256" in header else None
+    return StoredRun(header, records, path, history)
+
+
+def _read_history(path, header):
+    table = _history_path(path)
+    data = _read(table)
+    _check_digest(table, data, header["history_sha256"])
+    try:
+        history = pd.read_csv(BytesIO(data))
+    except ValueError as error:
+        raise RecordError(table, f"it is no table ({error})") from error
+    for name in ("iteration", "seed"):
+        if name not in history:
+            raise RecordError(table, f"it has no column {name!r}")
+    for name in history.columns.drop("mark", errors="ignore"):
+        if any(isinstance(value, str) for value in history[name]):
+            raise RecordError(table, f"its column {name!r} holds text instead of numbers")
+    return history
 
 
 def records(root: Path, study: str, profile: str | None = None) -> pd.DataFrame:

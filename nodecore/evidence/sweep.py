@@ -21,7 +21,7 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select
 from nodecore.ode import kernels
 from nodecore.training.checkpoint import Checkpoint
-from nodecore.training.devices import get_device
+from nodecore.training.devices import check_precision_name, get_device
 
 if TYPE_CHECKING:  # imported where it is used
     from distributed import Client
@@ -63,6 +63,7 @@ def run_studies(
     """
     if client is not None and jobs is not None:
         raise ValueError(f"jobs = {jobs!r}: a cluster has as many as it has workers; leave it out")
+    check_precision_name(precision)
     jobs = count_jobs(jobs, device) if client is None else None
     missing = find_missing(names, only, profile, root)
     if not missing:

@@ -1,33 +1,48 @@
-"""Count what is in a store, and test whether stored weights still give the stored accuracies."""
+"""Count what is in a store, and test whether stored weights still give what is recorded."""
 
 import math
 import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from nodecore.analysis.evaluate import accuracy
-from nodecore.data.datasets import IMAGES
+from nodecore.analysis.evaluate import EXACT, accuracy, exact_flow, scaled_steps
+from nodecore.data.datasets import IMAGES, load
+from nodecore.data.split import Split
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES
-from nodecore.evidence.found import Evidence, find
-from nodecore.evidence.measure import recorded_setting, tested_on
-from nodecore.evidence.provenance import device_name, kernel_version
+from nodecore.evidence.found import Evidence, checkpoint_path, find
+from nodecore.evidence.measure import (
+    foremost,
+    groups_of,
+    last_setting,
+    member_values,
+    recorded_setting,
+    split_name,
+    tested_on,
+    trained_on,
+)
+from nodecore.evidence.provenance import backend_here, device_name, kernel_version
+from nodecore.evidence.retest import lacking, stored_training
 from nodecore.evidence.selection import USUAL_TEST, select
 from nodecore.ode import kernels
-from nodecore.ode.backends import resolve_backend
 from nodecore.ode.steps import FixedSteps, Setting
 from nodecore.ode.tableaus import get_tableau
 from nodecore.training.devices import single_threaded
 
 # --- what there is, and whether it holds ----------------------------------------------------------
 
-ROUNDING = 2  # test samples that another machine may place on the other side of a boundary
+ROUNDING = 2  # samples that another machine may place on the other side of a boundary
+NOT_COMPARED = (
+    "seconds, dates, machines and versions; the iteration of a divergence; evaluations under a "
+    "tolerance or a controller; steps that a controller chose since its last check"
+)
 
 
 def status(
@@ -75,11 +90,13 @@ def verify(
 ) -> pd.DataFrame:
     """Test stored weights again: a row for each run that is there, or for `sample` of them.
 
-    change: the largest of an accuracy, in test samples. allowed: 0 on the machine and with the
-    versions that it was trained and tested with, else ROUNDING. settings: how many of the tests
-    were made again; of a run on images in a sample, the cheapest and others drawn that fit into
-    `seconds`. problem: what is wrong with a damaged file. seed: of what is drawn. ValueError for an
-    unknown study or profile, or no time.
+    change: the largest of an accuracy, in samples. allowed: 0 on the machine and with the versions
+    that it was trained and tested with, else ROUNDING. tests: how many of the accuracies, those on
+    the training data included, were measured again; of a run on images in a sample, the cheapest
+    and others drawn that fit into `seconds`. problem: what is wrong with a damaged file, which
+    records are missing, and which values are not those of the weights and the history. NOT_COMPARED
+    says what these do not tell. seed: of what is drawn. ValueError for an unknown study or profile,
+    or no time.
     """
     if not seconds > 0:
         raise ValueError(f"seconds = {seconds!r}: give a time > 0")
@@ -88,7 +105,7 @@ def verify(
     draw = random.Random(seed)
     if sample is not None and sample < len(found):
         found = draw.sample(found, sample)
-    columns = ["run", "change", "allowed", "agrees", "settings", "problem"]
+    columns = ["run", "change", "allowed", "agrees", "tests", "problem"]
     limit = seconds if sample is not None else math.inf
     rows = [verified(evidence, limit, draw) for evidence in tqdm(found, "runs", leave=False)]
     table = pd.DataFrame(rows, columns=columns)
@@ -101,13 +118,16 @@ def verified(evidence: Evidence | store.RecordError, seconds: float, draw: rando
     try:
         if isinstance(evidence, store.RecordError):
             raise evidence
+        problem = "; ".join([*_missing(evidence), *_wrong_values(evidence)])
         limit = seconds if evidence.run.dataset in IMAGES else math.inf
-        changes, settings = _changes(evidence, limit, draw), len(_by_setting(evidence))
+        tests = _tests(evidence)
+        changes = _changes(evidence, tests, limit, draw)
         change, allowed = max(changes), _allowed(evidence.stored.header)
         return {
             **{"run": evidence.path, "change": change, "allowed": allowed},
-            **{"agrees": change <= allowed, "settings": f"{len(changes)} of {settings}"},
-            "problem": "",
+            "agrees": change <= allowed and not problem,
+            "tests": f"{len(changes)} of {len(tests)}",
+            "problem": problem and f"{evidence.path}: {problem}",
         }
     except store.RecordError as error:
         return {"run": store.shown(error.path), "agrees": False, "problem": str(error)}
@@ -124,43 +144,137 @@ def _allowed(header):
     return 0 if all(was[key] == value for was in made for key, value in here.items()) else ROUNDING
 
 
-def backend_here() -> str:
-    """The backend that solves here where none is named."""
-    fused = resolve_backend() != "torch" and kernels.status().available
-    return "fused" if fused else "torch"
+# --- what must be recorded ------------------------------------------------------------------------
 
 
-def _changes(evidence, seconds, draw):
-    """Largest change of an accuracy, in samples of the test, for each setting that was tested
-    again: the cheapest one, then others as they are drawn where they fit into the seconds."""
-    run, test = evidence.run, tested_on(evidence.run)
-    tests = [(_setting_of(run, *key), rows) for key, rows in _by_setting(evidence)]
-    tests.sort(key=lambda pair: evaluations_under(pair[0]))
-    others = tests[1:]
+def _missing(evidence):
+    """Say which records must be there and are not; while a run is tested, only the foremost."""
+    run, missing = evidence.run, []
+    unfinished = checkpoint_path(evidence.stored.path).exists()
+    for group, settings, own in lacking(evidence):
+        recorded = set(_settings_of(run, _records_of(evidence, group)))
+        must = foremost(run, own) if unfinished else settings
+        missing += [s for s in settings if s in must and not _may_lack(s, own, recorded)]
+    if missing:
+        names = ", ".join(map(str, dict.fromkeys(missing)))
+        yield f"records are missing, of {names}; `study test` adds them"
+
+
+def _may_lack(setting, own, recorded):
+    """Tell whether records of old may lack a setting: grids have grown, and two factors changed."""
+    if None in (setting.n_steps, own.n_steps) or setting in recorded:
+        return False
+    old = {round(2 / 3 * own.n_steps): round(3 / 4 * own.n_steps)}
+    old |= {round(4 / 3 * own.n_steps): round(3 / 2 * own.n_steps)}
+    was_other = old.get(setting.n_steps, 0) in {other.n_steps for other in recorded}
+    return was_other or setting.n_steps not in scaled_steps(own.n_steps)
+
+
+def _wrong_values(evidence):
+    """Say which values of each member are not those that the weights and the history tell."""
+    run, trained = evidence.run, stored_training(evidence)
+    largest_share = float(trained_on(run).class_shares().max())
+    trained.diverged_at = torch.where(_finite(evidence), -1, trained.diverged_at.clamp(min=1))
+    if run.steps.n_steps is not None:
+        trained.nfe_per_iteration[:] = evaluations_under(run.steps)
+    for member, seed in enumerate(run.seeds):
+        rows = _records_of(evidence, [member])
+        [train_accuracy, *_] = rows["train_accuracy"]
+        told = member_values(run, trained, member, train_accuracy, largest_share)
+        if run.dataset in IMAGES:
+            told["test_split"] = split_name(tested_on(run))
+        if run.steps.controller is not None:
+            told["agreement_gap"] = _agreement_gap(run, rows, last_setting(run, trained, member))
+        for key, value in told.items():
+            other = [v for v in rows[key] if not _same(v, value)]
+            if other:
+                yield f"{key} of seed {seed} is {other[0]}, not {value}"
+
+
+def _finite(evidence):
+    """Tell which members' weights are those of a training that did not diverge."""
+    weights = [*evidence.field.parameters(), *evidence.head.parameters()]
+    flat = torch.cat([parameter.flatten(1) for parameter in weights], 1)
+    return flat.isfinite().all(1) & flat.any(1)
+
+
+def _agreement_gap(run, rows, own):
+    """The gap that a member's records give: as trained against the exact flow's stand-in."""
+    pairs = zip(_settings_of(run, rows), rows["accuracy"], strict=True)
+    accuracies = dict(pairs)
+    exact = accuracies.get(exact_flow(run.dataset), accuracies.get(EXACT, math.nan))
+    return abs(accuracies.get(own, math.nan) - exact)
+
+
+def _same(recorded, value):
+    if isinstance(value, float):
+        return math.isclose(recorded, value, rel_tol=1e-9, abs_tol=1e-12)
+    return recorded == value or (value is None and pd.isna(recorded))
+
+
+# --- accuracies -----------------------------------------------------------------------------------
+
+
+class _Test(NamedTuple):
+    """A column of records that weights are tested for again: on a split, under a setting."""
+
+    setting: Setting
+    split: Split
+    column: str
+    rows: pd.DataFrame
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of the field, about, on all samples together."""
+        return evaluations_under(self.setting) * len(self.split)
+
+
+def _tests(evidence):
+    """All accuracies that the records have, each with its rows."""
+    run, records = evidence.run, evidence.records
+    test, training = tested_on(run), trained_on(run)
+    tests = []
+    for _, rows in records.groupby(["test_solver", "test_n_steps", "test_rtol"], dropna=False):
+        setting = next(_settings_of(run, rows))
+        tests.append(_Test(setting, test, "accuracy", rows))
+        on_all = rows.dropna(subset="accuracy_all")
+        if len(on_all):
+            tests.append(_Test(setting, load(run.dataset, None, None)[1], "accuracy_all", on_all))
+    for group, _, own in groups_of(run, stored_training(evidence)):
+        tests.append(_Test(own, training, "train_accuracy", _records_of(evidence, group)))
+    return sorted(tests, key=lambda each: each.cost)
+
+
+def _records_of(evidence, members):
+    seeds = [evidence.run.seeds[member] for member in members]
+    return evidence.records[evidence.records["seed"].isin(seeds)]
+
+
+def _settings_of(run, rows):
+    """The test setting of each row."""
+    for solver, n_steps, rtol in zip(
+        rows["test_solver"], rows["test_n_steps"], rows["test_rtol"], strict=True
+    ):
+        how = {"n_steps": int(n_steps)} if pd.notna(n_steps) else {"rtol": rtol}
+        yield recorded_setting(run, solver, **how)
+
+
+def _changes(evidence, tests, seconds, draw):
+    """Largest change of an accuracy, in samples, for each test that was made again: the cheapest
+    one, then others as they are drawn where they fit into the seconds."""
+    run, others = evidence.run, tests[1:]
     draw.shuffle(others)
     changes, cost, used = [], 0, 0.0
-    for setting, rows in (tests[0], *others):
-        more = evaluations_under(setting)
-        if changes and used * (cost + more) / cost > seconds:
+    for test in (tests[0], *others):
+        if changes and used * (cost + test.cost) / cost > seconds:
             continue
         start = time.perf_counter()
-        values = accuracy(evidence.field, evidence.head, test, setting, run.T)
-        cost, used = cost + more, used + time.perf_counter() - start
-        members = [run.seeds.index(seed) for seed in rows["seed"]]
-        change = np.abs(values[members].numpy() - rows["accuracy"].to_numpy()).max()
-        changes.append(round(change * len(test)))
+        values = accuracy(evidence.field, evidence.head, test.split, test.setting, run.T)
+        cost, used = cost + test.cost, used + time.perf_counter() - start
+        members = [run.seeds.index(seed) for seed in test.rows["seed"]]
+        change = np.abs(values[members].numpy() - test.rows[test.column].to_numpy()).max()
+        changes.append(round(change * len(test.split)))
     return changes
-
-
-def _by_setting(evidence):
-    """The records of each test setting."""
-    return evidence.records.groupby(["test_solver", "test_n_steps", "test_rtol"], dropna=False)
-
-
-def _setting_of(run, solver, n_steps, rtol):
-    fixed = pd.notna(n_steps)
-    how = {"n_steps": int(n_steps)} if fixed else {"rtol": rtol}
-    return recorded_setting(run, solver, **how)
 
 
 def evaluations_under(setting: Setting) -> int:

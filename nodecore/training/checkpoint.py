@@ -44,10 +44,12 @@ class Checkpoint:
         text = metadata.get("state", "")
         if metadata.get("sha256") != _digest(tensors, text):
             return None
-        state = json.loads(text)
-        if state["identity"] != _plain({"format": FORMAT, **identity}):
+        try:
+            state = json.loads(text)
+            known = state["identity"] == _plain({"format": FORMAT, **identity})
+            return (tensors, state["values"]) if known else None
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
-        return tensors, state["values"]
 
     def save(self, identity: dict, tensors: dict[str, Tensor], values: dict) -> None:
         """Keep a state in place of the last one, so that a crash leaves one or the other."""
@@ -70,7 +72,7 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 state = json.loads((file.metadata() or {}).get("state", "{}"))
             return int(state["values"]["iteration"])
-        except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError):
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, ArithmeticError):
             return 0
 
     def remove(self) -> None:

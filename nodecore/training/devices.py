@@ -90,12 +90,17 @@ def single_threaded(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_precision(precision: str, protocol: Protocol, device: torch.device) -> None:
-    """Raise ValueError for a precision that a training on this device cannot have."""
+def check_precision_name(precision: str) -> None:
+    """Raise ValueError unless the precision is one of PRECISIONS."""
     if precision not in PRECISIONS:
         raise ValueError(
             f"precision = {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
         )
+
+
+def check_precision(precision: str, protocol: Protocol, device: torch.device) -> None:
+    """Raise ValueError for a precision that a training on this device cannot have."""
+    check_precision_name(precision)
     if precision != "float32" and protocol.field != "conv2d":
         raise ValueError(
             f"precision = {precision!r}: only fields of images, not {protocol.dataset}, are "

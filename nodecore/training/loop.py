@@ -121,7 +121,7 @@ def train(
         ensemble.adaption = adaption(ensemble, test, look_every)
     identity = _identity(ensemble, training.x, look_every, precision)
     saved = checkpoint.load(identity) if checkpoint is not None else None
-    if saved is not None:
+    if saved is not None and _is_midway(ensemble, *saved):
         ensemble.restore(*saved)
     with (
         _HeldInterrupt(checkpoint) as interrupt,
@@ -142,6 +142,18 @@ def _set_up(protocol, steps, seeds, device, backend, precision):
         fits = fixed is not None and maps_fit(protocol, evaluations, precision, device)
         ensemble.field.keeps_maps = fits
     return ensemble
+
+
+def _is_midway(ensemble, tensors, values):
+    """Tell whether a saved state is one of this training: no iteration is beyond its last."""
+    done = values.get("iteration") if isinstance(values, dict) else None
+    own, _ = ensemble.state()
+    return (
+        isinstance(done, int)
+        and 0 < done <= ensemble.protocol.iterations
+        and all(name in tensors and tensors[name].shape == own[name].shape for name in own)
+        and bool((tensors["finite_iterations"][tensors["alive"]] == done).all())
+    )
 
 
 def _iterate(ensemble, training, identity, progress, checkpoint, interrupt):

@@ -91,6 +91,15 @@ def test_a_run_that_is_there_stays_unless_it_says_less(there, here, archive):
     assert cut.read_bytes() == whole
 
 
+def test_a_run_gives_way_where_another_lies_under_its_name(here, archive):
+    take([archive])
+    there, other = RUNS[0].path(here), replace(RUNS[0], steps=FixedSteps("euler", 2))
+    whole = there.read_bytes()
+    forge(there, lambda document: document["header"].update(other.steps.columns))
+    assert take([archive], sample=0)[f"{RUNS[0].study}/smoke/{RUNS[0].name}"] == "filed"
+    assert there.read_bytes() == whole
+
+
 def size_in_archive(run, there):
     files = run.path(there).parent.glob(f"{run.name}.*")
     return sum(512 + math.ceil(file.stat().st_size / 512) * 512 for file in files)
@@ -216,10 +225,14 @@ def forged(**values):
         (lambda path: path.with_suffix(".history.csv").write_text("a"), "history that its record"),
         (forged(protocol_hash="0" * 12), "of another protocol or controller than today's"),
         (forged(dataset="moons"), "dataset = 'moons' is unknown"),
-        (forged(seeds=[0, 4]), "holds the run"),
-        (forged(seeds="0,3"), "seeds ="),
-        (other_weights(lambda w: {"field.first.0": w["field.first.0"]}), "Missing key"),
-        (other_weights(lambda w: {k: -v for k, v in w.items()}), "test samples differ"),
+        (forged(seeds=[0, 4]), "no records of all its seeds"),
+        (forged(train_solver="rk4"), "holds the run"),
+        (forged(seeds="0,3"), "seeds of its header = '0,3': it is not whole numbers"),
+        (
+            other_weights(lambda w: {"field.first.0": w["field.first.0"]}),
+            "it has no tensor 'field.first.1'",
+        ),
+        (other_weights(lambda w: {k: -v for k, v in w.items()}), "samples differ"),
     ],
 )
 def test_a_run_that_is_not_what_it_says_is_refused(copy, here, tmp_path, change, message):

@@ -185,6 +185,17 @@ def test_a_prediction_is_about_right(tmp_path):
 # --- the command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("budget", [(), ("--budget", "600")])
+def test_where_nothing_is_missing_it_says_so_and_a_precision_is_checked(monkeypatch, budget):
+    monkeypatch.setitem(STUDIES, "spheres2-euler", ())
+    command = ["study", "run", "spheres2-euler", "--device", "cpu", *budget]
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, result.output) == (0, "nothing to train: all runs are there\n")
+    result = CliRunner().invoke(app, [*command, "--precision", "float8"])
+    assert result.exit_code == 1
+    assert "error: precision = 'float8' is unknown; choose one of float32" in result.output
+
+
 def test_the_command_trains_what_fits(monkeypatch, tmp_path):
     monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path))
     monkeypatch.setitem(STUDIES, "spheres2-euler", tuple(RUNS))

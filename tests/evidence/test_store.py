@@ -13,10 +13,21 @@ from nodecore.data.files import write_atomically
 from nodecore.evidence import store
 from nodecore.evidence.store import COLUMNS, RecordError, load_run, records, save_run
 
-HEADER = {"study": "spheres2-euler", "profile": "smoke", "n_steps": 4, "seconds": 1.25}
+HEADER = {
+    **{"study": "spheres2-euler", "dataset": "spheres2", "profile": "smoke", "seeds": [0, 1]},
+    **{"train_solver": "euler", "n_steps": 4, "seconds": 1.25, "protocol": {"T": 1.0}},
+    **{"protocol_hash": "0" * 12, "backend": "torch", "device": "cpu", "torch": "2.0"},
+}
+COMMON = {"train_accuracy": 0.5, "status": "ok", "nfe_per_iteration": 4.0}
 RECORDS = [
-    {"seed": 0, "test_solver": "euler", "test_n_steps": 4, "accuracy": 0.30000000000000004},
-    {"seed": 1, "test_solver": "dopri5", "test_rtol": 1e-6, "accuracy": 0.5, "trained": False},
+    {
+        **{"seed": 0, "test_solver": "euler", "test_n_steps": 4, "accuracy": 0.30000000000000004},
+        **{"trained": True, **COMMON},
+    },
+    {
+        **{"seed": 1, "test_solver": "dopri5", "test_rtol": 1e-6, "accuracy": 0.5},
+        **{"trained": False, **COMMON},
+    },
 ]
 HISTORY = [{"iteration": 50, "seed": 0, "step_size": 0.1}, {"iteration": 60, "accuracy": 1 / 3}]
 
@@ -90,7 +101,9 @@ def test_the_columns_are_the_promised_ones():
     ],
 )
 def test_an_adaption_of_steps_without_a_start_had_the_first_one_there_was(tmp_path, header, start):
-    save_run(run_path(tmp_path), {**HEADER, **header}, RECORDS, weights())
+    final = {"final_rtol": 0.1, "final_n_steps": 4}
+    records = [{**record, **final} for record in RECORDS]
+    save_run(run_path(tmp_path), {**HEADER, **header}, records, weights())
     found = load_run(run_path(tmp_path)).frame()["start"]
     assert found.tolist() == [start] * 2 if start else found.isna().all()
 
@@ -98,17 +111,13 @@ def test_an_adaption_of_steps_without_a_start_had_the_first_one_there_was(tmp_pa
 def test_records_gathers_the_runs_of_a_study(tmp_path, path):
     save_run(run_path(tmp_path, "euler-K8"), HEADER | {"n_steps": 8}, RECORDS, weights())
     other = tmp_path / "spheres2-euler" / "paper" / "euler-K8.json"
-    save_run(other, HEADER | {"n_steps": 8, "profile": "paper"}, RECORDS[:1], weights())
+    header = HEADER | {"n_steps": 8, "profile": "paper", "seeds": [0]}
+    save_run(other, header, RECORDS[:1], weights())
     write_atomically(path.parent / ".euler-K16.json.7.tmp", b'{"header"')  # left by a crash
     assert sorted(records(tmp_path, "spheres2-euler", "smoke")["n_steps"]) == [4, 4, 8, 8]
     assert len(records(tmp_path, "spheres2-euler")) == 5
     empty = records(tmp_path, "landscape-rk4")
     assert (len(empty), list(empty.columns)) == (0, COLUMNS)
-
-
-def test_values_that_are_not_finite_survive(tmp_path):
-    save_run(run_path(tmp_path), HEADER, [{"seed": 0, "accuracy": math.nan}], weights())
-    assert math.isnan(load_run(run_path(tmp_path)).records[0]["accuracy"])
 
 
 def test_the_file_has_one_record_a_line(path):
@@ -190,6 +199,98 @@ def test_a_foreign_file_is_refused(path, text):
 def test_a_file_that_is_no_text_is_refused(path):
     path.write_bytes(b"\x80\x04\x95pickle\xff")
     with refused(path, "no JSON"):
+        load_run(path)
+
+
+def signed(document):
+    document.pop("sha256", None)
+    document["sha256"] = store._digest(document)
+    return json.dumps(document)
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("where", "values", "why"),
+    [
+        ("header", {"protocol_hash": None}, "protocol_hash of its header = None: it is not text"),
+        ("header", {"weights_sha256": 3}, "weights_sha256 of its header = 3"),
+        ("header", {"seeds": "0,1"}, "seeds of its header = '0,1': it is not whole numbers"),
+        ("header", {"seeds": [0, 1, 2]}, r"no records of all its seeds \[0, 1, 2\], or of others"),
+        ("header", {"seeds": [0, HUGE]}, "seeds of its header = .*000"),
+        ("header", {"n_steps": "4"}, "n_steps of its header = '4': it is not a whole number"),
+        ("header", {"protocol": {"T": "1"}}, "protocol of its header = .*a mapping with a number"),
+        ("header", {"tested": [{}]}, "tested of its header = .*: it is not a list of tests, each"),
+        ("header", {"controller": "algorithm1"}, "its record 1 has no final_n_steps"),
+        ("record", {"accuracy": "0.3"}, "accuracy of its record 1 = '0.3': it is not a share"),
+        ("record", {"accuracy": 1.5}, "accuracy of its record 1 = 1.5: it is not a share"),
+        ("record", {"accuracy": math.nan}, "accuracy of its record 1 = nan: it is not a share"),
+        ("record", {"nfe_per_iteration": HUGE}, "nfe_per_iteration of its record 1 = 1000.*000"),
+        ("record", {"nfe_per_iteration": math.inf}, "nfe_per_iteration of its record 1 = inf"),
+        ("record", {"status": "diverged at -3"}, "status of its record 1 = 'diverged at -3'"),
+        ("record", {"trained": 1}, "trained of its record 1 = 1: it is not true or false"),
+        ("record", {"test_solver": "moon"}, "its record 1 is of no test .*solver = 'moon'"),
+        ("record", {"test_n_steps": None}, "its record 1 is of no test .*give exactly one"),
+        ("record", {"n_steps": 8}, "its record 1 = .*: it is no record, or has fields of no"),
+    ],
+)  # fmt: skip
+def test_a_signed_value_that_cannot_be_is_refused(path, where, values, why):
+    document = json.loads(path.read_text())
+    (document["header"] if where == "header" else document["records"][0]).update(values)
+    path.write_text(signed(document))
+    with refused(path, why):
+        load_run(path)
+
+
+@pytest.mark.parametrize("lost", ["protocol_hash", "seeds", "dataset", "weights_sha256", "backend"])
+def test_a_signed_header_without_a_field_is_refused(path, lost):
+    document = json.loads(path.read_text())
+    del document["header"][lost]
+    path.write_text(signed(document))
+    with refused(path, f"its header has no {lost}"):
+        load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        (None, "records = None: they are no list"),
+        ([], r"records = \[\]: they are no list, or empty"),
+        ([3, *RECORDS], "its record 1 = 3: it is no record"),
+        ([*RECORDS, RECORDS[0]], "several records of one seed and test"),
+    ],
+)
+def test_signed_records_that_cannot_be_are_refused(path, records, why):
+    document = json.loads(path.read_text())
+    path.write_text(signed({**document, "records": records}))
+    with refused(path, why):
+        load_run(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"a":' * 10**5, "9" * 10**4])
+def test_a_file_deep_or_wide_beyond_reason_is_refused(path, text):
+    path.write_text(text)
+    with refused(path, "truncated or no JSON"):
+        load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ("", "it is no table"),
+        ("iteration,step_size\n1,0.5\n", "it has no column 'seed'"),
+        ("iteration,seed,step_size\n1,0,0.5\n2,0,long\n", "column 'step_size' holds text"),
+    ],
+)
+def test_a_signed_history_that_cannot_be_is_refused(path, table, why):
+    history = companion(path, ".history.csv")
+    history.write_text(table)
+    document = json.loads(path.read_text())
+    digest = store.hashlib.sha256(table.encode()).hexdigest()
+    document["header"]["history_sha256"] = digest
+    path.write_text(signed(document))
+    with refused(history, why):
         load_run(path)
 
 

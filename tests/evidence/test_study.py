@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_sweep import forge
 
 from nodecore.analysis.evaluate import EXACT, cross_solver_settings
 from nodecore.evidence import store
@@ -19,6 +21,7 @@ from nodecore.evidence.obtain import obtain
 from nodecore.evidence.retest import stored_training
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import agreement_gaps, as_trained
+from nodecore.evidence.verify import status, verify
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps, Tolerance
@@ -101,6 +104,69 @@ def test_another_protocol_does_not_count(monkeypatch, root):
 )
 def test_another_run_is_not_found(root, change):
     assert find(replace(RUN, **change), root) is None
+
+
+def put_in_its_place(run, other, root, **header):
+    """Lay a run's files under the name of another one, the header changed and signed."""
+    source, target = run.path(root), other.path(root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(source.with_suffix(suffix), target.with_suffix(suffix))
+    forge(target, lambda document: document["header"].update(header))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": FixedSteps("euler", 4)},
+        {"steps": FixedSteps("rk4", 2)},
+        {"steps": Tolerance("dopri5", 0.1)},
+        {"steps": Tolerance("dopri5", 0.1, per_sample=True)},
+        {"steps": Adapted("euler", "algorithm1")},
+        {"steps": Adapted("dopri5", "algorithm1", first_rtol=0.1)},
+        {"dataset": "spheres3"},
+        {"seeds": (0,)},
+        {"profile": "laptop"},
+        {"T": 2.0},
+    ],
+    ids=lambda change: str(next(iter(change.values()))),
+)
+def test_a_run_under_the_name_of_another_is_refused(root, tmp_path, change):
+    """Even where the digest of its protocol is said to be the other's."""
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    other = replace(RUN, **change)
+    put_in_its_place(RUN, other, tmp_path, protocol_hash=other.digest)
+    message = f"{other.name}.json: it holds {RUN.title} .*, not {other.title} .*; delete it and"
+    with pytest.raises(store.RecordError, match=message):
+        find(other, tmp_path)
+    assert find(RUN, tmp_path) is not None
+
+
+def test_status_and_verify_name_a_run_under_the_name_of_another(monkeypatch, root, tmp_path):
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    other = replace(RUN, steps=FixedSteps("euler", 4))
+    monkeypatch.setitem(STUDIES, "spheres2-euler", (RUN, other))
+    put_in_its_place(RUN, other, tmp_path)
+    [row] = status(["spheres2-euler"], root=tmp_path).to_dict("records")
+    assert (row["done"], row["damaged"]) == (1, str(other.path(tmp_path)))
+    table = verify(["spheres2-euler"], root=tmp_path)
+    assert table["agrees"].tolist() == [True, False]
+    assert "it holds spheres2-euler/euler-K2-seeds0,3" in table["problem"].iloc[1]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"protocol": {"T": 1.0}}, "its protocol is not that of its protocol_hash"),
+        ({"controller_constants": {"decrease": 0.1}}, "its controller_constants is not that"),
+        ({"train_solver": "moon"}, "its header describes no run .*'moon' is unknown"),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(root, tmp_path, header, message):
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    forge(RUN.path(tmp_path), lambda document: document["header"].update(header))
+    with pytest.raises(store.RecordError, match=message):
+        find(RUN, tmp_path)
 
 
 def test_seeds_in_another_order_never_stand_for_each_other(root):
@@ -521,8 +587,7 @@ def test_committed_evidence_is_still_found():
     there = [run for run in runs if run.path(store.COMMITTED).exists()]
     assert len(there) > 100
     for run in there:
-        header = json.loads(run.path(store.COMMITTED).read_text())["header"]
-        assert header["protocol_hash"] == run.digest, run.path(store.COMMITTED)
+        assert find(run, store.COMMITTED) is not None, run.path(store.COMMITTED)
 
 
 def test_no_two_runs_share_a_file(tmp_path):

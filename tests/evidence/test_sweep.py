@@ -1,6 +1,7 @@
 """Whole studies: what is chosen, in which order, and what a second process or damage does to it."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 from nodecore.__main__ import app
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES, get_study
+from nodecore.evidence.cluster import SOURCES, OtherSources, Workers
 from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain, train_run
 from nodecore.evidence.progress import SweepBar, makespan
@@ -344,6 +346,16 @@ def test_what_another_process_has_finished_is_not_trained_again(
     assert not left
 
 
+def test_a_worker_with_other_sources_is_refused(client, tmp_path):
+    with Workers(client, "cpu", "float32", tmp_path) as workers:
+        workers.sources = "0" * 12
+        workers.start(SMALL[0])
+        message = rf"other sources \({SOURCES}\) than the one that gives it work \({'0' * 12}\)"
+        with pytest.raises(OtherSources, match=message):
+            for _ in range(60):
+                list(workers.wait(1.0))
+
+
 def test_workers_train_the_longest_first_and_a_run_that_fails_is_named_in_the_end(
     monkeypatch, client, filled, tmp_path, capsys
 ):
@@ -522,6 +534,44 @@ def test_an_edited_record_and_a_flipped_bit_are_named_and_the_others_verified(mo
     assert re.search(rf"{re.escape(str(SMALL[2].path(root)))} +0 +0 +True", result.output)
 
 
+def same_for_seed_3(**values):
+    """A change of what all records of a seed have in common."""
+    return lambda document: [r.update(values) for r in document["records"] if r["seed"] == 3]
+
+
+def only_one_left(document):
+    """Without all records but one of each seed."""
+    document["records"] = list({record["seed"]: record for record in document["records"]}.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda d: d["records"][0].update(accuracy=math.nan), "accuracy of its record 1 = nan"),
+        (same_for_seed_3(trained=True), "trained of seed 3 is True, not False"),
+        (same_for_seed_3(nfe_per_iteration=3.0), "nfe_per_iteration of seed 3 is 3.0, not 4.0"),
+        (same_for_seed_3(status="diverged at 7"), "status of seed 3 is diverged at 7, not ok"),
+        (only_one_left, "records are missing, of euler, 2 steps, .*; `study test` adds them"),
+        (lambda d: d["records"].pop(0), "records are missing, of euler, 1 step; `study test`"),
+        (
+            lambda d: d["records"].pop(),
+            r"records are missing, of dopri5, tolerance 1e-06; `study test` adds them",
+        ),
+    ],
+)
+def test_altered_records_that_were_signed_anew_are_found(root, change, problem):
+    forge(SMALL[2].path(root), change)
+    table = verify(["spheres2-euler"], root=root)
+    assert table["agrees"].tolist() == [True, True, False]
+    assert re.search(rf"{re.escape(str(SMALL[2].path(root)))}: {problem}", table["problem"].iloc[2])
+
+
+def test_an_accuracy_on_the_training_data_is_measured_again(root):
+    forge(SMALL[2].path(root), same_for_seed_3(train_accuracy=0.25))
+    table = verify(["spheres2-euler"], root=root)
+    assert table["agrees"].tolist() == [True, True, False] and table["change"].iloc[2] > 2
+
+
 def test_weights_that_do_not_belong_to_their_record_are_found(root):
     """Both files whole and with their checksums right, but the accuracies are those of others."""
     path = SMALL[2].path(root)
@@ -558,7 +608,7 @@ class Clock:
         return self.now
 
     def accuracy(self, field, head, test, setting, T):
-        self.tested.append(setting)
+        self.tested.append((setting, len(test)))
         stages = {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 100}[setting.solver]
         self.now += stages * (setting.n_steps or 1)
         return torch.zeros(2)
@@ -577,7 +627,7 @@ def test_of_images_in_a_sample_settings_are_drawn_that_fit_into_the_time(
 ):
     def settings(**options):
         clock.now, clock.tested = 0.0, []
-        [row] = verify(["spheres2-euler"], root=filled, sample=1, **options)["settings"]
+        [row] = verify(["spheres2-euler"], root=filled, sample=1, **options)["tests"]
         n, _, total = row.split()
         assert int(n) == len(clock.tested)
         return int(n), int(total)
@@ -587,7 +637,7 @@ def test_of_images_in_a_sample_settings_are_drawn_that_fit_into_the_time(
     monkeypatch.setattr("nodecore.evidence.verify.IMAGES", {"spheres2"})
     few, total = settings(seconds=20)
     assert 3 < few < total and clock.now <= 20
-    assert clock.tested[0] == FixedSteps("euler", 1)
+    assert clock.tested[0][0] == FixedSteps("euler", 1)
     assert {len(set(clock.tested)), settings(seconds=20)[0]} == {few}
     drawn = [tuple(clock.tested) for seed in range(5) if settings(seconds=20, seed=seed)]
     assert len(set(drawn)) > 1

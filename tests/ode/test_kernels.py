@@ -896,6 +896,29 @@ def test_two_processes_may_build_at_once_and_a_damaged_library_is_rebuilt(
 
 
 @needs_kernel
+@pytest.mark.parametrize("what", ["folder", "library", "digest"])
+def test_what_others_may_write_is_not_loaded(copies, tmp_path, monkeypatch, capsys, what):
+    with quick_build(monkeypatch, cache=tmp_path):
+        assert kernels.status().available
+    assert "compiling the kernel (once, about 15 s)\n" in capsys.readouterr().err
+    folder = tmp_path / "nodecore"
+    digest, library = sorted(folder.iterdir())
+    assert library.stat().st_mode & 0o077 == digest.stat().st_mode & 0o077 == 0
+    path = {"folder": folder, "library": library, "digest": digest}[what]
+    for mode in (0o720, 0o702):
+        path.chmod(mode)
+        with quick_build(monkeypatch, cache=tmp_path):
+            result = kernels.status()
+        assert not result.available
+        assert f": {path} can be written by others; delete it, it is made anew" in result.reason
+    path.chmod(0o700)
+    monkeypatch.setattr(build.os, "getuid", lambda: path.stat().st_uid + 1)
+    with quick_build(monkeypatch, cache=tmp_path):
+        assert f"{folder} belongs to another user" in kernels.status().reason
+    assert "compiling" not in capsys.readouterr().err
+
+
+@needs_kernel
 def test_without_openmp_one_thread_does_the_work(monkeypatch):
     monkeypatch.setattr(build, "THREADS", ("-fno-such-flag",))
     with quick_build(monkeypatch):

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tokenize
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
@@ -16,7 +17,12 @@ from typer.testing import CliRunner
 from nodecore.__main__ import app, parse_parameter
 from nodecore.pages import build
 from nodecore.pages.build import ROOT, BookError, build_book, execute, pages, stage, stage_chapter
-from nodecore.pages.parameters import assigned_names, passed_and_known, refuse_unknown
+from nodecore.pages.parameters import (
+    assigned_values,
+    passed_and_known,
+    refuse_unknown,
+    refuse_unlike,
+)
 
 CHAPTERS = [ROOT / f"{page}.py" for page in pages(ROOT / "_toc.yml") if page[5:7].isdigit()]
 each_chapter = pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
@@ -90,7 +96,9 @@ def test_every_parameter_is_a_documented_literal(source: Path, tmp_path: Path):
         ast.literal_eval(statement.value)
         assert statement.end_lineno in commented, f"no comment: {ast.unparse(statement)}"
     known = stage_chapter(source, tmp_path).parameters
-    assert list(known) == assigned_names(text), "papermill cannot read a line ('=' in a comment?)"
+    assert list(known) == list(assigned_values(text)), (
+        "papermill cannot read a line ('=' in a comment?)"
+    )
 
 
 @each_chapter
@@ -102,7 +110,7 @@ def test_every_chapter_states_profile_device_and_example(source: Path):
         assert any(line.startswith(('profile = "paper"', 'profile = "laptop"')) for line in lines)
         assert any(line.startswith('device = "auto"') for line in lines)
     name, value = cells[at].metadata["example"].split(maxsplit=1)
-    assert name in assigned_names(cells[at].source) and value
+    assert name in assigned_values(cells[at].source) and value
 
 
 @each_chapter
@@ -135,6 +143,42 @@ def test_every_chapter_ran_at_smoke(source: Path, built_book: Path):
 # --- parameters ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "default", "message"),
+    [
+        ("datasets", "spheres2", ["landscape"], r"'spheres2': give a list, such as \['landscape"),
+        ("seeds", 3, [0, 1], r"seeds = 3: give a list, such as \[0, 1\]"),
+        ("seeds", ["a"], [0, 1], "'a' is not a whole number; give a list such as"),
+        ("rtols", ["1e-1"], [0.1], "'1e-1' is not a number"),
+        ("batch_size", 0, 128, "batch_size = 0: give a whole number >= 1"),
+        ("batch_size", 1.5, 128, "give a whole number, such as 128"),
+        ("seed", -1, 1, "seed = -1: give a whole number >= 0"),
+        ("step_size", "fine", 1.0, "give a number, such as 1.0"),
+        ("device", "gpu", "auto", "device = 'gpu': give auto, cpu or cuda"),
+        ("profile", 3, "paper", "profile = 3: give text, such as 'paper'"),
+    ],
+)
+def test_a_parameter_of_another_kind_is_refused(name, value, default, message):
+    with pytest.raises(ValueError, match=message):
+        refuse_unlike(name, value, default)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "default"),
+    [("seeds", [3], [0]), ("seed", 0, 1), ("step_size", 1, 0.5), ("x", 3, None), ("l", [], [1])],
+)
+def test_a_parameter_of_its_own_kind_passes(name, value, default):
+    refuse_unlike(name, value, default)
+
+
+def test_a_parameter_that_cannot_be_read_and_the_version():
+    result = CliRunner().invoke(app, ["book", "-p", "n_steps_coarse=[1"])
+    assert result.exit_code == 1
+    assert "error: n_steps_coarse = '[1' cannot be read; write a value such as 8" in result.output
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"nodecore {version('nodecore')}\n")
+
+
 def test_unknown_parameter_names_the_nearest_and_all():
     with pytest.raises(
         ValueError, match=r"'n_stpes'; did you mean 'n_steps'\? \(known: h, n_steps\)"
@@ -144,8 +188,8 @@ def test_unknown_parameter_names_the_nearest_and_all():
 
 def test_injected_cell_is_compared_with_the_cell_before():
     cells = ["", "a = 1\nb: int = 2", '# Parameters\nc = "x"\n', "a + b"]
-    assert passed_and_known(cells) == (["c"], ["a", "b"])
-    assert passed_and_known(["", "a = 1", "a"]) == ([], [])
+    assert passed_and_known(cells) == ({"c": "x"}, {"a": 1, "b": 2})
+    assert passed_and_known(["", "a = 1", "a"]) == ({}, {})
 
 
 def test_book_refuses_a_parameter_before_running(tiny: Path):

@@ -1,5 +1,6 @@
 """A training stopped anywhere goes on to the same bits; a state of another is left alone."""
 
+import json
 import math
 import os
 import signal
@@ -11,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from marks import needs_kernel
+from safetensors import safe_open
 
 from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.training import checkpoint
@@ -272,6 +274,20 @@ def test_another_training_begins_anew_and_takes_the_place(tmp_path, change):
         train(**how, checkpoint=Checkpoint(path), **QUIET),
         train(**how, **QUIET),
     )
+
+
+@pytest.mark.parametrize("iteration", [10**9, -1, 7, "5", None])
+def test_a_state_that_no_training_was_in_begins_anew(tmp_path, iteration):
+    """Signed anew with another iteration, it would end as the result of an untrained model."""
+    path = tmp_path / "state"
+    interrupted(path, 5, **WAYS["torch"])
+    with safe_open(path, "pt") as file:
+        state = json.loads(file.metadata()["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    identity = {key: value for key, value in state["identity"].items() if key != "format"}
+    Checkpoint(path).save(identity, tensors, {**state["values"], "iteration": iteration})
+    how = {"protocol": TINY, "seeds": [0, 1], **WAYS["torch"]}
+    assert_same(train(**how, checkpoint=Checkpoint(path), **QUIET), train(**how, **QUIET))
 
 
 def test_a_training_without_time_to_spare_still_saves_its_end(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def library() -> ctypes.CDLL:
     compiler = _compiler()
     path = _cache_folder() / f"fused-{_fingerprint(compiler)}.so"
     if not _intact(path):
+        print("compiling the kernel (once, about 15 s)", file=sys.stderr, flush=True)
         _build(compiler, path)
     try:
         return ctypes.CDLL(str(path))
@@ -50,13 +52,20 @@ def _cache_folder() -> Path:
     folder = Path(root) / "nodecore"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = folder.stat().st_uid
-        if hasattr(os, "getuid") and owner != os.getuid():
-            raise Unavailable(f"the cache folder {folder} belongs to another user")
+        _check_private(folder)
         folder.chmod(0o700)
     except OSError as error:
         raise Unavailable(f"the cache folder {folder} cannot be used ({error})") from error
     return folder
+
+
+def _check_private(path: Path) -> None:
+    """Raise Unavailable for what others may have written; OSError where there is nothing."""
+    status = path.stat()
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        raise Unavailable(f"{path} belongs to another user; delete it, or set XDG_CACHE_HOME")
+    if status.st_mode & 0o022:
+        raise Unavailable(f"{path} can be written by others; delete it, it is made anew")
 
 
 def _fingerprint(compiler: list[str]) -> str:
@@ -83,8 +92,10 @@ def _digest_file(path: Path) -> Path:
 
 
 def _intact(path: Path) -> bool:
-    """Whether the cached library is the one that was written, byte for byte."""
+    """Whether the cached library is the one that was written, byte for byte. Raises Unavailable."""
     try:
+        for file in (path, _digest_file(path)):
+            _check_private(file)
         expected = _digest_file(path).read_text().strip()
         return hashlib.sha256(path.read_bytes()).hexdigest() == expected
     except OSError:
@@ -105,6 +116,8 @@ def _build(compiler: list[str], path: Path) -> None:
             raise Unavailable(f"{compiler[0]} failed: {detail.strip()}")
         digest = _digest_file(library)
         digest.write_text(hashlib.sha256(library.read_bytes()).hexdigest() + "\n")
+        for file in (library, digest):
+            file.chmod(0o700)  # whatever the umask is
         os.replace(library, path)
         os.replace(digest, _digest_file(path))
 
