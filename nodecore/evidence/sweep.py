@@ -48,7 +48,7 @@ def run_studies(
     client: "Client | None" = None,
 ) -> None:
     """Train what is missing of the studies (all, where none is named): what a study waits for
-    before more seeds (see study.turn), and the longest runs first.
+    before more seeds (see catalogue.turn), one seed after the other, and its longest runs first.
 
     Each run is written as it ends, and one that is stopped leaves a checkpoint. Other processes on
     the same store meanwhile train other runs. jobs: how many are trained at a time, see count_jobs;
@@ -72,7 +72,7 @@ def run_studies(
     if client is None:
         for protocol in {run.protocol for run in missing if run.dataset in IMAGES}:
             protocol.load()
-    missing.sort(key=lambda run: (turn(run), -cost(run)))
+    missing.sort(key=lambda run: (turn(run), run.seeds[0], -cost(run)))
     with store.reserve(_path(missing[0], root), wait=False):
         pass  # a store that cannot be written is told before any work
     jobs = jobs and min(jobs, len(missing))

@@ -243,20 +243,22 @@ def test_an_adapted_run_on_images_is_verified(small, tmp_path):
 
 
 def test_studies_of_images_have_grids_and_seeds_of_their_profile():
+    """At the paper's scale each seed is a run."""
+    seeds = {"paper": {(seed,) for seed in range(5)}, "laptop": {(0, 1, 2)}}
     for name in IMAGE_STUDIES:
-        alone = name.startswith("mnist")  # at the paper's scale, each seed is a run
-        for profile, seeds in (("paper", (0, 1, 2, 3, 4)), ("laptop", (0, 1, 2))):
+        for profile, groups in seeds.items():
             runs = get_study(name, profile)
-            groups = {(seed,) for seed in seeds} if alone and profile == "paper" else {seeds}
             assert {run.seeds for run in runs} == groups
             assert {run.profile for run in runs} == {profile}
             assert {run.study for run in runs} == {name}
-        own = get_study(name, "paper") if alone else ()
-        assert get_study(name) == (*own, *get_study(name, "laptop"))
-    trained = [run.steps.n_steps for run in get_study("mnist-euler", "paper")]
-    assert trained == [k for k in (1, 2, 4, 8, 16, 32, 64) for _ in range(5)]
-    assert [run.steps.n_steps for run in get_study("cifar10-rk4", "paper")] == [1, 2, 4, 8, 16]
-    assert [run.steps.n_steps for run in get_study("cifar10-rk4")] == [1, 2, 4]
+        assert get_study(name) == (*get_study(name, "paper"), *get_study(name, "laptop"))
+    for name, grid in (
+        ("mnist-euler", (1, 2, 4, 8, 16, 32, 64)),
+        ("cifar10-rk4", (1, 2, 4, 8, 16)),
+    ):
+        trained = [run.steps.n_steps for run in get_study(name, "paper")]
+        assert trained == [k for k in grid for _ in range(5)]
+    assert [run.steps.n_steps for run in get_study("cifar10-rk4", "laptop")] == [1, 2, 4]
 
 
 # --- precision, and the estimate ------------------------------------------------------------------

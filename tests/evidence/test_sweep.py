@@ -72,7 +72,7 @@ def test_each_study_has_its_own_profile_unless_one_is_named():
     own = {name: {run.profile for run in select([name])} for name in STUDIES}
     assert own["spheres2-euler"] == {"smoke"}
     assert own["spheres900-rk4"] == own["mnist-adaption"] == {"paper", "laptop"}
-    assert own["landscape-rk4"] == {"paper"} and own["cifar10-rk4"] == {"laptop"}
+    assert own["landscape-rk4"] == {"paper"} and own["cifar10-rk4"] == {"paper", "laptop"}
     assert {run.profile for run in select(profile="laptop")} == {"laptop"}
     assert set(select()) == {run for runs in STUDIES.values() for run in runs}
 
@@ -157,11 +157,9 @@ def test_what_a_study_waits_for_is_trained_before_more_seeds_and_finer_steps(mon
     )
     monkeypatch.setattr("nodecore.training.protocols.load", lambda *_: None)
     run_studies(["mnist-euler"], profile="paper", root=tmp_path, jobs=1)
-    steps = [32, 16, 8, 4, 2, 1]
-    first = [(k, seed) for k in steps for seed in (0, 1, 2)]
-    more = [(k, seed) for k in steps for seed in (3, 4)]
-    beyond = [(64, seed) for seed in range(5)]
-    assert [(run.steps.n_steps, *run.seeds) for run in trained] == [*first, *more, *beyond]
+    seed_by_seed = [(k, seed) for seed in range(5) for k in (16, 8, 4, 2, 1)]
+    beyond = [(k, seed) for seed in range(5) for k in (64, 32)]
+    assert [(run.steps.n_steps, *run.seeds) for run in trained] == [*seed_by_seed, *beyond]
 
 
 # --- training them --------------------------------------------------------------------------------
@@ -476,7 +474,7 @@ def test_the_command_prints_a_row_for_each_study(monkeypatch, root):
     result = CliRunner().invoke(app, ["study", "status"])
     assert result.exit_code == 0
     assert re.search(r"spheres2-euler +smoke +2 +3 +2\n", result.output)
-    at_two_scales = 5  # of MNIST and the spheres in 900 dimensions
+    at_two_scales = 8  # of images and the spheres in 900 dimensions
     assert len(result.output.splitlines()) == 1 + len(STUDIES) + at_two_scales + 1
     assert f"damaged in spheres2-euler: {SMALL[1].path(root)}" in result.output
 
