@@ -20,7 +20,7 @@
 #
 # **Claim.** {cite:t}`ott2020` call a model an ODE if a solver of smaller error gives the same
 # answers. `nodecore.check_flow` makes that a test for any model, with a verdict only where the
-# numbers allow one. Here it meets three models as they are found in the wild, and then a fourth,
+# numbers allow one. Here it meets three models of the kinds that people train, and then a fourth,
 # which was trained with the step adaption of {ref}`chapter-adaption` in a loop of ten lines.
 #
 # Nothing is read from records in this chapter: its models are trained on the page.
