@@ -3,8 +3,8 @@
 After Krishnapriyan et al. (2023), "Learning continuous models for continuous physics": the ends
 under K, 2 K and 4 K steps differ by h^p and (h/2)^p, times a constant, if h is small enough for the
 field, so that ``p = log2(|z_K - z_2K| / |z_2K - z_4K|)``. Where p is the solver's order, the
-training's step resolves the field. It needs no labels. A field with kinks, such as one of ReLU, has at most
-p = 2 along most trajectories, whatever the method: that is expected of orders above 2 then.
+training's step resolves the field. It needs no labels. A field with kinks, such as one of ReLU, has
+at most p = 2 along most trajectories, whatever the method: that is expected of orders above 2 then.
 """
 
 import math

@@ -3,7 +3,7 @@
 A frame here holds records of one study, columns as in store.COLUMNS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -280,14 +280,14 @@ def _welch_freedom(parts, counts):
     return sum(parts) ** 2 / below if below > 0 else min(counts) - 1
 
 
-def mean_interval(values, level: float = 0.95) -> tuple[float, float]:
+def mean_interval(values: Sequence[float] | pd.Series, level: float = 0.95) -> tuple[float, float]:
     """Compute the confidence interval (Student's t) of a mean over seeds; infinite for a single
     one."""
-    values = pd.Series(values, dtype=float).dropna()
-    if len(values) < 2:
+    known = np.array([value for value in values if not np.isnan(value)], float)
+    if len(known) < 2:
         return -np.inf, np.inf
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std() / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    half = stats.t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
+    return float(known.mean() - half), float(known.mean() + half)
 
 
 @dataclass(frozen=True)
