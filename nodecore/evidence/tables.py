@@ -3,13 +3,14 @@
 A frame here holds records of one study, columns as in store.COLUMNS.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from nodecore.analysis.evaluate import (
@@ -280,10 +281,11 @@ def _welch_freedom(parts, counts):
     return sum(parts) ** 2 / below if below > 0 else min(counts) - 1
 
 
-def mean_interval(values: Sequence[float] | pd.Series, level: float = 0.95) -> tuple[float, float]:
+def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """Compute the confidence interval (Student's t) of a mean over seeds; infinite for a single
     one."""
-    known = np.array([value for value in values if not np.isnan(value)], float)
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
     if len(known) < 2:
         return -np.inf, np.inf
     half = stats.t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
