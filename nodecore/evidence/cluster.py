@@ -87,6 +87,8 @@ def workers_here(n: int) -> Iterator:
     import dask.config
     from distributed import Client, LocalCluster
 
+    # A connection that closes while all stop is no news; silence_logs ends with the cluster.
+    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     resource_tracker.ensure_running()  # it unblocks Ctrl-C in the thread that first needs it
     # Threads and processes inherit what is blocked, also those that replace others later.
     blocked = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
