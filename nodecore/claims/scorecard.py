@@ -9,15 +9,7 @@ import pandas as pd
 
 from nodecore.claims.paper import TABLE1, percent, scale_note
 from nodecore.claims.register import Judgement, gather, judge_all, scale_of, write_verdicts
-from nodecore.claims.rules import (
-    FAILS,
-    HOLDS,
-    OTHER_SCALE,
-    PARTLY,
-    UNSURE,
-    UNTESTED,
-    VERDICTS,
-)
+from nodecore.claims.rules import SYMBOLS, VERDICTS
 from nodecore.claims.rules.base import search_of
 from nodecore.data import files
 from nodecore.evidence import store
@@ -29,7 +21,6 @@ from nodecore.training.adapted import STARTS, USUAL_START
 
 README = store.PROJECT / "README.md"
 MARKS = ("<!-- from the records: make scorecard -->\n", "<!-- end -->\n")
-SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNSURE: "?", OTHER_SCALE: "≠", UNTESTED: "○"}
 SETTINGS = "settings"  # the group of claims that are no findings
 
 

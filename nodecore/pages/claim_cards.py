@@ -4,27 +4,9 @@ from collections.abc import Iterable
 from html import escape
 
 from nodecore.claims.register import Judgement, scale_of
-from nodecore.claims.rules import (
-    FAILS,
-    HOLDS,
-    OTHER_SCALE,
-    PARTLY,
-    UNSURE,
-    UNTESTED,
-    get_decision,
-)
-from nodecore.claims.scorecard import SYMBOLS
+from nodecore.claims.rules import SYMBOLS, UNTESTED, get_decision
 from nodecore.evidence import store
 from nodecore.pages.downloads import file_link
-
-CLASSES = {
-    HOLDS: "holds",
-    PARTLY: "partly",
-    FAILS: "fails",
-    UNSURE: "unsure",
-    OTHER_SCALE: "other-scale",
-    UNTESTED: "untested",
-}
 
 
 def cards(judgements: Iterable[Judgement]) -> str:
@@ -53,7 +35,7 @@ def _card(judgement):
 
 def _badge(verdict):
     symbol = f'<span aria-hidden="true">{SYMBOLS[verdict]}</span>'
-    return f'<span class="verdict {CLASSES[verdict]}">{symbol} {verdict}</span>'
+    return f'<span class="verdict {verdict.replace(" ", "-")}">{symbol} {verdict}</span>'
 
 
 def _findings(judgement):

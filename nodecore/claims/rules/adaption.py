@@ -15,13 +15,13 @@ from nodecore.claims.rules.base import (
     FACTOR,
     FAILS,
     HOLDS,
-    OTHER_SCALE,
     PARTLY,
     REDUCED,
     UNSURE,
     UNTESTED,
     Part,
     Studies,
+    at_papers_scale,
     best_of,
     decides,
     extent,
@@ -271,12 +271,11 @@ def adaption_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
                 _algorithm1(material, start)["nfe_per_iteration"],
                 _summary_of(material, start),
             )
-            verdicts = [
+            verdicts = at_papers_scale(
+                material,
                 judge_ratio(mean_interval(nfe / paper["adaption NFE"]), CLOSE),
                 judge_accuracy(ours, (*paper["adaption accuracy"], len(SEEDS))),
-            ]
-            if not material.at_papers_scale:
-                verdicts = [OTHER_SCALE, OTHER_SCALE]
+            )
             parts.append(Part(f"NFE{label}", verdicts[0], spread(nfe)))
             parts.append(Part(f"accuracy{label}", verdicts[1], percent(*ours[:2])))
     return parts

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -20,7 +21,8 @@ from nodecore.training.adapted import USUAL_START
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold here"
 UNSURE, OTHER_SCALE, UNTESTED = "cannot tell", "not comparable", "not tested here"
-VERDICTS = (HOLDS, PARTLY, FAILS, UNSURE, OTHER_SCALE, UNTESTED)
+SYMBOLS = {HOLDS: "✓", PARTLY: "◐", FAILS: "✗", UNSURE: "?", OTHER_SCALE: "≠", UNTESTED: "○"}
+VERDICTS = tuple(SYMBOLS)
 DECIDED = {HOLDS, PARTLY, FAILS}
 
 FACTOR = 2.0  # a number within this factor is the same up to one step of the grid
@@ -65,6 +67,17 @@ class Material:
     @property
     def n_seeds(self) -> int:
         return len(set(self.records["seed"]))
+
+    @cached_property  # thousands of redraws, asked for by every pair of data sets
+    def critical_range(self) -> tuple[float, float] | None:
+        """The n_steps between which the critical one lies in 95 % of the redraws of seeds.
+
+        None where it is not known: for a single seed, or where a redraw has none on the grid.
+        """
+        if self.n_seeds < 2 or search_of(self) is None:
+            return None
+        low, high = redraw_range(self.records)
+        return None if pd.isna(low) or pd.isna(high) else (low, high)
 
     @property
     def title(self) -> str:
@@ -164,17 +177,6 @@ def unfound(material: Material) -> str:
     return f"no critical K on the grid, up to {steps.max()}"
 
 
-def critical_range(material: Material) -> tuple[float, float] | None:
-    """The n_steps between which the critical one lies in 95 % of the redraws of seeds.
-
-    None where it is not known: for a single seed, or where a redraw has none on the grid.
-    """
-    if material.n_seeds < 2 or search_of(material) is None:
-        return None
-    low, high = redraw_range(material.records)
-    return None if pd.isna(low) or pd.isna(high) else (low, high)
-
-
 # --- numbers beside one another -------------------------------------------------------------------
 
 ACCURACIES = (
@@ -197,6 +199,11 @@ def judge_accuracy(ours: tuple, theirs: tuple) -> str:
     if low >= -AGREES_AT_END and high <= AGREES_AT_END:
         return HOLDS if low <= 0 <= high else PARTLY
     return FAILS if low > AGREES_AT_END or high < -AGREES_AT_END else UNSURE
+
+
+def at_papers_scale(material: Material, *verdicts: str) -> tuple[str, ...]:
+    """The verdicts on numbers beside the paper's; see REDUCED."""
+    return verdicts if material.at_papers_scale else (OTHER_SCALE,) * len(verdicts)
 
 
 def judge_ratio(interval: tuple[float, float], close: float) -> str:

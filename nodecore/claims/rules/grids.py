@@ -22,9 +22,9 @@ from nodecore.claims.rules.base import (
     UNTESTED,
     Part,
     Studies,
+    at_papers_scale,
     best_of,
     critical_of,
-    critical_range,
     decides,
     extent,
     grade,
@@ -129,13 +129,13 @@ def _pair_verdict(one, other, compare):
     """Verdict of compare on the ranges of the critical K of two studies."""
     if one.profile != other.profile:
         return OTHER_SCALE
-    ours, theirs = critical_range(one), critical_range(other)
+    ours, theirs = one.critical_range, other.critical_range
     return UNSURE if ours is None or theirs is None else compare(ours, theirs)
 
 
 def _range_text(material):
     seeds = f"{material.profile}, {material.n_seeds} seed{'s' * (material.n_seeds > 1)}"
-    known, critical = critical_range(material), critical_of(material)
+    known, critical = material.critical_range, critical_of(material)
     between = "" if known is None else f", redraws {known[0]:.0f} to {known[1]:.0f}"
     return f"{critical or unfound(material)}{between} ({seeds})"
 
@@ -315,12 +315,11 @@ def grid_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
             parts.append(Part("NFE", verdict, unfound(material)))
             continue
         ours = best_of(material.records, search)
-        verdicts = [
+        verdicts = at_papers_scale(
+            material,
             _critical_verdict(material, search.critical, theirs),
             judge_accuracy(ours, (*paper["grid accuracy"], len(SEEDS))),
-        ]
-        if not material.at_papers_scale:
-            verdicts = [OTHER_SCALE, OTHER_SCALE]
+        )
         sureness = _sureness(material.records, search.critical)
         parts.append(Part("NFE", verdicts[0], search.nfe.replace("-", "–") + sureness))
         parts.append(Part("accuracy", verdicts[1], percent(*ours[:2])))
