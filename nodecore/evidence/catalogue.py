@@ -92,7 +92,7 @@ def calmer_controller(dataset: str) -> str:
 
 IMAGE_STUDIES = (*IMAGE_GRIDS, *(f"{dataset}-adaption" for dataset in IMAGES))
 
-IMAGE_PROFILES = {"mnist": ("paper", "laptop"), "cifar10": ("paper", "laptop")}  # of evidence
+IMAGE_PROFILES = ("paper", "laptop")  # that evidence is of
 SMALLER = {  # the same of spheres, which have less of a grid there, and a single seed
     "spheres900-euler": (1, 4, 16),
     "spheres900-rk4": (1,),
@@ -186,7 +186,7 @@ STUDIES = {
     ),
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
     **{
-        name: tuple(r for p in IMAGE_PROFILES[name.split("-")[0]] for r in image_runs(name, p))
+        name: tuple(r for p in IMAGE_PROFILES for r in image_runs(name, p))
         for name in IMAGE_STUDIES
     },
 }
