@@ -16,7 +16,7 @@ from nodecore.check.evidence import along_trajectories, coarsest, crossing_share
 from nodecore.check.inputs import Tree
 from nodecore.check.model import Layers
 from nodecore.check.order import OrderTest, order_test
-from nodecore.check.probes import affine_weight, probability_changes
+from nodecore.check.probes import affine_weight, probability_changes, random_index
 from nodecore.check.problem import LEAST_PROBE, SMALL, Problem, cost_of, pose
 from nodecore.check.reference import Proof, Reference, Yardstick, prove
 from nodecore.check.report import FlowCost, FlowReport
@@ -160,6 +160,10 @@ class _Found:
         """Samples known under the training solver, and settled by the exact flow, (n,) bool."""
         return self.own.known & self.reference.settled
 
+    def shown(self, problem: Problem) -> dict[Steps, Solved]:
+        """The settings that are compared in the report, the training's first."""
+        return {problem.trained: self.own} | {s: self.probed[s] for s in problem.better}
+
 
 def _solve_all(problem: Problem) -> _Found:
     model, samples = problem.model, problem.samples
@@ -244,7 +248,7 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
 def _tested(problem: Problem, found: _Found) -> tuple[Tested, ...]:
     """Compare the training solver with itself first, the exact flow last, others between."""
     own, known = found.own.outputs, found.own.known
-    rows = {problem.trained: found.own} | {s: found.probed[s] for s in problem.better}
+    rows = found.shown(problem)
     tested = [found.rule.tested(setting, rows[setting], own, known) for setting in rows]
     return (*tested, found.rule.tested(problem.exact, found.exact, own, found.sure))
 
@@ -270,7 +274,8 @@ def _probability_change(problem: Problem, found: _Found) -> float | None:
 
 def _margins(problem: Problem, exact: Solved) -> np.ndarray | None:
     """Return distances (n,) to the classifier's nearest boundary, where it is affine."""
-    ends = exact.z[exact.known][:LEAST_PROBE]
+    ends = exact.z[exact.known]
+    ends = ends[random_index(len(ends), LEAST_PROBE)]
     packed = problem.model.packing.shapes is not None
     if problem.y is None or problem.probabilities or packed or len(ends) == 0:
         return None
@@ -293,8 +298,7 @@ def _order(problem: Problem, found: _Found) -> OrderTest | None:
 def _failures(problem: Problem, found: _Found) -> list[str]:
     """Describe what could not be solved, and what the exact flow took."""
     texts = list(found.reference.notes)
-    solved = {problem.trained: found.own} | {s: found.probed[s] for s in problem.better}
-    for setting, rows in (solved | {problem.exact: found.exact}).items():
+    for setting, rows in (found.shown(problem) | {problem.exact: found.exact}).items():
         n = len(rows.index)
         if lost := n - int(rows.known.sum()):
             why = rows.failures[0] if rows.failures else "their end states are not finite"

@@ -60,7 +60,7 @@ def probe_layers(
         advice: Remedy for an answer that depends on the order.
     """
     size = max(1, sum(part[0].numel() for part in tensors_of(samples.z)))
-    asked = samples[: max(1, WHOLE_NUMBERS // size)]
+    asked = samples[random_index(len(samples), max(1, WHOLE_NUMBERS // size))]
     _probe_rows(name, function, asked, advice)
     _probe_rows(name, function, Samples(map_tensors(random_states, asked.z), asked.args), advice)
 

@@ -21,6 +21,7 @@ from nodecore.analysis.evaluate import FLOAT32_RTOL
 from nodecore.check.inputs import Samples
 from nodecore.check.model import Field, FlowModel
 from nodecore.check.scale import Scale
+from nodecore.check.settings import divided
 from nodecore.check.solves import Part, Solved, from_inside, solve_samples, walk_times
 from nodecore.ode.adaptive import solve_adaptive
 
@@ -38,16 +39,7 @@ MESH, STEADY_MESH = 4096, 128  # times of a mesh that are kept; where the field 
 SameAnswer = Callable[[Tensor, Tensor, Tensor], Tensor]  # (index, z, z) -> (m,) bool
 
 
-@dataclass(frozen=True)
-class Mesh:
-    """Times at which the exact flow starts anew, ascending from start to end."""
-
-    times: tuple[float, ...]
-
-    def denser(self, factor: int) -> "Mesh":
-        """Return each interval in `factor` equal parts."""
-        inner = [a + (b - a) * i / factor for a, b in pairwise(self.times) for i in range(factor)]
-        return Mesh((*inner, self.times[-1]))
+Mesh = tuple[float, ...]  # times at which the exact flow starts anew, ascending from start to end
 
 
 def make_mesh(steps: Tensor, jumps: tuple[float, ...], timed: bool) -> Mesh:
@@ -63,13 +55,13 @@ def make_mesh(steps: Tensor, jumps: tuple[float, ...], timed: bool) -> Mesh:
     close = 1e-6 * (times[-1] - times[0])
     inner = times[1:-1][:: 1 + len(times) // (MESH if timed else STEADY_MESH)]
     kept = [t for t in inner if all(abs(t - jump) > close for jump in jumps)]
-    return Mesh((times[0], *sorted([*kept, *jumps]), times[-1]))
+    return (times[0], *sorted([*kept, *jumps]), times[-1])
 
 
 def walk_exactly(f: Field, z: Tensor, mesh: Mesh, rtol: float) -> Part:
     """Carry states z (n, ...) along a mesh, adaptive between its times. May raise SolveError."""
-    nfe, steps, last = 0, [torch.tensor([mesh.times[0]], dtype=torch.float64)], None
-    for a, b in pairwise(mesh.times):
+    nfe, steps, last = 0, [torch.tensor([mesh[0]], dtype=torch.float64)], None
+    for a, b in pairwise(mesh):
         solution = solve_adaptive(
             from_inside(f, b, z.dtype),
             z,
@@ -109,7 +101,7 @@ class ExactSolver:
         floor = FLOOR / FINER if self.double and self.model.in_float64 else FLOAT32_FLOOR
         finer = walk_exactly(f, z, self.mesh, max(self.rtol / FINER, floor))
         assert finer.ts is not None
-        halves = Mesh(tuple(finer.ts.tolist())).denser(2).times
+        halves = divided(tuple(finer.ts.tolist()), 2)
         other = walk_times(f, z, halves, SECOND, inside=True)[-1]
         dtype, nfe = samples.z.dtype, finer.nfe + 4 * (len(halves) - 1)
         return Part(finer.z.to(dtype), other=other.to(dtype), nfe=nfe)
@@ -117,8 +109,8 @@ class ExactSolver:
     def finer(self, mesh: bool, tolerance: bool) -> "ExactSolver":
         """Return one with a finer mesh or tolerance, as wanted, as far as these can be finer."""
         finer = self
-        if mesh and len(self.mesh.times) <= STEADY_MESH:
-            finer = replace(finer, mesh=self.mesh.denser(DENSER))
+        if mesh and len(self.mesh) <= STEADY_MESH:
+            finer = replace(finer, mesh=divided(self.mesh, DENSER))
         floor = FLOOR if self.model.in_float64 else FLOAT32_RTOL
         if tolerance and self.rtol > floor:
             rtol = max(self.rtol / TIGHTER, floor)

@@ -32,6 +32,12 @@ CLASSICAL = {
 Solve = Callable[[Callable[[Any, Any], Any], Any, Tensor], Any]
 
 
+def divided(times: tuple[float, ...], parts: int) -> tuple[float, ...]:
+    """Return ascending times with each interval in so many equal parts."""
+    inner = [a + (b - a) * i / parts for a, b in pairwise(times) for i in range(parts)]
+    return (*inner, times[-1])
+
+
 @dataclass(frozen=True)
 class TimeGrid(Steps):
     """Steps of a solver from time to time; `times` ascend (as seen by the solver)."""
@@ -45,8 +51,7 @@ class TimeGrid(Steps):
 
     def halved(self) -> "TimeGrid":
         """Return twice as many steps: each one in two equal parts."""
-        middles = [(a + b) / 2 for a, b in pairwise(self.times)]
-        return replace(self, times=tuple(sorted([*self.times, *middles])))
+        return replace(self, times=divided(self.times, 2))
 
 
 @dataclass(frozen=True)
