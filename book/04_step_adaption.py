@@ -15,24 +15,15 @@
 # (chapter-adaption)=
 # # Step adaption during training
 #
-# **Question.** Can training find the critical step size by itself, without a grid of runs, and
-# without the step going up and down for ever?
+# **Question.** Can training find the critical step size by itself, without a grid of runs?
 #
-# **Claim.** {cite:t}`ott2020` let training check itself: every 50 iterations a better solver sees
-# the same batch, and the step is halved where it disagrees, lengthened a little where it agrees.
-# With Euler's method and the midpoint method as its better solver the result costs about as many
-# evaluations as the critical step of the grid, and is about as accurate. The number of steps
-# never settles; to calm it is left to future work. Several rules are tried for that here, and judged
-# on seeds that had no part in the choice of their constants.
-#
-# **Answer.** Algorithm 1 gets about as far as the grid, for {glue:text}`nfe-least:.0f` to
-# {glue:text}`nfe-most:.0f` evaluations an iteration on the sets in the plane, but its seeds differ too
-# much to call that a match. Its step never rests, and {glue:text}`agreeing:.0f` of
-# {glue:text}`seeds:.0f` models end within 5 points of their exact flow. Calmer rules reach the goals on the
-# seeds that their constants were chosen on and miss some of them on others: a calm step at the cost of
-# Algorithm 1 is not found here.
+# **Answer.** Roughly. On the sets in the plane Algorithm 1 takes {glue:text}`nfe-least:.0f` to
+# {glue:text}`nfe-most:.0f` evaluations an iteration, much like the critical step of the grid, but its
+# seeds differ too much to call that a match. Its step never rests, and {glue:text}`agreeing:.0f` of
+# {glue:text}`seeds:.0f` models end within 5 points of their exact flow. Calmer rules miss some of
+# their goals on seeds that had no part in the choice of their constants.
 
-# %% tags=["parameters"] example="profile laptop"
+# %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
 datasets = ["spheres2", "landscape"]  # data sets, a row or a column of panels each
@@ -41,63 +32,72 @@ calm = "auto"  # the controller that is set beside Algorithm 1
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trained with each
 window = 1000  # iterations to show around a failed check
 
-# %%
-from nodecore.evidence.catalogue import GRIDS, IMAGE_CONTROLLERS, MORE_SEEDS, calmer_controller
-from nodecore.evidence.found import find
-from nodecore.evidence.names import name_of
-from nodecore.evidence.obtain import obtain
-from nodecore.evidence.runs import Run
-from nodecore.ode.steps import FixedSteps
+# %% tags=["hide-input"]
 from nodecore.pages.parameters import check_parameters
-from nodecore.training.adapted import Adapted
 
 check_parameters()
 
-# %%
-import math
-
 import matplotlib.pyplot as plt
 import pandas as pd
-import torch
-from IPython.display import Markdown
 from myst_nb import glue
-from torch import nn
-from torch.nn import functional as F
 
-from nodecore.analysis.evaluate import AGREEMENT, critical_n_steps, cross_solver_grid
+from nodecore.analysis.evaluate import cross_solver_grid
 from nodecore.claims.paper import TABLE1, percent
+from nodecore.evidence.catalogue import GRIDS, MORE_SEEDS, calmer_controller, grid_runs
+from nodecore.evidence.found import find
 from nodecore.evidence.joined import best
+from nodecore.evidence.names import name_of
+from nodecore.evidence.obtain import obtain
+from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import (
-    AGREES_AT_END,
     adaption_ends,
     calmness,
     compare_controllers,
-    exact_gaps,
-    first_and_last,
     grid_search,
-    seed_gaps,
+    records_if_whole,
+    records_of,
 )
 from nodecore.ode.fields import take_members
-from nodecore.ode.fixed import solve_fixed
+from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.pages.explorers import AdaptionExplorer
-from nodecore.training.adapted import STARTS, USUAL_START
-from nodecore.training.controllers import (
-    CONTROLLERS,
-    EVERY,
-    VARIATIONS,
-    Observation,
-    StepState,
-    controller_name,
-    get_controller,
-)
+from nodecore.training.adapted import USUAL_START, Adapted
+from nodecore.training.controllers import controller_name
 
 plots.use_style()
-SHARED = {"sharex": "row", "squeeze": False}
 calm = controller_name(calm)
 
+
+# %% tags=["hide-input"]
+def run_of(dataset, controller, seeds=seeds):
+    return Run(dataset, Adapted("euler", controller), seeds=seeds, profile=profile)
+
+
+found = {
+    (d, c): obtain(run_of(d, c), device=device) for d in datasets for c in ("algorithm1", calm)
+}
+
+
+def seen(dataset, controller, column):
+    """The rows of a history that have a column; a short training may lack some."""
+    columns = ["iteration", "seed", "step_size", "n_steps", "train_accuracy", "test_accuracy"]
+    columns += ["failed", "at_shortest", "outside_gap", "mark", "accuracy"]
+    return found[dataset, controller].history.reindex(columns=columns).dropna(subset=column)
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Step through the recorded training of one seed: number of steps $K$ in use, failed checks, and the accuracy of the batch under both solvers. Dashed: the rule with constants of yours on the recorded accuracies, which is no result. Paper scale, 5 seeds (as published).", "name": "fig-adaption-explorer"}}
+AdaptionExplorer([found[d, "algorithm1"] for d in datasets])
+
 # %% [markdown]
+# Up to the first check that decides otherwise under your constants, the training would have been the
+# same; what it would have become after that, the record cannot tell. The explorer counts failed checks
+# from the first iteration on, and its $K$ is the one set after a check; the tables count the second half
+# of the training, and give the $K$ of its last iterations.
+#
+# {cite:t}`ott2020` claim that this costs about as much as the critical step of the grid and is about as
+# accurate; that the step goes up and down for ever, and to calm it is left to future work.
+#
 # ## The algorithm
 #
 # ```text
@@ -118,77 +118,16 @@ calm = controller_name(calm)
 # step size of its own. The check itself costs $2K$ evaluations of the vector field; they count,
 # as do the two of the first step size.
 #
-# The two factors alone force a rhythm: after each halving it takes several agreeing checks to get
-# back to the step that failed.
+# How do the two solvers differ? Euler's method follows the slope where the step begins. The midpoint
+# method asks for the slope half a step on and follows that; rk4 weighs four slopes
+# ({numref}`fig-one-step`). Each costs one evaluation of the field a slope. On a curved solution the
+# three end at different places, and the gap between the first two tells how coarse the step is.
 
-# %%
-rule = get_controller("algorithm1")
-checks = math.log(1 / rule.decrease) / math.log(rule.increase)
-print(f"a halving is made up for after {checks:.1f} checks, {checks * rule.every:.0f} iterations")
-
-
-# %%
-def run_of(dataset, controller, seeds=seeds):
-    return Run(dataset, Adapted("euler", controller), seeds=seeds, profile=profile)
-
-
-found = {
-    (d, c): obtain(run_of(d, c), device=device) for d in datasets for c in ("algorithm1", calm)
-}
-# The other controllers, and more seeds, are shown where their records are.
-others = [c for c in EVERY if c not in ("algorithm1", calm)]
-stored = {(d, c): find(run_of(d, c)) for d in datasets for c in others}
-found |= {key: evidence for key, evidence in stored.items() if evidence is not None}
-
-
-def seen(dataset, controller, column):
-    """The rows of a history that have a column; a short training may lack some."""
-    columns = ["iteration", "seed", "step_size", "n_steps", "train_accuracy", "test_accuracy"]
-    columns += ["failed", "at_shortest", "outside_gap", "mark", "accuracy"]
-    return found[dataset, controller].history.reindex(columns=columns).dropna(subset=column)
-
-
-# %% [markdown]
-# ## Accuracy and number of steps over the training
-
-
-# %% tags=["remove-cell"]
-def draw_training(controller):
-    size = (8, 2.8 * len(datasets) + 0.6)
-    fig, axes = plt.subplots(len(datasets), 2, figsize=size, **SHARED)
-    for (left, right), dataset in zip(axes, datasets, strict=True):
-        plots.over_iterations(left, seen(dataset, controller, "accuracy"), "accuracy", seeds)
-        plots.over_iterations(right, seen(dataset, controller, "n_steps"), "n_steps", seeds)
-        left.set(ylabel=f"{name_of(dataset)}\ntest accuracy", ylim=(0, 1.05))
-        right.set_ylabel("number of steps $K$")
-    handles, labels = axes[0, 1].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
-    plots.stamp_profile(fig, profile)
-    return fig
-
-
-def followed(*controllers):
-    """The histories behind such figures, for a download."""
-    columns = ["iteration", "seed", "step_size", "n_steps", "accuracy"]
-    parts = {
-        (d, c): found[d, c].history.reindex(columns=columns) for d in datasets for c in controllers
-    }
-    return pd.concat(parts, names=["dataset", "controller"]).reset_index([0, 1])
-
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Training with Algorithm 1, every seed: accuracy on the test set under the training solver, every 500 iterations (left), and the number of steps $K$ that is in use (right). Cf. {cite:t}`ott2020`, Fig. 5, which shows other data sets. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-adaption"}, "image": {"alt": "Accuracies that rise and level off, and numbers of steps that rise at first and then go up and down without settling."}}
-fig = draw_training("algorithm1")
-
-# %% tags=["remove-input"]
-download_links(fig, "fig-adaption", followed("algorithm1"))
-
-# %% [markdown]
-# Go through the training below. The constants of the rule can be changed, too. Up to the first
-# check that decides otherwise, the training would have been the same; what it would have become
-# after that, the record cannot tell.
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The recorded training of one seed: number of steps $K$ in use (failed checks marked), and the accuracy of the batch at each check under the training and the test solver. Dashed: the rule with the constants that you choose, on the recorded accuracies, from where the training would have gone another way; it is no result. Paper scale and 5 seeds (as published). Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-adaption-explorer"}}
-AdaptionExplorer([found[d, "algorithm1"] for d in datasets])
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One step of $h = 1$ along a curved solution (grey), $z' = (z_2, -z_1)$, by each method. Short lines: the slopes that a method asks for.", "name": "fig-one-step"}, "image": {"alt": "Euler's step leaves the circle along its tangent, midpoint's ends near the circle, that of rk4 on it."}}
+fig, ax = plt.subplots(figsize=(5, 3))
+plots.one_step(ax, ["euler", "midpoint", "rk4"], step_size=1.0)
+ax.legend(loc="lower left")
+plt.show()
 
 # %% [markdown]
 # ## Inside a violation, and past it
@@ -211,7 +150,7 @@ def worst_violation(dataset):
 worst = {d: worst_violation(d) for d in datasets}
 shown = [d for d in datasets if worst[d] is not None]
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Around the failed check with the largest gap in the second half of the training, one seed: accuracy on the batch of each check under Euler's method and under the midpoint method at the same step (top), and the number of steps (bottom). Vertical lines: failed checks. Paper scale unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-failed-check"}, "image": {"alt": "Two accuracies that agree until a check at which the midpoint method's falls far below Euler's; the number of steps doubles there and the two agree again."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Around the failed check with the largest gap in the second half of the training, one seed: accuracy on the batch of each check under Euler's method and under the midpoint method at the same step (top), and the number of steps (bottom). Vertical lines: failed checks. Paper scale unless stated.", "name": "fig-failed-check"}, "image": {"alt": "Two accuracies that agree until a check at which the midpoint method's falls far below Euler's; the number of steps doubles there and the two agree again."}}
 fig, axes = plt.subplots(2, len(datasets), figsize=(8, 4.6), sharex="col", squeeze=False)
 near = {}
 for (top, bottom), dataset in zip(axes.T, datasets, strict=True):
@@ -264,7 +203,7 @@ def tested_moments(dataset):
 
 moments = {d: tested_moments(d) for d in shown}
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same seed's model at two moments of the training, on the test set: inside the violation of {numref}`fig-failed-check`, and at the next check that passed. Circles: Euler's method, crosses: midpoint, triangles: rk4; from left to right with 1, 4/3, 2 and 4 times the training's steps. Cf. {cite:t}`ott2020`, Fig. 6. Paper scale unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-moments"}, "image": {"alt": "Inside the violation every better solver and finer step lowers the accuracy; at the next passed check they nearly agree."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same seed's model at two moments of the training, on the test set: inside the violation of {numref}`fig-failed-check`, and at the next check that passed. From left to right: 1, 4/3, 2 and 4 times the training's steps. Cf. {cite:t}`ott2020`, Fig. 6. Paper scale unless stated.", "name": "fig-moments"}, "image": {"alt": "Inside the violation every better solver and finer step lowers the accuracy; at the next passed check they nearly agree."}}
 fig, axes = plt.subplots(1, len(datasets), figsize=(8, 3.6), sharey=True, squeeze=False)
 for ax, dataset in zip(axes[0], datasets, strict=True):
     title = "" if dataset in moments else ": no violation"
@@ -280,504 +219,105 @@ kept = pd.concat(moments, names=["dataset"]) if moments else pd.DataFrame()
 download_links(fig, "fig-moments", kept.reset_index())
 
 # %% [markdown]
-# ## Does it end as an ODE?
-#
-# After the last iteration the model is tested at the step size which that iteration took (not the
-# one that a check at the very end asks for: nothing was trained with it), under Euler's method,
-# under the midpoint method, and under the exact flow (Dopri 5(4) at $10^{-6}$). The last
-# columns say how restless the second half of the training was. *Reversals*: changes of sign
-# between successive changes of $\log h$ that are not zero. *Failed checks*: an outside check of
-# one batch every 50 iterations, Euler against midpoint at the same step, with a gap over 0.1; it
-# is the same for every controller and its evaluations are not counted. *Spread*: the standard
-# deviation of $\log K$.
-
-# %% tags=["hide-input"]
-ends = {d: adaption_ends(found[d, "algorithm1"].records) for d in datasets}
-names = {"final_n_steps": "final K", "nfe_per_iteration": "NFE per iteration",
-         "failed_checks": "failed checks"}  # fmt: skip
-together = pd.concat({name_of(d): table for d, table in ends.items()}, names=["data set"])
-together.rename(columns=names).round(3)
-
-# %% [markdown]
 # ## Table 1
 #
-# NFE per iteration and final test accuracy, mean and standard deviation over the seeds that
-# trained, beside the paper's and beside our grid ({ref}`chapter-grids`): the $K$ around its
-# critical step and the best accuracy among its ODE-like runs. The grid is read from the records;
-# a dash stands where its runs are not there.
+# NFE per iteration and final test accuracy, mean and standard deviation over the seeds that trained,
+# beside the paper's, and our grid's ({ref}`chapter-grids`): the $K$ around its critical step and the best
+# accuracy among its ODE-like runs. NFE of a grid counts $K + 1$, as the paper does.
 
-
-# %%
-def grid_of(dataset):
-    """The evidence of each run of the grid, or None."""
-    if dataset in datasets:
-        grid = GRIDS[f"{dataset}-euler"]
-        how = {"seeds": seeds, "profile": profile}
-        return [find(Run(dataset, FixedSteps("euler", k), **how)) for k in grid]
-    part = beside[dataset][1]
-    return part.found if part.complete else [None]
-
-
-def grid_records(dataset):
-    found = grid_of(dataset)
-    return None if None in found else pd.concat([e.records for e in found], ignore_index=True)
-
-
+# %% tags=["hide-input"]
 # Adaption and grid of a set of images, at one scale.
 beside = {d: best([f"{d}-adaption", f"{d}-euler"]) for d in images}
-on_images = {
-    (d, e.run.steps.controller, e.run.steps.start): e for d in images for e in beside[d][0].found
-}
-found |= {(d, c): e for (d, c, start), e in on_images.items() if start == USUAL_START}
+for d, (adaption, _) in beside.items():
+    own = [e for e in adaption.found if e.run.steps.start == USUAL_START]
+    found |= {(d, e.run.steps.controller): e for e in own}
 adapted = [d for d in images if (d, "algorithm1") in found]
-grids = {d: grid_records(d) for d in [*datasets, *adapted]}
-
-
-def scale_of(d):
-    """Of a set of images, as a label."""
-    run = found[d, "algorithm1"].run
-    return f"{run.profile} scale, {len(run.seeds)} seeds"
-
-
+grids = {
+    d: records_if_whole(grid_runs(d, "euler", GRIDS[f"{d}-euler"], seeds, profile))
+    for d in datasets
+} | {d: records_of(beside[d][1].found) for d in adapted if beside[d][1].complete}
 searches = {d: None if frame is None else grid_search(frame) for d, frame in grids.items()}
 
-# %% tags=["hide-input"]
-rows = []
-for d in grids:
-    paper, search = TABLE1[d], searches[d]
-    rows.append([name_of(d), "paper", "-".join(map(str, paper["grid NFE"])),
-                 percent(*paper["grid accuracy"]), f"{paper['adaption NFE']:.1f}",
-                 percent(*paper["adaption accuracy"])])  # fmt: skip
-    scale = "" if d in datasets else f", {scale_of(d)}"
-    other = calm if d in datasets else calmer_controller(d)
-    for label, controller in {"here": "algorithm1", name_of(other): other}.items():
+
+def table1_rows(d):
+    """The paper's row, and one of ours for each controller."""
+    paper, search = TABLE1[d], searches.get(d)
+    yield [name_of(d), "paper", "-".join(map(str, paper["grid NFE"])),
+           percent(*paper["grid accuracy"]), f"{paper['adaption NFE']:.1f}",
+           percent(*paper["adaption accuracy"])]  # fmt: skip
+    for controller in ("algorithm1", calm if d in datasets else calmer_controller(d)):
         if (d, controller) not in found:
             continue
-        table = adaption_ends(found[d, controller].records)
-        trained = table[table["trained"].astype(bool)]
-        nfe, accuracy = trained["nfe_per_iteration"].mean(), trained["as trained"]
-        rows.append(["", label + scale, search.nfe if search else "-",
-                     percent(search.mean, search.std) if search else "-",
-                     f"{nfe:.1f}" if len(trained) else "-",
-                     percent(accuracy.mean(), accuracy.std())])  # fmt: skip
+        run, ends = found[d, controller].run, adaption_ends(found[d, controller].records)
+        ends = ends[ends["trained"].astype(bool)]
+        scale = "" if run.profile == "paper" else f", {run.profile} scale"
+        grid = [search.nfe, percent(search.mean, search.std)] if search else ["-", "-"]
+        own = percent(ends["as trained"].mean(), ends["as trained"].std())
+        yield [
+            "",
+            name_of(controller) + scale,
+            *grid,
+            f"{ends['nfe_per_iteration'].mean():.1f}",
+            own,
+        ]
+
+
 columns = ["data set", "", "NFE, grid", "accuracy, grid", "NFE, adaption", "accuracy, adaption"]
-pd.DataFrame(rows, columns=columns).set_index("data set")
-
-# %% [markdown]
-# ## What the paper says beside it
-#
-# **The first step is not too small.** Were it far shorter than needed, the first hundreds of
-# iterations would be the dear ones. Below are the $K$ of Hairer's first step, seed by seed, and
-# the mean $K$ of the second half of the training.
-#
-# **Adaption costs less than the grid that it replaces.** A grid search trains at every $K$; its
-# cost is the sum of the NFE per iteration of all its runs, times the iterations. Each is counted as
-# $K + 1$, as in Table 1. The table gives that sum up to the critical $K$, which a lucky searcher stops
-# at, and over the whole grid.
-
-# %% tags=["hide-input"]
-rows = []
-for d in datasets:
-    history = seen(d, "algorithm1", "n_steps").groupby("seed")
-    first = history["n_steps"].first()
-    late = history["n_steps"].apply(lambda k: k[len(k) // 2 :].mean())
-    nfe = ends[d]["nfe_per_iteration"].mean()
-    critical = searches[d].critical if searches[d] else None
-    grid = GRIDS[f"{d}-euler"]
-    cost = [sum(k + 1 for k in grid if critical and k <= critical), sum(k + 1 for k in grid)]
-    rows.append([name_of(d), ", ".join(f"{k}" for k in first), ", ".join(f"{k:.0f}" for k in late),
-                 f"{nfe:.1f}", *(f"{c} ({c / nfe:.1f} times)" if c else "-" for c in cost)])  # fmt: skip
-columns = ["data set", "first K", "late K", "NFE, Algorithm 1", "NFE, grid to its critical K",
-           "NFE, whole grid"]  # fmt: skip
-pd.DataFrame(rows, columns=columns).set_index("data set")
-
-# %% [markdown]
-# (section-starts)=
-# ### In which norms does it begin?
-#
-# The textbook's norm is a root mean square, each entry over atol + rtol $|z_0|$,
-# so it asks for tolerances; a method of fixed steps has none, and the paper names none. Those in use
-# here are the usual ones of adaptive solvers, and are recorded with each run. They decide: with a
-# hundred times the tolerance there are a tenth of the steps to begin with. Euclidean norms know no
-# tolerance, but they grow with the number of dimensions: on images the first step is shorter for it.
-# Below is Algorithm 1 from either start, where its records are: first and last $K$ seed by seed,
-# NFE per iteration and accuracy, reversals and gap to the exact flow as above.
-
-
-# %% tags=["hide-input"]
-def begun(dataset, start):
-    """The evidence of Algorithm 1 from this start, or None."""
-    if dataset in images:
-        return on_images.get((dataset, "algorithm1", start))
-    steps = Adapted("euler", "algorithm1", start)
-    return find(Run(dataset, steps, seeds=seeds, profile=profile))
-
-
-every_start = {(d, s): begun(d, s) for d in [*datasets, *adapted] for s in STARTS}
-walks = {key: first_and_last(evidence) for key, evidence in every_start.items() if evidence}
-walks = {key: walk for key, walk in walks.items() if len(walk)}
-
-
-def listed(values):
-    return ", ".join(f"{value:.0f}" for value in values)
-
-
-rows = [
-    [name_of(d), name_of(s), listed(walk["first_n_steps"]), listed(walk["final_n_steps"]),
-     f"{walk['nfe_per_iteration'].mean():.1f} ± {walk['nfe_per_iteration'].std():.1f}",
-     percent(walk["accuracy"].mean(), walk["accuracy"].std()), f"{walk['reversals'].mean():.1f}",
-     f"{100 * walk['agreement_gap'].mean():.1f} ({100 * walk['agreement_gap'].max():.1f})"]
-    for (d, s), walk in walks.items()
-]  # fmt: skip
-columns = ["data set", "first step in", "first K", "last K", "NFE", "accuracy", "reversals"]
-pd.DataFrame(rows, columns=[*columns, "gap (worst)"]).set_index(columns[:2])
-
-# %% tags=["remove-input"]
-tolerances = ", ".join(f"{name} = {value:g}" for name, value in STARTS["hairer"].items())
-told = [f"The tolerances of the scaled norms are {tolerances}."]
-for d in dict.fromkeys(d for d, _ in walks):
-    if (d, "hairer") not in walks:
-        told.append(f"On {name_of(d)} it was not trained from the scaled norms yet.")
-        continue
-    plain, scaled = walks[d, USUAL_START], walks[d, "hairer"]
-    told.append(
-        f"On {name_of(d)} it begins with {plain['first_n_steps'].mean():.0f} steps on average "
-        f"from Euclidean norms, with {scaled['first_n_steps'].mean():.0f} from the scaled ones, "
-        f"and takes {plain['nfe_per_iteration'].mean():.1f} and "
-        f"{scaled['nfe_per_iteration'].mean():.1f} evaluations per iteration; the paper has "
-        f"{TABLE1[d]['adaption NFE']:.1f}."
-    )
-Markdown(" ".join(told))
-
-# %% [markdown]
-# **It is robust to small changes of its constants.** One of the four is changed at a time: checks
-# every 25 or 100 iterations in place of 50, a threshold of 0.05 or 0.2 in place of 0.1, a factor
-# of 0.25 or 0.7 in place of 0.5, and of 1.05 or 1.2 in place of 1.1. Columns: NFE per iteration
-# and accuracy, mean and standard deviation over the seeds; reversals, spread and failed checks as
-# above, means; *gap*: between Euler's accuracy at the end and the exact flow's, in points, mean
-# and worst seed; *agree*: seeds with a gap of at most 5 points.
-
-
-# %% tags=["hide-input"]
-def compared_on(dataset):
-    frames = [found[dataset, c].records for c in EVERY if (dataset, c) in found]
-    return compare_controllers(pd.concat(frames))
-
-
-compared = {d: compared_on(d) for d in datasets}
-
-
-def shown_row(dataset, name, row, m="mean", s="std"):
-    return [
-        name_of(dataset), name_of(name.removeprefix("algorithm1-")),
-        f"{row['nfe_per_iteration', m]:.1f} ± {row['nfe_per_iteration', s]:.1f}",
-        percent(row["accuracy", m], row["accuracy", s]),
-        f"{row['reversals', m]:.1f}", f"{row['spread', m]:.3f}", f"{row['failed_checks', m]:.1f}",
-        f"{100 * row['agreement_gap', m]:.1f} ({100 * row['agreement_gap', 'max']:.1f})",
-        f"{int(row['agreeing', ''])} of {int(row['seeds', ''])}",
-    ]  # fmt: skip
-
-
-def shown_table(names, compared=compared):
-    """The controllers of these names, all data sets."""
-    rows = [
-        shown_row(d, name, table.loc[name])
-        for d, table in compared.items()
-        for name in table.index.intersection(names, sort=False)
-    ]
-    columns = ["data set", "controller", "NFE", "accuracy", "reversals", "spread", "failed",
-               "gap (worst)", "agree"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns).set_index(["data set", "controller"])
-
-
-shown_table(["algorithm1", *VARIATIONS])
+rows = [row for d in [*datasets, *adapted] for row in table1_rows(d)]
+pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 # %% [markdown]
 # ## Without the oscillation
 #
-# Algorithm 1 cannot settle: it lengthens the step as long as nothing is wrong, so it keeps asking
-# for a failure. And its question is coarse: the accuracy of a batch of 128 moves in steps of
-# 1/128, and two accuracies can agree where single predictions do not. The candidates:
-#
-# | controller | reads | rule |
-# | :-- | :-- | :-- |
-# | `algorithm1` | gap: accuracy under Euler less accuracy under midpoint | h × 0.5 where it is over 0.1, else × 1.1 |
-# | `confirmed-increase` | the same, midpoint at min(h, √(h/50)) | the same, but an increase is kept only if Euler at the longer step still agrees: the rule of the paper's later version |
-# | `settling-gap` | gap | held at a target |
-# | `settling-discord` | gap, or a quarter of the share of samples whose predicted class differs, whichever is larger | held at a target |
-# | `settling-closeness` | distance of the two end states over the classifier's margin, at most 1, mean over the batch | held at a target |
-# | `settling-bend` | $hL$ along the trajectories: twice the distance of the two end states over the distance travelled | held at a target |
-# | `remembering-gap`, `remembering-discord` | as above, averaged since the last change | shorter above one level, longer below another, and never again as long as a step that was too long |
-#
-# All read the same two solves of a batch, $2K$ evaluations every 50 iterations
-# (`confirmed-increase`: $2 \max(K, \sqrt{50 K})$, and Euler's again for each increase).
-#
-# *Held at a target* means integral control with a gain that falls, as in stochastic
-# approximation: one check is noisy, so what it says of the step is trusted less the more checks
-# have been seen. The falling gain ends the drift, the band ends the trembling.
-#
-# ```text
-# e = signal / target - 1, at most 2
-# n = checks since the signal's running mean was last above 2 targets
-# log w = log w - 0.2 min(1, 8 / n) e           (half of that where w grows)
-# if w has left h by more than 5 %:  h = w
-# ```
-#
-# *Remembering* is a hysteresis. It asks for more evidence the smaller the trouble is, and what
-# was once too long stays so.
-#
-# ```text
-# m = mean of the signal over the n checks since h last changed
-# if this check failed:        h = 0.9 h,  and the h before is remembered as too long
-# elif n >= 6 and m > 0.04:    h = 0.95 h, likewise
-# elif n >= 6 and m < 0.01:    h = 1.1 h, at most 0.9 times the shortest h that was too long
-# ```
-#
-# The goals were set before any trial: at most a fifth of Algorithm 1's reversals and of its spread,
-# no more failed checks, an accuracy at least as good, at most 1.1 times its NFE, and every seed
-# within 0.05 of the exact flow at the end.
-#
-# ### Seeds that had no part in the choice
-#
-# The constants were chosen by a few trials on seeds 0 to 4, so those seeds cannot judge them. On the
-# landscape ten more seeds were trained with three of the controllers; no more were trained on the
-# spheres. This is what these seeds say, where their records are.
+# Algorithm 1 lengthens the step as long as nothing is wrong, so it keeps asking for a failure. Rules
+# that hold a signal at a target, or remember what was too long, are calmer; {ref}`appendix-adaption` has
+# eight of them. The one that did best on the five seeds its constants were chosen on is set beside
+# Algorithm 1 here, **on ten seeds that had no part in that choice**. The goals were set before any
+# trial: a fifth of the spread of $\log K$, at most 1.1 times the NFE, no less accurate, and every seed
+# within 5 points of the exact flow at the end.
 
 # %% tags=["hide-input"]
-more = {
-    (d, c): find(run_of(d, c, MORE_SEEDS[d]))
+fresh = {
+    d: [e for c in ("algorithm1", calm) if (e := find(run_of(d, c, MORE_SEEDS[d])))]
     for d in datasets
     if d in MORE_SEEDS
-    for c in ("algorithm1", "confirmed-increase", calm)
 }
-more = {key: evidence for key, evidence in more.items() if evidence is not None}
-compared_more = {
-    d: compare_controllers(pd.concat([e.records for (o, _), e in more.items() if o == d]))
-    for d in dict.fromkeys(d for d, _ in more)
-}
-shown_table(list(CONTROLLERS), compared_more)
-
-# %% tags=["hide-input"]
-SHORT = {"nfe_per_iteration": "NFE", "failed_checks": "failed", "agreement_gap": "gap"}
+fresh = {d: compare_controllers(records_of(es)) for d, es in fresh.items() if len(es) == 2}
 
 
-def goals_of(tables):
-    """Whether each controller reaches each goal against Algorithm 1, by data set."""
-    reached = {
-        (name_of(d), name_of(c)): calmness(table, c)["holds"].map({True: "yes", False: "no"})
-        for d, table in tables.items()
-        for c in table.index.intersection([c for c in CONTROLLERS if c != "algorithm1"], sort=False)
-    }
-    return pd.DataFrame(reached).T.rename_axis(["data set", "controller"]).rename(columns=SHORT)
+def verdict(table, goal):
+    goals = calmness(table, calm)
+    return "reached" if goals.loc[goal, "holds"] else "missed"
 
 
-goals_of(compared_more) if compared_more else "No records yet."
+GOALS = {"spread": "spread of log K", "nfe_per_iteration": "NFE", "accuracy": "accuracy"}
+GOALS["agreement_gap"] = "worst seed's gap"
+rows = []
+for d, table in fresh.items():
+    for goal, label in GOALS.items():
+        statistic = "max" if goal == "agreement_gap" else "mean"
+        values = [f"{table.loc[c][goal, statistic]:.3g}" for c in ("algorithm1", calm)]
+        rows.append([name_of(d), label, *values, verdict(table, goal)])
+columns = ["data set", "", "Algorithm 1", name_of(calm), "goal"]
+pd.DataFrame(rows, columns=columns).set_index(columns[:2]) if rows else "No records yet."
 
-# %% [markdown]
-# ### Seeds that the constants were chosen on
-
-# %% tags=["hide-input"]
-shown_table(list(CONTROLLERS))
-
-# %% tags=["hide-input"]
-goals_of(compared)
-
-# %% tags=["hide-input"]
-pd.concat({name_of(d): calmness(table, calm) for d, table in compared.items()}).round(3)
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Number of steps $K$ over the training, every seed: Algorithm 1 (left) and the controller that did best (right). The second half, in which reversals and spread are counted, is shaded. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-calm"}, "image": {"alt": "On the left saw-toothed lines that never settle, on the right lines that rise early and then stay almost level."}}
-size = (8, 2.8 * len(datasets) + 0.6)
-fig, axes = plt.subplots(len(datasets), 2, figsize=size, sharey="row", **SHARED)
-for row, dataset in zip(axes, datasets, strict=True):
-    for ax, controller in zip(row, ("algorithm1", calm), strict=True):
-        plots.over_iterations(ax, seen(dataset, controller, "n_steps"), "n_steps", seeds)
-        total = found[dataset, controller].run.protocol.iterations
-        ax.axvspan(total / 2, total, color="#f0f0f0", zorder=0)
-        ax.set_title(f"{name_of(dataset)}, {name_of(controller)}")
-    row[0].set_ylabel("number of steps $K$")
-handles, labels = axes[0, 0].get_legend_handles_labels()
-fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
-plots.stamp_profile(fig, profile)
-
-# %% tags=["remove-input"]
-download_links(fig, "fig-calm", followed("algorithm1", calm))
-
-# %% [markdown]
-# No step may get shorter than $T / 10{,}000$. How often did one?
-
-# %% tags=["hide-input"]
-limits = {key: int(seen(*key, "at_shortest")["at_shortest"].sum()) for key in found}
-print(f"checks after which a step was at that limit: {sum(limits.values())} of "
-      f"{sum(len(seen(*key, 'at_shortest')) for key in found):,}")  # fmt: skip
-
-# %% [markdown]
-# ## Images
-#
-# MNIST and CIFAR-10 (the paper's Fig. 5), at the scale that is told below ({ref}`section-images`).
-# At the profile `laptop` batches hold 32 images, so an accuracy moves in steps of 1/32, and 1,500
-# iterations are 30 checks. `remembering-discord` would want six of them before it lengthens a step at
-# all, so `settling-discord` stands beside Algorithm 1 here.
-
-# %% tags=["remove-input"]
-told = [
-    f"- **{name_of(d)}.** {scale_of(d).capitalize()}"
-    + (f" ({beside[d][0].lacking})." if beside[d][0].lacking else ".")
-    for d in adapted
-]
-Markdown("\n".join(told) or "No records yet.")
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images: accuracy on the test images under Algorithm 1, every 500 iterations (left); number of steps $K$ under Algorithm 1 (middle) and under settling discord (right), every seed. Cf. {cite:t}`ott2020`, Fig. 5. Scale and seeds: told above, and at the left. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-images-adaption"}, "image": {"alt": "Rows for MNIST and CIFAR-10: slowly rising accuracies; numbers of steps that fall from many to few, with jumps back under Algorithm 1, and level off earlier under settling discord."}}
-fig, axes = plt.subplots(
-    max(1, len(adapted)), 3, figsize=(8, 2.5 * len(adapted) + 0.6), squeeze=False
-)
-for row, dataset in zip(axes, adapted, strict=False):
-    panels = [("algorithm1", "accuracy"), *((c, "n_steps") for c in IMAGE_CONTROLLERS)]
-    for ax, (controller, column) in zip(row, panels, strict=True):
-        if (dataset, controller) in found:
-            own = found[dataset, controller].run.seeds
-            plots.over_iterations(ax, seen(dataset, controller, column), column, own)
-        else:
-            ax.text(0.5, 0.5, "no records yet", transform=ax.transAxes, ha="center")
-        ax.set_title(name_of(controller))
-    row[0].set(ylabel=f"{name_of(dataset)}\ntest accuracy", ylim=(0, 1.05))
-    row[1].set_ylabel("number of steps $K$")
-    plots.stamp_panel(row[0], scale_of(dataset))
-handles, labels = axes[0, 1].get_legend_handles_labels()
-fig.legend(handles, labels, loc="outside lower center", ncols=len(seeds))
-plt.show()
-
-# %% tags=["hide-input"]
-shown_table(list(CONTROLLERS), {d: compared_on(d) for d in adapted})
-
-# %% [markdown]
-# ## A modeller's view
-#
-# A controller needs no `nodecore` around it: a training loop shows it what one batch looks like
-# under two solvers and asks for the next step. `algorithm1` and `settling-gap` need two
-# accuracies only, or two losses, given with a minus sign. The model here is a plain torch one.
-
-# %% tags=["modeller"]
-torch.manual_seed(0)
-points = 2 * torch.randn(2000, 2)
-labels = (points[:, 1] > torch.sin(2 * points[:, 0])).long()
-field = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 2))
-head = nn.Linear(2, 2)
-optimiser = torch.optim.Adam([*field.parameters(), *head.parameters()], lr=1e-2)
-
-
-def logits(x, solver, step_size):
-    return head(solve_fixed(lambda t, z: field(z), x, solver, step_size=step_size).z)
-
-
-# %% tags=["modeller"]
-rule, state = get_controller("auto"), StepState(step_size=0.5)
-for iteration in range(1, 401):
-    batch = torch.randint(len(points), (128,))
-    x, y = points[batch], labels[batch]
-    out = logits(x, "euler", state.step_size)
-    if iteration % rule.every == 0:
-        finer = logits(x, "midpoint", rule.test_step(state.step_size))
-        ours, better = out.argmax(1), finer.argmax(1)
-        a, b, flips = (float(v.float().mean()) for v in (ours == y, better == y, ours != better))
-        state = rule.update(state, Observation(a, b, flips=flips))
-    optimiser.zero_grad(), F.cross_entropy(out, y).backward(), optimiser.step()
-
-# %%
-print(f"step size {state.step_size:.3f}, accuracy of the last batch under Euler {a:.2f}, "
-      f"under midpoint {b:.2f}")  # fmt: skip
-
-# %% [markdown]
-# ## What we saw
-#
-# Numbers in these lines are computed from the records above.
-
-# %% tags=["hide-input"]
-base = pd.DataFrame({d: compared[d].loc["algorithm1"] for d in datasets}).T
+# %% tags=["remove-cell"]
+compared = {d: compare_controllers(found[d, "algorithm1"].records) for d in datasets}
+base = pd.DataFrame({d: table.loc["algorithm1"] for d, table in compared.items()}).T
 nfe = base["nfe_per_iteration", "mean"].astype(float)
 glue("nfe-least", float(nfe.min()), display=False)
 glue("nfe-most", float(nfe.max()), display=False)
 glue("agreeing", float(base["agreeing", ""].sum()), display=False)
 glue("seeds", float(base["seeds", ""].sum()), display=False)
-lines = []
-for d in datasets:
-    table, goal = compared[d], calmness(compared[d], calm)
-    base, ours = table.loc["algorithm1"], table.loc[calm]
-    rows = ends[d]
-    missed = goal.index[~goal["holds"].astype(bool)]
-    lines.append(
-        f"- **{name_of(d)}.** Algorithm 1 took {base['nfe_per_iteration', 'mean']:.1f} evaluations "
-        f"per iteration and ended with {rows['final_n_steps'].min():.0f} to "
-        f"{rows['final_n_steps'].max():.0f} steps; in the second half the step reversed "
-        f"{base['reversals', 'mean']:.1f} times, {base['failed_checks', 'mean']:.1f} outside "
-        f"checks failed, and $\\log K$ had a spread of {base['spread', 'mean']:.3f}. At the end "
-        f"{int(base['agreeing', ''])} of {int(base['seeds', ''])} seeds were within "
-        f"{100 * AGREES_AT_END:.0f} points of the exact flow, the worst "
-        f"{100 * base['agreement_gap', 'max']:.1f} points away. {name_of(calm).capitalize()}: "
-        f"{ours['nfe_per_iteration', 'mean']:.1f} evaluations, "
-        f"{ours['reversals', 'mean']:.1f} reversals, {ours['failed_checks', 'mean']:.1f} failed "
-        f"checks, a spread of {ours['spread', 'mean']:.3f}, {int(ours['agreeing', ''])} of "
-        f"{int(ours['seeds', ''])} seeds within that margin. "
-        + "On these seeds, which its constants were chosen on, "
-        + ("it reaches every goal." if missed.empty else f"it misses: {', '.join(missed)}.")
-    )
-    if d in compared_more and calm in compared_more[d].index:
-        base, ours = compared_more[d].loc["algorithm1"], compared_more[d].loc[calm]
-        judged = calmness(compared_more[d], calm)
-        missed = ", ".join(SHORT.get(g, g) for g in judged.index[~judged["holds"].astype(bool)])
-        lines.append(
-            f"- **{name_of(d)}, {int(ours['seeds', ''])} seeds that had no part in the choice.** "
-            + (
-                f"{name_of(calm).capitalize()} misses: {missed}. "
-                if missed
-                else "Every goal holds. "
-            )
-            + f"It takes {ours['nfe_per_iteration', 'mean']:.1f} evaluations "
-            f"(Algorithm 1 {base['nfe_per_iteration', 'mean']:.1f}), reaches "
-            f"{percent(ours['accuracy', 'mean'], ours['accuracy', 'std'])} "
-            f"({percent(base['accuracy', 'mean'], base['accuracy', 'std'])}), has a spread of "
-            f"{ours['spread', 'mean']:.3f} ({base['spread', 'mean']:.3f}), "
-            f"{ours['failed_checks', 'mean']:.1f} failed checks "
-            f"({base['failed_checks', 'mean']:.1f}) and {int(ours['agreeing', ''])} seeds that "
-            f"agree with the exact flow ({int(base['agreeing', ''])})."
-        )
-    if grids[d] is not None:
-        gaps_of = seed_gaps(grids[d], exact_gaps)
-        needed = [critical_n_steps(gaps, AGREES_AT_END) for gaps in gaps_of.to_dict().values()]
-        last = gaps_of.index[-1]
-        least = sum(k or last for k in needed) / len(needed)
-        text = ", ".join(f"{k}" if k else f"more than {last}" for k in needed)
-        lines.append(
-            f"- With a steady step the single seeds need $K$ = {text} to end within "
-            f"{100 * AGREES_AT_END:.0f} points of the exact flow: {least:.0f} on average or more. "
-            f"The goal for the NFE of a calm controller was {goal.loc['nfe_per_iteration', 'bound']:.1f}."
-        )
-    if searches[d]:
-        fixed = seed_gaps(grids[d]).loc[searches[d].critical]
-        late = seen(d, "algorithm1", "n_steps").groupby("seed")["n_steps"]
-        late = late.apply(lambda k: k[len(k) // 2 :].mean()).mean()
-        lines.append(
-            f"- Trained with {searches[d].critical} steps throughout, the critical $K$ of the grid, "
-            f"{int((fixed > AGREEMENT).sum())} of {len(fixed)} seeds still differ from midpoint by "
-            f"more than {100 * AGREEMENT:.0f} points. Algorithm 1 used {late:.0f} steps on average "
-            "in its second half."
-        )
-for d in adapted:
-    told = [
-        f"{name_of(c)} takes {row['nfe_per_iteration', 'mean']:.1f} evaluations per iteration to "
-        f"{percent(row['accuracy', 'mean'], row['accuracy', 'std'])}, fails "
-        f"{row['failed_checks', 'mean']:.1f} checks, and leaves {int(row['agreeing', ''])} of "
-        f"{int(row['seeds', ''])} seeds within {100 * AGREES_AT_END:.0f} points of the exact flow"
-        for c, row in compared_on(d).iterrows()
-    ]
-    lines.append(f"- **{name_of(d)}, {scale_of(d)}.** {'; '.join(told)}.")
-Markdown("\n".join(line.replace("_", " ") for line in lines))
+n_missed = sum(verdict(table, goal) == "missed" for table in fresh.values() for goal in GOALS)
+glue("missed", float(n_missed), display=False)
+glue("goals", float(len(GOALS) * len(fresh)), display=False)
 
 # %% [markdown]
-# - The paper's rule cannot settle, and the rule of its later version does not either: an increase
-#   that still agrees at once can disagree a little later.
-# - On seeds that had no part in the choice of its constants, the controller that did best on the
-#   others misses some of the goals: a calm step at the cost of Algorithm 1 is not reached here.
-# - Integral control reaches a calm and cheap training, but its step follows the field, which grows
-#   sharper to the end. The hysteresis shortens it once, early, and then lets it be.
-# - On images Hairer's first step in Euclidean norms is far shorter than need be, and 30 checks are
-#   few: most of what either controller spends is the way down from there.
+# ## What to take away
+#
+# Training can watch its own step with two solves of a batch every 50 iterations, and that is enough to
+# leave the coarse steps behind. It is not enough to rest: the rule fails on purpose, and the model that
+# it leaves may stand inside a failure. The calmer rule misses {glue:text}`missed:.0f` of
+# {glue:text}`goals:.0f` goals on fresh seeds, so a calm step at the cost of Algorithm 1 is not found here.
+# Whatever controls the step, test the model that comes out of it ({ref}`chapter-check-flow`).

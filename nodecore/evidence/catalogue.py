@@ -51,6 +51,23 @@ def together(dataset: str, profile: str, seeds: Sequence[int]) -> list[tuple[int
     return [(seed,) for seed in seeds] if (dataset, profile) in ALONE else [tuple(seeds)]
 
 
+def grid_runs(
+    dataset: str, solver: str, n_steps: Sequence[int], seeds: Sequence[int], profile: str
+) -> list[Run]:
+    """The runs of a fixed-step study with these n_steps; at profile smoke, three of them."""
+    grid = [k for k in n_steps if k <= GRIDS[f"{dataset}-{solver}"][-1]]
+    grid = grid[:7:3] if profile == "smoke" else grid
+    return [Run(dataset, FixedSteps(solver, k), seeds=tuple(seeds), profile=profile) for k in grid]
+
+
+def tolerance_runs(
+    dataset: str, solvers: Sequence[str], rtols: Sequence[float], seeds: Sequence[int], profile: str
+) -> list[Run]:
+    """The runs of the studies of tolerances with these methods and training tolerances."""
+    every = [Tolerance(solver, rtol) for solver in solvers for rtol in rtols]
+    return [Run(dataset, steps, seeds=tuple(seeds), profile=profile) for steps in every]
+
+
 def turn(run: Run) -> int:
     """Rank a run in the order of training.
 

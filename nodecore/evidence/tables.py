@@ -3,7 +3,7 @@
 A frame here holds records of one study, columns as in store.COLUMNS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,9 +21,23 @@ from nodecore.analysis.evaluate import (
     critical_n_steps,
 )
 from nodecore.data.datasets import DATASETS, IMAGES
-from nodecore.evidence.found import Evidence
+from nodecore.evidence import store
+from nodecore.evidence.found import Evidence, find
+from nodecore.evidence.runs import Run
 
 RESAMPLES = 2000  # draws of seeds with replacement, for the uncertainty of a critical step
+
+
+def records_of(found: Iterable[Evidence]) -> pd.DataFrame:
+    """The records of several runs in one frame; empty, with all columns, where there is none."""
+    frames = [evidence.records for evidence in found]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=store.COLUMNS)
+
+
+def records_if_whole(runs: Iterable[Run]) -> pd.DataFrame | None:
+    """The records of all these runs in one frame; None where one of them is not there."""
+    found = [find(run) for run in runs]
+    return records_of(e for e in found if e is not None) if None not in found else None
 
 
 def as_trained(frame: pd.DataFrame) -> pd.DataFrame:
@@ -123,6 +137,18 @@ def _mean_accuracy(rows, solver, n_steps):
 Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
 
 
+def tell_critical(gaps: pd.Series, critical: float | None) -> str:
+    """A critical n_steps as text, of a grid with these gaps.
+
+    Where the grid's coarse end is not there, or it ends at that step, it is a bound only.
+    """
+    if critical is None or pd.isna(critical):
+        return "none"
+    if critical == gaps.index[0] > 1:
+        return f"at most {critical:.0f}"
+    return f"at least {critical:.0f}" if critical == gaps.index[-1] else f"{critical:.0f}"
+
+
 def seed_gaps(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.DataFrame:
     """The gaps of each seed by itself: a column for each, n_steps as index."""
     return pd.DataFrame({seed: gaps(rows) for seed, rows in frame.groupby("seed")})
@@ -174,8 +200,9 @@ class Sensitivity:
 
     by_bound: the critical n_steps of the mean for other bounds. redraws: the ends of the range that
     holds 95 % of the redraws of seeds, NaN for none; empty without seeds. agreeing, seeds: how many
-    agree at the critical n_steps by themselves, of how many; worst: the largest gap there, and
-    worst_share: relative to accuracy above chance. The last four are 0 where no step is critical.
+    agree at the critical n_steps by themselves, of how many that can be judged, being more than the
+    bound above chance; worst: the largest gap of these, and worst_share: relative to accuracy above
+    chance, 1 / number of classes. The last four are 0 where no step is critical or no seed judged.
     """
 
     by_bound: dict[float, int | None]
@@ -195,8 +222,11 @@ def critical_sensitivity(frame: pd.DataFrame, bounds: tuple[float, ...]) -> Sens
         return Sensitivity(by_bound, redraws)
     each = seed_gaps(frame).loc[critical].dropna()
     own = as_trained(frame).set_index(["n_steps", "seed"])["accuracy"].loc[critical]
-    chance = 1 / DATASETS[frame["dataset"].iloc[0]].n_classes
-    agreeing, share = int((each <= AGREEMENT).sum()), float((each / (own - chance)).max())
+    above = own - 1 / DATASETS[frame["dataset"].iloc[0]].n_classes
+    each = each[above > AGREEMENT]  # a weaker model could not lose as much as the bound
+    if each.empty:
+        return Sensitivity(by_bound, redraws)
+    agreeing, share = int((each <= AGREEMENT).sum()), float((each / above).max())
     return Sensitivity(by_bound, redraws, agreeing, len(each), float(each.max()), share)
 
 

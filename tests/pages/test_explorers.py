@@ -298,6 +298,19 @@ def test_what_is_said_aloud_are_the_numbers(visit_explorers, html):
     assert reader.slider.get_attribute("aria-valuetext") == "K = 3, h = 1/3"
 
 
+def test_crossings_of_curved_steps_are_said_to_be_those_of_chords(explorer, visit_explorers, html):
+    reader = Reader(visit_explorers(html))
+    crossings = reader.root.locator(".figure", has=reader.page.locator("[data-number=crossings]"))
+    note = crossings.locator(".note")
+    assert "chord" not in note.text_content()
+    reader.choose("test solver", "midpoint")
+    note.filter(has_text=", by 8 chords a step").wait_for()
+    explorer.solver = "midpoint"
+    assert ", by 8 chords a step" in explorer.describe()
+    explorer.solver = "euler"
+    assert "chord" not in explorer.describe()
+
+
 def test_two_explorers_do_not_disturb_each_other(visit_explorers, html):
     own = TrajectoryExplorer(*own_model(), *points(), n_steps=5)
     page = visit_explorers(html, own)

@@ -246,8 +246,8 @@ def test_auto_is_one_of_them():
 
 
 def test_the_chapters_loop_around_a_plain_torch_model():
-    """The cells of chapter 4 that a modeller is to copy, run as they stand."""
-    chapter = jupytext.read(ROOT / "book" / "04_step_adaption.py")
+    """The cells of chapter 4's appendix that a modeller is to copy, run as they stand."""
+    chapter = jupytext.read(ROOT / "book" / "a4_step_adaption.py")
     cells = [cell for cell in chapter.cells if "modeller" in cell.metadata.get("tags", [])]
     names = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional, "solve_fixed": solve_fixed}
     names |= {"get_controller": get_controller, "StepState": StepState, "Observation": Observation}

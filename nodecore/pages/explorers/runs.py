@@ -26,10 +26,23 @@ def draw_run(
     A step of a solver of higher order is a curve, cut into chords.
     """
     field, _ = model.member(seed)
-    substeps = 1
-    if get_tableau(solver).order > 1:
-        substeps = max(1, min(MOST_CHORDS, CHORDS // n_steps))
+    substeps = _n_chords(solver, n_steps)
     z0 = model.x[starts].double()[None]
     path = refined_path(field, z0, solver, n_steps=n_steps, substeps=substeps)[:, 0]
     finite = path.isfinite().all(0).all(1)
     return DrawnRun(path, find_crossings(path[:, finite], substeps=substeps))
+
+
+def tell_chords(solver: str | ButcherTableau, n_steps: int) -> str:
+    """How the crossings of curved steps are found, to follow their number; empty for Euler."""
+    if get_tableau(solver).order == 1:
+        return ""
+    chords = _n_chords(solver, n_steps)
+    return f", by {chords} {'chord' if chords == 1 else 'chords'} a step"
+
+
+def _n_chords(solver, n_steps):
+    """Into how many chords a step is cut: Euler's is straight, others are curves."""
+    if get_tableau(solver).order == 1:
+        return 1
+    return max(1, min(MOST_CHORDS, CHORDS // n_steps))

@@ -19,7 +19,7 @@ from nodecore.pages.explorers.constants import MARKED_STEPS
 from nodecore.pages.explorers.host import check_choice
 from nodecore.pages.explorers.packing import Model, pack_tableau
 from nodecore.pages.explorers.planar import PlanarExplorer, model_of
-from nodecore.pages.explorers.runs import draw_run
+from nodecore.pages.explorers.runs import draw_run, tell_chords
 
 MAX_STEPS = 512
 
@@ -168,12 +168,13 @@ class TrajectoryExplorer(PlanarExplorer):
 
     def describe(self) -> str:
         model, crossings = self.model, self.crossings
+        where = tell_chords(self._tableaus[self.solver], self.n_steps)
         trained = f", trained with h = 1/{model.train_n_steps}" if model.train_n_steps else ""
         return (
             f"{name_of(self.dataset)}{trained}, seed {self.seed}, solved by "
             f"{name_of(self.solver)} in {self.n_steps} steps: {100 * self.accuracy:.1f} % of "
             f"{len(model.y)} test points are right; {crossings.n_between} crossings in "
-            f"{len(crossings.pairs)} pairs of trajectories"
+            f"{len(crossings.pairs)} pairs of trajectories{where}"
         )
 
     def draw(self) -> Figure:

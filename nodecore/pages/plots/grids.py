@@ -13,7 +13,14 @@ from matplotlib.ticker import FuncFormatter
 from matplotlib.typing import ColorType
 
 from nodecore.evidence.names import name_of
-from nodecore.pages.plots.style import GREY, Style, accuracy_axes, solver_style, steps_axis
+from nodecore.pages.plots.style import (
+    CROSSING_COLOUR,
+    GREY,
+    Style,
+    accuracy_axes,
+    solver_style,
+    steps_axis,
+)
 
 
 def cross_solver(
@@ -102,6 +109,30 @@ def train_test_map(ax: Axes, means: pd.DataFrame, what: str = "steps $K$") -> No
 
 def _short(value):
     return f"{value:g}" if value >= 0.01 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def as_trained_and_exact(ax: Axes, table: pd.DataFrame, solver: str) -> None:
+    """Accuracy as trained and under the exact flow against training n_steps.
+
+    table: one row a seed, see tables.same_step; lines are means over seeds, bands their range, and
+    the area between the lines is what the model owes to its solver.
+    """
+    styles = {
+        "as trained": {**solver_style(solver), "label": "as trained"},
+        "exact flow": {"color": "black", "marker": "s", "linestyle": "--", "label": "exact flow"},
+    }
+    means = {}
+    for name, style in styles.items():
+        by_step = table[name].dropna().groupby("n_steps")
+        spread = pd.DataFrame(by_step.agg(["mean", "min", "max"]))
+        means[name] = spread["mean"]
+        ax.plot(spread["mean"], linewidth=1.5, markersize=5, **style)
+        band = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
+        ax.fill_between(spread.index, spread["min"], spread["max"], **band)
+    both = pd.DataFrame(means).dropna()
+    ax.fill_between(both.index, *both.T.to_numpy(), color=CROSSING_COLOUR, alpha=0.1, linewidth=0)
+    accuracy_axes(ax)
+    steps_axis(ax, "training steps $K$")
 
 
 def agreement(

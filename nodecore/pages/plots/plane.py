@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
+from nodecore.ode.tableaus import get_tableau
 from nodecore.pages.plots.style import (
     CROSSING_COLOUR,
     GREY,
@@ -180,3 +181,21 @@ def _signed_areas(quadrilaterals):
         for i in (0, 1)
     )
     return (ax * by - ay * bx) / 2
+
+
+def one_step(ax: Axes, solvers: Iterable[str], step_size: float) -> None:
+    """One step of each method around a circle, z' = (z2, -z1), with the slopes that it asks for."""
+    angle = np.linspace(0.0, 1.3 * step_size, 100)
+    ax.plot(np.sin(angle), np.cos(angle), color=GREY, linewidth=3, alpha=0.4, label="solution")
+    turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    for solver in solvers:
+        tableau, z0, slopes = get_tableau(solver), np.array([0.0, 1.0]), []
+        style = solver_style(solver)
+        for row in tableau.a:
+            z = z0 + step_size * sum((w * k for w, k in zip(row, slopes, strict=False)), 0 * z0)
+            slopes.append(turn @ z)
+            short = np.stack([z - 0.06 * slopes[-1], z + 0.06 * slopes[-1]])
+            ax.plot(*short.T, color=style["color"], linewidth=2)
+        end = z0 + step_size * sum((w * k for w, k in zip(tableau.b, slopes, strict=True)), 0 * z0)
+        ax.plot(*np.stack([z0, end]).T, markersize=7, markevery=[1], **style)
+    ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")

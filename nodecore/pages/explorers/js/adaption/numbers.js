@@ -7,10 +7,10 @@ import { gaps, lastCheck, stepsOf } from "./rule.js";
 /** @param {Shell} shell */
 export function makeNumbers(shell) {
   const iterations = figure("iteration", "iteration");
-  const steps = figure("n_steps", "steps K");
+  const steps = figure("n_steps", "steps K after this check");
   const train = figure("train", "training solver");
   const test = figure("test", "test solver");
-  const failed = figure("failed", "failed checks");
+  const failed = figure("failed", "failed checks so far");
   const honest = h("p", { class: "summary honest" });
 
   function show({ run, history, constants }, other, iteration) {

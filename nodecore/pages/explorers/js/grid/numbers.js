@@ -18,19 +18,19 @@ export function makeNumbers(shell) {
     const fresh = shown.key === key;
     const { mean, deviation, n } = summarise(trained, test);
     const own = shareText(test.accuracies[trained.seeds.indexOf(seed)]);
-    const { between, pairs, nPairs } = tellCrossings(shown.run);
+    const { between, pairs, nPairs, where } = tellCrossings(shown);
     const spread = deviation === null ? "" : `± ${(100 * deviation).toFixed(1)}, `;
     const seeds = `${n} ${n === 1 ? "seed" : "seeds"} that trained`;
     meanFigure.show(shareText(mean), spread + seeds);
     seedFigure.show(own, `seed ${seed}`);
-    crossingFigure.show(between, `in ${pairs} of ${nPairs} pairs`);
+    crossingFigure.show(between, `in ${pairs} of ${nPairs} pairs${where}`);
     path.textContent = trained.path;
     busy(!fresh);
     if (!fresh) return;
     shell.announce(
       `Trained with K = ${trained.nSteps}, tested with K = ${test.nSteps}: mean accuracy ` +
         `${shareText(mean)} over ${seeds}; seed ${seed}: ${own}, ${between} ` +
-        `crossings in ${pairs} of ${nPairs} pairs.`,
+        `crossings in ${pairs} of ${nPairs} pairs${where}.`,
     );
   }
   return {

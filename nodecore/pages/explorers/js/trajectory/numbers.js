@@ -11,16 +11,17 @@ export function makeNumbers(shell) {
   const { element, busy } = figureList([accuracy, crossings, steps]);
 
   /** The numbers of a state; its run and its accuracy may be those of an earlier one for a while. */
-  function show({ dataset, trained, seed, tableau, nSteps, keys }, { key, run }, answer) {
+  function show({ dataset, trained, seed, tableau, nSteps, keys }, shown, answer) {
+    const { key, run } = shown;
     const fresh = answer.fresh && key === keys.run;
     const { stale } = answer;
     const n = thousands(dataset.y.length);
-    const { between, pairs, nPairs } = tellCrossings(run);
+    const { between, pairs, nPairs, where } = tellCrossings(shown);
     const share = stale === null ? "…" : percent(stale);
     busy(!fresh);
     accuracy.show(share, `of ${n} points`);
     const without = run.leftOut ? `; ${run.leftOut} overflow` : "";
-    crossings.show(between, `in ${pairs} of ${nPairs} pairs${without}`);
+    crossings.show(between, `in ${pairs} of ${nPairs} pairs${where}${without}`);
     steps.show(`${nSteps}`, `h = 1/${nSteps}`);
     if (!fresh) return;
     const training = trained.nSteps ? `, trained with h = 1/${trained.nSteps}, seed ${seed}` : "";
@@ -28,7 +29,7 @@ export function makeNumbers(shell) {
       `${dataset.title}${training}: solved by ${tableau.title} in ${nSteps} ` +
         `${nSteps === 1 ? "step" : "steps"}, ${share} of ${n} test points are right, and ` +
         `${run.nTrajectories} trajectories make ${between} crossings in ` +
-        `${pairs} of ${nPairs} pairs.`,
+        `${pairs} of ${nPairs} pairs${where}.`,
     );
   }
   return { element, show };

@@ -63,12 +63,17 @@ export function crossingSymbol(colour) {
 }
 
 /**
- * The crossings of a run in words: {between, pairs, nPairs}.
+ * The crossings of a run in words: {between, pairs, nPairs, where}. Euler's steps are straight; the
+ * curved steps of other methods are compared by chords, as `where` then says.
  *
- * @param {Run} run
+ * @param {{run: Run, tableau: Tableau, nSteps: number}} shown
  */
-export function tellCrossings({ crossings, nTrajectories }) {
+export function tellCrossings({ run, tableau, nSteps }) {
+  const { crossings, nTrajectories, nPoints } = run;
+  const chords = (nPoints - 1) / nSteps;
+  const unit = chords === 1 ? "chord" : "chords";
   return {
+    where: tableau.order === 1 ? "" : `, by ${chords} ${unit} a step`,
     between: thousands(crossings.between),
     pairs: thousands(crossings.pairs),
     nPairs: thousands((nTrajectories * (nTrajectories - 1)) / 2),

@@ -1,0 +1,258 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (appendix-crossing)=
+# # Appendix: crossings and sinks in full
+#
+# What stands behind {ref}`chapter-crossing`: the two models in numbers, and the zeros of their fields.
+
+# %% tags=["parameters", "hide-input"] example="n_steps_coarse 4"
+profile = "paper"  # size of every run: paper, laptop or smoke
+device = "auto"  # where a missing model is trained: cpu, cuda, or auto, cuda where there is one
+n_steps_fine = 256  # Euler steps of the fine model
+n_steps_coarse = 8  # Euler steps of the coarse model
+seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; both models are trained with each
+shown_seed = 0  # the seed whose trajectories and vector fields are drawn
+n_starts = 100  # starts, spread out over the test set, whose trajectories may cross
+
+# %% tags=["hide-input"]
+from nodecore.pages.parameters import check_parameters
+
+check_parameters()
+
+import copy
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+from nodecore.analysis.crossings import find_crossings, separated_starts
+from nodecore.analysis.evaluate import accuracy, predict
+from nodecore.analysis.fixed_points import find_fixed_points, value_and_jacobian, winding_number
+from nodecore.data.synthetic import landscape_field
+from nodecore.evidence.obtain import obtain
+from nodecore.evidence.runs import Run
+from nodecore.ode.fields import take_members
+from nodecore.ode.fixed import solve_fixed
+from nodecore.ode.steps import FixedSteps
+from nodecore.pages import plots
+
+plots.use_style()
+if shown_seed not in seeds:
+    raise ValueError(f"shown_seed = {shown_seed}: choose one of seeds = {seeds}")
+if n_starts < 2:
+    raise ValueError(f"n_starts = {n_starts}: choose at least 2, a pair")
+
+# %% tags=["hide-input"]
+runs = {
+    "fine": Run("landscape", FixedSteps("euler", n_steps_fine), seeds=seeds, profile=profile),
+    "coarse": Run("landscape", FixedSteps("euler", n_steps_coarse), seeds=seeds, profile=profile),
+}
+models = {name: obtain(run, device=device) for name, run in runs.items()}
+_, test = runs["fine"].protocol.load()
+used = {}  # seeds that trained; should none have, all
+for name, model in models.items():
+    trained = model.records.groupby("seed")["trained"].all()
+    used[name] = [seed for seed in seeds if trained[seed]] or seeds
+
+# %% tags=["hide-input"]
+fields = {name: copy.deepcopy(model.field).double() for name, model in models.items()}
+names = {name: f"trained with $h = 1/{run.steps.n_steps}$" for name, run in runs.items()}
+starts = separated_starts(test.x, n_starts)
+
+
+def euler_path(f, n_steps, members):
+    """Trajectories from the chosen starts, (n_steps + 1, members, n_starts, 2)."""
+    z0 = test.x[starts].double().expand(members, -1, -1)
+    return solve_fixed(f, z0, "euler", n_steps=n_steps, path=True).path
+
+
+paths = {
+    name: euler_path(fields[name], run.steps.n_steps, len(seeds)) for name, run in runs.items()
+}
+true_path = euler_path(landscape_field, n_steps_fine, 1)
+
+# %% [markdown]
+# ## The two models in numbers
+#
+# A more exact solver must leave the predictions
+# of an ODE where they are: we count the test samples that rk4 with the smallest step puts into
+# another class. And a single Euler step should keep the orientation of the plane, as a flow does:
+# we count the visited states where it turns the plane over, $\det(I + h\,\partial f) < 0$ (compare
+# {eq}`eq-fold`).
+
+# %% tags=["hide-input"]
+finest = FixedSteps("rk4", 2 * n_steps_fine)
+rows = {name: [seeds.index(seed) for seed in used[name]] for name in models}
+
+
+def accuracy_of(name, solver, n_steps):
+    model = models[name]
+    return accuracy(model.field, model.head, test, FixedSteps(solver, n_steps))[rows[name]].numpy()
+
+
+def flipped(name):
+    """Share of the test set that the finest solver puts into another class, for each seed."""
+    model, own = models[name], runs[name].steps
+    before, after = (predict(model.field, model.head, test.x, s) for s in (own, finest))
+    return (before != after)[rows[name]].double().mean(1).numpy()
+
+
+def folded(name):
+    """Share of the visited states at which an Euler step reverses orientation, for each seed."""
+    states = paths[name][:-1].permute(1, 0, 2, 3).flatten(1, 2)[:, ::5]
+    _, jacobian = value_and_jacobian(fields[name], states)
+    determinant = torch.linalg.det(torch.eye(2) + jacobian / runs[name].steps.n_steps)
+    return (determinant < 0)[rows[name]].double().mean(1).numpy()
+
+
+# %% tags=["hide-input"]
+def percent(values, digits=1):
+    """Mean ± standard deviation over the seeds, in per cent."""
+    values = 100 * np.asarray(values)
+    spread = f"\u00a0±\u00a0{values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
+def crossing(name, n_steps):
+    """The share of the pairs that cross, for each seed, and the median angle over all crossings."""
+    path = euler_path(fields[name], n_steps, len(seeds))
+    found = [find_crossings(path[:, row]) for row in rows[name]]
+    angles = np.concatenate([each.angles for each in found])
+    angle = f"{np.median(angles):.1f}°" if len(angles) else "no crossing"
+    return np.array([each.share_of_pairs for each in found]), angle
+
+
+measures = {}
+for name, run in runs.items():
+    k = run.steps.n_steps
+    (own, angle), (half, _) = crossing(name, k), crossing(name, 2 * k)
+    measures[f"$h = 1/{k}$"] = {
+        "accuracy: Euler, training step": percent(accuracy_of(name, "euler", k)),
+        "accuracy: Euler, half the step": percent(accuracy_of(name, "euler", 2 * k)),
+        "accuracy: midpoint, training step": percent(accuracy_of(name, "midpoint", k)),
+        f"accuracy: rk4, $h = 1/{finest.n_steps}$": percent(
+            accuracy_of(name, "rk4", finest.n_steps)
+        ),
+        f"samples put elsewhere by rk4, $h = 1/{finest.n_steps}$": percent(flipped(name)),
+        "pairs that cross: Euler, training step": percent(own, 2),
+        "pairs that cross: Euler, half the step": percent(half, 2),
+        "seeds without crossing: training step": f"{(own == 0).sum()} of {len(own)}",
+        "seeds without crossing: half the step": f"{(half == 0).sum()} of {len(half)}",
+        "median angle of crossing: Euler, training step": angle,
+        "states where an Euler step folds the plane": percent(folded(name), 2),
+    }
+table = pd.DataFrame(measures)
+Markdown(
+    f"| in per cent, mean ± standard deviation over the seeds | {' | '.join(table)} |\n"
+    + f"| :-- |{' --: |' * len(table.columns)}\n"
+    + "\n".join(f"| {name} | {' | '.join(row)} |" for name, row in table.T.items())
+)
+
+# %% [markdown]
+# ## Does the learned field have the true field's sinks?
+#
+# The paper calls them absent (section 3.2, Fig. 22). A sink is a zero of the field where all eigenvalues of the Jacobian have negative real parts. The
+# true field has one in each minimum, and a saddle on each barrier between two. For the learned
+# fields, Newton's method searches the whole box that the trajectories visit. The search is checked
+# from outside: where it missed none, the signs of $\det \partial f$ at the zeros add up to the
+# number of turns that $f$ makes along the edge of the box.
+
+
+# %% tags=["hide-input"]
+def zeros(f, path):
+    """Zeros in the box that `path` (n_points, N, 2) visits, and whether the check holds."""
+    states = path[:: max(1, len(path) // 8)].flatten(0, 1)
+    box = states.amin(0), states.amax(0)
+    found = find_fixed_points(f, *box, starts=states, n_steps=40)
+    return found, found.index == winding_number(f, *box)
+
+
+def member_field(name, member):
+    """The vector field of one seed, on z (N, 2)."""
+    alone = take_members(fields[name], [member])
+    return lambda t, z: alone(t, z[None])[0]
+
+
+singles = {(name, seed): member_field(name, i) for name in models for i, seed in enumerate(seeds)}
+found = {("true", None): zeros(landscape_field, true_path[:, 0])}
+for (name, seed), f in singles.items():
+    found[name, seed] = zeros(f, paths[name][:, seeds.index(seed)])
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Field lines around the data (the darker, the faster) and the zeros there: the true vector field, and those that the fine and the coarse model learned with the seed drawn above. Energy landscape; as published: paper scale, 5 seeds, `book/results/landscape-euler`.", "name": "fig-sinks"}, "image": {"alt": "Field lines in three planes. The true field has three sinks in a row with two saddles between them; the learned fields have other zeros in other places."}}
+fig, axes = plt.subplots(1, 3, figsize=(8, 3.6), sharey=True)
+x, v = np.linspace(-2, 3, 60), np.linspace(-3, 3, 60)
+grid = torch.from_numpy(np.stack(np.meshgrid(x, v), axis=-1)).reshape(-1, 2)
+drawn = {("true", None): landscape_field}
+drawn |= {(name, shown_seed): singles[name, shown_seed] for name in models}
+for ax, ((name, seed), f) in zip(axes, drawn.items(), strict=True):
+    points, _ = found[name, seed]
+    plots.field_lines(ax, x, v, f(0.0, grid).reshape(60, 60, 2), points.points, points.kinds)
+    ax.set_title(names.get(name, "true vector field"))
+    ax.label_outer()
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+plots.stamp_profile(fig, profile)
+
+# %% [markdown]
+# A sink matters if it collects something. The true field brings every particle to rest, and the
+# sink tells its class. So we let the learned flows go on far beyond $T = 1$ and ask which test
+# samples end at a sink, and how many would be right if the place where they end told the class: all
+# samples of one sink, and those that reach none, are taken for the most frequent class among them.
+
+# %% tags=["hide-input"]
+LONG = 20.0
+
+
+def resting_sink(name, seed, z):
+    """Number of the sink within 0.05 of each state z (N, 2), -1 for none."""
+    points, _ = found[name, seed]
+    sinks = points.points[[kind == "sink" for kind in points.kinds]]
+    if not len(sinks):
+        return torch.full((len(z),), -1)
+    distance, sink = torch.cdist(z.double().nan_to_num(1e30), sinks).min(1)
+    return sink.where(distance < 0.05, -1)
+
+
+def share_right(sink):
+    """Share of the test set right by the most frequent class of each resting place."""
+    return pd.crosstab(sink.numpy(), test.y.numpy()).max(axis=1).sum() / len(test)
+
+
+z0 = test.x.expand(len(seeds), -1, -1).contiguous()
+resting = {("true", None): test.y}  # this is how the labels were made
+for name, model in models.items():
+    z = solve_fixed(model.field, z0, "euler", step_size=1 / n_steps_fine, t=(0.0, LONG)).z
+    resting |= {(name, seed): resting_sink(name, seed, z[i]) for i, seed in enumerate(seeds)}
+
+
+# %% tags=["hide-input"]
+def zeros_row(name, seed):
+    points, holds = found[name, seed]
+    sinks = [
+        z for z, kind in zip(points.points.tolist(), points.kinds, strict=True) if kind == "sink"
+    ]
+    cells = [names.get(name, "true field"), "" if seed is None else seed]
+    cells += [points.kinds.count(kind) for kind in ("sink", "saddle", "source")]
+    cells += [", ".join(f"({a:.2f}, {b:.2f})" for a, b in sinks) or "none"]
+    sink = resting[name, seed]
+    cells += [f"{100 * (sink >= 0).double().mean():.1f}", f"{100 * share_right(sink):.1f}"]
+    return [*map(str, cells), "holds" if holds else "fails"]
+
+
+header = ["field", "seed", "sinks", "saddles", "sources", "sinks at"]
+header += ["samples at a sink (%)", "right by sink (%)", "check"]
+lines = [header, [":--"] * len(header), *(zeros_row(*key) for key in found)]
+Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
