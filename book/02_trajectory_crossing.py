@@ -59,7 +59,7 @@ from nodecore.evidence.runs import SEEDS, Run
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
-from nodecore.pages.explorers import TrajectoryExplorer
+from nodecore.pages.explorers import PairExplorer, TrajectoryExplorer
 
 plots.use_style()
 if shown_seed not in seeds:
@@ -234,6 +234,8 @@ for k in (n_steps_coarse, n_steps_fine):
     glue(f"at-{end}-fine", fine, display=False)
     glue(f"at-{end}-coarse", coarse, display=False)
 glue("seeds", float(len(seeds)), display=False)
+pair = [models["coarse"], models["fine"]]
+glue("pair", PairExplorer.from_evidence(pair, n_starts=n_drawn, seed=shown_seed), display=False)
 
 # %% [markdown]
 # At equal steps the two learned fields are much alike. Solved with the coarse step, trajectories cross in

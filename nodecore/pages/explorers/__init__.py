@@ -9,6 +9,7 @@ two-way traits; a built page holds it beside its state; where neither runs, a pi
 from nodecore.pages.explorers.adaption import AdaptionExplorer
 from nodecore.pages.explorers.grid import GridExplorer
 from nodecore.pages.explorers.packing import Model
+from nodecore.pages.explorers.pair import PairExplorer
 from nodecore.pages.explorers.tolerance import ToleranceExplorer
 from nodecore.pages.explorers.trajectory import TrajectoryExplorer
 
@@ -16,6 +17,7 @@ __all__ = [
     "AdaptionExplorer",
     "GridExplorer",
     "Model",
+    "PairExplorer",
     "ToleranceExplorer",
     "TrajectoryExplorer",
 ]

@@ -148,21 +148,23 @@ class TrajectoryExplorer(PlanarExplorer):
     @property
     def accuracy(self) -> float:
         """Share of all points that are right, solved in float64 as in the browser."""
-        field, head = self.model.member(self.seed)
-        x = self.model.x.double()[None]
-        with torch.no_grad():
-            z = solve_fixed(field, x, self._tableaus[self.solver], n_steps=self.n_steps).z
-            right = (head(z).argmax(-1)[0] == self.model.y).double().mean()
-        return float(right)
+        return self._accuracy_of(self.model)
+
+    @torch.no_grad()
+    def _accuracy_of(self, model):
+        field, head = model.member(self.seed)
+        x = model.x.double()[None]
+        z = solve_fixed(field, x, self._tableaus[self.solver], n_steps=self.n_steps).z
+        return float((head(z).argmax(-1)[0] == model.y).double().mean())
 
     @property
     def crossings(self) -> Crossings:
         """Crossings of the trajectories drawn, of those that stay finite."""
-        return self._run().crossings
+        return self._run_of(self.model).crossings
 
-    def _run(self):
+    def _run_of(self, model):
         starts = self._starts[self.dataset]
-        return draw_run(self.model, self.seed, starts, self._tableaus[self.solver], self.n_steps)
+        return draw_run(model, self.seed, starts, self._tableaus[self.solver], self.n_steps)
 
     # --- the picture ----------------------------------------------------------------------------
 
@@ -179,6 +181,8 @@ class TrajectoryExplorer(PlanarExplorer):
 
     def draw(self) -> Figure:
         figure, ax = plt.subplots(figsize=(6, 4.6))
-        self._draw_run(ax, self._run(), self.model, mark_steps=self.n_steps <= MARKED_STEPS)
+        self._draw_run(
+            ax, self._run_of(self.model), self.model, mark_steps=self.n_steps <= MARKED_STEPS
+        )
         ax.set_title(self.title(), fontsize=9)
         return figure

@@ -7,10 +7,8 @@ import STYLE from "./grid/map.css" with { type: "text" };
 import { makeMap } from "./grid/map.js";
 import { makeNumbers } from "./grid/numbers.js";
 import { readGridData, resolve, withStudy } from "./grid/state.js";
-import { drawAxes } from "./draw/axes.js";
-import { drawCrossings, drawStarts } from "./draw/marks.js";
-import { clipped, makePlane } from "./draw/plane.js";
-import { drawTrajectories } from "./draw/trajectories.js";
+import { makePlane } from "./draw/plane.js";
+import { drawRun } from "./draw/run.js";
 import { choice, seedChoice, titled } from "./ui/controls.js";
 import { row } from "./ui/dom.js";
 import { classSymbols, crossingSymbol, legend } from "./ui/figures.js";
@@ -56,16 +54,4 @@ function start(shell) {
       crossingSymbol(colour),
     ]);
   };
-}
-
-/** The trajectories of a cell, whole. */
-function drawRun(plane, colour, { run, starts, labels, view }) {
-  if (!plane.width) return;
-  const context = plane.begin(view);
-  clipped(plane, context, () => {
-    drawTrajectories(plane, context, colour, { ...run, labels, time: 1 });
-    drawCrossings(plane, context, colour, run, 1);
-    drawStarts(plane, context, colour, starts, labels);
-  });
-  drawAxes(plane, context, colour, "z₁", "z₂");
 }

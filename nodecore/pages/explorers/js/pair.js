@@ -1,0 +1,55 @@
+// The pair explorer: two trainings of one network side by side, solved with the same number of steps.
+
+import { makeSide } from "./pair/side.js";
+import { stepScale } from "./trajectory/controls.js";
+import { readTrajectoryData, resolve } from "./trajectory/state.js";
+import { slider } from "./ui/controls.js";
+import { h, row } from "./ui/dom.js";
+import { classSymbols, crossingSymbol, legend } from "./ui/figures.js";
+import { explorer } from "./ui/shell.js";
+import { readColours } from "./ui/theme.js";
+
+export default explorer("Pair explorer", start);
+
+/** @param {Shell} shell */
+function start(shell) {
+  const { model, put, root, body } = shell;
+  const data = readTrajectoryData(model.get("data"));
+  const label = "number of test steps K";
+  const onInput = (n) => put({ n_steps: n });
+  const steps = slider(label, { ...stepScale(data.maxSteps), onInput });
+  const sides = data.models.map((trained) => makeSide(shell, trained));
+  const symbols = legend();
+
+  body.append(
+    row("halves", ...sides.map((side) => side.element)),
+    row("row heading", h("span", { class: "grow" }, label)),
+    steps.element,
+    symbols.element,
+    shell.summary,
+  );
+
+  return function update() {
+    const state = resolve(model, data);
+    const { nSteps, dataset } = state;
+    const colour = readColours(root);
+    steps.show(nSteps, `K = ${nSteps}, h = 1/${nSteps}`);
+    const told = sides.map((side) => side.show(withTrained(state, side.trained), colour));
+    symbols.show(`${dataset.name} ${root.dataset.theme}`, [
+      ...classSymbols(colour, dataset.classes),
+      crossingSymbol(colour),
+    ]);
+    if (told.every(Boolean)) {
+      shell.announce(`Solved in ${nSteps} ${nSteps === 1 ? "step" : "steps"}: ${told.join("; ")}.`);
+    }
+  };
+}
+
+/** The state with another training of the same data set, and keys that name it. */
+function withTrained(state, trained) {
+  const { dataset, seed, tableau, nSteps } = state;
+  const member = `${dataset.name} ${trained.nSteps} ${seed}`;
+  const curve = `${member} ${tableau.name}`;
+  const keys = { member, curve, run: `${curve} ${nSteps}`, place: `${member} false` };
+  return { ...state, trained, keys, near: false, regions: "none" };
+}

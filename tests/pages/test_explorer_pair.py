@@ -1,0 +1,39 @@
+"""The pair explorer: its numbers against nodecore's, by keyboard, in a browser."""
+
+import pytest
+from browsing import ExplorerReader, as_html
+
+from nodecore.evidence.found import find
+from nodecore.evidence.runs import SEEDS, Run
+from nodecore.ode.steps import FixedSteps
+from nodecore.pages.explorers import PairExplorer
+
+
+def evidence(n_steps):
+    return find(Run("landscape", FixedSteps("euler", n_steps), seeds=SEEDS, profile="paper"))
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    return PairExplorer.from_evidence([evidence(8), evidence(64)], n_starts=40)
+
+
+def test_both_models_follow_the_slider_with_the_numbers_of_nodecore(explorer, visit_explorers):
+    page = visit_explorers(as_html(explorer))
+    reader = ExplorerReader(page)
+    slider = reader.root.get_by_label("number of test steps K")
+    for key, n_steps in (("PageUp", 16), ("ArrowRight", 17)):
+        slider.press(key)
+        said = reader.root.locator("[aria-live=polite]")
+        said.filter(has_text=f"Solved in {n_steps} steps").wait_for()
+        explorer.n_steps = n_steps
+        for part in explorer.describe().split(": ")[1].split("; "):
+            known, _ = part.split(" pairs cross")  # trained with …, … % are right and …
+            assert f"{known} of 780 pairs cross" in said.text_content()
+    explorer.n_steps = 8
+    assert page.complaints == []
+
+
+def test_two_trainings_of_one_data_set_are_needed(explorer):
+    with pytest.raises(ValueError, match="1 models of 1 data sets: give two trainings"):
+        PairExplorer.from_evidence([evidence(8)], n_starts=4)
