@@ -239,31 +239,29 @@ grids = {
 searches = {d: None if frame is None else grid_search(frame) for d, frame in grids.items()}
 
 
-def table1_rows(d):
-    """The paper's row, and one of ours for each controller."""
-    paper, search = TABLE1[d], searches.get(d)
-    yield [name_of(d), "paper", "-".join(map(str, paper["grid NFE"])),
-           percent(*paper["grid accuracy"]), f"{paper['adaption NFE']:.1f}",
-           percent(*paper["adaption accuracy"])]  # fmt: skip
-    for controller in ("algorithm1", calm if d in datasets else calmer_controller(d)):
-        if (d, controller) not in found:
-            continue
-        run, ends = found[d, controller].run, adaption_ends(found[d, controller].records)
-        ends = ends[ends["trained"].astype(bool)]
-        scale = "" if run.profile == "paper" else f", {run.profile} scale"
-        grid = [search.nfe, percent(search.mean, search.std)] if search else ["-", "-"]
-        own = percent(ends["as trained"].mean(), ends["as trained"].std())
-        yield [
-            "",
-            name_of(controller) + scale,
-            *grid,
-            f"{ends['nfe_per_iteration'].mean():.1f}",
-            own,
-        ]
+def paper_row(d):
+    paper = TABLE1[d]
+    pair = "-".join(map(str, paper["grid NFE"]))
+    grid, adaption = (percent(*paper[f"{how} accuracy"]) for how in ("grid", "adaption"))
+    return [name_of(d), "paper", pair, grid, f"{paper['adaption NFE']:.1f}", adaption]
+
+
+def own_row(d, controller):
+    run, ends = found[d, controller].run, adaption_ends(found[d, controller].records)
+    ends, search = ends[ends["trained"].astype(bool)], searches.get(d)
+    scale = "" if run.profile == "paper" else f", {run.profile} scale"
+    grid = [search.nfe, percent(search.mean, search.std)] if search else ["-", "-"]
+    own = percent(ends["as trained"].mean(), ends["as trained"].std())
+    nfe = f"{ends['nfe_per_iteration'].mean():.1f}"
+    return ["", name_of(controller) + scale, *grid, nfe, own]
 
 
 columns = ["data set", "", "NFE, grid", "accuracy, grid", "NFE, adaption", "accuracy, adaption"]
-rows = [row for d in [*datasets, *adapted] for row in table1_rows(d)]
+rows = []
+for d in [*datasets, *adapted]:
+    rows.append(paper_row(d))
+    tried = ("algorithm1", calm if d in datasets else calmer_controller(d))
+    rows += [own_row(d, controller) for controller in tried if (d, controller) in found]
 pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 # %% [markdown]
