@@ -34,6 +34,14 @@ def test_make_help_lists_every_target():
         assert f"make {target} " in told.stdout
 
 
+def test_lab_passes_options_on_and_allows_root():
+    """`id` says who runs it; nothing is started."""
+    command = ["make", "-n", "-o", ".venv/.ready", "lab", "LAB_ARGS=--port 8899"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    allowed = "--allow-root" if os.getuid() == 0 else ""
+    assert told.split()[1:] == ["lab", "--notebook-dir=.", *allowed.split(), "--port", "8899"]
+
+
 @pytest.mark.parametrize("place", sorted(set(PLACES)))
 def test_paths_exist(place: str):
     assert (ROOT / place).exists()

@@ -39,6 +39,10 @@ KINDS = {
     "'ok' or 'diverged at' an iteration": lambda value: (
         isinstance(value, str) and re.fullmatch(r"ok|diverged at [1-9]\d{0,8}", value)
     ),
+    "'first' or 'all' test images": lambda value: (
+        isinstance(value, str)
+        and re.fullmatch(r"first \d{1,9}|all \d{1,9}(, \d{1,9} of them lossy)?", value)
+    ),
     "a list of tests, each with torch, device and backend": lambda value: (
         isinstance(value, list) and all(map(_is_test, value))
     ),
@@ -68,7 +72,7 @@ RECORD = {
     "'ok' or 'diverged at' an iteration": "status",
 }
 OPTIONAL_RECORD = {
-    "text": "test_split test_split_all",
+    "'first' or 'all' test images": "test_split test_split_all",
     "a whole number >= 1": "test_n_steps final_n_steps",
     "a number > 0": "test_rtol final_rtol",
     "a whole number >= 0": "reversals failed_checks",
