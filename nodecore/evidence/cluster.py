@@ -69,6 +69,8 @@ def connect(address: str) -> Iterator:
             f"scheduler = {address!r}: no scheduler answers there ({error}); start one with "
             "`dask scheduler` and give the address that it prints"
         ) from error
+    # It would print its traceback where the scheduler ends, which Workers tells in words.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     with client:
         yield client
 

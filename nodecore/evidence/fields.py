@@ -84,6 +84,8 @@ OPTIONAL_RECORD = {
 def problems(header: Mapping, records: Any) -> Iterator[str]:
     """Say what is wrong with the header and the records of a run: the field, and its value."""
     yield from _wrong("its header", header, HEADER, OPTIONAL_HEADER)
+    if header.get("start") is not None and header.get("controller") is None:
+        yield f"start of its header = {_short(header['start'])}: it has no controller that starts"
     if not isinstance(records, list) or not records:
         yield f"records = {_short(records)}: they are no list, or empty"
         return
