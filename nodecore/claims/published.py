@@ -96,7 +96,7 @@ def _action(run, root, files):
         "@type": "CreateAction",
         "name": f"Train and test {name}",
         "instrument": {"@id": "#nodecore"},
-        "object": {"@id": f"#{header['dataset']}"},
+        "object": [{"@id": f"#{header['dataset']}"}],
         "result": [{"@id": file["@id"]} for file in files],
         **ended,
     }
