@@ -16,7 +16,8 @@ BLOCK = 2**18
 
 
 def download(sources: Sequence[str], path: Path, md5: str) -> None:
-    """Fetch the file that has this MD5, from the first of the addresses that gives it whole.
+    """Fetch the file that has this MD5, from the first of the addresses that gives it whole, unless
+    it is there.
 
     What has arrived lies beside it, named .part, until all of it is there and has been checked. An
     attempt that was cut, or that of another day, is continued there.
@@ -24,6 +25,8 @@ def download(sources: Sequence[str], path: Path, md5: str) -> None:
     Raises:
         OSError: No source gives the file; the message says for each of them why.
     """
+    if path.exists() and md5_of(path) == md5:
+        return
     part, whys = path.with_name(f"{path.name}.part"), {}
     for source in sources:
         for attempt in range(ATTEMPTS):

@@ -79,6 +79,16 @@ def test_what_another_day_left_is_continued_also_where_nothing_lacks(server, tmp
         assert not part.exists()
 
 
+def test_what_somebody_put_there_is_not_fetched_and_another_file_is_replaced(server, tmp_path):
+    server.files = {"/file": CONTENT}
+    (tmp_path / "file").write_bytes(CONTENT)
+    fetch(server, tmp_path / "file")
+    assert server.asked == []
+    (tmp_path / "file").write_bytes(b"another")
+    fetch(server, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
 def test_the_next_source_serves_where_one_has_no_file_or_another_one(server, tmp_path):
     server.files = {"/other": b"another", "/file": CONTENT}
     fetch(server, tmp_path / "file", "none", "other", "file")
