@@ -20,7 +20,7 @@ define CHECK_TYPES
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab reproduce scorecard bench overview clean
+.PHONY: help book test lab reproduce scorecard bench overview upgrade clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,13 +36,14 @@ test: $(READY)  ## lint, types, tests, all chapters at the smoke profile, the pa
 	@$(CHECK_TYPES)
 	$(BIN)/python -m pytest
 
+# LAB_ARGS='--no-browser --port 8899' passes options on; root, as in a container, has to be allowed
 lab: $(READY)  ## JupyterLab; the chapters in book/ open as notebooks
-	$(BIN)/jupyter lab --notebook-dir=.
+	$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 reproduce: $(READY)  ## train the evidence that is missing in book/results; stop and resume at will
 	$(BIN)/python -m nodecore study run --committed
 
-scorecard: $(READY)  ## decide the claims anew: verdicts in book/claims.yml, the README's table
+scorecard: $(READY)  ## decide the claims anew: book/claims.yml, the README's table, metadata
 	$(BIN)/python -c 'from nodecore.claims.scorecard import refresh; refresh()'
 
 # BENCH=--quick sees whether everything runs; BENCH='--only MNIST' measures a part
@@ -52,6 +53,9 @@ bench: $(READY) .venv-bench/.ready  ## measure the speed of training and solving
 overview: $(READY)  ## draw the picture of the README anew, from the book that was built last
 	$(BIN)/python -c 'from nodecore.pages.downloads import export_figure as e; \
 	  e("_build/stage/book/02_trajectory_crossing.ipynb", "fig-crossing", "book/assets/overview.png")'
+
+upgrade:  ## tell whether newer packages still build the book, in a throwaway environment (6 GB)
+	PYTHON=$(PYTHON) .ci/upgrade
 
 clean:  ## remove what was built (what you trained, _build/results, stays)
 	rm -rf _build/html _build/stage _build/test _build/.doctrees _build/sphinx.log

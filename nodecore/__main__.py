@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from contextlib import nullcontext
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+from threading import Timer
+from typing import Annotated, NoReturn, ParamSpec, TypeVar
 
-import typer
-import yaml
+
+def _lacks(error: ModuleNotFoundError, extra: str) -> str:
+    """The message for a package that is not installed."""
+    package = (error.name or "a package").partition(".")[0]
+    with_it = f"install the project with the packages for this: pip install '.[{extra}]'"
+    return f"error: {package} is not installed; {with_it}"
+
+
+try:
+    import typer
+except ModuleNotFoundError as error:
+    sys.exit(_lacks(error, "cluster"))
+except KeyboardInterrupt:
+    sys.exit(130)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +58,25 @@ def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"nodecore {version('nodecore')}")
         raise typer.Exit
+
+
+@contextmanager
+def _imports(extra: str = "cluster") -> Iterator[None]:
+    """Around the imports of a command, which take seconds, and more on a cold disk: Ctrl-C ends
+    them without a traceback, and where a package is missing the message names its extra."""
+    slow = Timer(3.0, typer.echo, ["loading torch and what else is needed"], {"err": True})
+    slow.daemon = True
+    slow.start()
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # what runs in the background stays deaf to it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        _end(_lacks(error, extra))
+    finally:
+        slow.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 @app.callback()
@@ -87,16 +120,17 @@ def book(
 
     Parameters that are not given keep the values in the chapters.
     """
-    from nodecore.pages.build import BookError, build_book
+    with _imports("book"):
+        from nodecore.pages.build import BookError, build_book
+        from nodecore.pages.parameters import parse_parameter
 
     given = {"profile": profile, "device": device}
     parameters = {name: value for name, value in given.items() if value is not None}
     try:
         parameters |= dict(map(parse_parameter, parameter or []))
         page = build_book(output=output, parameters=parameters, workers=workers)
-    except (BookError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    except (BookError, ValueError, OSError) as error:
+        _refuse(error)
     typer.echo(f"\nThe book is built. Open {page.resolve().as_uri()}")
 
 
@@ -138,9 +172,10 @@ def run(
             _end("error: budget: its runs are trained one after the other; leave jobs out")
         _run_within(budget, names, only, profile, device, precision, committed)
         return
-    from nodecore.evidence import cluster, store
-    from nodecore.evidence.estimate import estimate
-    from nodecore.evidence.sweep import SweepError, find_missing, run_studies
+    with _imports():
+        from nodecore.evidence import cluster, store
+        from nodecore.evidence.estimate import estimate
+        from nodecore.evidence.sweep import SweepError, find_missing, run_studies
 
     chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
     how = {"device": device, "precision": precision, "jobs": jobs}
@@ -153,17 +188,18 @@ def run(
         with client as connected:
             run_studies(names or (), **chosen, **how, client=connected)
     except (ValueError, OSError, SweepError, cluster.ClusterError) as error:
-        _end(f"error: {error}")
+        _refuse(error)
     except KeyboardInterrupt:
         _end("stopped; what is finished is kept, and the same command goes on from here", 130)
 
 
 def _run_within(budget, names, only, profile, device, precision, committed):
-    from nodecore.evidence import store
-    from nodecore.evidence.budget import train_within
-    from nodecore.evidence.selection import cost
-    from nodecore.evidence.sweep import find_missing
-    from nodecore.training.deadline import Deadline
+    with _imports():
+        from nodecore.evidence import store
+        from nodecore.evidence.budget import train_within
+        from nodecore.evidence.selection import cost
+        from nodecore.evidence.sweep import find_missing
+        from nodecore.training.deadline import Deadline
 
     root = store.COMMITTED if committed else None
     try:
@@ -173,7 +209,7 @@ def _run_within(budget, names, only, profile, device, precision, committed):
         how = {"root": root, "device": device, "precision": precision}
         left = train_within(runs, deadline, **how, tell=typer.echo)
     except (ValueError, OSError) as error:
-        _end(f"error: {error}")
+        _refuse(error)
     except KeyboardInterrupt:
         _end("stopped; what is finished is kept, and the same command goes on from here", 130)
     done = f"{len(runs) - len(left)} of {len(runs)} runs are done"
@@ -188,7 +224,8 @@ def pack(
 
     Writes at most 7 archives of 15 MiB each. Exits with 1 if a run is damaged or does not fit.
     """
-    from nodecore.evidence import archives
+    with _imports():
+        from nodecore.evidence import archives
 
     packed, left = _or_exit(archives.pack, folder)
     for path in packed:
@@ -209,7 +246,8 @@ def take(
     seconds: Annotated[float, typer.Option(help="Spend about this long on each image run.")] = 60.0,
 ) -> None:
     """Check the runs in archives and store them in book/results; all of them or none."""
-    from nodecore.evidence import archives
+    with _imports():
+        from nodecore.evidence import archives
 
     told = _or_exit(archives.take, archive, sample=sample, seed=seed, seconds=seconds)
     for run, what in told.items():
@@ -227,13 +265,14 @@ def test(
 
     Existing records are kept as they are. Stop at any moment, and run again to go on.
     """
-    from nodecore.evidence import retest, store
+    with _imports():
+        from nodecore.evidence import retest, store
 
     chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
     try:
         added = retest.complete_studies(names or (), **chosen)
     except (ValueError, OSError) as error:
-        _end(f"error: {error}")
+        _refuse(error)
     except KeyboardInterrupt:
         _end("stopped; what is finished is kept, and the same command goes on from here", 130)
     typer.echo(f"{added} records were added")
@@ -242,7 +281,8 @@ def test(
 @studies.command()
 def status(names: Names = None, profile: Profile = None) -> None:
     """Print how many runs of each study are stored."""
-    from nodecore.evidence import verify as of_store
+    with _imports():
+        from nodecore.evidence import verify as of_store
 
     table = _or_exit(of_store.status, names or (), profile)
     typer.echo(table.drop(columns="damaged").to_string(index=False))
@@ -272,7 +312,8 @@ def verify(
     those of an image run end when its seconds are over. Values that follow from the weights and the
     history must be right, and no record may be missing. Exits with 1 if a run does not agree.
     """
-    from nodecore.evidence import verify as of_store
+    with _imports():
+        from nodecore.evidence import verify as of_store
 
     how = {"sample": sample, "seed": seed, "seconds": seconds}
     table = _or_exit(of_store.verify, names or (), profile, **how)
@@ -294,15 +335,16 @@ def data(
     ] = None,
 ) -> None:
     """Download a set of images unless it is there, and check it."""
-    from nodecore.data.datasets import IMAGES, exact_test_images
-    from nodecore.data.images import DataError, data_root
+    with _imports():
+        from nodecore.data.datasets import IMAGES, exact_test_images
+        from nodecore.data.images import data_root
 
     if name not in IMAGES:
         _end(f"error: name = {name!r} is unknown; choose one of {', '.join(IMAGES)}")
     try:
         training, test = IMAGES[name].make(root)
-    except DataError as error:
-        _end(f"error: {error}")
+    except OSError as error:
+        _refuse(error)
     typer.echo(f"{len(training)} training and {len(test)} test images lie in {data_root(root)}")
     lossy = len(test) - exact_test_images(name, root)
     if lossy:
@@ -313,29 +355,23 @@ def _or_exit(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T
     """The value of a call; bad input ends the program with its message."""
     try:
         return call(*arguments, **options)
-    except ValueError as error:
-        _end(f"error: {error}")
+    except (ValueError, OSError) as error:
+        _refuse(error)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """End with the message of an error; the system's own ones lack a remedy."""
+    if isinstance(error, OSError) and error.strerror:
+        _end(
+            f"error: {error.filename}: {error.strerror}; make it accessible, or name another "
+            "folder (NODECORE_RESULTS for results, NODECORE_DATA for images)"
+        )
+    _end(f"error: {error}")
 
 
 def _end(message: str, code: int = 1) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(code) from None
-
-
-def parse_parameter(text: str) -> tuple[str, Any]:
-    """Split `NAME=VALUE`; the value is read as papermill reads one (`8`, `true`, `[1, 2]`).
-
-    Raises:
-        ValueError: there is no name or no `=`, or the value cannot be read.
-    """
-    name, sign, value = text.partition("=")
-    if not name or not sign:
-        raise ValueError(f"a parameter is written NAME=VALUE, not {text!r}")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        why = "write a value such as 8, true or [1, 2]"
-        raise ValueError(f"{name} = {value!r} cannot be read; {why}") from error
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """Data flows one way, and the core needs little: what each module of nodecore may import."""
 
 import ast
-import os
 import re
-import shutil
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -125,36 +123,3 @@ def test_the_core_needs_torch_and_numpy_only():
 def test_training_needs_tqdm_besides():
     result = import_without(set(BLOCKED) - {"tqdm"}, ["training.loop"])
     assert result.returncode == 0, result.stderr
-
-
-INSTALLED = """
-import sys
-for name in {blocked}:
-    sys.modules[name] = None
-import torch, nodecore
-assert {target!r} in nodecore.__file__, nodecore.__file__
-x = torch.linspace(-1, 1, 200).view(100, 2)
-report = nodecore.check_flow(lambda t, z: -z, None, x, solver="euler", n_steps=64, verbose=False)
-print(report.verdict, report._repr_html_()[:4])
-"""
-
-
-def test_installed_elsewhere_it_asks_for_torch_and_numpy_and_checks_a_model(tmp_path):
-    """`pip install .` into a project that has none of the book's packages."""
-    source, target = tmp_path / "source", tmp_path / "target"
-    shutil.copytree(PACKAGE, source / "nodecore", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
-        shutil.copy(PACKAGE.parent / name, source)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    pip += ["--disable-pip-version-check", "--target", str(target), str(source)]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    [metadata] = target.glob("nodecore-*.dist-info/METADATA")
-    required = re.findall(r"^Requires-Dist: (\w+)[^;\n]*$", metadata.read_text(), re.MULTILINE)
-    assert required == ["torch", "numpy"]
-    script = INSTALLED.format(blocked=[*BLOCKED, "pandas", "dask", "typer"], target=str(target))
-    command = [sys.executable, "-c", script]
-    environment = os.environ | {"PYTHONPATH": str(target)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "flow <div\n"

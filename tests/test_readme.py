@@ -1,5 +1,6 @@
 """What the README promises is there: targets, commands, paths, and its papermill line."""
 
+import json
 import os
 import re
 import subprocess
@@ -34,6 +35,14 @@ def test_make_help_lists_every_target():
         assert f"make {target} " in told.stdout
 
 
+def test_lab_passes_options_on_and_allows_root():
+    """`id` says who runs it; nothing is started."""
+    command = ["make", "-n", "-o", ".venv/.ready", "lab", "LAB_ARGS=--port 8899"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    allowed = "--allow-root" if os.getuid() == 0 else ""
+    assert told.split()[1:] == ["lab", "--notebook-dir=.", *allowed.split(), "--port", "8899"]
+
+
 @pytest.mark.parametrize("place", sorted(set(PLACES)))
 def test_paths_exist(place: str):
     assert (ROOT / place).exists()
@@ -42,6 +51,23 @@ def test_paths_exist(place: str):
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"python -m nodecore (\w+)", README))))
 def test_commands_exist(command: str):
     assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_containers_run_as_a_user_and_set_up_as_make_does():
+    """They are not built here; what they name has to be there."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE)[-1] not in ("root", "0")
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert container["remoteUser"] != "root"
+    for text in (dockerfile, container["postCreateCommand"]):
+        assert "make .venv/.ready" in text
+    assert ".venv" in (ROOT / ".dockerignore").read_text()
+
+
+def test_upgrade_is_a_script_that_runs():
+    script = ROOT / ".ci/upgrade"
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
 
 
 def test_old_python_is_refused_with_a_remedy(tmp_path: Path):

@@ -19,7 +19,10 @@ def draw(report: Any, axes: Any = None) -> Any:
     Returns:
         The figure.
     """
-    import matplotlib.pyplot as plt
+    try:
+        import matplotlib.pyplot as plt
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("plot needs matplotlib: pip install matplotlib") from error
 
     if axes is None:
         _, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")

@@ -2,6 +2,12 @@
 
 import math
 
+PAPER = {
+    "title": "When are Neural ODE Solutions Proper ODEs?",
+    "authors": "Katharina Ott, Prateek Katiyar, Philipp Hennig, Michael Tiemann",
+    "url": "https://arxiv.org/abs/2007.15386",
+}
+
 # By data set: NFE around the critical step and best ODE-like accuracy of the grid search; NFE per
 # iteration and accuracy of Algorithm 1. Accuracies are mean and standard deviation over seeds.
 TABLE1 = {

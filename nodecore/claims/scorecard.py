@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nodecore.claims import published
 from nodecore.claims.paper import TABLE1, percent, scale_note
 from nodecore.claims.register import Judgement, gather, judge_all, scale_of, write_verdicts
 from nodecore.claims.rules import SYMBOLS, VERDICTS
@@ -139,9 +140,11 @@ def readme_with(text: str, part: str) -> str:
 
 
 def refresh() -> None:
-    """Judge all claims; write the verdicts into book/claims.yml and the README's part."""
-    judgements = judge_all()
+    """Judge all claims; write the verdicts into book/claims.yml, the README's part, and what
+    machines read beside the results."""
+    judgements, table = judge_all(), table1()
     write_verdicts(judgements)
-    text = readme_with(README.read_text(), readme_part(judgements, table1()))
+    text = readme_with(README.read_text(), readme_part(judgements, table))
     files.write_atomically(README, text.encode())
+    published.write(table)
     print(count_verdicts(judgements))

@@ -4,19 +4,36 @@
 <root>/cifar-10-batches-bin/   CIFAR-10's binary release: a label and 3 x 1,024 pixels an image
 """
 
-import hashlib
+import gzip
 import os
 import tarfile
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nodecore.data.download import download, md5_of
+from nodecore.data.files import write_atomically
+
 Labelled = tuple[Tensor, Tensor]  # images (n, channels, height, width) uint8, labels (n,) int64
 
+# Where each release is fetched from; the first one that gives a file serves.
+SOURCES = {
+    "mnist": (
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "https://storage.googleapis.com/cvdf-datasets/mnist",
+    ),
+    "cifar10": ("https://www.cs.toronto.edu/~kriz",),
+}
+
 MNIST = "MNIST/raw"
+MNIST_ARCHIVES_MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -34,7 +51,6 @@ CIFAR10_MD5 = {
     "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
 }
 CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
-CIFAR10_URL = f"https://www.cs.toronto.edu/~kriz/{CIFAR10_ARCHIVE}"
 CIFAR10_ARCHIVE_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 CIFAR10_SHAPE = (3, 32, 32)
 
@@ -65,8 +81,7 @@ def read_mnist(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
     """
     root = data_root(root)
     if not all((root / MNIST / name).exists() for name in MNIST_MD5):
-        names = ", ".join(f"{name}.gz" for name in MNIST_MD5)
-        _fetch(root / MNIST, names, lambda: _fetch_mnist(root))
+        _fetch(root / MNIST, ", ".join(MNIST_ARCHIVES_MD5), _fetch_mnist)
     for name, md5 in MNIST_MD5.items():
         check_file(root / MNIST / name, md5)
     training, test = (
@@ -86,10 +101,14 @@ def _read_idx(path, n_axes):
     return torch.from_numpy(data[4 + 4 * n_axes :].reshape(shape.tolist()))
 
 
-def _fetch_mnist(root):
-    from torchvision import datasets
-
-    datasets.MNIST(root, download=True)
+def _fetch_mnist(folder):
+    for name, md5 in MNIST_ARCHIVES_MD5.items():
+        archive = folder / name
+        if archive.with_suffix("").exists():
+            continue
+        download([f"{source}/{name}" for source in SOURCES["mnist"]], archive, md5)
+        write_atomically(archive.with_suffix(""), gzip.decompress(archive.read_bytes()))
+        archive.unlink()
 
 
 def read_cifar10(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
@@ -103,7 +122,7 @@ def read_cifar10(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
     """
     folder = data_root(root) / CIFAR10
     if not all((folder / name).exists() for name in CIFAR10_MD5):
-        _fetch(folder, ", ".join(CIFAR10_MD5), lambda: _fetch_cifar10(folder.parent))
+        _fetch(folder, ", ".join(CIFAR10_MD5), _fetch_cifar10)
     batches = {name: _read_batch(folder / name, md5) for name, md5 in CIFAR10_MD5.items()}
     test = batches.pop("test_batch.bin")
     images, labels = zip(*batches.values(), strict=True)
@@ -122,20 +141,20 @@ def _read_batch(path, md5):
     return rows[:, 1:].reshape(-1, *CIFAR10_SHAPE), rows[:, 0].long()
 
 
-def _fetch_cifar10(root):
-    from torchvision.datasets.utils import download_url
-
-    download_url(CIFAR10_URL, str(root), CIFAR10_ARCHIVE, CIFAR10_ARCHIVE_MD5)
-    with tarfile.open(root / CIFAR10_ARCHIVE) as archive:
-        archive.extractall(root, filter="data")
-    (root / CIFAR10_ARCHIVE).unlink()
+def _fetch_cifar10(folder):
+    path = folder.parent / CIFAR10_ARCHIVE
+    sources = [f"{source}/{CIFAR10_ARCHIVE}" for source in SOURCES["cifar10"]]
+    download(sources, path, CIFAR10_ARCHIVE_MD5)
+    with tarfile.open(path) as archive:
+        archive.extractall(folder.parent, filter="data")
+    path.unlink()
 
 
 def _fetch(folder, names, fetch):
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        fetch()
-    except (URLError, RuntimeError, OSError, EOFError, tarfile.TarError) as error:
+        fetch(folder)
+    except (OSError, EOFError, tarfile.TarError) as error:
         raise DataError(
             f"{folder} lacks files that cannot be fetched ({' '.join(str(error).split())}): put "
             f"{names} of the release there, or set NODECORE_DATA to a folder that has them in the "
@@ -154,7 +173,6 @@ def check_file(path: Path, *accepted: str) -> None:
 
 def _md5(path):
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
+        return md5_of(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); make it readable") from error

@@ -69,6 +69,8 @@ def connect(address: str) -> Iterator:
             f"scheduler = {address!r}: no scheduler answers there ({error}); start one with "
             "`dask scheduler` and give the address that it prints"
         ) from error
+    # It would print its traceback where the scheduler ends, which Workers tells in words.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     with client:
         yield client
 
@@ -134,9 +136,19 @@ class Workers:
         self.client.subscribe_topic(TOPIC, self.events.append)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, _, error: BaseException | None, __) -> None:
+        if self.client.status != "running":
+            raise self._scheduler_lost() from error
         self.client.unsubscribe_topic(TOPIC)
         self.client.cancel(list(self.futures.values()))
+
+    def _scheduler_lost(self):
+        return ClusterError(
+            "the scheduler has ended or cannot be reached any more. What is finished is stored; "
+            "the runs in training are lost, since workers elsewhere leave no checkpoints. Start a "
+            "scheduler and workers again and give the same command with its address: it goes on "
+            "with the runs that are missing"
+        )
 
     @property
     def n(self) -> int:
@@ -161,6 +173,7 @@ class Workers:
         Raises OtherSources for a worker with another nodecore.
         """
         from distributed import KilledWorker, wait
+        from distributed.client import FutureCancelledError
 
         if self.futures:
             with suppress(TimeoutError), self.client.as_current():
@@ -177,7 +190,7 @@ class Workers:
                 result = self.futures.pop(run).result()
             except KilledWorker:
                 result = ClusterError("the worker that trained it died, perhaps for lack of memory")
-            except OtherSources:
+            except (OtherSources, FutureCancelledError):
                 raise
             except Exception as error:
                 result = error

@@ -39,6 +39,10 @@ KINDS = {
     "'ok' or 'diverged at' an iteration": lambda value: (
         isinstance(value, str) and re.fullmatch(r"ok|diverged at [1-9]\d{0,8}", value)
     ),
+    "'first' or 'all' test images": lambda value: (
+        isinstance(value, str)
+        and re.fullmatch(r"first \d{1,9}|all \d{1,9}(, \d{1,9} of them lossy)?", value)
+    ),
     "a list of tests, each with torch, device and backend": lambda value: (
         isinstance(value, list) and all(map(_is_test, value))
     ),
@@ -68,7 +72,7 @@ RECORD = {
     "'ok' or 'diverged at' an iteration": "status",
 }
 OPTIONAL_RECORD = {
-    "text": "test_split test_split_all",
+    "'first' or 'all' test images": "test_split test_split_all",
     "a whole number >= 1": "test_n_steps final_n_steps",
     "a number > 0": "test_rtol final_rtol",
     "a whole number >= 0": "reversals failed_checks",
@@ -80,6 +84,8 @@ OPTIONAL_RECORD = {
 def problems(header: Mapping, records: Any) -> Iterator[str]:
     """Say what is wrong with the header and the records of a run: the field, and its value."""
     yield from _wrong("its header", header, HEADER, OPTIONAL_HEADER)
+    if header.get("start") is not None and header.get("controller") is None:
+        yield f"start of its header = {_short(header['start'])}: it has no controller that starts"
     if not isinstance(records, list) or not records:
         yield f"records = {_short(records)}: they are no list, or empty"
         return

@@ -106,8 +106,9 @@ def _check_run(stored, run):
         held = run_of(header)
     except (ValueError, TypeError, KeyError) as error:
         raise store.RecordError(stored.path, f"its header describes no run ({error})") from error
-    if held != run:
-        held_not_run = f"it holds {held.title} ({held.profile}), not {run.title} ({run.profile})"
+    if held != run or header["study"] != run.study:
+        holds = f"{header['study']}/{held.name} ({held.profile})"
+        held_not_run = f"it holds {holds}, not {run.title} ({run.profile})"
         raise store.RecordError(stored.path, held_not_run)
     constants = run.steps.constants if isinstance(run.steps, Adapted) else {}
     mine = {

@@ -1,14 +1,39 @@
-"""One progress bar over many runs."""
+"""One progress bar over many runs, and a clock that goes on where work takes long."""
 
 import heapq
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
 
 from tqdm import tqdm
 
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost
+
+TICK = 5.0  # seconds that a bar stands still at most
+
+
+@contextmanager
+def ticking(bar: tqdm) -> Iterator[tqdm]:
+    """Draw a bar anew every few seconds, also where nothing has happened, and close it then."""
+    over = Event()
+
+    def draw():
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main one's
+        while not over.wait(TICK):
+            bar.refresh()
+
+    thread = Thread(target=draw, daemon=True)
+    thread.start()
+    try:
+        yield bar
+    finally:
+        over.set()
+        thread.join()
+        bar.close()
 
 
 class SweepBar:
@@ -26,12 +51,14 @@ class SweepBar:
         total = sum(self.left.values())
         self.bar = tqdm(total=total, bar_format=self.FORMAT, postfix="?", mininterval=1.0)
         self.show("")
+        self._clock = ticking(self.bar)
 
     def __enter__(self) -> "SweepBar":
+        self._clock.__enter__()
         return self
 
     def __exit__(self, *_) -> None:
-        self.bar.close()
+        self._clock.__exit__(None, None, None)
 
     def show(self, what: str) -> None:
         """Say what is going on."""

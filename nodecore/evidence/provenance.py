@@ -27,10 +27,11 @@ def device_name(device: str) -> str:
     """The model of a device; of the CPU also the threads."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"cpu ({_cpu_model()}, {torch.get_num_threads()} threads)"
+    return f"cpu ({cpu_model()}, {torch.get_num_threads()} threads)"
 
 
-def _cpu_model():
+def cpu_model() -> str:
+    """The model of this machine's processor, as far as the system names it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -42,19 +43,23 @@ def _cpu_model():
 def revision() -> str | None:
     """The git revision of the project, with a + where files differ from it. NODECORE_REVISION says
     it where it is set, for a copy that is no checkout; None where nobody knows it."""
-    told = os.environ.get("NODECORE_REVISION")
-    if told:
-        return told
-    command = ["git", "-C", str(store.PROJECT), "describe", "--always", "--abbrev=12", "--dirty=+"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:  # git is not installed
-        return None
-    return result.stdout.strip() or None
+    return recorded_revision()["revision"]
 
 
 def recorded_revision() -> dict[str, str | None]:
-    """The revision for a header, with a word where it is not known."""
-    known = revision()
-    why = "no git revision: not a checkout, or git is not installed"
-    return {"revision": known} | ({} if known else {"revision_unknown": why})
+    """The revision for a header, with the reason where it is not known."""
+    told = os.environ.get("NODECORE_REVISION")
+    if told:
+        return {"revision": told}
+    # git refuses another owner's checkout, but whoever runs the project's code trusts its folder.
+    command = ["git", "-c", f"safe.directory={store.PROJECT}", "-C", str(store.PROJECT)]
+    command += ["describe", "--always", "--abbrev=12", "--dirty=+"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        why = "git is not installed"
+    else:
+        if result.stdout.strip():
+            return {"revision": result.stdout.strip()}
+        why = " ".join(result.stderr.split())
+    return {"revision": None, "revision_unknown": f"no git revision: {why}"}

@@ -152,8 +152,10 @@ def shown(path: Path) -> str:
 
 
 def scratch_root() -> Path:
-    """Return where new results go: NODECORE_RESULTS, or _build/results beside the package."""
-    return Path(os.environ.get("NODECORE_RESULTS") or PROJECT / "_build" / "results")
+    """Return where new results go: NODECORE_RESULTS, or _build/results in the project. Where the
+    package is installed by itself, there is no project, and they go below the working folder."""
+    project = PROJECT if (PROJECT / "book").is_dir() else Path.cwd()
+    return Path(os.environ.get("NODECORE_RESULTS") or project / "_build" / "results")
 
 
 def save_run(

@@ -20,6 +20,7 @@ from nodecore.evidence.progress import SweepBar
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select
 from nodecore.ode import kernels
+from nodecore.ode.backends import resolve_backend
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.devices import check_precision_name, get_device
 
@@ -64,6 +65,7 @@ def run_studies(
     if client is not None and jobs is not None:
         raise ValueError(f"jobs = {jobs!r}: a cluster has as many as it has workers; leave it out")
     check_precision_name(precision)
+    resolve_backend()  # NODECORE_KERNEL may name none
     jobs = count_jobs(jobs, device) if client is None else None
     missing = find_missing(names, only, profile, root)
     if not missing:

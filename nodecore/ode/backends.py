@@ -18,10 +18,11 @@ def resolve_backend(backend: str = "auto") -> str:
     Raises:
         ValueError: The name is unknown.
     """
+    name = "backend"
     if backend == "auto":
-        backend = os.environ.get("NODECORE_KERNEL", "auto")
+        name, backend = "NODECORE_KERNEL", os.environ.get("NODECORE_KERNEL") or "auto"
     if backend not in BACKENDS:
-        raise ValueError(f"backend = {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+        raise ValueError(f"{name} = {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     return backend
 
 

@@ -26,10 +26,15 @@ import nbformat
 import yaml
 from dask.system import cpu_count
 from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
+from tqdm import tqdm
 from traitlets.config import Config
 
 from nodecore.data.files import PROJECT
-from nodecore.pages.parameters import refuse_unknown
+from nodecore.evidence.progress import ticking
+from nodecore.evidence.provenance import cpu_model, device_name
+from nodecore.pages.parameters import assigned_values, refuse_unknown
+from nodecore.pages.schema import describe, refuse_unlike
+from nodecore.training.devices import get_device
 
 ROOT = PROJECT
 # A link that carries its file, as figures.download_links makes it.
@@ -44,11 +49,11 @@ class BookError(RuntimeError):
 
 @dataclass(frozen=True)
 class Chapter:
-    """A chapter on its way: its source, the staged notebook and its parameters by name."""
+    """A chapter on its way: its source, the staged notebook and the defaults of its parameters."""
 
     source: Path
     staged: Path
-    parameters: Mapping[str, Mapping[str, Any]]
+    parameters: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -67,7 +72,7 @@ def build_book(
     A parameter goes to every chapter that has it. Returns the first page of the book.
 
     Raises:
-        ValueError: a parameter that no chapter has; nothing has run then.
+        ValueError: a parameter that no chapter has, or cannot have so; nothing has run then.
         BookError: a chapter that failed, a page that does not build, a missing source.
     """
     root = root or ROOT
@@ -77,6 +82,7 @@ def build_book(
     execute_all(chapters, given, cwd=root, workers=workers)
     for chapter in chapters:
         write_downloads(chapter.staged)
+        write_device(chapter, given[chapter.name])
     return build_pages(work / "stage", work)
 
 
@@ -84,18 +90,25 @@ def stage(root: Path, folder: Path) -> list[Chapter]:
     """Copy the book into `folder`, its chapters as notebooks that say how to run them.
 
     Raises:
-        BookError: the table of contents names a page that is not there.
+        BookError: the book, or a page that its table of contents names, is not there.
     """
+    if not (root / "_toc.yml").exists():
+        raise BookError(
+            f"{root} holds no book: build it in the project's folder, with nodecore installed from "
+            "there (pip install -e .)"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     ignored = shutil.ignore_patterns("*.py", "results", "__pycache__", ".ipynb_checkpoints")
     shutil.copytree(root / "book", folder / "book", ignore=ignored)
     shutil.copy(root / "_toc.yml", folder)
-    _write_config(root / "_config.yml", folder / "_config.yml")
+    settings = _write_config(root / "_config.yml", folder / "_config.yml")
+    repository = settings.get("repository", {}).get("url") or ""
     sources = [root / f"{page}.py" for page in pages(root / "_toc.yml")]
     for page in sources:
         if not page.exists() and not page.with_suffix(".md").exists():
             raise BookError(f"_toc.yml names {page.stem}, but there is neither {page} nor a .md")
-    return [stage_chapter(source, folder / "book") for source in sources if source.exists()]
+    chapters = (source for source in sources if source.exists())
+    return [stage_chapter(source, folder / "book", repository) for source in chapters]
 
 
 def pages(toc: Path) -> list[str]:
@@ -105,15 +118,18 @@ def pages(toc: Path) -> list[str]:
     return [contents["root"]] + [page["file"] for part in parts for page in part["chapters"]]
 
 
-def _write_config(source: Path, target: Path) -> None:
+def _write_config(source: Path, target: Path) -> dict[str, Any]:
     """The book's settings with execution off: the staged notebooks have run already."""
     settings = yaml.safe_load(source.read_text())
     settings.setdefault("execute", {})["execute_notebooks"] = "off"
     target.write_text(yaml.safe_dump(settings, allow_unicode=True))
+    return settings
 
 
-def stage_chapter(source: Path, folder: Path) -> Chapter:
+def stage_chapter(source: Path, folder: Path, repository: str = "") -> Chapter:
     """Turn one py:percent chapter into a notebook with its launch hint above the parameters.
+
+    repository: the address of the book's repository, where it has one.
 
     Raises:
         BookError: the chapter has no cell tagged `parameters`.
@@ -124,8 +140,11 @@ def stage_chapter(source: Path, folder: Path) -> Chapter:
     if at is None:
         raise BookError(f"{source.name} has no cell tagged 'parameters'")
     jupytext.write(notebook, staged)
-    parameters = inspect_notebook(str(staged))
-    hint = launch_hint(source, parameters, notebook.cells[at].metadata.get("example"))
+    meanings = {name: p["help"] for name, p in inspect_notebook(str(staged)).items()}
+    values = assigned_values(notebook.cells[at].source)
+    parameters = {name: values.get(name) for name in meanings}
+    example = notebook.cells[at].metadata.get("example")
+    hint = launch_hint(source, parameters, meanings, example) + hosts(source, repository)
     notebook.cells.insert(at, nbformat.v4.new_markdown_cell(hint))
     jupytext.write(notebook, staged)
     return Chapter(source, staged, parameters)
@@ -135,10 +154,13 @@ def _is_parameters(cell: nbformat.NotebookNode) -> bool:
     return "parameters" in cell.metadata.get("tags", [])
 
 
-def launch_hint(source: Path, parameters: Mapping[str, Mapping], example: str | None) -> str:
+def launch_hint(
+    source: Path, parameters: Mapping[str, Any], meanings: Mapping[str, str], example: str | None
+) -> str:
     """The fold-out with this chapter's papermill line and a table of its parameters (MyST)."""
     rows = "\n".join(
-        f"| `{p['name']}` | `{p['default']}` | {p['help']} |" for p in parameters.values()
+        f"| `{name}` | `{default!r}` | {meanings[name]} | {describe(name, default)} |"
+        for name, default in parameters.items()
     )
     path = f"book/{source.name}"
     return f"""````{{admonition}} Run this chapter yourself
@@ -152,9 +174,30 @@ jupytext --to ipynb -o - {path} \\
 
 or open `{path}` in JupyterLab (`make lab`). `-p NAME VALUE` changes any of these:
 
-| parameter | default | meaning |
-| :-- | :-- | :-- |
+| parameter | default | meaning | what it may be |
+| :-- | :-- | :-- | :-- |
 {rows}
+````"""
+
+
+def hosts(source: Path, repository: str) -> str:
+    """How to run a chapter on Binder and Colab (MyST); empty without a repository on GitHub."""
+    host, _, name = repository.rstrip("/").partition("github.com/")
+    if host != "https://" or not name:
+        return ""
+    binder = f"https://mybinder.org/v2/gh/{name}/HEAD?urlpath=lab/tree/book/{source.name}"
+    return f"""
+
+````{{admonition}} Run it elsewhere
+:class: tip dropdown
+[Open it on Binder]({binder}), or upload the notebook that this page's download button gives to
+Colab, and run this cell there before all others:
+
+```
+!git clone --depth 1 {repository}
+%cd {name.rpartition("/")[2]}
+%pip install --quiet -e '.[book]'
+```
 ````"""
 
 
@@ -162,9 +205,12 @@ def assign(chapters: list[Chapter], parameters: Mapping[str, Any]) -> dict[str, 
     """Return the parameters that go to each chapter, by the chapter's name.
 
     Raises:
-        ValueError: a parameter that no chapter has.
+        ValueError: a parameter that no chapter has, or a value that it may not have.
     """
     refuse_unknown(parameters, {name for chapter in chapters for name in chapter.parameters})
+    for chapter in chapters:
+        for name in parameters.keys() & chapter.parameters.keys():
+            refuse_unlike(name, parameters[name], chapter.parameters[name])
     return {
         chapter.name: {k: v for k, v in parameters.items() if k in chapter.parameters}
         for chapter in chapters
@@ -186,7 +232,11 @@ def execute_all(
     workers = min(workers or cores, len(chapters)) or 1
     threads = max(1, cores // workers)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _set_threads, (threads,)) as pool:
+    clock = tqdm(total=len(chapters), bar_format="{n_fmt} of {total_fmt} chapters [{elapsed}]")
+    with (
+        ProcessPoolExecutor(workers, context, _set_threads, (threads,)) as pool,
+        ticking(clock) as bar,
+    ):
         jobs = {
             pool.submit(execute, chapter.staged, dict(given[chapter.name]), cwd): chapter
             for chapter in chapters
@@ -199,7 +249,8 @@ def execute_all(
                     f"chapter {chapter.name} failed: {failure}\n"
                     f"the notebook up to there: {chapter.staged}"
                 )
-            print(f"executed {chapter.name} in {seconds:.0f} s", flush=True)
+            bar.write(f"executed {chapter.name} in {seconds:.0f} s")
+            bar.update()
 
 
 def _set_threads(threads: int) -> None:
@@ -265,6 +316,17 @@ def write_downloads(notebook: Path) -> None:
     nbformat.write(content, notebook)
 
 
+def write_device(chapter: Chapter, given: Mapping[str, Any]) -> None:
+    """Say below the launch hint what computed the page; trainings before it name their own."""
+    device = str(get_device(given.get("device", chapter.parameters.get("device", "cpu"))))
+    name = device_name(device) if device.startswith("cuda") else cpu_model()
+    notebook = nbformat.read(chapter.staged, 4)
+    at = next(i for i, cell in enumerate(notebook.cells) if _is_parameters(cell))
+    text = f"This page was computed on `{device}` ({name})."
+    notebook.cells[at - 1].source += f"\n\n{text}"
+    nbformat.write(notebook, chapter.staged)
+
+
 def _kernel_sockets(folder: str) -> Config:
     """Talk to the kernel through files in `folder`: TCP ports of two chapters can collide."""
     return Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
@@ -281,7 +343,8 @@ def build_pages(staged: Path, work: Path) -> Path:
     command += ["--path-output", str(work.parent), "--config", str(staged / "_config.yml")]
     command += ["--toc", str(staged / "_toc.yml"), "-W", "--keep-going", "--all"]
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, cwd=staged)
+    with ticking(tqdm(bar_format="building the pages [{elapsed}]")):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=staged)
     told = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
     (work / "sphinx.log").write_text(done.stdout + told)
     if done.returncode:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
+import yaml
 from IPython import get_ipython
 
-from nodecore.training.devices import get_device
+from nodecore.pages.schema import refuse_unlike
 
 
 def check_parameters() -> None:
@@ -20,8 +22,8 @@ def check_parameters() -> None:
     would run the defaults and look like a result. Outside a notebook nothing is checked.
 
     Raises:
-        ValueError: papermill passed a name that the parameters cell does not assign, or a value of
-            another kind than the one that stands there.
+        ValueError: papermill passed a name that the parameters cell does not assign, or a value
+            that it may not have; see schema.ALLOWED.
     """
     shell = get_ipython()
     if shell is None:
@@ -66,41 +68,6 @@ def _literal(node):
         return None
 
 
-def refuse_unlike(name: str, value: Any, default: Any) -> None:
-    """Raise unless a parameter's value is of its default's kind.
-
-    Raises:
-        ValueError: with the name, the value and what to give instead.
-    """
-    if default is None:
-        return
-    if not _is_like(value, default):
-        raise ValueError(f"{name} = {value!r}: give {_kind(default)}, such as {default!r}")
-    if isinstance(default, list):
-        for entry in value if default else ():
-            if not _is_like(entry, default[0]):
-                raise ValueError(
-                    f"{name} = {value!r}: {entry!r} is not {_kind(default[0])}; "
-                    f"give a list such as {default!r}"
-                )
-    least = 0 if "seed" in name else 1  # of whole numbers; seeds are counted from 0
-    if isinstance(default, int) and default >= least and value < least:
-        raise ValueError(f"{name} = {value!r}: give a whole number >= {least}")
-    if name == "device":
-        get_device(value)
-
-
-def _is_like(value, default):
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is type(default)
-
-
-def _kind(default):
-    kinds = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
-    return kinds.get(type(default), f"a {type(default).__name__}")
-
-
 def refuse_unknown(passed: Iterable[str], known: Iterable[str]) -> None:
     """Raise unless every name in `passed` is in `known`.
 
@@ -113,3 +80,30 @@ def refuse_unknown(passed: Iterable[str], known: Iterable[str]) -> None:
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"unknown parameter {name!r}{hint} (known: {', '.join(known)})")
+
+
+# --- from the command line ------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as YAML 1.2 does; YAML 1.1 takes it for text."""
+
+
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789"))
+
+
+def parse_parameter(text: str) -> tuple[str, Any]:
+    """Split `NAME=VALUE`; the value is read as papermill reads one (`8`, `1e-3`, `[1, 2]`).
+
+    Raises:
+        ValueError: there is no name or no `=`, or the value cannot be read.
+    """
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise ValueError(f"a parameter is written NAME=VALUE, not {text!r}")
+    try:
+        return name, yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        why = "write a value such as 8, true or [1, 2]"
+        raise ValueError(f"{name} = {value!r} cannot be read; {why}") from error

@@ -19,8 +19,10 @@ def get_device(device: str = "auto") -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device = {device!r}: give auto, cpu or cuda") from error
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device = {device!r}: give auto, cpu or cuda")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {device!r}: no CUDA device is visible here; use cpu or auto")
     if chosen.type != "cuda":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tomllib
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from nodecore.claims import published
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.claims.register import (
     CLAIMS,
@@ -70,6 +72,42 @@ def test_the_readme_says_what_the_records_say(judgements):
     text = README.read_text()
     assert readme_with(text, readme_part(judgements, table1())) == text
     assert "not measured yet" not in text or UNTESTED in {j.verdict for j in judgements}
+
+
+def test_what_machines_read_is_what_the_records_say():
+    """`make scorecard` writes both files; new evidence makes them anew."""
+    for name, content in (
+        (published.CRATE, published.crate()),
+        (published.RESULTS, published.results(table1())),
+    ):
+        assert (store.COMMITTED / name).read_text() == published.as_text(content), name
+
+
+def test_the_crate_names_files_that_are_there_and_each_run_once():
+    graph = published.crate()["@graph"]
+    entities = {entity["@id"]: entity for entity in graph}
+    assert len(entities) == len(graph)
+    runs = {str(path) for path in store.COMMITTED.glob("*/*/*.json")}
+    actions = [entity for entity in graph if entity["@type"] == "CreateAction"]
+    assert len(actions) == len(runs)
+    assert {str(store.COMMITTED / action["result"][0]["@id"]) for action in actions} == runs
+    for entity in graph:
+        if entity["@type"] == "File":
+            assert (store.COMMITTED / entity["@id"]).exists()
+        for key in ("hasPart", "mentions", "result", "object"):
+            assert all(part["@id"] in entities for part in entity.get(key, ()))
+
+
+def test_whoever_cites_finds_one_version_everywhere():
+    root = store.PROJECT
+    citation = yaml.safe_load((root / "CITATION.cff").read_text())
+    codemeta = json.loads((root / "codemeta.json").read_text())
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    versions = {citation["version"], codemeta["version"], project["version"]}
+    assert len(versions) == 1 and citation["date-released"] == codemeta["dateModified"]
+    assert codemeta["description"] == project["description"]
+    assert citation["license"] == project["license"] and codemeta["license"].endswith("/MIT")
+    assert citation["keywords"] == codemeta["keywords"] == project["keywords"]
 
 
 def test_verdicts_rest_on_records_that_are_there(judgements):

@@ -6,7 +6,6 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch.nn import functional as F
-from torchvision.datasets import utils
 from typer.testing import CliRunner
 
 from nodecore.__main__ import app
@@ -47,7 +46,8 @@ def offline(monkeypatch):
     def refuse(*_, **__):
         raise URLError("no network")
 
-    monkeypatch.setattr(utils.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("nodecore.data.download.WAIT", 0.0)
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import subprocess
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from nodecore.evidence.catalogue import GRIDS, STUDIES, get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.measure import evaluate_run
 from nodecore.evidence.obtain import obtain
+from nodecore.evidence.provenance import revision
 from nodecore.evidence.retest import stored_training
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import agreement_gaps, as_trained
@@ -708,3 +710,12 @@ def test_a_run_outside_git_is_recorded_with_a_word_instead(monkeypatch, tmp_path
         replace(RUN, steps=FixedSteps("euler", 1)), root=tmp_path, **QUIET
     ).stored.header
     assert header["revision"] == "abc123" and "revision_unknown" not in header
+
+
+def test_a_checkout_of_another_owner_has_its_revision(monkeypatch):
+    monkeypatch.delenv("NODECORE_REVISION", raising=False)
+    mine = revision()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for such tests
+    bare = subprocess.run(["git", "-C", store.PROJECT, "log", "-1"], capture_output=True, text=True)
+    assert "dubious ownership" in bare.stderr
+    assert mine is not None and revision() == mine

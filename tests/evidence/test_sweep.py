@@ -450,6 +450,77 @@ def test_whoever_stops_a_study_stops_the_runs_side_by_side(tmp_path, number):
         assert len([file for file in tmp_path.rglob(".*") if file.suffix == ".checkpoint"]) == 2
 
 
+@pytest.fixture
+def cluster():
+    """A scheduler and a worker in processes of their own; the scheduler and its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    dask = [sys.executable, "-m", "distributed.cli.dask_"]
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = [*dask[:2], f"{dask[2]}scheduler", "--host", address, "--no-dashboard"]
+    worker = [*dask[:2], f"{dask[2]}worker", address, "--no-nanny", "--nthreads", "1"]
+    worker += ["--no-dashboard", "--death-timeout", "1"]
+    with (
+        subprocess.Popen(scheduler, **options) as first,
+        subprocess.Popen(worker, **options) as second,
+    ):
+        yield first, address
+        first.kill(), second.kill()
+
+
+def test_a_scheduler_that_dies_is_told_with_how_to_go_on(cluster, tmp_path):
+    scheduler, address = cluster
+    command = [sys.executable, "-m", "nodecore", "study", "run", "spheres2-euler"]
+    command += ["--only", "euler-K256-*", "--profile", "laptop", "--scheduler", address]
+    where = store.os.environ | {"NODECORE_RESULTS": str(tmp_path)}
+    with subprocess.Popen(command, env=where, stderr=subprocess.PIPE, text=True) as process:
+        seen = ""
+        while "1 in training" not in seen and process.poll() is None:
+            seen += process.stderr.read(1)
+        scheduler.kill()
+        errors = process.stderr.read()
+    assert process.returncode == 1
+    last = errors.rstrip().splitlines()[-1]
+    assert last.startswith("error: the scheduler has ended or cannot be reached any more.")
+    assert last.endswith("it goes on with the runs that are missing")
+    assert "Traceback" not in errors
+
+
+def test_an_unknown_kernel_is_refused_before_any_work(monkeypatch, tmp_path):
+    monkeypatch.setenv("NODECORE_KERNEL", "nonsense")
+    monkeypatch.setattr("nodecore.evidence.obtain.train", no_training)
+    with pytest.raises(ValueError, match="NODECORE_KERNEL = 'nonsense' is unknown; choose one of"):
+        run_studies(["spheres2-euler"], root=tmp_path)
+
+
+def test_ctrl_c_while_packages_are_imported_is_quiet(tmp_path):
+    """An import that sends the signal itself stands for one that takes long."""
+    (tmp_path / "pandas.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = [sys.executable, "-m", "nodecore", "study", "status"]
+    where = store.os.environ | {"PYTHONPATH": f"{tmp_path}:{store.PROJECT}"}
+    done = subprocess.run(command, env=where, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_a_folder_that_may_not_be_read_is_named(monkeypatch, tmp_path):
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path))
+    monkeypatch.setattr(Path, "exists", refuse)  # root, who may run this test, may read all
+    result = CliRunner().invoke(app, ["study", "status", "spheres2-euler"])
+    assert result.exit_code == 1
+    assert re.search(r"^error: /.*: Permission denied; make it accessible, or", result.output)
+
+
+def test_the_bar_goes_on_while_nothing_happens(monkeypatch, capsys):
+    monkeypatch.setattr("nodecore.evidence.progress.TICK", 0.05)
+    with SweepBar(SMALL):
+        time.sleep(0.5)
+    assert capsys.readouterr().err.count("0 of 3 runs done") > 5
+
+
 # --- what is there --------------------------------------------------------------------------------
 
 

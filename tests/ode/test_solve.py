@@ -532,8 +532,11 @@ def test_bad_arguments_of_adaptive_steps(bad, message):
 
 def test_an_unknown_backend_in_the_environment_is_named(monkeypatch):
     monkeypatch.setenv("NODECORE_KERNEL", "fast")
-    with pytest.raises(ValueError, match="'fast' is unknown; choose one of auto, fused, torch"):
+    told = "NODECORE_KERNEL = 'fast' is unknown; choose one of auto, fused, torch"
+    with pytest.raises(ValueError, match=told):
         resolve_backend()
+    with pytest.raises(ValueError, match="backend = 'slow' is unknown"):
+        resolve_backend("slow")
 
 
 def cliff(t, z):

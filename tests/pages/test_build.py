@@ -1,6 +1,9 @@
 """From chapters to pages: what each chapter must hold, and that failures do not get through."""
 
 import ast
+import json
+import re
+import shutil
 import subprocess
 import sys
 import tokenize
@@ -14,15 +17,19 @@ import pytest
 from bs4 import BeautifulSoup
 from typer.testing import CliRunner
 
-from nodecore.__main__ import app, parse_parameter
+from nodecore.__main__ import app
+from nodecore.evidence import store
+from nodecore.evidence.catalogue import get_study
+from nodecore.evidence.found import find
 from nodecore.pages import build
 from nodecore.pages.build import ROOT, BookError, build_book, execute, pages, stage, stage_chapter
 from nodecore.pages.parameters import (
     assigned_values,
+    parse_parameter,
     passed_and_known,
     refuse_unknown,
-    refuse_unlike,
 )
+from nodecore.pages.schema import ALLOWED, describe, refuse_unlike
 
 SOURCES = [ROOT / f"{page}.py" for page in pages(ROOT / "_toc.yml")]
 CHAPTERS = [source for source in SOURCES if source.exists()]  # and their appendices
@@ -148,16 +155,28 @@ def test_every_chapter_ran_at_smoke(source: Path, built_book: Path):
 @pytest.mark.parametrize(
     ("name", "value", "default", "message"),
     [
-        ("datasets", "spheres2", ["landscape"], r"'spheres2': give a list, such as \['landscape"),
-        ("seeds", 3, [0, 1], r"seeds = 3: give a list, such as \[0, 1\]"),
-        ("seeds", ["a"], [0, 1], "'a' is not a whole number; give a list such as"),
-        ("rtols", ["1e-1"], [0.1], "'1e-1' is not a number"),
-        ("batch_size", 0, 128, "batch_size = 0: give a whole number >= 1"),
-        ("batch_size", 1.5, 128, "give a whole number, such as 128"),
+        ("datasets", "spheres2", ["landscape"], r"'spheres2': give a list of one entry or more, "),
+        ("datasets", ["moons"], ["landscape"], "each one of spheres2, .*such as .'landscape'"),
+        ("datasets", [], ["landscape"], "give a list of one entry or more"),
+        ("solvers", ["euler"], ["dopri5"], "each one of .*fehlberg21, dopri5, such as"),
+        ("seeds", 3, [0, 1], r"each a whole number >= 0, such as \[0, 1\]"),
+        ("seeds", ["a"], [0, 1], r"seeds = \['a'\]: give a list"),
+        ("seeds", [True], [0, 1], r"seeds = \[True\]: give a list"),
+        ("rtols", ["1e-1"], [0.1], r"YAML reads 1e-1 as text; write 1\.0e-1"),
+        ("rtols", [0.1, -1], [0.1], "each a number > 0"),
+        ("batch_size", 0, 128, "batch_size = 0: give a whole number from 1 to 1000"),
+        ("batch_size", 1.5, 128, "give a whole number from 1 to 1000, such as 128"),
+        ("window", -5, 1000, "window = -5: give a whole number >= 1, such as 1000"),
         ("seed", -1, 1, "seed = -1: give a whole number >= 0"),
-        ("step_size", "fine", 1.0, "give a number, such as 1.0"),
+        ("step_size", "fine", 1.0, "give a number > 0, such as 1.0$"),
+        ("step_size", "1e-3", 1.0, "YAML reads 1e-3 as text"),
+        ("step_size", float("nan"), 1.0, "give a number > 0"),
         ("device", "gpu", "auto", "device = 'gpu': give auto, cpu or cuda"),
-        ("profile", 3, "paper", "profile = 3: give text, such as 'paper'"),
+        ("device", "mps", "auto", "device = 'mps': give auto, cpu or cuda"),
+        ("device", 1, "auto", "device = 1: give one of auto, cpu, cuda"),
+        ("profile", 3, "paper", "profile = 3: give one of paper, laptop, smoke, such as 'paper'"),
+        ("profile", "big", "paper", "profile = 'big': give one of paper, laptop, smoke"),
+        ("root", 3, "", "root = 3: give text"),
     ],
 )
 def test_a_parameter_of_another_kind_is_refused(name, value, default, message):
@@ -167,10 +186,34 @@ def test_a_parameter_of_another_kind_is_refused(name, value, default, message):
 
 @pytest.mark.parametrize(
     ("name", "value", "default"),
-    [("seeds", [3], [0]), ("seed", 0, 1), ("step_size", 1, 0.5), ("x", 3, None), ("l", [], [1])],
+    [
+        ("seeds", [3], [0]),
+        ("seed", 0, 1),
+        ("step_size", 1, 0.5),
+        ("x", 3, None),
+        ("others", [], ["landscape"]),
+        ("device", "cpu", "auto"),
+        ("flag", False, True),
+    ],
 )
 def test_a_parameter_of_its_own_kind_passes(name, value, default):
     refuse_unlike(name, value, default)
+
+
+@each_chapter
+def test_the_defaults_of_a_chapter_are_allowed_and_its_table_says_what_is(source, tmp_path):
+    chapter = stage_chapter(source, tmp_path)
+    [hint] = [c.source for c in nbformat.read(chapter.staged, 4).cells if "launch-hint" in c.source]
+    for name, default in chapter.parameters.items():
+        refuse_unlike(name, default, default)
+        assert re.search(
+            rf"(?m)^\| `{name}` \| .* \| {re.escape(describe(name, default))} \|$", hint
+        )
+
+
+def test_the_schema_has_no_parameter_that_no_chapter_has(tmp_path):
+    chapters = [stage_chapter(source, tmp_path) for source in CHAPTERS]
+    assert set(ALLOWED) <= {name for chapter in chapters for name in chapter.parameters}
 
 
 def test_a_parameter_that_cannot_be_read_and_the_version():
@@ -197,6 +240,8 @@ def test_injected_cell_is_compared_with_the_cell_before():
 def test_book_refuses_a_parameter_before_running(tiny: Path):
     with pytest.raises(ValueError, match="did you mean 'n_steps'"):
         build_book(tiny, parameters={"n_stpes": 4})
+    with pytest.raises(ValueError, match="n_steps = 0: give a whole number >= 1, such as 16"):
+        build_book(tiny, parameters={"n_steps": 0})
     assert not nbformat.read(tiny / "_build/stage/book/01_one.ipynb", 4).metadata.get("papermill")
 
 
@@ -223,6 +268,9 @@ def test_parameters_reach_the_chapter(tiny: Path):
         ("n=8", ("n", 8)),
         ("p=smoke", ("p", "smoke")),
         ("k=[1, 2]", ("k", [1, 2])),
+        ("h=1e-3", ("h", 1e-3)),
+        ("h=[1e-3, 2.5E+1]", ("h", [1e-3, 25.0])),
+        ("p=1e", ("p", "1e")),
         ("a=b=c", ("a", "b=c")),
     ],
 )
@@ -309,7 +357,8 @@ def test_a_chapter_without_parameters_is_named(tiny: Path):
         stage(tiny, tiny / "stage")
 
 
-def test_old_pages_do_not_stay(tiny: Path):
+def test_old_pages_do_not_stay_and_a_clock_goes_on_meanwhile(tiny: Path, monkeypatch, capfd):
+    monkeypatch.setattr("nodecore.evidence.progress.TICK", 0.2)
     old = tiny / "_build/html/book/00_old.html"
     old.parent.mkdir(parents=True)
     old.touch()
@@ -317,3 +366,109 @@ def test_old_pages_do_not_stay(tiny: Path):
     assert page.exists() and not old.exists()
     text = BeautifulSoup((page.parent / "book/01_one.html").read_text(), "html.parser").get_text()
     assert "papermill - out.ipynb -p n_steps 8" in text
+    assert "This page was computed on cpu (" in text
+    told = capfd.readouterr()
+    assert "executed 01_one in " in told.out and "building the pages [00:0" in told.err
+    assert told.err.count("of 1 chapters [00:0") > 3
+
+
+def test_hosts_are_offered_where_the_book_has_a_repository(tiny: Path):
+    def hint():
+        [chapter] = stage(tiny, tiny / "stage")
+        cells = nbformat.read(chapter.staged, 4).cells
+        return next(cell.source for cell in cells if "launch-hint" in cell.source)
+
+    assert "Binder" not in hint()
+    config = (ROOT / "_config.yml").read_text()
+    address = "https://github.com/someone/book"
+    (tiny / "_config.yml").write_text(config.replace('url: ""', f"url: {address}"))
+    assert "https://mybinder.org/v2/gh/someone/book/HEAD?urlpath=lab/tree/book/01_one.py" in hint()
+    assert f"!git clone --depth 1 {address}\n%cd book\n" in hint()
+
+
+def test_without_a_book_the_message_says_where_to_build(tmp_path: Path):
+    with pytest.raises(BookError, match=r"holds no book: build it in the project's folder"):
+        build_book(tmp_path)
+
+
+# --- what comes from records ------------------------------------------------------------------
+
+
+MARKUP = "<img src=x onerror=alert(1)>"
+# Texts that a record may have as it likes, or is not told apart by here.
+FREE = {"backend", "device", "torch", "revision", "date", "python", "execution", "precision"}
+SHOW_RECORDS = """
+from pathlib import Path
+from IPython.display import HTML, Markdown
+from nodecore.claims.register import gather, judge, read_claims
+from nodecore.claims.scorecard import table1, table1_text
+from nodecore.evidence.found import find
+from nodecore.evidence.catalogue import get_study
+from nodecore.pages.claim_cards import cards, records_list
+look = lambda run: find(run, Path({root!r}))
+judgements = [judge(c, gather(c.studies, look)) for c in read_claims() if c.id == "critical-mnist"]
+
+# %%
+HTML(cards(judgements) + records_list(judgements))
+
+# %%
+Markdown(table1_text(table1(Path({root!r}))))
+
+# %%
+look(get_study("mnist-euler", "laptop")[0]).records.iloc[:3].T
+"""
+
+
+def sign(path: Path, change) -> None:
+    """Change a record and set its checksum right, as whoever wants to deceive would."""
+    document = json.loads(path.read_text())
+    change(document)
+    document.pop("sha256")
+    document["sha256"] = store._digest(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """Two studies of the committed evidence, to be spoilt."""
+    for study in ("mnist-euler", "mnist-rk4"):
+        place = tmp_path / "store" / study / "laptop"
+        shutil.copytree(store.COMMITTED / study / "laptop", place)
+    return tmp_path / "store"
+
+
+def test_markup_in_a_text_of_a_record_is_refused_or_free(copied: Path):
+    path = copied / "mnist-euler/laptop/euler-K1-seeds0-2.json"
+    run, before = get_study("mnist-euler", "laptop")[0], path.read_text()
+    document = json.loads(before)
+    texts = {k for k, v in document["header"].items() if isinstance(v, str)}
+    texts |= {k for record in document["records"] for k, v in record.items() if isinstance(v, str)}
+    assert {"study", "test_solver", "test_split_all", "status"} <= texts
+    for name in texts | {"controller", "start", "revision"}:
+
+        def spoil(document, name=name):
+            document["header"][name] = MARKUP
+            for record in document["records"]:
+                record |= {name: MARKUP} if name in record else {}
+
+        sign(path, spoil)
+        try:
+            found = find(run, copied)
+            assert name in {*FREE, "weights_sha256"} or found is None, f"{name} may hold markup"
+        except store.RecordError as error:
+            assert str(path) in str(error)
+        path.write_text(before)
+
+
+def test_markup_in_records_is_text_on_a_page(tiny: Path, copied: Path):
+    def spoil(document):
+        document["header"] |= dict.fromkeys(FREE, MARKUP)
+
+    for path in copied.rglob("*.json"):
+        sign(path, spoil)
+    write_chapter(tiny, SHOW_RECORDS.format(root=str(copied)))
+    page = build_book(tiny)
+    soup = BeautifulSoup((page.parent / "book/01_one.html").read_text(), "html.parser")
+    assert not soup.find_all(onerror=True)
+    assert soup.find(id="records-mnist-euler-laptop") and "MNIST" in soup.get_text()
+    assert MARKUP in soup.find("table", class_="dataframe").get_text()
