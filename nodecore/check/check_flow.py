@@ -3,26 +3,25 @@
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.analysis.intervals import Interval
+from nodecore.check.cost import cost_of
 from nodecore.check.evidence import along_trajectories, coarsest, crossing_shares
 from nodecore.check.inputs import Tree
 from nodecore.check.model import Layers
 from nodecore.check.order import OrderTest, order_test
 from nodecore.check.probes import affine_weight, probability_changes, random_index
-from nodecore.check.problem import LEAST_PROBE, SMALL, Problem, cost_of, pose
-from nodecore.check.reference import Proof, Reference, Yardstick, prove
+from nodecore.check.problem import LEAST_PROBE, Problem, forked, pose
+from nodecore.check.reference import Reference
 from nodecore.check.report import FlowCost, FlowReport
 from nodecore.check.scale import find_scale
 from nodecore.check.settings import Solve, finer_rows
-from nodecore.check.solves import Solved, solve_part, solve_samples
+from nodecore.check.solves import Solved
 from nodecore.check.verdict import (
     FLOW,
     SPREAD_SHARE,
@@ -117,7 +116,7 @@ def check_flow(
     training = {"solver": solver, "n_steps": n_steps, "rtol": rtol, "atol": atol}
     training |= {"step_size": step_size, "grid": grid, "solve": solve}
     options = {"t": t, "stem": stem, "args": args, "tolerance": tolerance, "rows": rows}
-    with torch.no_grad(), torch.random.fork_rng(_gpus()):
+    with forked():
         problem = pose(field, head, x, y, **options, **training)
         cost = cost_of(problem)
         if verbose:
@@ -131,12 +130,8 @@ def flow_cost(
     """Estimate what `check_flow` with the same arguments would cost; solves a few samples only."""
     options.pop("verbose", None)
     options.setdefault("solver", None)
-    with torch.no_grad(), torch.random.fork_rng(_gpus()):
+    with forked():
         return cost_of(pose(field, head, x, y, **options))
-
-
-def _gpus() -> range | list[int]:
-    return range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
 
 
 # --- what is solved -------------------------------------------------------------------------------
@@ -166,42 +161,11 @@ class _Found:
 
 
 def _solve_all(problem: Problem) -> _Found:
-    model, samples = problem.model, problem.samples
-
-    def solve(setting: Steps, index: Tensor) -> Solved:
-        one = partial(solve_part, model, setting=setting)
-        return solve_samples(model, samples, index, one, problem.at_once(setting))
-
-    own = solve(problem.trained, torch.arange(len(samples)))
-    probed = {setting: solve(setting, problem.probe) for setting in problem.probed}
-    rows = [probed[setting].z for setting in finer_rows(problem.trained)]
-    at_once = problem.at_once(problem.trained if problem.size > SMALL else problem.exact)
-    yardstick = partial(_yardstick, problem, own)
-    ends = (own.z[problem.probe], *rows)
-    proof = Proof(samples, own.z, yardstick, ends, problem.probe, at_once)
-    reference = prove(proof, problem.solver)
-    return _Found(own, reference, probed, _rule(problem, own, reference.solved))
-
-
-def _rule(problem: Problem, own: Solved, exact: Solved) -> Rule:
-    """Return what counts as another answer."""
-    if problem.y is not None or problem.tolerance is not None:
-        return Rule(problem.y, problem.tolerance)
-    start = problem.model.outputs(problem.samples.z)
-    return Rule(None, None, find_scale(exact.outputs, start, own.outputs))
-
-
-def _yardstick(problem: Problem, own: Solved, exact: Solved) -> Yardstick:
-    """Return how ends are compared while the exact flow proves itself."""
-    rule = _rule(problem, own, exact)
-
-    def same(index: Tensor, z: Tensor, other: Tensor) -> Tensor:
-        a, b = problem.model.outputs(z), problem.model.outputs(other)
-        if problem.y is not None:
-            return ~rule.changed(a, b)
-        return rule.changed(a, own.outputs[index]) == rule.changed(b, own.outputs[index])
-
-    return Yardstick(find_scale(exact.z, problem.samples.z), same)
+    own = problem.solve(problem.trained, problem.everyone)
+    probed = {setting: problem.solve(setting, problem.probe) for setting in problem.probed}
+    finer = [probed[setting].z for setting in finer_rows(problem.trained)]
+    reference = problem.prove(own, finer)
+    return _Found(own, reference, probed, problem.rule(own, reference.solved))
 
 
 # --- what comes of it -----------------------------------------------------------------------------

@@ -32,7 +32,13 @@ class AlongTrajectories:
     notes: tuple[str, ...] = ()
 
 
-def along_trajectories(model: FlowModel, samples: Samples, trained: Steps) -> AlongTrajectories:
+def along_trajectories(
+    model: FlowModel,
+    samples: Samples,
+    trained: Steps,
+    n_times: int = JACOBIAN_TIMES,
+    n_iterations: int = JACOBIAN_ITERATIONS,
+) -> AlongTrajectories:
     """Find the longest step, and the largest Jacobian norm along a few trajectories."""
     few = samples[random_index(len(samples), JACOBIAN_SAMPLES)]
     try:
@@ -43,9 +49,9 @@ def along_trajectories(model: FlowModel, samples: Samples, trained: Steps) -> Al
     h = math.nan if isinstance(trained, OwnSolve) else float(part.ts.diff().max())
     path = torch.stack([few.z, part.z]) if part.path is None else part.path
     ts = part.ts if part.path is not None else part.ts[[0, -1]]
-    some = torch.linspace(0, len(ts) - 1, JACOBIAN_TIMES).round().long().unique().tolist()
+    some = torch.linspace(0, len(ts) - 1, n_times).round().long().unique().tolist()
     try:
-        norms = [_norms(model, few, float(ts[i]), path[i]) for i in some]
+        norms = [_norms(model, few, float(ts[i]), path[i], n_iterations) for i in some]
     except (RuntimeError, ValueError) as error:
         note = f"no Jacobians, the field cannot be differentiated: {str(error)[:150]}"
         return AlongTrajectories(h, None, (note,))
@@ -53,13 +59,13 @@ def along_trajectories(model: FlowModel, samples: Samples, trained: Steps) -> Al
     return AlongTrajectories(h, float(largest.max()) if len(largest) else None)
 
 
-def _norms(model: FlowModel, samples: Samples, t: float, z: Tensor) -> Tensor:
+def _norms(model: FlowModel, samples: Samples, t: float, z: Tensor, n_iterations: int) -> Tensor:
     if model.convention.grad:
         raise ValueError("it differentiates inside")
     kept = is_finite(z).nonzero()[:, 0]
     some = samples[kept.cpu()]
     f = model.field(some.args)
-    return jacobian_norms(f, z[kept].to(some.z), t=t, n_iterations=JACOBIAN_ITERATIONS)
+    return jacobian_norms(f, z[kept].to(some.z), t=t, n_iterations=n_iterations)
 
 
 def crossing_shares(

@@ -1,8 +1,9 @@
-"""Pose a check: read its arguments, probe the model, choose samples and settings, tell the cost."""
+"""Pose a check: read its arguments, probe the model, choose samples and settings."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,17 +13,26 @@ from nodecore.analysis.evaluate import EXACT_RTOL, FLOAT32_RTOL
 from nodecore.check import inputs, probes
 from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
 from nodecore.check.model import FEW, FlowModel, Layers
-from nodecore.check.reference import METHOD, ExactSolver, make_mesh
-from nodecore.check.report import FlowCost
+from nodecore.check.reference import (
+    METHOD,
+    ExactSolver,
+    Proof,
+    Reference,
+    Yardstick,
+    make_mesh,
+    prove,
+)
+from nodecore.check.scale import find_scale
 from nodecore.check.settings import (
     CLASSICAL,
     OwnSolve,
+    TimeGrid,
     better_settings,
-    count_nfe,
     read_training,
     searched_settings,
 )
-from nodecore.check.solves import samples_at_once, solve_part
+from nodecore.check.solves import Solved, samples_at_once, solve_part, solve_samples
+from nodecore.check.verdict import Rule
 from nodecore.ode.solution import SolveError
 from nodecore.ode.steps import FixedSteps, Steps, Tolerance
 
@@ -30,7 +40,6 @@ SMALL = 64  # entries of a state up to which float64 costs little
 PROBE_NUMBERS, LEAST_PROBE = 100_000, 64  # entries of the states, and samples, of other solvers
 PILOT = 64  # samples that show the steps of a training that chooses them itself
 UNKNOWN_STEPS = 64  # of a training whose steps are not known
-JACOBIANS = 2 * 20 * 16 * 5  # products: with J and its transpose, iterations, samples, times
 
 
 @dataclass(frozen=True)
@@ -94,10 +103,60 @@ class Problem:
         """Share of the largest class, None without labels."""
         return None if self.y is None else float(torch.bincount(self.y).max()) / len(self.y)
 
+    @property
+    def everyone(self) -> Tensor:
+        """Indices of all samples, (n,)."""
+        return torch.arange(len(self.samples))
+
     def at_once(self, setting: Steps) -> int:
         """Return the samples of a part; steps that a training chooses itself are of its batch."""
         own = isinstance(setting, OwnSolve) or setting.rtol is not None
         return self.rows if own else samples_at_once(self.size, self.rows)
+
+    def solve(self, setting: Steps, index: Tensor) -> Solved:
+        """Solve the samples `index` under a setting."""
+        one = partial(solve_part, self.model, setting=setting)
+        return solve_samples(self.model, self.samples, index, one, self.at_once(setting))
+
+    def rule(self, own: Solved, exact: Solved) -> Rule:
+        """Return what counts as another answer, from all samples under training and exact flow."""
+        if self.y is not None or self.tolerance is not None:
+            return Rule(self.y, self.tolerance)
+        start = self.model.outputs(self.samples.z)
+        return Rule(None, None, find_scale(exact.outputs, start, own.outputs))
+
+    def prove(self, own: Solved, finer: list[Tensor]) -> Reference:
+        """Solve the exact flow of all samples until it is settled.
+
+        Args:
+            own: All samples under the training solver.
+            finer: Ends of the probe under it in twice and four times its steps, where it has steps.
+        """
+        at_once = self.at_once(self.trained if self.size > SMALL else self.exact)
+        ends = (own.z[self.probe], *finer)
+        yardstick = partial(self._yardstick, own)
+        proof = Proof(self.samples, own.z, yardstick, ends, self.probe, at_once)
+        return prove(proof, self.solver)
+
+    def _yardstick(self, own: Solved, exact: Solved) -> Yardstick:
+        """Return how ends are compared while the exact flow proves itself."""
+        rule = self.rule(own, exact)
+
+        def same(index: Tensor, z: Tensor, other: Tensor) -> Tensor:
+            a, b = self.model.outputs(z), self.model.outputs(other)
+            if self.y is not None:
+                return ~rule.changed(a, b)
+            return rule.changed(a, own.outputs[index]) == rule.changed(b, own.outputs[index])
+
+        return Yardstick(find_scale(exact.z, self.samples.z), same)
+
+
+@contextmanager
+def forked() -> Iterator[None]:
+    """Compute without gradients, and leave the generators of all devices as they are."""
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.no_grad(), torch.random.fork_rng(gpus):
+        yield
 
 
 def pose(
@@ -111,9 +170,13 @@ def pose(
     tolerance: Any = None,
     rows: Any = 1000,
     args: Tree = None,
+    scan: probes.TimeScan | None = None,
     **training: Any,
 ) -> Problem:
-    """Check and probe the arguments of `check_flow`; raise ValueError."""
+    """Check and probe the arguments of `check_flow`; raise ValueError.
+
+    A model whose `scan` in time is given has been probed before and is not probed again.
+    """
     times, rows = inputs.read_times(t), inputs.whole("rows", rows)
     solved = (-times[0], -times[1]) if times[1] < times[0] else times
     trained, notes = read_training(t=solved, **training)
@@ -122,10 +185,15 @@ def pose(
     y, tolerance = inputs.read_labels(y, n), _read_tolerance(tolerance, y)
     inputs.check_args(args, n)
     model = FlowModel(field, head, stem, x, times, args)
-    samples = _start(model, stem, x, args, rows)
+    if stem is not None and scan is None:
+        probes.probe_stem(model, x)
+    samples = _start(model, x, args, rows)
+    if scan is None:
+        probes.probe_field(model, samples)
+        probes.probe_head(model, samples.z)
+        scan = probes.scan_time(model, samples)
     _check_outputs(model, samples, y)
     y = None if y is None else y.to(model.device)
-    scan = probes.scan_time(model, samples)
     size = samples.z[0].numel()
     probe = probes.random_index(n, max(LEAST_PROBE, PROBE_NUMBERS // size))
     steps = _training_times(model, samples[probe[:PILOT]], trained)
@@ -151,17 +219,12 @@ def _read_tolerance(tolerance: Any, y: Any) -> float | None:
     return inputs.positive("tolerance", tolerance)
 
 
-def _start(model: FlowModel, stem: Layers | None, x: Tree, args: Tree, rows: int) -> Samples:
-    """Return the samples at the start, after stem, field and head have been probed."""
-    if stem is not None:
-        probes.probe_stem(model, x)
+def _start(model: FlowModel, x: Tree, args: Tree, rows: int) -> Samples:
+    """Return the samples at the start."""
     n = len(tensors_of(x)[0])
     parts = [map_tensors(lambda p, a=a: p[a : a + rows], x) for a in range(0, n, rows)]
     z = torch.cat([model.start(part) for part in parts])
-    samples = Samples(z, map_tensors(model.cast, args))
-    probes.probe_field(model, samples)
-    probes.probe_head(model, samples.z)
-    return samples
+    return Samples(z, map_tensors(model.cast, args))
 
 
 def _check_outputs(model: FlowModel, samples: Samples, y: Tensor | None) -> None:
@@ -180,6 +243,8 @@ def _check_outputs(model: FlowModel, samples: Samples, y: Tensor | None) -> None
 def _training_times(model: FlowModel, samples: Samples, trained: Steps) -> Tensor:
     """Return times of the training's steps, ascending; of equal ones where they are not known."""
     start, end, n_steps = *model.t, trained.n_steps or UNKNOWN_STEPS
+    if isinstance(trained, TimeGrid):
+        return torch.tensor(trained.times, dtype=torch.float64)
     if not isinstance(trained, FixedSteps):
         try:
             ts = solve_part(model, samples, trained).ts
@@ -201,41 +266,3 @@ def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> float:
             "float64, and x"
         )
     return rtol
-
-
-# --- the cost -------------------------------------------------------------------------------------
-
-
-def cost_of(problem: Problem) -> FlowCost:
-    """Count the evaluations of fixed steps, and measure adaptive ones on a few samples."""
-    n, probed = len(problem.samples), len(problem.probe)
-    plan = dict.fromkeys(problem.probed, probed) | {problem.trained: n}
-    few = problem.samples[problem.probe[:FEW]]
-    fixed, adaptive = 0, 0
-    for setting, m in plan.items():
-        if nfe := count_nfe(setting):
-            fixed += m * nfe
-        else:
-            adaptive += m * _measure(lambda s=setting: solve_part(problem.model, few, s))
-    solver = problem.solver
-    exact = n * _measure(lambda: solver.once(few)) + probed * _measure(lambda: solver.twice(few))
-    jacobians = JACOBIANS * min(16, n) // 16
-    seconds = _seconds_of_one(problem) * (fixed + adaptive + (1 + solver.double) * exact)
-    return FlowCost(n, fixed, jacobians, adaptive + exact, seconds)
-
-
-def _measure(solve: Callable[[], Any]) -> int:
-    """Return the evaluations of a solve; 0 where it fails."""
-    try:
-        return solve().nfe
-    except SolveError:
-        return 0
-
-
-def _seconds_of_one(problem: Problem) -> float:
-    """Measure the seconds that the field takes for one sample of a batch."""
-    part = problem.samples[: problem.at_once(problem.exact)]
-    f = problem.model.field(part.args)
-    began = time.perf_counter()
-    float(f(problem.model.t[0], part.z).sum())  # waits for a GPU
-    return (time.perf_counter() - began) / len(part)

@@ -12,7 +12,7 @@ from torch import Tensor
 from nodecore.analysis.evaluate import FLOAT32_RTOL
 from nodecore.check.inputs import Samples, map_tensors, tensors_of
 from nodecore.check.model import Field, FlowModel
-from nodecore.check.settings import OwnSolve, TimeGrid
+from nodecore.check.settings import OwnSolve, TimeGrid, count_nfe
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.runge_kutta import rk_step
@@ -85,7 +85,7 @@ def solve_part(model: FlowModel, samples: Samples, setting: Steps, path: bool = 
     if isinstance(setting, TimeGrid):
         states = walk_times(f, samples.z, setting.times, setting.solver)
         ts = torch.tensor(setting.times, dtype=torch.float64)
-        return Part(states[-1], ts, torch.stack(states) if path else None)
+        return Part(states[-1], ts, torch.stack(states) if path else None, nfe=count_nfe(setting))
     shared = {"t": model.t, "path": path, "backend": "torch"}
     if isinstance(setting, FixedSteps):
         solution = solve_fixed(f, samples.z, setting.solver, n_steps=setting.n_steps, **shared)
