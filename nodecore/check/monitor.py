@@ -21,8 +21,9 @@ from nodecore.check.evidence import along_trajectories
 from nodecore.check.inputs import Tree, map_tensors, read_inputs, read_times, tensors_of, whole
 from nodecore.check.model import Layers
 from nodecore.check.order import order_test
-from nodecore.check.probes import TimeScan
-from nodecore.check.problem import Problem, forked, pose
+from nodecore.check.pose import forked, pose
+from nodecore.check.probes import TimeScan, probe_field, probe_head
+from nodecore.check.problem import Problem
 from nodecore.check.settings import Solve, finer_rows, read_training
 from nodecore.check.solves import Solved, solve_samples
 from nodecore.check.verdict import Tested
@@ -35,6 +36,8 @@ WATCHED_RTOL = 1e-4  # of the exact flow, at most; images: 3 classes of 2,000 di
 JACOBIAN_TIMES, JACOBIAN_ITERATIONS = 2, 6  # fewer than in check_flow: h L is a bound from below
 MARGIN = 1.5  # times the last check: what the next one may take
 MEASURED = ("flips",)  # what a controller may read besides accuracies
+
+UNSCANNED = TimeScan(depends=True, asked=0)  # all steps of the training are kept then
 
 Row = dict[str, Any]
 
@@ -61,7 +64,6 @@ class Monitor:
         self._model, self._training, self._controller = model, training, controller
         self._every, self._limit, self._samples, self._verbose = every, share, samples, verbose
         self._span = abs(model["t"][1] - model["t"][0])
-        self._scan: TimeScan | None = None
         self._state = StepState(self._first_step()) if controller else None
         self._began = time.perf_counter()
         self._spent, self._last, self._due = 0.0, 0.0, False
@@ -136,8 +138,10 @@ class Monitor:
 
     def _check(self, x: Tree, y: Any, args: Tree) -> Row:
         """Solve a batch under the training solver, finer ones and the exact flow."""
-        problem = pose(x=x, y=y, args=args, scan=self._scan, **self._model, **self._training)
-        self._scan = problem.scan
+        problem = pose(x=x, y=y, args=args, scan=UNSCANNED, **self._model, **self._training)
+        if not self.rows:
+            probe_field(problem.model, problem.samples)
+            probe_head(problem.model, problem.samples.z)
         trained, everyone = problem.trained, problem.everyone
         own = problem.solve(trained, everyone)
         exact = _solve_exactly(problem)

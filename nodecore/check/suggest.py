@@ -7,10 +7,11 @@ from typing import Any
 
 from nodecore.check.inputs import Tree, whole
 from nodecore.check.model import Layers
-from nodecore.check.problem import Problem, forked, pose
+from nodecore.check.pose import forked, pose
+from nodecore.check.problem import Problem
 from nodecore.check.reference import Reference
 from nodecore.check.settings import count_nfe, finer_rows, read_training
-from nodecore.check.verdict import FLOW, LEAST, Tested, judge
+from nodecore.check.verdict import FLOW, Tested, judge, least_samples
 from nodecore.ode.steps import FixedSteps, Steps, Tolerance
 from nodecore.ode.tableaus import get_tableau
 
@@ -49,8 +50,7 @@ class Suggestion:
     Attributes:
         setting: The coarsest setting whose answers are those of the exact flow, or None.
         training: What to begin with, if the field is trained anew with this solver: half the step,
-            or a tenth of the tolerance. None where
-            there is no setting.
+            or a tenth of the tolerance; None where there is no setting.
         reason: One sentence.
         tried: All that was tried, coarse to fine.
         exact_nfe: Evaluations of the exact flow.
@@ -96,9 +96,10 @@ def suggest_steps(
     """Find the coarsest steps with which a trained field gives the answers of its exact flow.
 
     A setting will do if `check_flow` would call a model that is used with it a flow, and the next
-    two finer ones, too, as far as they are tried. A method without an error estimate gets equal steps: their number is
-    doubled until it will do, and then bisected. An embedded method gets a tolerance, rtol = atol,
-    from 0.1 down by tens. All are compared with one exact flow, which proves itself.
+    two finer ones, too, as far as they are tried. A method without an error estimate gets equal
+    steps: their number is doubled until it will do, and then bisected. An embedded method gets a
+    tolerance, rtol = atol, from 0.1 down by tens. All are compared with one exact flow, which
+    proves itself.
 
     It makes no difference how the field was trained; it is taken as it is. A field that is trained
     anew with so coarse steps need not be a flow: half the step is suggested to begin with.
@@ -127,9 +128,9 @@ def suggest_steps(
     options = {"t": t, "stem": stem, "args": args, "tolerance": tolerance, "rows": rows}
     with forked():
         problem = pose(field, head, x, y, solver=solver, **first, **options)
-        if len(problem.samples) < LEAST:
+        if len(problem.samples) < (least := least_samples(problem.bound)):
             raise ValueError(
-                f"x has {len(problem.samples)} samples: give at least {LEAST}, of fewer nothing "
+                f"x has {len(problem.samples)} samples: give at least {least}, of fewer nothing "
                 "can be told"
             )
         trial = _Trial(problem, verbose)
@@ -167,7 +168,7 @@ class _Trial:
         same = problem.rule(exact, exact).tested(
             problem.exact, exact, exact.outputs, self.reference.settled
         )
-        verdict, reason = judge(same, same, problem.chance, problem.tolerance)
+        verdict, reason = judge(same, same, problem.terms)
         return None if verdict == FLOW else reason
 
     @property
@@ -182,7 +183,7 @@ class _Trial:
         sure = own.known & self.reference.settled
         under_own = rule.tested(setting, own, own.outputs, own.known)
         under_exact = rule.tested(problem.exact, exact, own.outputs, sure)
-        verdict, reason = judge(under_own, under_exact, problem.chance, problem.tolerance)
+        verdict, reason = judge(under_own, under_exact, problem.terms)
         return Tried(setting, verdict, reason, under_exact, count_nfe(setting) or own.nfe)
 
 
