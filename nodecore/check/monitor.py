@@ -242,8 +242,9 @@ def monitor(
         stem: Layers that take inputs to states.
         tolerance: Without labels, the difference of outputs that counts, in their units.
         every: Iterations from check to check.
-        share: Largest share of the time for checks; one that would take more is put off. None takes
-            a check every `every` iterations, so that a training can be repeated exactly.
+        share: Largest share of the time for checks; one that would take more is put off, but not
+            the first, of which nothing is known. None checks every `every` iterations, so that a
+            training with a controller can be repeated exactly.
         samples: Largest number of the batch's samples that are used, its first ones.
         controller: One of nodecore.training.controllers.CONTROLLERS that reads accuracies or flips,
             or "auto". The monitor's `step_size`, `n_steps` or `rtol` is then what to train with in

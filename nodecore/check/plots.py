@@ -81,9 +81,11 @@ def _draw_errors(report: Any, ax: Any) -> None:
         ax.annotate("training", (size, 1), xycoords=("data", "axes fraction"), rotation=90,
                     ha="right", va="top", fontsize="small", color=COLOURS["bound"])  # fmt: skip
     name = "tolerance" if report.training.setting.rtol is not None else "step size $h$"
-    error = "share of wrong answers" if labels else "median distance"
+    error = "wrong answers" if labels else "median distance"
     ax.set(xlabel=name, ylabel=error, xscale="log", yscale="linear" if labels else "log")
-    ax.xaxis.set_minor_formatter("")
+    shown = sorted({sizes[0], *own, sizes[-1]})
+    ax.set_xticks(shown, [f"{size:.2g}" for size in shown])
+    ax.set_xticks([], minor=True)
 
 
 def _draw_shares(ax: Any, values: np.ndarray, **style: Any) -> None:

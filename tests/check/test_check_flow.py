@@ -350,7 +350,7 @@ def test_the_curve_of_errors_marks_the_training_and_tells_a_model_of_its_solver(
         assert error.wrong.value == pytest.approx(wrong, abs=1e-9)
     assert "error by step size" not in str(good) and "error by step size" in str(report_of_map)
     figure = report_of_map.plot()
-    assert len(figure.axes) == 3 and "share of wrong answers" in figure.axes[2].get_ylabel()
+    assert len(figure.axes) == 3 and "wrong answers" in figure.axes[2].get_ylabel()
     assert any(text.get_text() == "training" for text in figure.axes[2].texts)
     plain = quiet(rotation(), None, x, solver="euler", n_steps=8)
     assert plain.plot().axes[2].get_ylabel() == "median distance"
