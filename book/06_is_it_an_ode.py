@@ -214,7 +214,7 @@ train(adapted_logits, cured, cured_head)
 
 # %%
 columns = ["iteration", "setting", "accuracy", "gap", "flips", "order", "nfe", "h_lipschitz"]
-pd.DataFrame(watch.rows)[columns].iloc[:: max(1, len(watch.rows) // 6)].round(2)
+pd.DataFrame(watch.rows, columns=columns).iloc[:: max(1, len(watch.rows) // 6)].round(2)
 
 # %%
 fine = {"solver": "euler", "n_steps": watch.n_steps}
