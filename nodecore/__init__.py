@@ -5,10 +5,17 @@ A name is imported when it is first asked for, so that its modules alone need to
 
 from importlib import import_module
 
-__all__ = ["FlowReport", "check_flow", "flow_cost"]
+_PLACES = {
+    "FlowReport": "check_flow",
+    "check_flow": "check_flow",
+    "flow_cost": "check_flow",
+    "monitor": "monitor",
+    "suggest_steps": "suggest",
+}
+__all__ = ["FlowReport", "check_flow", "flow_cost", "monitor", "suggest_steps"]
 
 
 def __getattr__(name):
     if name not in __all__:
         raise AttributeError(f"module 'nodecore' has no attribute {name!r}")
-    return getattr(import_module("nodecore.check.check_flow"), name)
+    return getattr(import_module(f"nodecore.check.{_PLACES[name]}"), name)

@@ -1,34 +1,42 @@
 """Check whether a model of your own is a flow: `check_flow`, and what a flow would cost."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.analysis.intervals import Interval
-from nodecore.check.evidence import along_trajectories, coarsest, crossing_shares
+from nodecore.check.cost import cost_of
+from nodecore.check.evidence import (
+    AlongTrajectories,
+    along_trajectories,
+    coarsest,
+    crossing_shares,
+    errors_by_step,
+)
 from nodecore.check.inputs import Tree
 from nodecore.check.model import Layers
 from nodecore.check.order import OrderTest, order_test
+from nodecore.check.pose import forked, pose
 from nodecore.check.probes import affine_weight, probability_changes, random_index
-from nodecore.check.problem import LEAST_PROBE, SMALL, Problem, cost_of, pose
-from nodecore.check.reference import Proof, Reference, Yardstick, prove
+from nodecore.check.problem import LEAST_PROBE, Problem
+from nodecore.check.reference import Reference
 from nodecore.check.report import FlowCost, FlowReport
-from nodecore.check.scale import find_scale
+from nodecore.check.scale import farthest
 from nodecore.check.settings import Solve, finer_rows
-from nodecore.check.solves import Solved, solve_part, solve_samples
+from nodecore.check.solves import Solved
 from nodecore.check.verdict import (
     FLOW,
     SPREAD_SHARE,
     Recall,
     Rule,
     Tested,
+    above_chance,
     beats_chance,
     bounded_share,
     judge,
@@ -39,6 +47,8 @@ from nodecore.check.verdict import (
 from nodecore.ode.fields import boundary_distances
 from nodecore.ode.steps import Steps
 from nodecore.ode.tableaus import get_tableau
+
+T = TypeVar("T")
 
 
 def check_flow(
@@ -57,7 +67,10 @@ def check_flow(
     t: tuple[float, float] = (0.0, 1.0),
     stem: Layers | None = None,
     args: Tree = None,
-    tolerance: float | None = None,
+    tolerance: float | Iterable[float] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    bound: float = AGREEMENT,
+    output_times: Tensor | Iterable[float] | None = None,
     rows: int = 1000,
     verbose: bool = True,
 ) -> FlowReport:
@@ -68,18 +81,20 @@ def check_flow(
     tenth of the tolerance and with another method. A sample for which these do not agree, or that
     cannot be solved, counts for either answer.
 
-    - With labels: "not a flow" if the accuracies differ by more than AGREEMENT (0.1), "flow" if by
-      less, either with the whole 95 % interval of the paired difference. "cannot tell" if the
-      interval holds the bound; if the accuracy is not surely above the largest class's share + 0.1,
-      where a loss could not show; or if it agrees while surely over 10 % of the classes change.
+    - With labels: "not a flow" if the accuracies differ by more than `bound`, "flow" if by less,
+      either with the whole 95 % interval of the paired difference. "cannot tell" if the interval
+      holds the bound; if the accuracy is not surely above the largest class's share + bound, where
+      a loss could not show; or if it agrees while a larger share of classes than `bound` surely
+      changes.
     - Without: the same rule for the share of samples whose output (or end state, without a head)
-      moves by more than `tolerance`.
-    - Fewer than 35 samples are too few for a verdict.
-    - It is about the end of the time alone; where outputs at earlier times count, check these as
-      ends, too.
+      moves by more than `tolerance`; or with `loss`, whose loss does.
+    - Fewer than 35 samples are too few for a verdict, and more where `bound` is less than 0.1.
+    - It is about the end of the time, or with `output_times` about the trajectory at all of them.
 
     Other solvers, the order of convergence, the search for the coarsest agreeing step, Jacobians
     and crossings are evidence besides, on samples drawn with a seed, fewer the larger the states.
+
+    Ctrl-C ends the search for evidence, once the verdict is known, and the report is what there is.
 
     Modules are used as copies, in the mode they are in, on the field's device, half precision in
     float32; model, gradients and generators stay as they are.
@@ -91,7 +106,7 @@ def check_flow(
         head: Takes end states to logits (batch, classes) or to outputs; None where there is none.
         x: Inputs (n, ...), states or what `stem` takes to states; a tuple of tensors where the
             state is one.
-        y: Labels (n,), (n, 1) or one-hot (n, classes), or None.
+        y: Labels (n,), (n, 1) or one-hot (n, classes), or None. With `loss`: targets (n, ...).
         solver: Solver of the training, one of nodecore.ode.tableaus.TABLEAUS (torchdiffeq's "rk4"
             is `rk4_38` here); with exactly one of the next four.
         n_steps: Number of its equal steps over t.
@@ -106,7 +121,14 @@ def check_flow(
         args: Tensor (n, ...), or a tuple or dict of these: the field gets the rows of its samples.
         tolerance: Without labels, the difference of outputs that counts, in their units; by default
             a tenth of their scale, component by component: the spread over the samples, or a tenth
-            of the distance travelled where that is more.
+            of the distance travelled where that is more. Several numbers are for each output, along
+            the last axis; a sample counts if any of its outputs moves by more. With `loss`: the
+            change of a sample's loss that counts.
+        loss: A loss of one's own, (outputs (m, ...), targets (m, ...)) -> (m,), in place of labels.
+        bound: Largest difference of accuracies, or share of changed answers, of a flow; a share.
+        output_times: Times at which outputs count, from start to end, both included. States are
+            then trajectories: the head gets them as (batch, times, ...), and a `solve` returns them
+            as torchdiffeq does, times first. Fixed steps have to end at each of these times.
         rows: Largest number of samples in a batch.
         verbose: Whether to print the cost to stderr beforehand; `flow_cost` gives it alone.
 
@@ -117,7 +139,8 @@ def check_flow(
     training = {"solver": solver, "n_steps": n_steps, "rtol": rtol, "atol": atol}
     training |= {"step_size": step_size, "grid": grid, "solve": solve}
     options = {"t": t, "stem": stem, "args": args, "tolerance": tolerance, "rows": rows}
-    with torch.no_grad(), torch.random.fork_rng(_gpus()):
+    options |= {"loss": loss, "bound": bound, "output_times": output_times}
+    with forked():
         problem = pose(field, head, x, y, **options, **training)
         cost = cost_of(problem)
         if verbose:
@@ -131,12 +154,8 @@ def flow_cost(
     """Estimate what `check_flow` with the same arguments would cost; solves a few samples only."""
     options.pop("verbose", None)
     options.setdefault("solver", None)
-    with torch.no_grad(), torch.random.fork_rng(_gpus()):
+    with forked():
         return cost_of(pose(field, head, x, y, **options))
-
-
-def _gpus() -> range | list[int]:
-    return range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
 
 
 # --- what is solved -------------------------------------------------------------------------------
@@ -162,46 +181,44 @@ class _Found:
 
     def shown(self, problem: Problem) -> dict[Steps, Solved]:
         """The settings that are compared in the report, the training's first."""
-        return {problem.trained: self.own} | {s: self.probed[s] for s in problem.better}
+        return {problem.trained: self.own} | {
+            s: self.probed[s] for s in problem.better if s in self.probed
+        }
 
 
-def _solve_all(problem: Problem) -> _Found:
-    model, samples = problem.model, problem.samples
-
-    def solve(setting: Steps, index: Tensor) -> Solved:
-        one = partial(solve_part, model, setting=setting)
-        return solve_samples(model, samples, index, one, problem.at_once(setting))
-
-    own = solve(problem.trained, torch.arange(len(samples)))
-    probed = {setting: solve(setting, problem.probe) for setting in problem.probed}
-    rows = [probed[setting].z for setting in finer_rows(problem.trained)]
-    at_once = problem.at_once(problem.trained if problem.size > SMALL else problem.exact)
-    yardstick = partial(_yardstick, problem, own)
-    ends = (own.z[problem.probe], *rows)
-    proof = Proof(samples, own.z, yardstick, ends, problem.probe, at_once)
-    reference = prove(proof, problem.solver)
-    return _Found(own, reference, probed, _rule(problem, own, reference.solved))
+def _solve_all(problem: Problem, patience: "_Patience") -> _Found:
+    """Solve what the verdict needs, and then what is evidence besides."""
+    own = problem.solve(problem.trained, problem.everyone)
+    finer = finer_rows(problem.trained)
+    probed = {setting: problem.solve(setting, problem.probe) for setting in finer}
+    reference = problem.prove(own, [rows.z for rows in probed.values()])
+    for setting in problem.probed:
+        if setting not in probed:
+            rows = patience.for_(lambda s=setting: problem.solve(s, problem.probe))
+            probed |= {} if rows is None else {setting: rows}
+    return _Found(own, reference, probed, problem.rule(own, reference.solved))
 
 
-def _rule(problem: Problem, own: Solved, exact: Solved) -> Rule:
-    """Return what counts as another answer."""
-    if problem.y is not None or problem.tolerance is not None:
-        return Rule(problem.y, problem.tolerance)
-    start = problem.model.outputs(problem.samples.z)
-    return Rule(None, None, find_scale(exact.outputs, start, own.outputs))
+class _Patience:
+    """Computes evidence until the user presses Ctrl-C; from then on there is none."""
 
+    def __init__(self) -> None:
+        self.ended = False
 
-def _yardstick(problem: Problem, own: Solved, exact: Solved) -> Yardstick:
-    """Return how ends are compared while the exact flow proves itself."""
-    rule = _rule(problem, own, exact)
+    @property
+    def cautions(self) -> list[str]:
+        """Say what is missing."""
+        return ["stopped by Ctrl-C: the verdict is whole, evidence is missing"] * self.ended
 
-    def same(index: Tensor, z: Tensor, other: Tensor) -> Tensor:
-        a, b = problem.model.outputs(z), problem.model.outputs(other)
-        if problem.y is not None:
-            return ~rule.changed(a, b)
-        return rule.changed(a, own.outputs[index]) == rule.changed(b, own.outputs[index])
-
-    return Yardstick(find_scale(exact.z, problem.samples.z), same)
+    def for_(self, compute: Callable[[], T]) -> T | None:
+        """Return what is computed, or None where patience has ended."""
+        if self.ended:
+            return None
+        try:
+            return compute()
+        except KeyboardInterrupt:
+            self.ended = True
+            return None
 
 
 # --- what comes of it -----------------------------------------------------------------------------
@@ -209,35 +226,42 @@ def _yardstick(problem: Problem, own: Solved, exact: Solved) -> Yardstick:
 
 def _report(problem: Problem, cost: FlowCost) -> FlowReport:
     """Run all solves and build the report."""
-    found, chance = _solve_all(problem), problem.chance
+    patience, terms = _Patience(), problem.terms
+    found = _solve_all(problem, patience)
     own, exact, rule = found.own, found.exact, found.rule
     tested = _tested(problem, found)
-    verdict, reason = judge(tested[0], tested[-1], chance, problem.tolerance)
-    path = along_trajectories(problem.model, problem.samples, problem.trained)
-    timed = problem.scan.depends
-    shares, notes = crossing_shares(problem.model, problem.samples, problem.trained, timed)
+    verdict, reason = judge(tested[0], tested[-1], terms)
+    of_model = (problem.model, problem.samples, problem.trained)
+    path = patience.for_(lambda: along_trajectories(*of_model)) or AlongTrajectories(math.nan, None)
+    crossing = patience.for_(lambda: crossing_shares(*of_model, problem.scan.depends))
+    shares, notes = crossing or ({}, [])
     moved, recall = _moved(problem, found), _recalls(problem, found)
-    can_show = chance is None or beats_chance(tested[0], chance)
+    can_show = problem.y is None or beats_chance(tested[0], terms)
+    can_search = can_show and bool(found.reference.settled.any()) and not patience.ended
     solved = found.probed | {problem.trained: own, problem.exact: exact}
-    settled, searched = found.reference.settled, problem.searched
+    settled, (start, end) = found.reference.settled, problem.model.t
+    searched = {setting: solved[setting] for setting in problem.searched if setting in solved}
+    curve = errors_by_step(rule, searched, exact, settled, end - start, problem.times_in(own.z))
     return FlowReport(
         verdict,
         reason,
         tested=tested,
-        cautions=tuple(_cautions(problem, found, verdict, moved, recall)),
-        chance=chance,
+        cautions=(*_cautions(problem, found, verdict, moved, recall), *patience.cautions),
+        bound=problem.bound,
+        chance=problem.chance,
         tolerance=problem.tolerance if rule.scale is None else SPREAD_SHARE * rule.scale.whole,
-        distances=(own.z - exact.z).double().flatten(1).norm(dim=1).cpu().numpy(),
+        distances=farthest(own.z - exact.z, problem.times_in(own.z)).cpu().numpy(),
         margins=_margins(problem, exact),
         probability_change=_probability_change(problem, found),
         moved=moved,
         recalls=recall,
-        sensitivity=sensitivity(tested[0], tested[-1], chance),
+        sensitivity=sensitivity(tested[0], tested[-1], terms),
+        relative_drop=above_chance(tested[0], tested[-1], terms),
         order=_order(problem, found),
         h=path.h,
         lipschitz=path.lipschitz,
-        coarsest=coarsest(rule, searched, solved, exact.outputs, settled, can_show),
-        searched=tuple(searched),
+        coarsest=coarsest(curve) if can_search else None,
+        curve=curve,
         crossing_shares=shares,
         settled=found.sure.cpu().numpy(),
         cost=cost,
@@ -256,7 +280,7 @@ def _tested(problem: Problem, found: _Found) -> tuple[Tested, ...]:
 def _moved(problem: Problem, found: _Found) -> Interval:
     """Return the share of samples whose end state moves by over a tenth of the states' scale."""
     exact, own = found.exact.z, found.own.z
-    far = find_scale(exact, problem.samples.z, own).distance(exact, own) > SPREAD_SHARE
+    far = problem.scale_of_states(exact, own).distance(exact, own) > SPREAD_SHARE
     return bounded_share(far & found.sure, ~found.sure)
 
 

@@ -1,18 +1,21 @@
-"""Gather evidence beside the verdict: Jacobians, crossings, the coarsest step that agrees."""
+"""Gather evidence beside the verdict: Jacobians, crossings, errors by step size."""
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from nodecore.analysis.crossings import find_crossings, refined_path, separated_starts
 from nodecore.analysis.evaluate import critical_n_steps
+from nodecore.analysis.intervals import Interval
 from nodecore.analysis.lipschitz import jacobian_norms
 from nodecore.check.inputs import Samples
 from nodecore.check.model import FlowModel
 from nodecore.check.probes import random_index
-from nodecore.check.settings import OwnSolve
+from nodecore.check.scale import farthest
+from nodecore.check.settings import OwnSolve, TimeGrid
 from nodecore.check.solves import Solved, is_finite, solve_part
 from nodecore.check.verdict import Rule
 from nodecore.ode.solution import SolveError
@@ -32,7 +35,13 @@ class AlongTrajectories:
     notes: tuple[str, ...] = ()
 
 
-def along_trajectories(model: FlowModel, samples: Samples, trained: Steps) -> AlongTrajectories:
+def along_trajectories(
+    model: FlowModel,
+    samples: Samples,
+    trained: Steps,
+    n_times: int = JACOBIAN_TIMES,
+    n_iterations: int = JACOBIAN_ITERATIONS,
+) -> AlongTrajectories:
     """Find the longest step, and the largest Jacobian norm along a few trajectories."""
     few = samples[random_index(len(samples), JACOBIAN_SAMPLES)]
     try:
@@ -41,11 +50,12 @@ def along_trajectories(model: FlowModel, samples: Samples, trained: Steps) -> Al
         return AlongTrajectories(math.nan, None)
     assert part.ts is not None
     h = math.nan if isinstance(trained, OwnSolve) else float(part.ts.diff().max())
-    path = torch.stack([few.z, part.z]) if part.path is None else part.path
+    end = part.z[:, -1] if model.output_times else part.z
+    path = torch.stack([few.z, end]) if part.path is None else part.path
     ts = part.ts if part.path is not None else part.ts[[0, -1]]
-    some = torch.linspace(0, len(ts) - 1, JACOBIAN_TIMES).round().long().unique().tolist()
+    some = torch.linspace(0, len(ts) - 1, n_times).round().long().unique().tolist()
     try:
-        norms = [_norms(model, few, float(ts[i]), path[i]) for i in some]
+        norms = [_norms(model, few, float(ts[i]), path[i], n_iterations) for i in some]
     except (RuntimeError, ValueError) as error:
         note = f"no Jacobians, the field cannot be differentiated: {str(error)[:150]}"
         return AlongTrajectories(h, None, (note,))
@@ -53,13 +63,13 @@ def along_trajectories(model: FlowModel, samples: Samples, trained: Steps) -> Al
     return AlongTrajectories(h, float(largest.max()) if len(largest) else None)
 
 
-def _norms(model: FlowModel, samples: Samples, t: float, z: Tensor) -> Tensor:
+def _norms(model: FlowModel, samples: Samples, t: float, z: Tensor, n_iterations: int) -> Tensor:
     if model.convention.grad:
         raise ValueError("it differentiates inside")
     kept = is_finite(z).nonzero()[:, 0]
     some = samples[kept.cpu()]
     f = model.field(some.args)
-    return jacobian_norms(f, z[kept].to(some.z), t=t, n_iterations=JACOBIAN_ITERATIONS)
+    return jacobian_norms(f, z[kept].to(some.z), t=t, n_iterations=n_iterations)
 
 
 def crossing_shares(
@@ -100,31 +110,69 @@ def _crossing_share(
     return find_crossings(path, substeps).share_of_pairs
 
 
-def coarsest(
+@dataclass(frozen=True)
+class StepError:
+    """The training solver in other steps, against the exact flow.
+
+    Attributes:
+        setting: Solver and how it chooses its steps.
+        size: Its longest step, in the units of t, or its tolerance.
+        distance: Median distance of the end states, in their units.
+        wrong: Share of samples with a wrong class; None without labels.
+        gap: Difference of accuracies, or share of changed answers; what overflows counts as well.
+    """
+
+    setting: Steps
+    size: float
+    distance: float
+    wrong: Interval | None
+    gap: float
+
+
+def errors_by_step(
     rule: Rule,
-    searched: list[Steps],
     solved: dict[Steps, Solved],
-    exact: Tensor,
-    sure: Tensor,
-    can_show: bool,
-) -> Steps | None:
-    """Return the coarsest setting from which on all agree with the exact flow; None if none does.
+    exact: Solved,
+    settled: Tensor,
+    span: float,
+    times: int,
+) -> tuple[StepError, ...]:
+    """Compare settings of the training solver, coarse to fine, with the exact flow.
 
     Args:
         rule: What counts as another answer.
-        searched: Settings, coarse to fine.
         solved: Samples under each of them.
-        exact: Outputs (n, ...) of the exact flow.
-        sure: Samples for which it is settled, (n,) bool.
-        can_show: Whether a loss could show.
+        exact: All samples under the exact flow.
+        settled: Samples for which it is settled, (n,) bool.
+        span: Length of the time.
+        times: Number of output times of trajectories, or 1.
     """
-    if not can_show or not bool(sure.any()):
-        return None
-    gaps = {}
-    for fineness, setting in enumerate(searched):
-        found = rule.tested(setting, solved[setting], exact, sure)
-        gap = found.changed.value if found.drop is None else abs(found.drop.value)
-        lost = found.unsettled - int((~sure[solved[setting].index]).sum())
-        gaps[fineness] = gap + lost / found.n  # what overflows is no agreement
-    critical = critical_n_steps(gaps)
-    return None if critical is None else searched[critical]
+    found = []
+    for setting, rows in solved.items():
+        tested = rule.tested(setting, rows, exact.outputs, settled)
+        gap = tested.changed.value if tested.drop is None else abs(tested.drop.value)
+        lost = tested.unsettled - int((~settled[rows.index]).sum())
+        distances = farthest(rows.z - exact.z[rows.index], times)
+        distances = distances[distances.isfinite() & settled[rows.index]]
+        distance = float(distances.median()) if len(distances) else math.nan
+        right = tested.accuracy
+        wrong = right and Interval(1 - right.value, 1 - right.high, 1 - right.low)
+        size = step_or_tolerance(setting, span)
+        found.append(StepError(setting, size, distance, wrong, gap + lost / tested.n))
+    return tuple(found)
+
+
+def step_or_tolerance(setting: Steps, span: float) -> float:
+    """Return the longest step of a setting over a time span, or its tolerance."""
+    if setting.rtol is not None:
+        return setting.rtol
+    if isinstance(setting, TimeGrid):
+        return max(b - a for a, b in pairwise(setting.times))
+    assert setting.n_steps is not None
+    return span / setting.n_steps
+
+
+def coarsest(curve: tuple[StepError, ...]) -> Steps | None:
+    """Return the coarsest setting from which on all agree with the exact flow; None if none."""
+    critical = critical_n_steps({place: error.gap for place, error in enumerate(curve)})
+    return None if critical is None else curve[critical].setting

@@ -152,7 +152,9 @@ def read_labels(y: Any, n: int) -> Tensor | None:
     if labels.dim() != 1:
         raise ValueError(
             f"y has the shape {tuple(labels.shape)}: give a label for each sample, (n,), (n, 1) or "
-            "one-hot (n, classes); for regression targets leave out y"
+            "one-hot (n, classes); for regression targets leave out y; for labels of nodes or "
+            "pixels give a loss of each sample, such as loss=lambda out, y: (out.argmax(1) != "
+            "y).double().flatten(1).mean(1), and as tolerance= how much of it counts"
         )
     if len(labels) != n:
         raise ValueError(f"x has {n} samples, y {len(labels)}: give as many of each")
@@ -165,6 +167,14 @@ def read_labels(y: Any, n: int) -> Tensor | None:
     if low < 0:
         raise ValueError(f"y has labels {low} to {high}: give labels from 0 on")
     return labels.long()
+
+
+def read_targets(y: Any, n: int) -> Tensor:
+    """Return targets (n, ...) of a loss as a tensor; raise ValueError."""
+    targets = y if isinstance(y, Tensor) else torch.as_tensor(np.array(y))
+    if targets.dim() < 1 or len(targets) != n:
+        raise ValueError(f"x has {n} samples, y the shape {tuple(targets.shape)}: give n rows")
+    return targets.detach()
 
 
 def _one_column(labels: Tensor) -> Tensor:

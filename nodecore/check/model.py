@@ -31,18 +31,22 @@ class Packing:
     shapes: tuple[torch.Size, ...] | None = None
     is_tuple: bool = False
 
-    def pack(self, states: Tree) -> Tensor:
-        """Return states (n, ...) or (n,), or a tuple of these, as one tensor of at least 2 axes."""
+    def pack(self, states: Tree, axes: int = 1) -> Tensor:
+        """Return states, or a tuple of these, as one tensor with an axis behind the first `axes`.
+
+        These are (n,), or (n, times) of trajectories.
+        """
         if self.shapes is None:
             return states
-        return torch.cat([part.reshape(len(part), -1) for part in tensors_of(states)], dim=1)
+        flat = [part.reshape(*part.shape[:axes], -1) for part in tensors_of(states)]
+        return torch.cat(flat, dim=-1)
 
     def unpack(self, z: Tensor) -> Tree:
-        """Return the states as the user has them."""
+        """Return states, or trajectories of states, as the user has them."""
         if self.shapes is None:
             return z
-        parts = z.split([shape.numel() for shape in self.shapes], dim=1)
-        whole = [p.reshape(len(z), *s) for p, s in zip(parts, self.shapes, strict=True)]
+        parts = z.split([shape.numel() for shape in self.shapes], dim=-1)
+        whole = [p.reshape(*z.shape[:-1], *s) for p, s in zip(parts, self.shapes, strict=True)]
         return tuple(whole) if self.is_tuple else whole[0]
 
 
@@ -62,6 +66,8 @@ class FlowModel:
         dtype: Its type, at least float32.
         in_float64: Whether the field can be solved in float64.
         t: Start and end, ascending: where the user's time runs backwards, -t is solved.
+        output_times: Times from start to end, as they are solved, at which outputs count; empty
+            where the end alone does. What is solved are then trajectories (n, times, ...).
         notes: What was found out on the way.
 
     Raises:
@@ -77,6 +83,7 @@ class FlowModel:
         x: Tree,
         t: tuple[float, float],
         args: Tree = None,
+        output_times: tuple[float, ...] = (),
     ):
         parts = {"field": field, "stem": stem, "head": head}
         modules = {name: p for name, p in parts.items() if isinstance(p, nn.Module)}
@@ -90,6 +97,7 @@ class FlowModel:
         self._casts: dict[torch.dtype, nn.Module] = {}
         self.backwards = t[1] < t[0]
         self.t = (-t[0], -t[1]) if self.backwards else t
+        self.output_times = output_times
         self.notes: list[str] = []
         self.convention, self.packing = Convention(), Packing()
         first = self._started(map_tensors(lambda part: part[:FEW], x))
@@ -124,8 +132,13 @@ class FlowModel:
         """Return the states (n, ...) that inputs begin with."""
         return self.packing.pack(self._started(x))
 
+    def still(self, z: Tensor) -> Tensor:
+        """Return states (n, ...) as what is solved: where it is trajectories, ones that stay."""
+        n_times = len(self.output_times)
+        return z[:, None].expand(len(z), n_times, *z.shape[1:]) if n_times else z
+
     def outputs(self, z: Tensor) -> Tensor:
-        """Apply the head to end states (n, ...); without one, return the states."""
+        """Apply the head to end states or trajectories (n, ...); without one, return these."""
         return z if self._head is None else self._head(self.packing.unpack(z))
 
     def field(self, args: Tree = None, dtype: torch.dtype | None = None) -> Field:

@@ -1,36 +1,35 @@
-"""Pose a check: read its arguments, probe the model, choose samples and settings, tell the cost."""
+"""What one check is about: a model, its samples, and what is judged how."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from nodecore.analysis.evaluate import EXACT_RTOL, FLOAT32_RTOL
-from nodecore.check import inputs, probes
-from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
-from nodecore.check.model import FEW, FlowModel, Layers
-from nodecore.check.reference import METHOD, ExactSolver, make_mesh
-from nodecore.check.report import FlowCost
+from nodecore.check import probes
+from nodecore.check.inputs import Samples
+from nodecore.check.model import FlowModel
+from nodecore.check.reference import (
+    METHOD,
+    ExactSolver,
+    Proof,
+    Reference,
+    Yardstick,
+    prove,
+)
+from nodecore.check.scale import Scale, find_scale
 from nodecore.check.settings import (
-    CLASSICAL,
     OwnSolve,
     better_settings,
-    count_nfe,
-    read_training,
     searched_settings,
+    steps_past,
 )
-from nodecore.check.solves import samples_at_once, solve_part
-from nodecore.ode.solution import SolveError
-from nodecore.ode.steps import FixedSteps, Steps, Tolerance
+from nodecore.check.solves import Solved, samples_at_once, solve_part, solve_samples
+from nodecore.check.verdict import Loss, Rule, Terms
+from nodecore.ode.steps import Steps, Tolerance
 
 SMALL = 64  # entries of a state up to which float64 costs little
 PROBE_NUMBERS, LEAST_PROBE = 100_000, 64  # entries of the states, and samples, of other solvers
-PILOT = 64  # samples that show the steps of a training that chooses them itself
-UNKNOWN_STEPS = 64  # of a training whose steps are not known
-JACOBIANS = 2 * 20 * 16 * 5  # products: with J and its transpose, iterations, samples, times
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,9 @@ class Problem:
         samples: States z (n, ...) at the start, and args.
         y: Labels (n,), or None.
         trained: The training's setting.
-        tolerance: Of outputs without labels, or None.
+        tolerance: Of outputs without labels, for each output if (outputs,), of a loss, or None.
+        loss: Of outputs (m, ...) and rows (m,), or None.
+        bound: Largest difference of accuracies, or share of changed answers, of a flow.
         rows: Largest number of samples of a batch.
         probe: Samples that other settings are solved for, (m,), ascending.
         scan: Of the field in time.
@@ -55,7 +56,9 @@ class Problem:
     samples: Samples
     y: Tensor | None
     trained: Steps
-    tolerance: float | None
+    tolerance: float | Tensor | None
+    loss: Loss | None
+    bound: float
     rows: int
     probe: Tensor
     scan: probes.TimeScan
@@ -80,8 +83,9 @@ class Problem:
 
     @property
     def searched(self) -> list[Steps]:
-        """The training solver's settings, coarse to fine."""
-        return searched_settings(self.trained)
+        """The training solver's settings, coarse to fine; only ones that reach the output times."""
+        model, found = self.model, searched_settings(self.trained)
+        return [s for s in found if steps_past(s, model.t, model.output_times) is None]
 
     @property
     def probed(self) -> list[Steps]:
@@ -94,148 +98,73 @@ class Problem:
         """Share of the largest class, None without labels."""
         return None if self.y is None else float(torch.bincount(self.y).max()) / len(self.y)
 
+    @property
+    def terms(self) -> Terms:
+        """What the verdict is judged by."""
+        what = "losses change" if self.loss is not None else "outputs move"
+        if self.tolerance is None:
+            far = "a tenth of their scale"
+        elif isinstance(self.tolerance, Tensor):
+            far = "the tolerance of any"
+        else:
+            far = f"{self.tolerance:.3g}"
+        at = " at one of the times" if self.model.output_times and self.loss is None else ""
+        return Terms(self.bound, self.chance, f"{what} by more than {far}{at}")
+
+    def times_in(self, outputs: Tensor) -> int:
+        """Return the number of output times along the axis behind n; 1 where there is none."""
+        n_times = len(self.model.output_times)
+        return n_times if n_times and outputs.dim() > 1 and outputs.shape[1] == n_times else 1
+
+    @property
+    def everyone(self) -> Tensor:
+        """Indices of all samples, (n,)."""
+        return torch.arange(len(self.samples))
+
     def at_once(self, setting: Steps) -> int:
         """Return the samples of a part; steps that a training chooses itself are of its batch."""
         own = isinstance(setting, OwnSolve) or setting.rtol is not None
         return self.rows if own else samples_at_once(self.size, self.rows)
 
+    def solve(self, setting: Steps, index: Tensor) -> Solved:
+        """Solve the samples `index` under a setting."""
+        one = partial(solve_part, self.model, setting=setting)
+        return solve_samples(self.model, self.samples, index, one, self.at_once(setting))
 
-def pose(
-    field: Callable[..., Any],
-    head: Layers | None,
-    x: Any,
-    y: Any = None,
-    *,
-    t: Any = (0.0, 1.0),
-    stem: Layers | None = None,
-    tolerance: Any = None,
-    rows: Any = 1000,
-    args: Tree = None,
-    **training: Any,
-) -> Problem:
-    """Check and probe the arguments of `check_flow`; raise ValueError."""
-    times, rows = inputs.read_times(t), inputs.whole("rows", rows)
-    solved = (-times[0], -times[1]) if times[1] < times[0] else times
-    trained, notes = read_training(t=solved, **training)
-    x = inputs.read_inputs(x)
-    n = len(tensors_of(x)[0])
-    y, tolerance = inputs.read_labels(y, n), _read_tolerance(tolerance, y)
-    inputs.check_args(args, n)
-    model = FlowModel(field, head, stem, x, times, args)
-    samples = _start(model, stem, x, args, rows)
-    _check_outputs(model, samples, y)
-    y = None if y is None else y.to(model.device)
-    scan = probes.scan_time(model, samples)
-    size = samples.z[0].numel()
-    probe = probes.random_index(n, max(LEAST_PROBE, PROBE_NUMBERS // size))
-    steps = _training_times(model, samples[probe[:PILOT]], trained)
-    rtol = _exact_rtol(model, size, trained)
-    double = model.in_float64 and (size <= SMALL or rtol < FLOAT32_RTOL)
-    solver = ExactSolver(model, make_mesh(steps, scan.jumps, scan.depends), rtol, double)
-    probabilities = y is not None and probes.is_probability(model, samples.z[probe[:FEW]])
-    notes += [CLASSICAL[trained.solver]] if trained.solver in CLASSICAL else []
-    notes += [*model.notes, *scan.notes()]
-    if probabilities:
-        notes.append("the head gives probabilities: they are taken as such, with no softmax")
-    return Problem(
-        model, samples, y, trained, tolerance, rows, probe, scan, solver, probabilities,
-        tuple(notes),
-    )  # fmt: skip
+    def rule(self, own: Solved, exact: Solved) -> Rule:
+        """Return what counts as another answer, from all samples under training and exact flow."""
+        times, scale = self.times_in(own.outputs), None
+        if self.y is None and self.tolerance is None:
+            start = self.model.outputs(self.model.still(self.samples.z))
+            scale = find_scale(exact.outputs, start, own.outputs, times)
+        return Rule(self.y, self.tolerance, scale, times, self.loss)
 
+    def prove(self, own: Solved, finer: list[Tensor]) -> Reference:
+        """Solve the exact flow of all samples until it is settled.
 
-def _read_tolerance(tolerance: Any, y: Any) -> float | None:
-    if tolerance is None:
-        return None
-    if y is not None:
-        raise ValueError(f"tolerance = {tolerance!r} is for outputs without labels; leave out y")
-    return inputs.positive("tolerance", tolerance)
+        Args:
+            own: All samples under the training solver.
+            finer: Ends of the probe under it in twice and four times its steps, where it has steps.
+        """
+        at_once = self.at_once(self.trained if self.size > SMALL else self.exact)
+        ends = (own.z[self.probe], *finer)
+        yardstick = partial(self._yardstick, own)
+        proof = Proof(self.samples, own.z, yardstick, ends, self.probe, at_once)
+        return prove(proof, self.solver)
 
+    def _yardstick(self, own: Solved, exact: Solved) -> Yardstick:
+        """Return how ends are compared while the exact flow proves itself."""
+        rule = self.rule(own, exact)
 
-def _start(model: FlowModel, stem: Layers | None, x: Tree, args: Tree, rows: int) -> Samples:
-    """Return the samples at the start, after stem, field and head have been probed."""
-    if stem is not None:
-        probes.probe_stem(model, x)
-    n = len(tensors_of(x)[0])
-    parts = [map_tensors(lambda p, a=a: p[a : a + rows], x) for a in range(0, n, rows)]
-    z = torch.cat([model.start(part) for part in parts])
-    samples = Samples(z, map_tensors(model.cast, args))
-    probes.probe_field(model, samples)
-    probes.probe_head(model, samples.z)
-    return samples
+        def same(index: Tensor, z: Tensor, other: Tensor) -> Tensor:
+            a, b = self.model.outputs(z), self.model.outputs(other)
+            if self.y is not None:
+                return ~rule.changed(a, b, index)
+            trained = own.outputs[index]
+            return rule.changed(a, trained, index) == rule.changed(b, trained, index)
 
+        return Yardstick(self.scale_of_states(exact.z), same)
 
-def _check_outputs(model: FlowModel, samples: Samples, y: Tensor | None) -> None:
-    """Raise ValueError unless the head gives logits for the labels."""
-    outputs = model.outputs(samples.z[:FEW])
-    classes = 0 if y is None else int(y.max()) + 1
-    if classes and (outputs.dim() != 2 or outputs.shape[1] < max(2, classes)):
-        raise ValueError(
-            f"head returned {tuple(outputs.shape)} for {len(outputs)} states and labels up to "
-            f"{classes - 1}: give logits (batch, classes); for a single logit v of shape (batch, "
-            "1), torch.cat([torch.zeros_like(v), v], 1), for a single probability p "
-            "torch.cat([1 - p, p], 1)"
-        )
-
-
-def _training_times(model: FlowModel, samples: Samples, trained: Steps) -> Tensor:
-    """Return times of the training's steps, ascending; of equal ones where they are not known."""
-    start, end, n_steps = *model.t, trained.n_steps or UNKNOWN_STEPS
-    if not isinstance(trained, FixedSteps):
-        try:
-            ts = solve_part(model, samples, trained).ts
-            assert ts is not None
-            return ts
-        except SolveError:
-            pass  # of these samples; the check itself tells
-    return torch.linspace(start, end, n_steps + 1, dtype=torch.float64)
-
-
-def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> float:
-    """Return a tolerance as fine as is cheap, and below the training's."""
-    cheap = model.in_float64 and size <= SMALL
-    rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, (trained.rtol or 1.0) / 10)
-    if rtol < FLOAT32_RTOL and not model.in_float64:
-        raise ValueError(
-            f"rtol = {trained.rtol}: a check of it needs float64, which a field that is no "
-            "nn.Module cannot be brought to; give the module itself as field, or make all it uses "
-            "float64, and x"
-        )
-    return rtol
-
-
-# --- the cost -------------------------------------------------------------------------------------
-
-
-def cost_of(problem: Problem) -> FlowCost:
-    """Count the evaluations of fixed steps, and measure adaptive ones on a few samples."""
-    n, probed = len(problem.samples), len(problem.probe)
-    plan = dict.fromkeys(problem.probed, probed) | {problem.trained: n}
-    few = problem.samples[problem.probe[:FEW]]
-    fixed, adaptive = 0, 0
-    for setting, m in plan.items():
-        if nfe := count_nfe(setting):
-            fixed += m * nfe
-        else:
-            adaptive += m * _measure(lambda s=setting: solve_part(problem.model, few, s))
-    solver = problem.solver
-    exact = n * _measure(lambda: solver.once(few)) + probed * _measure(lambda: solver.twice(few))
-    jacobians = JACOBIANS * min(16, n) // 16
-    seconds = _seconds_of_one(problem) * (fixed + adaptive + (1 + solver.double) * exact)
-    return FlowCost(n, fixed, jacobians, adaptive + exact, seconds)
-
-
-def _measure(solve: Callable[[], Any]) -> int:
-    """Return the evaluations of a solve; 0 where it fails."""
-    try:
-        return solve().nfe
-    except SolveError:
-        return 0
-
-
-def _seconds_of_one(problem: Problem) -> float:
-    """Measure the seconds that the field takes for one sample of a batch."""
-    part = problem.samples[: problem.at_once(problem.exact)]
-    f = problem.model.field(part.args)
-    began = time.perf_counter()
-    float(f(problem.model.t[0], part.z).sum())  # waits for a GPU
-    return (time.perf_counter() - began) / len(part)
+    def scale_of_states(self, exact: Tensor, own: Tensor | None = None) -> Scale:
+        """Return the scale of end states, or of trajectories."""
+        return find_scale(exact, self.model.still(self.samples.z), own, self.times_in(exact))

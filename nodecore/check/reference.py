@@ -12,7 +12,6 @@ either answer.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,8 +21,14 @@ from nodecore.check.inputs import Samples
 from nodecore.check.model import Field, FlowModel
 from nodecore.check.scale import Scale
 from nodecore.check.settings import divided
-from nodecore.check.solves import Part, Solved, from_inside, solve_samples, walk_times
-from nodecore.ode.adaptive import solve_adaptive
+from nodecore.check.solves import (
+    Part,
+    Solved,
+    at_times,
+    solve_samples,
+    walk_adaptively,
+    walk_times,
+)
 
 METHOD, SECOND = "dopri5", "rk4_38"
 FINER = 10.0  # the tolerance of the second look is so much smaller
@@ -33,7 +38,6 @@ FLOOR, FLOAT32_FLOOR = 1e-10, 1e-6  # the least tolerances that float64 and floa
 APART, NOISE = 0.1, 0.01  # of the distance to the training's end, or of the scale: one and the same
 AWAY, CLOSE = 4.0, 0.03  # what the finer rows still move, and of the scale: they end elsewhere
 FAR = 1e3  # times the median distance travelled: a sample that may have no end state
-LONG, SHORT = 3000, 1000  # steps between two times of a mesh, in float64 and in float32
 MESH, STEADY_MESH = 4096, 128  # times of a mesh that are kept; where the field knows no time
 
 SameAnswer = Callable[[Tensor, Tensor, Tensor], Tensor]  # (index, z, z) -> (m,) bool
@@ -42,7 +46,9 @@ SameAnswer = Callable[[Tensor, Tensor, Tensor], Tensor]  # (index, z, z) -> (m,)
 Mesh = tuple[float, ...]  # times at which the exact flow starts anew, ascending from start to end
 
 
-def make_mesh(steps: Tensor, jumps: tuple[float, ...], timed: bool) -> Mesh:
+def make_mesh(
+    steps: Tensor, jumps: tuple[float, ...], timed: bool, wanted: tuple[float, ...] = ()
+) -> Mesh:
     """Make the mesh of a training's steps and of the jumps of a field.
 
     Args:
@@ -50,34 +56,15 @@ def make_mesh(steps: Tensor, jumps: tuple[float, ...], timed: bool) -> Mesh:
         jumps: Times at which the field jumps; one takes the place of a step that differs from it by
             rounding.
         timed: Whether the field depends on time; if not, 64 to 128 times are kept of more steps.
+        wanted: Times at which outputs count, from start to end; they take precedence.
     """
     times = [float(t) for t in steps]
     close = 1e-6 * (times[-1] - times[0])
     inner = times[1:-1][:: 1 + len(times) // (MESH if timed else STEADY_MESH)]
-    kept = [t for t in inner if all(abs(t - jump) > close for jump in jumps)]
-    return (times[0], *sorted([*kept, *jumps]), times[-1])
-
-
-def walk_exactly(f: Field, z: Tensor, mesh: Mesh, rtol: float) -> Part:
-    """Carry states z (n, ...) along a mesh, adaptive between its times. May raise SolveError."""
-    nfe, steps, last = 0, [torch.tensor([mesh[0]], dtype=torch.float64)], None
-    for a, b in pairwise(mesh):
-        solution = solve_adaptive(
-            from_inside(f, b, z.dtype),
-            z,
-            METHOD,
-            rtol=rtol,
-            atol=rtol,
-            t=(a, b),
-            max_steps=LONG if z.dtype == torch.float64 else SHORT,
-            first_step=None if last is None else min(last, b - a),
-            backend="torch",
-        )
-        z, ts = solution.z, solution.ts.cpu()
-        last = 2 * float(ts.diff()[-2:].max())
-        nfe += int(solution.nfe)
-        steps.append(ts[1:])
-    return Part(z, ts=torch.cat(steps), nfe=nfe)
+    fixed = [*wanted[1:-1]]
+    fixed += [jump for jump in jumps if all(abs(jump - t) > close for t in fixed)]
+    kept = [t for t in inner if all(abs(t - other) > close for other in fixed)]
+    return (times[0], *sorted([*kept, *fixed]), times[-1])
 
 
 @dataclass(frozen=True)
@@ -92,17 +79,22 @@ class ExactSolver:
     def once(self, samples: Samples) -> Part:
         """Solve a part."""
         f, z = self.model.exact_field(samples, self.double)
-        part = walk_exactly(f, z, self.mesh, self.rtol)
+        part = self._walk(f, z, self.rtol)
         return replace(part, z=part.z.to(samples.z.dtype))
+
+    def _walk(self, f: Field, z: Tensor, rtol: float) -> Part:
+        return walk_adaptively(f, z, self.mesh, METHOD, rtol, rtol, self.model.output_times)
 
     def twice(self, samples: Samples) -> Part:
         """Solve a part at a finer tolerance, and by the second method in halves of its steps."""
         f, z = self.model.exact_field(samples, self.double)
         floor = FLOOR / FINER if self.double and self.model.in_float64 else FLOAT32_FLOOR
-        finer = walk_exactly(f, z, self.mesh, max(self.rtol / FINER, floor))
+        finer = self._walk(f, z, max(self.rtol / FINER, floor))
         assert finer.ts is not None
         halves = divided(tuple(finer.ts.tolist()), 2)
-        other = walk_times(f, z, halves, SECOND, inside=True)[-1]
+        path = walk_times(f, z, halves, SECOND, inside=True)
+        wanted, ts = self.model.output_times, torch.tensor(halves, dtype=torch.float64)
+        other = at_times(torch.stack(path), ts, wanted) if wanted else path[-1]
         dtype, nfe = samples.z.dtype, finer.nfe + 4 * (len(halves) - 1)
         return Part(finer.z.to(dtype), other=other.to(dtype), nfe=nfe)
 
@@ -204,7 +196,12 @@ def prove(proof: Proof, solver: ExactSolver) -> Reference:
 
 def _solve(proof: Proof, solver: ExactSolver, index: Tensor, twice: bool = False) -> Solved:
     """Solve samples; those that the training carries extraordinarily far are parts of their own."""
-    travel = (proof.trained - proof.samples.z).reshape(len(proof.trained), -1).norm(dim=1).cpu()
+    travel = (
+        (proof.trained - solver.model.still(proof.samples.z))
+        .reshape(len(proof.trained), -1)
+        .norm(dim=1)
+        .cpu()
+    )
     calm = travel <= FAR * travel[torch.isfinite(travel)].nanmedian()
     solve = solver.twice if twice else solver.once
     return solve_samples(solver.model, proof.samples, index, solve, proof.at_once, calm)

@@ -6,12 +6,21 @@ from html import escape
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from nodecore.analysis.intervals import Interval
+from nodecore.check.evidence import StepError
 from nodecore.check.order import OrderTest
 from nodecore.check.plots import draw
 from nodecore.check.settings import CLASSICAL
-from nodecore.check.verdict import Recall, Sensitivity, Tested
+from nodecore.check.verdict import (
+    CANNOT_TELL,
+    FLOW,
+    NOT_A_FLOW,
+    Recall,
+    Sensitivity,
+    Tested,
+)
 from nodecore.ode.steps import Steps
 
 
@@ -47,8 +56,10 @@ class FlowReport:
         reason: One sentence.
         tested: The training solver first, the exact flow last, others between.
         cautions: What should not be overlooked beside the verdict.
+        bound: Largest difference of accuracies, or share of changed answers, of a flow.
         chance: Share of the largest class; None without labels.
-        tolerance: Of outputs, in their units, all components together; None with labels.
+        tolerance: Of outputs, in their units, all components together, or for each; or of the loss;
+            None with labels.
         distances: Distance between the end states under training solver and exact flow, in the
             states' units, of each sample (n,); NaN where one is not known.
         margins: Distance from the exact end state to the classifier's nearest boundary, (n,); None
@@ -57,13 +68,15 @@ class FlowReport:
         moved: Share of samples whose end state moves by more than a tenth of the states' scale.
         recalls: Of each class.
         sensitivity: The verdict for other bounds.
+        relative_drop: Drop as a share of the accuracy above the largest class's share, or None.
         order: Of convergence; None where the training has no fixed steps or nothing can tell.
         h: The longest step, in the units of t; NaN where it is not known.
         lipschitz: Lower bound on the field's Lipschitz constant, from Jacobians along trajectories;
             None where the field cannot be differentiated.
-        coarsest: The coarsest setting of `searched` from which on the training solver agrees with
+        coarsest: The coarsest setting of `curve` from which on the training solver agrees with
             the exact flow; None if it never does.
-        searched: Settings of the training solver, coarse to fine.
+        curve: Errors of the training solver in other steps, coarse to fine; empty for a solve of
+            the user's own.
         crossing_shares: Share of pairs of 2-D trajectories that cross, by number of steps; empty
             where it has no meaning.
         settled: Samples whose answers are known, (n,) bool.
@@ -75,19 +88,21 @@ class FlowReport:
     reason: str
     tested: tuple[Tested, ...]
     cautions: tuple[str, ...]
+    bound: float
     chance: float | None
-    tolerance: float | None
+    tolerance: float | Tensor | None
     distances: np.ndarray
     margins: np.ndarray | None
     probability_change: float | None
     moved: Interval
     recalls: tuple[Recall, ...]
     sensitivity: Sensitivity | None
+    relative_drop: Interval | None
     order: OrderTest | None
     h: float
     lipschitz: float | None
     coarsest: Steps | None
-    searched: tuple[Steps, ...]
+    curve: tuple[StepError, ...]
     crossing_shares: dict[int, float]
     settled: np.ndarray
     cost: FlowCost
@@ -138,10 +153,10 @@ class FlowReport:
         )
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw accuracies (or changed answers) by solver, and how far each end state moved.
+        """Draw accuracies by solver, how far each end state moved, and errors by step size.
 
         Args:
-            axes: Two of matplotlib's, made where not given.
+            axes: Two or three of matplotlib's, made where not given; the errors go on the third.
 
         Returns:
             The figure.
@@ -156,20 +171,50 @@ def _findings(report: FlowReport) -> Iterator[tuple[str, str]]:
     """Give the lines below the table, (label, text)."""
     if report.sensitivity is not None:
         yield "other bounds", str(report.sensitivity)
+    if report.relative_drop is not None:
+        yield "above chance", _above_chance(report.relative_drop, report.bound)
     yield "end states", _end_states(report)
     if report.order is not None:
         yield "order", str(report.order)
     if report.lipschitz is not None and not np.isnan(report.h):
         bound = f"at least {report.h * report.lipschitz:.2g}"
         yield "h L", f"{bound}; below 1 an Euler step is one-to-one"
-    if report.searched:
-        first, last = report.searched[0], report.searched[-1]
+    if report.curve:
+        first, last = report.curve[0].setting, report.curve[-1].setting
         found = "none" if report.coarsest is None else str(report.coarsest)
         yield "solver-independent from", f"{found} (searched: {first} to {last})"
+    if text := _least_error(report):
+        yield "error by step size", text
     if report.crossing_shares:
         shares = ", ".join(f"{100 * s:.2g} % at {k}" for k, s in report.crossing_shares.items())
         yield "pairs of trajectories that cross", f"{shares} steps"
     yield from (("note", note) for note in report.notes)
+
+
+def _above_chance(drop: Interval, bound: float) -> str:
+    lost = drop if drop.value >= 0 else Interval(-drop.value, -drop.high, -drop.low)
+    verdict = FLOW if drop.within(bound) else CANNOT_TELL
+    verdict = NOT_A_FLOW if drop.beyond(bound) else verdict
+    what = "lost" if drop.value >= 0 else "gained"
+    return (
+        f"{lost.percent()} of what is above the largest class are {what}: {verdict}, if "
+        f"{100 * bound:.3g} % of that may be"
+    )
+
+
+def _least_error(report: FlowReport) -> str | None:
+    """Say where fewest answers are wrong, if it is surely at the training's own step."""
+    wrong = {error.setting: error.wrong for error in report.curve if error.wrong is not None}
+    own = wrong.pop(report.training.setting, None)
+    if own is None or not wrong or own.value > min(share.value for share in wrong.values()):
+        return None
+    finest = list(wrong.values())[-1]
+    if finest.low <= own.high:
+        return None
+    return (
+        f"least at the training's own ({100 * own.value:.1f} % are wrong, in the finest steps "
+        f"{100 * finest.value:.1f} %): the model belongs to its solver"
+    )
 
 
 def _end_states(report: FlowReport) -> str:
@@ -182,7 +227,8 @@ def _end_states(report: FlowReport) -> str:
         return f"{moved}; inside the classifier's margin: {100 * report.inside_margin:.1f} %"
     if report.probability_change is not None:
         return f"{moved}; probabilities change by {100 * report.probability_change:.1f} %"
-    return f"{moved}; tolerance {report.tolerance:.3g}"
+    each = np.atleast_1d(np.asarray(report.tolerance))
+    return f"{moved}; tolerance {', '.join(f'{value:.3g}' for value in each)}"
 
 
 def _table(report: FlowReport) -> Iterator[list[str]]:

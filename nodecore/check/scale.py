@@ -14,23 +14,37 @@ STILL = 1e-6  # of its scale: a component that differs by less for every sample 
 
 @dataclass(frozen=True)
 class Scale:
-    """Units (d,) float64 of the components of flat outputs, and which are counted, (d,) bool."""
+    """Units (d,) float64 of the components of flat outputs, and which are counted, (d,) bool.
+
+    Of trajectories, d is times x components; the time at which two are farthest apart counts.
+    """
 
     unit: Tensor
     counted: Tensor
+    times: int = 1
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the root mean square over counted components of the difference in units, (n,)."""
-        difference = (a - b).reshape(len(a), -1).double() / self.unit
-        return difference[:, self.counted].square().mean(1).sqrt()
+        squares = ((a - b).reshape(len(a), -1).double() / self.unit).square()
+        kept = self.counted.view(self.times, -1)
+        sums = torch.where(kept, squares.view(len(a), *kept.shape), 0.0).sum(2)
+        return (sums / kept.sum(1).clamp(min=1)).sqrt().amax(1)
 
     @property
     def whole(self) -> float:
-        """Unit of all counted components together, in the outputs' units."""
-        return float(self.unit[self.counted].square().sum().sqrt())
+        """Unit of all counted components together, in the outputs' units, where it is largest."""
+        squares = torch.where(self.counted, self.unit.square(), 0.0)
+        return float(squares.view(self.times, -1).sum(1).amax().sqrt())
 
 
-def find_scale(exact: Tensor, start: Tensor, trained: Tensor | None = None) -> Scale:
+def farthest(difference: Tensor, times: int) -> Tensor:
+    """Return the norm of differences (n, ...), of trajectories at the time it is largest, (n,)."""
+    return difference.reshape(len(difference), times, -1).double().norm(dim=2).amax(1)
+
+
+def find_scale(
+    exact: Tensor, start: Tensor, trained: Tensor | None = None, times: int = 1
+) -> Scale:
     """Find the scale of outputs.
 
     A component's unit is its spread over the samples, at least a tenth of how far it travels, as a
@@ -41,12 +55,14 @@ def find_scale(exact: Tensor, start: Tensor, trained: Tensor | None = None) -> S
         start: Outputs of the states that x begins with.
         trained: Outputs under the training solver. Components that it gives alike for every sample,
             such as data carried in the state, are not counted.
+        times: Number of output times of trajectories (n, times, ...); each has units of its own.
     """
+    axes = 1 if times == 1 else 2
     kept = is_finite(exact) & is_finite(start)
     rows, travel = exact[kept].double(), (exact[kept] - start[kept]).double()
     if len(rows) == 0:
         rows = travel = torch.zeros_like(exact[:1], dtype=torch.float64)
-    unit = torch.maximum(_rms(rows - rows.mean(0)), TRAVEL * _rms(travel))
+    unit = torch.maximum(_rms(rows - rows.mean(0), axes), TRAVEL * _rms(travel, axes))
     unit = torch.maximum(unit, ROUNDING * rows.abs().amax(0).reshape(-1))
     unit = torch.where(unit > 0, unit, 1.0)
     counted = torch.ones_like(unit, dtype=torch.bool)
@@ -54,13 +70,16 @@ def find_scale(exact: Tensor, start: Tensor, trained: Tensor | None = None) -> S
         difference = (exact - trained).reshape(len(exact), -1).double().abs() / unit
         moved = (difference.nan_to_num(0.0, 0.0) > STILL).any(0)
         counted = moved if bool(moved.any()) else counted
-    return Scale(unit, counted)
+    return Scale(unit, counted, times)
 
 
-def _rms(values: Tensor) -> Tensor:
-    """Return the root mean square over n of each component, or channel of (n, channels, ...)."""
+def _rms(values: Tensor, axes: int) -> Tensor:
+    """Return the root mean square over n of components, or of channels, the first `axes` behind n.
+
+    The positions that lie behind the channels (n, channels, ...) share theirs.
+    """
     squares = values.square().mean(0)
-    if squares.dim() >= 2:
-        means = squares.flatten(1).mean(1)
-        squares = means.view(-1, *[1] * (squares.dim() - 1)).expand_as(squares)
+    if squares.dim() > axes:
+        means = squares.flatten(axes).mean(axes, keepdim=True)
+        squares = means.expand_as(squares.flatten(axes))
     return squares.reshape(-1).sqrt()

@@ -117,7 +117,8 @@ def read_training(
         ), notes
     if n_steps is not None:
         return FixedSteps(name, whole("n_steps", n_steps)), notes
-    return TimeGrid(name, _steps_of(step_size, t) if grid is None else _grid(grid, t)), notes
+    times = _steps_of(step_size, t) if grid is None else read_grid("grid", grid, t)
+    return TimeGrid(name, times), notes
 
 
 def _read_name(solver: Any) -> tuple[str, list[str]]:
@@ -156,21 +157,39 @@ def _steps_of(step_size: Any, t: tuple[float, float]) -> tuple[float, ...]:
     return (*(start + k * h for k in range(n)), end)
 
 
-def _grid(grid: Any, t: tuple[float, float]) -> tuple[float, ...]:
-    """Return the times of a grid, given in the user's direction, ascending as solved."""
+def read_grid(name: str, grid: Any, t: tuple[float, float]) -> tuple[float, ...]:
+    """Return times from start to end, given in the user's direction, ascending as solved."""
     values = grid.tolist() if isinstance(grid, Tensor | np.ndarray) else list(grid)
     times = [float(value) for value in values]
     if len(times) > 1 and times[0] > times[-1]:
         times = [-time for time in times]  # time runs backwards: solved as -t
     close = 1e-6 * (t[1] - t[0])
     if len(times) < 2 or not all(a < b for a, b in pairwise(times)):
-        raise ValueError(f"grid has {len(times)} times: give at least 2, in the order of the solve")
+        raise ValueError(
+            f"{name} has {len(times)} times: give at least 2, in the order of the solve"
+        )
     if abs(times[0] - t[0]) > close or abs(times[-1] - t[1]) > close:
         raise ValueError(
-            f"grid goes from {values[0]} to {values[-1]}: begin and end where t does, or give "
+            f"{name} goes from {values[0]} to {values[-1]}: begin and end where t does, or give "
             f"t=({values[0]}, {values[-1]})"
         )
     return (t[0], *times[1:-1], t[1])
+
+
+def times_of(setting: Steps, t: tuple[float, float]) -> tuple[float, ...]:
+    """Return the times of fixed steps, ascending from t[0] to t[1]; none where they are chosen."""
+    if isinstance(setting, TimeGrid):
+        return setting.times
+    n, (start, end) = setting.n_steps or 0, t
+    return (*(start + (end - start) * k / n for k in range(n)), end) if n else ()
+
+
+def steps_past(setting: Steps, t: tuple[float, float], wanted: tuple[float, ...]) -> float | None:
+    """Return the first wanted time at which no fixed step of a setting ends, or None."""
+    times, close = times_of(setting, t), 1e-6 * (t[1] - t[0])
+    if not times:
+        return None
+    return next((w for w in wanted if min(abs(w - time) for time in times) > close), None)
 
 
 # --- what it is compared with ---------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from nodecore.analysis.evaluate import FLOAT32_RTOL
 from nodecore.check.inputs import Samples, map_tensors, tensors_of
 from nodecore.check.model import Field, FlowModel
-from nodecore.check.settings import OwnSolve, TimeGrid
+from nodecore.check.settings import OwnSolve, TimeGrid, count_nfe
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.runge_kutta import rk_step
@@ -21,6 +21,7 @@ from nodecore.ode.steps import FixedSteps, Steps
 from nodecore.ode.tableaus import get_tableau
 
 PART_NUMBERS, LEAST_PART = 50_000, 32  # entries of the states, and samples, that a cache holds
+LONG, SHORT = 3000, 1000  # steps between two times of a mesh, in float64 and in float32
 ALONE, HOPELESS = 16, 3  # samples that fail before whole parts are given up; if none succeeded
 
 
@@ -81,11 +82,26 @@ def solve_part(model: FlowModel, samples: Samples, setting: Steps, path: bool = 
     """Solve a batch once; a tolerance below FLOAT32_RTOL in float64. May raise SolveError."""
     if isinstance(setting, OwnSolve):
         return _solve_by_own(model, samples, setting)
+    wanted = model.output_times
+    if wanted and setting.rtol is not None:
+        f, z = model.exact_field(samples, setting.rtol < FLOAT32_RTOL)
+        atol = getattr(setting, "atol", setting.rtol)
+        part = walk_adaptively(f, z, wanted, setting.solver, setting.rtol, atol, wanted)
+        return replace(part, z=part.z.to(samples.z))
+    part = _solve_to_the_end(model, samples, setting, path or bool(wanted))
+    if not wanted:
+        return part
+    assert part.path is not None and part.ts is not None
+    at_wanted = at_times(part.path, part.ts, wanted)
+    return replace(part, z=at_wanted, path=part.path if path else None)
+
+
+def _solve_to_the_end(model: FlowModel, samples: Samples, setting: Steps, path: bool) -> Part:
     f = model.field(samples.args)
     if isinstance(setting, TimeGrid):
         states = walk_times(f, samples.z, setting.times, setting.solver)
         ts = torch.tensor(setting.times, dtype=torch.float64)
-        return Part(states[-1], ts, torch.stack(states) if path else None)
+        return Part(states[-1], ts, torch.stack(states) if path else None, nfe=count_nfe(setting))
     shared = {"t": model.t, "path": path, "backend": "torch"}
     if isinstance(setting, FixedSteps):
         solution = solve_fixed(f, samples.z, setting.solver, n_steps=setting.n_steps, **shared)
@@ -96,6 +112,56 @@ def solve_part(model: FlowModel, samples: Samples, setting: Steps, path: bool = 
         solution = solve_adaptive(f, z, setting.solver, **tolerances, **shared)
     z = solution.z.to(samples.z)
     return Part(z, solution.ts.cpu(), solution.path, nfe=int(solution.nfe))
+
+
+def at_times(path: Tensor, ts: Tensor, wanted: Sequence[float]) -> Tensor:
+    """Return trajectories (n, times, ...) from states at ts, (len(ts), n, ...)."""
+    distances = (ts[:, None] - torch.tensor(wanted, dtype=ts.dtype)).abs()
+    return path[distances.argmin(0).to(path.device)].transpose(0, 1)
+
+
+def walk_adaptively(
+    f: Field,
+    z: Tensor,
+    mesh: Sequence[float],
+    solver: str,
+    rtol: float,
+    atol: float,
+    wanted: Sequence[float] = (),
+) -> Part:
+    """Carry states z (n, ...) along a mesh, adaptive between its times. May raise SolveError.
+
+    Args:
+        f: Vector field.
+        z: States at the first time.
+        mesh: Times where a solve ends and the next one begins, ascending.
+        solver: Name of an embedded method.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        wanted: Times of the mesh whose states are kept, as trajectories; the end's where none are.
+    """
+    nfe, last, path = 0, None, [z]
+    steps = [torch.tensor([mesh[0]], dtype=torch.float64)]
+    for a, b in pairwise(mesh):
+        solution = solve_adaptive(
+            from_inside(f, b, z.dtype),
+            z,
+            solver,
+            rtol=rtol,
+            atol=atol,
+            t=(a, b),
+            max_steps=LONG if z.dtype == torch.float64 else SHORT,
+            first_step=None if last is None else min(last, b - a),
+            backend="torch",
+        )
+        z, ts = solution.z, solution.ts.cpu()
+        last = 2 * float(ts.diff()[-2:].max())
+        nfe += int(solution.nfe)
+        steps.append(ts[1:])
+        path = [*path, z] if wanted else [z]
+    if wanted:
+        z = at_times(torch.stack(path), torch.tensor(list(mesh), dtype=torch.float64), wanted)
+    return Part(z, ts=torch.cat(steps), nfe=nfe)
 
 
 def walk_times(
@@ -138,19 +204,26 @@ def _solve_by_own(model: FlowModel, samples: Samples, setting: OwnSolve) -> Part
         return packing.unpack(sign * inner(times[-1], packing.pack(z)))
 
     z0 = packing.unpack(samples.z)
-    ends = sign * torch.tensor(model.t, dtype=samples.z.dtype, device=samples.z.device)
+    wanted = model.output_times
+    asked = wanted or model.t
+    ends = sign * torch.tensor(asked, dtype=samples.z.dtype, device=samples.z.device)
     try:
         found = setting.solve(field, z0, ends)
     except (ArithmeticError, AssertionError) as error:  # such as torchdiffeq's underflow in dt
         failed = torch.ones(len(samples), dtype=torch.bool)
         raise SolveError(f"solve raised {type(error).__name__}: {error}", failed) from error
     shapes = [[tuple(p.shape) for p in tensors_of(tree)] for tree in (found, z0)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"solve returned {shapes[0]} for states {shapes[1]}: give the states at the end alone, "
-            "z(T), such as odeint(field, z0, t, ...)[-1]"
+    leading = (len(wanted),) if wanted else ()
+    if shapes[0] != [(*leading, *shape) for shape in shapes[1]]:
+        advice = (
+            f"give the states at all {len(wanted)} times of t, times first, as odeint(field, z0, "
+            "t, ...) does"
+            if wanted
+            else "give the states at the end alone, z(T), such as odeint(field, z0, t, ...)[-1]"
         )
-    z = packing.pack(map_tensors(lambda part: part.detach(), found)).to(samples.z)
+        raise ValueError(f"solve returned {shapes[0]} for states {shapes[1]}: {advice}")
+    states = map_tensors(lambda p: p.detach().transpose(0, 1) if wanted else p.detach(), found)
+    z = packing.pack(states, 2 if wanted else 1).to(samples.z)
     start, end = model.t
     seen = sorted({start, *(t for t in times if start < t < end), end})
     return Part(z, torch.tensor(seen, dtype=torch.float64), nfe=len(times))
@@ -178,7 +251,7 @@ def solve_samples(
         calm: (n,) bool on the CPU, of all samples; the others are parts of their own, as they may
             fail.
     """
-    isolation = _Isolation(solve)
+    isolation = _Isolation(model, solve)
     groups = [index] if calm is None else [index[calm[index]], index[~calm[index]]]
     parts = [isolation.solved(p) for rows in groups for p in samples[rows].split(at_once)]
     back = torch.cat(groups).argsort()[index.argsort().argsort()]
@@ -192,8 +265,8 @@ def solve_samples(
 class _Isolation:
     """Solves parts; one that fails is solved in halves, down to the samples that are at fault."""
 
-    def __init__(self, solve: Callable[[Samples], Part]):
-        self.solve, self.alone, self.good = solve, 0, 0
+    def __init__(self, model: FlowModel, solve: Callable[[Samples], Part]):
+        self.model, self.solve, self.alone, self.good = model, solve, 0, 0
         self.failures: list[str] = []
 
     def solved(self, part: Samples) -> Part:
@@ -206,7 +279,7 @@ class _Isolation:
             if len(part) == 1 or self.alone >= (ALONE if self.good else HOPELESS):
                 self.alone += len(part)
                 self.failures.append(str(error))
-                return Part(torch.full_like(part.z, math.nan))
+                return Part(torch.full_like(self.model.still(part.z), math.nan))
         half = (len(part) + 1) // 2
         both = self.solved(part[:half]), self.solved(part[half:])
         other = torch.cat([p.z if p.other is None else p.other for p in both])

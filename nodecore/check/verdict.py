@@ -1,18 +1,29 @@
 """Decide a verdict: what is another answer, and when the numbers allow a verdict."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from nodecore.analysis.evaluate import AGREEMENT
-from nodecore.analysis.intervals import Interval, paired_difference, share_interval
-from nodecore.check.scale import Scale
+from nodecore.analysis.intervals import Z95, Interval, paired_difference, share_interval
+from nodecore.check.scale import Scale, farthest
 from nodecore.check.solves import Solved
 from nodecore.ode.steps import Steps
 
 FLOW, NOT_A_FLOW, CANNOT_TELL = "flow", "not a flow", "cannot tell"
 SPREAD_SHARE = 0.1  # of the outputs' scale: the default tolerance
-LEAST = 35  # samples: fewer cannot show that at most AGREEMENT of them change, even if none does
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # of outputs (m, ...) and rows (m,) -> (m,)
+
+
+def least_samples(bound: float) -> int:
+    """Return how many samples can show that at most a share of them changes, if none does.
+
+    The upper end of Wilson's interval of no sample in n is z^2 / (n + z^2).
+    """
+    return math.ceil(Z95**2 * (1 - bound) / bound)
 
 
 @dataclass(frozen=True)
@@ -44,22 +55,30 @@ class Tested:
 class Rule:
     """What counts as another answer.
 
-    It is another class where there are labels y (n,), else an output that is farther away than
-    `tolerance`, in its units, or where there is none, than SPREAD_SHARE of its scale.
+    It is another class where there are labels y (n,), or a `loss` that differs by more than
+    `tolerance`. Else it is an output that is farther away than `tolerance`, in its units, for any
+    output where each has its own, or where there is none, than SPREAD_SHARE of its scale. Of
+    trajectories with so many output `times`, any of these counts.
     """
 
     y: Tensor | None
-    tolerance: float | None
+    tolerance: float | Tensor | None
     scale: Scale | None = None
+    times: int = 1
+    loss: Loss | None = None
 
-    def changed(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """Tell which outputs (m, ...) are another answer than others of the same samples."""
+    def changed(self, outputs: Tensor, others: Tensor, index: Tensor) -> Tensor:
+        """Tell which outputs (m, ...) of samples `index` are another answer than others of them."""
         if self.y is not None:
             return outputs.argmax(1) != others.argmax(1)
-        if self.tolerance is not None:
-            return (outputs - others).reshape(len(outputs), -1).norm(dim=1) > self.tolerance
-        assert self.scale is not None
-        return self.scale.distance(outputs, others) > SPREAD_SHARE
+        if self.tolerance is None:
+            assert self.scale is not None
+            return self.scale.distance(outputs, others) > SPREAD_SHARE
+        if self.loss is not None:
+            return (self.loss(outputs, index) - self.loss(others, index)).abs() > self.tolerance
+        if isinstance(self.tolerance, Tensor):
+            return ((outputs - others).abs() > self.tolerance).reshape(len(outputs), -1).any(1)
+        return farthest(outputs - others, self.times) > self.tolerance
 
     def tested(self, setting: Steps, found: Solved, own: Tensor, sure: Tensor) -> Tested:
         """Compare a setting's samples with the training solver's.
@@ -73,7 +92,7 @@ class Rule:
         index = found.index
         known = found.known & sure[index]
         outputs, own = found.outputs, own[index]
-        changed = bounded_share(self.changed(outputs, own) & known, ~known)
+        changed = bounded_share(self.changed(outputs, own, index) & known, ~known)
         unsettled = int((~known).sum())
         if self.y is None:
             return Tested(setting, len(index), changed, None, None, found.nfe, unsettled)
@@ -107,19 +126,37 @@ def bounded_drop(before: Tensor, right: Tensor, known: Tensor) -> Interval:
 # --- the verdict ----------------------------------------------------------------------------------
 
 
-def beats_chance(own: Tested, chance: float) -> bool:
+@dataclass(frozen=True)
+class Terms:
+    """What a verdict is judged by, besides the numbers.
+
+    Attributes:
+        bound: Largest difference of accuracies, or share of changed answers, of a flow.
+        chance: Share of the largest class; None without labels.
+        changes: What of an output has to happen to count, in words.
+    """
+
+    bound: float
+    chance: float | None
+    changes: str
+
+    def __str__(self) -> str:
+        return f"{100 * self.bound:.3g} %"
+
+
+def beats_chance(own: Tested, terms: Terms) -> bool:
     """Tell whether a loss of accuracy would show: it is surely above the largest class's share."""
-    return own.accuracy is not None and own.accuracy.low > chance + AGREEMENT
+    if own.accuracy is None or terms.chance is None:
+        return False
+    return own.accuracy.low > terms.chance + terms.bound
 
 
-def judge(
-    own: Tested, exact: Tested, chance: float | None, tolerance: float | None
-) -> tuple[str, str]:
+def judge(own: Tested, exact: Tested, terms: Terms) -> tuple[str, str]:
     """Return the verdict and its reason, by the rule of `check_flow`."""
-    bound = f"{100 * AGREEMENT:.0f} %"
-    if exact.n < LEAST:
+    bound, least = str(terms), least_samples(terms.bound)
+    if exact.n < least:
         return CANNOT_TELL, (
-            f"{exact.n} samples are too few: of {LEAST} at least, a share of {bound} could be told "
+            f"{exact.n} samples are too few: of {least} at least, a share of {bound} could be told "
             f"from none; here the answer changes for {round(exact.changed.value * exact.n)} of them"
         )
     if exact.unsettled == exact.n:
@@ -127,23 +164,23 @@ def judge(
             f"for none of the {exact.n:,} samples both the training solver and the exact flow give "
             "an end state to be sure of: a solve failed or has not converged (see the notes)"
         )
-    if chance is None:
-        far = "a tenth of their scale" if tolerance is None else f"{tolerance:.3g}"
-        what = f"of the outputs move by more than {far} under the exact flow"
-        return _judge_difference(exact.changed, what, exact)
-    if not beats_chance(own, chance):
+    if terms.chance is None:
+        what = f"of the {terms.changes} under the exact flow"
+        return _judge_difference(exact.changed, what, exact, terms)
+    if not beats_chance(own, terms):
         assert own.accuracy is not None
         return CANNOT_TELL, (
             f"the accuracy, {own.accuracy.percent()}, is not surely {bound} above the largest "
-            f"class ({100 * chance:.1f} %), so a loss could not show; check end states, without y"
+            f"class ({100 * terms.chance:.1f} %), so a loss could not show; check end states, "
+            "without y"
         )
     assert exact.drop is not None
     (value, low, high), what = exact.drop, "lost"
     if value < 0:
         value, low, high, what = -value, -high, -low, "gained"
     what = f"of accuracy are {what} under the exact flow, on the same samples"
-    verdict, reason = _judge_difference(Interval(value, low, high), what, exact)
-    if verdict == FLOW and exact.changed.low > AGREEMENT:
+    verdict, reason = _judge_difference(Interval(value, low, high), what, exact, terms)
+    if verdict == FLOW and exact.changed.low > terms.bound:
         return CANNOT_TELL, (
             f"the accuracy stays within {bound}, but the predicted class changes for "
             f"{exact.changed.percent()} of the samples"
@@ -151,12 +188,14 @@ def judge(
     return verdict, reason
 
 
-def _judge_difference(difference: Interval, what: str, exact: Tested) -> tuple[str, str]:
-    bound = f"{100 * AGREEMENT:.0f} %"
+def _judge_difference(
+    difference: Interval, what: str, exact: Tested, terms: Terms
+) -> tuple[str, str]:
+    bound = str(terms)
     found = f"{difference.percent()} {what}"
-    if difference.beyond(AGREEMENT):
+    if difference.beyond(terms.bound):
         return NOT_A_FLOW, f"{found}: more than {bound}"
-    if difference.within(AGREEMENT):
+    if difference.within(terms.bound):
         return FLOW, f"{found}: less than {bound}"
     if exact.unsettled > 0.02 * exact.n:
         return CANNOT_TELL, (
@@ -168,7 +207,7 @@ def _judge_difference(difference: Interval, what: str, exact: Tested) -> tuple[s
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The verdict for other bounds than AGREEMENT.
+    """The verdict for other bounds than the one that it was judged by.
 
     It is "not a flow" for every bound below `not_below`, "flow" for every bound above `flow_above`,
     and "cannot tell" between.
@@ -183,15 +222,33 @@ class Sensitivity:
         return f"not a flow for every bound below {low:.1f} %, {text}" if low > 0 else text
 
 
-def sensitivity(own: Tested, exact: Tested, chance: float | None) -> Sensitivity | None:
+def sensitivity(own: Tested, exact: Tested, terms: Terms) -> Sensitivity | None:
     """Return the sensitivity of a verdict; None where none can be judged."""
-    if exact.n < LEAST or exact.unsettled == exact.n:
+    if exact.n < least_samples(terms.bound) or exact.unsettled == exact.n:
         return None
-    if chance is not None and not beats_chance(own, chance):
+    if terms.chance is not None and not beats_chance(own, terms):
         return None
     judged = exact.changed if exact.drop is None else exact.drop
     beyond = max(0.0, judged.low, -judged.high)
     return Sensitivity(beyond, max(abs(judged.low), abs(judged.high)))
+
+
+def above_chance(own: Tested, exact: Tested, terms: Terms) -> Interval | None:
+    """Return the drop as a share of the accuracy above the largest class's share.
+
+    The verdict's bound is absolute, so it is easy for a model that is little better than chance; a
+    tenth of what is above chance is as hard for all. The interval holds those of both numbers.
+    None where no loss could show.
+    """
+    if own.accuracy is None or exact.drop is None or not beats_chance(own, terms):
+        return None
+    value, low, high = (accuracy - (terms.chance or 0.0) for accuracy in own.accuracy)
+    drop = exact.drop
+    return Interval(
+        drop.value / value,
+        drop.low / (high if drop.low > 0 else low),
+        drop.high / (low if drop.high > 0 else high),
+    )
 
 
 # --- beside the verdict ---------------------------------------------------------------------------

@@ -85,6 +85,26 @@ class Controller:
         """The test solver's step where training takes step_size."""
         return step_size
 
+    def update(self, state: StepState, seen: Observation, bounds: Bounds = (0.0, 1.0)) -> StepState:
+        """The state after a check; the step stays within `bounds`, (0, T) for steps in time.
+
+        An observation with a NaN says nothing: the check has failed, and the step stays. Raises
+        ValueError for a step that is longer than the longest of `bounds`.
+        """
+        if state.step_size > bounds[1]:
+            raise ValueError(
+                f"step_size = {state.step_size!r} is longer than bounds[1] = {bounds[1]!r}: give "
+                "bounds=(0, T) with the training's time T"
+            )
+        numbers = [getattr(seen, name) for name in ("train_accuracy", "test_accuracy", *self.reads)]
+        if any(number is not None and math.isnan(number) for number in numbers):
+            return replace(state, failed=True)
+        return self.next_state(state, seen, bounds)
+
+    def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
+        """What `update` returns after a check that says something."""
+        raise NotImplementedError
+
     def disagrees(self, seen: Observation) -> bool:
         return abs(seen.gap) > self.threshold
 
@@ -129,8 +149,7 @@ class Algorithm1(Controller):
         super().__post_init__()
         _check_factors(self.decrease, self.increase)
 
-    def update(self, state: StepState, seen: Observation, bounds: Bounds = (0.0, 1.0)) -> StepState:
-        """The state after a check; h stays within `bounds`."""
+    def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
         # if |train_acc - test_acc| > 0.1: h <- 0.5 h, else h <- 1.1 h   (paper, Algorithm 1)
         failed = self.disagrees(seen)
         factor = self.decrease if failed else self.increase
@@ -205,7 +224,7 @@ class Settling(Calm):
             _check_above(name, getattr(self, name), 1)
         _check_at_least("window", self.window, 1, "number of checks")
 
-    def update(self, state: StepState, seen: Observation, bounds: Bounds = (0.0, 1.0)) -> StepState:
+    def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
         value = getattr(seen, self.signal) / self.target
         mean = state.mean + (value - state.mean) / self.window
         checks = 0 if mean > self.restart else state.checks + 1
@@ -248,7 +267,7 @@ class Remembering(Calm):
             )
         _check_share("keep", self.keep)
 
-    def update(self, state: StepState, seen: Observation, bounds: Bounds = (0.0, 1.0)) -> StepState:
+    def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
         checks, h, bad = state.checks + 1, state.step_size, state.bad
         mean = state.mean + (getattr(seen, self.signal) - state.mean) / checks
         sure, failed = checks >= self.patience, self.disagrees(seen)
@@ -279,7 +298,7 @@ class Sawtooth(Controller):
         _check_at_least("fewest_steps", self.fewest_steps, 1)
         _check_above("most_steps", self.most_steps, self.fewest_steps)
 
-    def update(self, state: StepState, seen: Observation, bounds: Bounds = (0.0, 1.0)) -> StepState:
+    def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
         shortest, longest = bounds[1] / self.most_steps, bounds[1] / self.fewest_steps
         h = self.increase * state.step_size
         inside = shortest < h <= longest

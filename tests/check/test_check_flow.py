@@ -325,7 +325,7 @@ def test_margins_promise_classes(map_of_one_step, report_of_map):
 def test_the_search_is_for_the_coarsest_step_that_agrees():
     x, y = turned_points()
     report = quiet(rotation(), linear_head(HALF_PLANES), x, y, solver="euler", n_steps=64)
-    n_steps = [s.n_steps for s in report.searched]
+    n_steps = [error.setting.n_steps for error in report.curve]
     assert n_steps == [1, 2, 4, 8, 16, 32, 64, 128, 256]
     gaps = {}
     for k in n_steps:
@@ -333,6 +333,67 @@ def test_the_search_is_for_the_coarsest_step_that_agrees():
         gaps[k] = 1 - float(right.double().mean())
     coarsest = min(k for k in n_steps if all(gaps[j] <= AGREEMENT for j in n_steps if j >= k))
     assert report.coarsest == FixedSteps("euler", coarsest) and coarsest > 1
+
+
+def test_the_curve_of_errors_marks_the_training_and_tells_a_model_of_its_solver(
+    map_of_one_step, report_of_map
+):
+    x, y = turned_points()
+    good = quiet(rotation(), linear_head(HALF_PLANES), x, y, solver="euler", n_steps=64)
+    assert [error.size for error in good.curve] == [1 / 2**k for k in range(9)]
+    for error in good.curve:
+        k = error.setting.n_steps
+        stretched = turn(x, euler_angle(k)) * (1 + (2 / k) ** 2) ** (k / 2)
+        apart = (stretched - turn(x, 2.0)).norm(dim=1).median().item()
+        assert error.distance == pytest.approx(apart, rel=1e-3, abs=1e-6)
+        wrong = ((turn(x, euler_angle(k))[:, 0] > 0) != y).double().mean().item()
+        assert error.wrong.value == pytest.approx(wrong, abs=1e-9)
+    assert "error by step size" not in str(good) and "error by step size" in str(report_of_map)
+    figure = report_of_map.plot()
+    assert len(figure.axes) == 3 and "wrong answers" in figure.axes[2].get_ylabel()
+    assert any(text.get_text() == "training" for text in figure.axes[2].texts)
+    plain = quiet(rotation(), None, x, solver="euler", n_steps=8)
+    assert plain.plot().axes[2].get_ylabel() == "median distance"
+
+
+def test_a_drop_is_also_told_as_a_share_of_what_is_above_chance(report_of_map):
+    report = report_of_map
+    own, drop, chance = report.training.accuracy, report.exact.drop, report.chance
+    assert report.relative_drop.value == pytest.approx(drop.value / (own.value - chance))
+    assert report.relative_drop.low <= drop.low / (own.value - chance)
+    assert report.relative_drop.high >= drop.high / (own.value - chance)
+    assert "above chance: " in str(report)
+    # A model of accuracy 0.7 where chance is 0.5 loses 0.07: a flow by the plain rule only.
+    x, y = turned_points(4000)
+    noise = torch.from_numpy(np.random.default_rng(1).random(4000)) < 0.55
+    y[noise] = torch.arange(4000)[noise] % 2
+    weak = quiet(rotation(), linear_head(HALF_PLANES), x, y, solver="euler", n_steps=2)
+    assert abs(weak.exact.drop.value) < 0.1 < abs(weak.relative_drop.value)
+    assert f": {NOT_A_FLOW}, if 10 %" in str(weak).split("above chance: ")[1].splitlines()[0]
+
+
+def test_ctrl_c_after_the_verdict_gives_the_report_without_the_rest():
+    x, y = turned_points()
+    whole = quiet(rotation(), linear_head(HALF_PLANES), x, y, solver="euler", n_steps=8)
+    inner, seen = rotation(), {"batches": 0}
+
+    def impatient(t, z):
+        seen["batches"] += 1
+        if seen["batches"] > limit:
+            seen["batches"] = -(10**9)
+            raise KeyboardInterrupt
+        return inner(t, z)
+
+    limit = 10**6
+    quiet(impatient, linear_head(HALF_PLANES), x, y, solver="euler", n_steps=8)
+    total, seen["batches"] = seen["batches"], 0
+    limit = total - 20  # in the Jacobians and crossings
+    late = quiet(impatient, linear_head(HALF_PLANES), x, y, solver="euler", n_steps=8)
+    assert (late.verdict, late.exact.drop) == (whole.verdict, whole.exact.drop)
+    assert "stopped by Ctrl-C" in late.cautions[-1] and not late.crossing_shares
+    seen["batches"], limit = 0, 5  # before anything is known
+    with pytest.raises(KeyboardInterrupt):
+        quiet(impatient, linear_head(HALF_PLANES), x, y, solver="euler", n_steps=8)
 
 
 def test_the_cost_is_what_it_takes(capsys):
@@ -405,7 +466,7 @@ def test_the_report_is_read_in_a_terminal_in_a_notebook_and_as_a_picture(report_
         assert row.accuracy.percent() in text and row.accuracy.percent() in shown
     assert "<strong>not a flow</strong>" in html and html.count("<tr>") == 1 + len(report.tested)
     figure = report.plot()
-    assert len(figure.axes) == 2 and figure.axes[0].get_title() == "not a flow"
+    assert len(figure.axes) == 3 and figure.axes[0].get_title() == "not a flow"
 
 
 def test_names_of_the_package_are_imported_when_asked_for():

@@ -85,6 +85,30 @@ def test_the_later_rule_tests_finer_and_takes_back_an_increase_that_disagrees():
     assert rule.update(before, DISAGREE).step_size == pytest.approx(0.1)
 
 
+# --- what every controller does -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", CONTROLLERS.values(), ids=CONTROLLERS)
+def test_time_may_be_longer_than_one(rule):
+    read = {name: 0.0 for name in rule.reads}
+    agree = Observation(0.8, 0.8, **read)
+    assert rule.update(StepState(2.5), agree, (0.0, 5.0)).step_size >= 2.5
+    with pytest.raises(ValueError, match=r"step_size = 2.5 is longer.*give bounds=\(0, T\)"):
+        rule.update(StepState(2.5), agree)
+
+
+@pytest.mark.parametrize("rule", CONTROLLERS.values(), ids=CONTROLLERS)
+def test_a_check_that_saw_nothing_does_not_lengthen_the_step(rule):
+    fine = {name: 0.0 for name in rule.reads}
+    unseen = [Observation(math.nan, 0.8, **fine), Observation(0.8, math.nan, **fine)]
+    unseen += [Observation(0.8, 0.8, **(fine | {name: math.nan})) for name in rule.reads]
+    for seen in unseen:
+        state = StepState(0.1, checks=20)
+        for _ in range(30):
+            state = rule.update(state, seen)
+        assert state == replace(StepState(0.1, checks=20), failed=True)
+
+
 # --- controllers of our own -----------------------------------------------------------------------
 
 

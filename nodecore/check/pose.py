@@ -1,0 +1,223 @@
+"""Pose a check: read its arguments, probe the model, choose samples and steps."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nodecore.analysis.evaluate import AGREEMENT, EXACT_RTOL, FLOAT32_RTOL
+from nodecore.check import inputs, probes
+from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
+from nodecore.check.model import FEW, FlowModel, Layers
+from nodecore.check.problem import LEAST_PROBE, PROBE_NUMBERS, SMALL, Problem
+from nodecore.check.reference import (
+    ExactSolver,
+    make_mesh,
+)
+from nodecore.check.settings import (
+    CLASSICAL,
+    read_grid,
+    read_training,
+    steps_past,
+    times_of,
+)
+from nodecore.check.solves import solve_part
+from nodecore.check.verdict import Loss
+from nodecore.ode.solution import SolveError
+from nodecore.ode.steps import FixedSteps, Steps
+
+PILOT = 64  # samples that show the steps of a training that chooses them itself
+UNKNOWN_STEPS = 64  # of a training whose steps are not known
+
+
+@contextmanager
+def forked() -> Iterator[None]:
+    """Compute without gradients, and leave the generators of all devices as they are."""
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.no_grad(), torch.random.fork_rng(gpus):
+        yield
+
+
+def pose(
+    field: Callable[..., Any],
+    head: Layers | None,
+    x: Any,
+    y: Any = None,
+    *,
+    t: Any = (0.0, 1.0),
+    stem: Layers | None = None,
+    tolerance: Any = None,
+    loss: Any = None,
+    bound: Any = AGREEMENT,
+    output_times: Any = None,
+    rows: Any = 1000,
+    args: Tree = None,
+    scan: probes.TimeScan | None = None,
+    **training: Any,
+) -> Problem:
+    """Check and probe the arguments of `check_flow`; raise ValueError.
+
+    A model whose `scan` in time is given is not probed here.
+    """
+    times, rows = inputs.read_times(t), inputs.whole("rows", rows)
+    solved = (-times[0], -times[1]) if times[1] < times[0] else times
+    trained, notes = read_training(t=solved, **training)
+    x = inputs.read_inputs(x)
+    n = len(tensors_of(x)[0])
+    tolerance, bound = _read_tolerance(tolerance, y, loss), _read_bound(bound)
+    targets = inputs.read_targets(y, n) if loss is not None else None
+    y = None if loss is not None else inputs.read_labels(y, n)
+    inputs.check_args(args, n)
+    wanted = () if output_times is None else read_grid("output_times", output_times, solved)
+    _check_output_times(trained, solved, wanted)
+    model = FlowModel(field, head, stem, x, times, args, wanted)
+    if stem is not None and scan is None:
+        probes.probe_stem(model, x)
+    samples = _start(model, x, args, rows)
+    if scan is None:
+        probes.probe_field(model, samples)
+        probes.probe_head(model, model.still(samples.z))
+        scan = probes.scan_time(model, samples)
+    outputs = model.outputs(model.still(samples.z[:FEW]))
+    _check_outputs(outputs, y)
+    if loss is not None and targets is not None:
+        loss = _loss_of_rows(loss, model.cast(targets), outputs)
+    tolerance = _fit_tolerance(tolerance, outputs)
+    y = None if y is None else y.to(model.device)
+    size = samples.z[0].numel()
+    probe = probes.random_index(n, max(LEAST_PROBE, PROBE_NUMBERS // size))
+    steps = _training_times(model, samples[probe[:PILOT]], trained)
+    rtol = _exact_rtol(model, size, trained)
+    double = model.in_float64 and (size <= SMALL or rtol < FLOAT32_RTOL)
+    mesh = make_mesh(steps, scan.jumps, scan.depends, wanted)
+    solver = ExactSolver(model, mesh, rtol, double)
+    some = model.still(samples.z[probe[:FEW]])
+    probabilities = y is not None and probes.is_probability(model, some)
+    notes += [CLASSICAL[trained.solver]] if trained.solver in CLASSICAL else []
+    notes += [*model.notes, *scan.notes()]
+    if probabilities:
+        notes.append("the head gives probabilities: they are taken as such, with no softmax")
+    if wanted:
+        notes.append(_about_times(trained, wanted))
+    return Problem(
+        model, samples, y, trained, tolerance, loss, bound, rows, probe, scan, solver,
+        probabilities, tuple(notes),
+    )  # fmt: skip
+
+
+def _read_tolerance(tolerance: Any, y: Any, loss: Any) -> float | Tensor | None:
+    """Return a number, or numbers (outputs,); raise ValueError."""
+    if loss is not None:
+        if not callable(loss) or y is None:
+            raise ValueError(
+                f"loss = {loss!r}: give a function (outputs, targets) -> (m,), and targets as y"
+            )
+        if tolerance is None:
+            raise ValueError("loss is given: say as tolerance= which change of it counts")
+        return inputs.positive("tolerance", tolerance)
+    if tolerance is None:
+        return None
+    if y is not None:
+        raise ValueError(f"tolerance = {tolerance!r} is for outputs without labels; leave out y")
+    if isinstance(tolerance, list | tuple) or getattr(tolerance, "ndim", 0):
+        return torch.tensor([inputs.positive("tolerance", value) for value in tolerance])
+    return inputs.positive("tolerance", tolerance)
+
+
+def _read_bound(bound: Any) -> float:
+    bound = inputs.positive("bound", bound)
+    if not bound < 1:
+        raise ValueError(f"bound = {bound}: give a share in (0, 1), by default {AGREEMENT}")
+    return bound
+
+
+def _fit_tolerance(tolerance: float | Tensor | None, outputs: Tensor) -> float | Tensor | None:
+    """Return the tolerance where the outputs (m, ...) are; raise ValueError if it does not fit."""
+    if not isinstance(tolerance, Tensor):
+        return tolerance
+    if outputs.dim() < 2 or outputs.shape[-1] != len(tolerance):
+        raise ValueError(
+            f"tolerance has {len(tolerance)} entries for outputs {tuple(outputs.shape)}: give one "
+            "number, or one for each entry of the last axis"
+        )
+    return tolerance.to(outputs)
+
+
+def _loss_of_rows(loss: Callable[..., Any], targets: Tensor, outputs: Tensor) -> Loss:
+    """Return a loss of outputs and rows; raise ValueError unless it is one number a sample."""
+    found = loss(outputs, targets[: len(outputs)])
+    if not isinstance(found, Tensor) or found.shape != (len(outputs),):
+        raise ValueError(
+            f"loss returned {tuple(getattr(found, 'shape', ()))} for {len(outputs)} samples: give "
+            "one number for each, such as F.mse_loss(out, y, reduction='none').flatten(1).mean(1)"
+        )
+    return lambda outputs, index: loss(outputs, targets[index.to(targets.device)])
+
+
+def _check_output_times(trained: Steps, t: tuple[float, float], wanted: tuple[float, ...]) -> None:
+    past = steps_past(trained, t, wanted)
+    if past is not None:
+        raise ValueError(
+            f"output_times holds {past:.6g}, where no step of {trained} ends: give grid= with all "
+            "times of the training's steps, or where its solver interpolates, the solver as solve="
+        )
+
+
+def _about_times(trained: Steps, wanted: tuple[float, ...]) -> str:
+    text = (
+        f"the verdict is about the trajectory at {len(wanted)} times: an output counts as changed "
+        "if it is at any of them; distances are the largest"
+    )
+    if trained.rtol is None:
+        return text
+    return f"{text}; steps end at these times here, a solver that interpolates is given as solve="
+
+
+def _start(model: FlowModel, x: Tree, args: Tree, rows: int) -> Samples:
+    """Return the samples at the start."""
+    n = len(tensors_of(x)[0])
+    parts = [map_tensors(lambda p, a=a: p[a : a + rows], x) for a in range(0, n, rows)]
+    z = torch.cat([model.start(part) for part in parts])
+    return Samples(z, map_tensors(model.cast, args))
+
+
+def _check_outputs(outputs: Tensor, y: Tensor | None) -> None:
+    """Raise ValueError unless outputs (m, ...) are logits for the labels."""
+    classes = 0 if y is None else int(y.max()) + 1
+    if classes and (outputs.dim() != 2 or outputs.shape[1] < max(2, classes)):
+        raise ValueError(
+            f"head returned {tuple(outputs.shape)} for {len(outputs)} states and labels up to "
+            f"{classes - 1}: give logits (batch, classes); for a single logit v of shape (batch, "
+            "1), torch.cat([torch.zeros_like(v), v], 1), for a single probability p "
+            "torch.cat([1 - p, p], 1)"
+        )
+
+
+def _training_times(model: FlowModel, samples: Samples, trained: Steps) -> Tensor:
+    """Return times of the training's steps, ascending; of equal ones where they are not known."""
+    start, end, n_steps = *model.t, trained.n_steps or UNKNOWN_STEPS
+    if times := times_of(trained, (start, end)):
+        return torch.tensor(times, dtype=torch.float64)
+    if not isinstance(trained, FixedSteps):
+        try:
+            ts = solve_part(model, samples, trained).ts
+            assert ts is not None
+            return ts
+        except SolveError:
+            pass  # of these samples; the check itself tells
+    return torch.linspace(start, end, n_steps + 1, dtype=torch.float64)
+
+
+def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> float:
+    """Return a tolerance as fine as is cheap, and below the training's."""
+    cheap = model.in_float64 and size <= SMALL
+    rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, (trained.rtol or 1.0) / 10)
+    if rtol < FLOAT32_RTOL and not model.in_float64:
+        raise ValueError(
+            f"rtol = {trained.rtol}: a check of it needs float64, which a field that is no "
+            "nn.Module cannot be brought to; give the module itself as field, or make all it uses "
+            "float64, and x"
+        )
+    return rtol
