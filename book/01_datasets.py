@@ -76,7 +76,7 @@ plots.use_style()
 # %%
 pd.DataFrame(SHELLS, columns=["smallest radius", "largest radius", "class", "share (parts)"])
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Concentric spheres {cite:p}`dupont2019`: the training set in 2 dimensions, the first two coordinates of the training set in 10 dimensions, and the radii of the latter. The projection hides what the radius shows. 2,000 points at paper scale; one data seed for the whole book; drawn from the generator, no records.", "name": "fig-spheres"}, "image": {"alt": "Three rings of points in the plane, an overlapping cloud for ten dimensions, and a histogram of radii in three separate bars."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Concentric spheres {cite:p}`dupont2019`: the training set in 2 dimensions, the first two coordinates of the training set in 10 dimensions, and the radii of the latter. The projection hides what the radius shows. 2,000 points at paper scale, one data seed for the whole book.", "name": "fig-spheres"}, "image": {"alt": "Three rings of points in the plane, an overlapping cloud for ten dimensions, and a histogram of radii in three separate bars."}}
 spheres2 = get_protocol("spheres2", profile).load()[0]
 spheres10 = get_protocol("spheres10", profile).load()[0]
 
@@ -152,7 +152,7 @@ v = torch.linspace(*VELOCITIES, resolution)
 grid = torch.stack(torch.meshgrid(x, v, indexing="xy"), dim=-1)
 places = resting_place(grid.to(get_device(device))).cpu()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The energy landscape. Left: the potential of {eq}`eq-potential`; each minimum is a class. Right: where a particle started at $(x, v)$ comes to rest; tints: every start, by integration until rest; black: edges of the basins; symbols: the training set, 2,000 starts at paper scale. One data seed for the whole book; drawn from the generator, no records.", "name": "fig-landscape"}, "image": {"alt": "A potential with three minima, and the plane of starts cut by spiralling edges into bands of three classes."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The energy landscape. Left: the potential of {eq}`eq-potential`; each minimum is a class. Right: where a particle started at $(x, v)$ comes to rest; black: edges of the basins; symbols: the training set, 2,000 starts at paper scale. One data seed for the whole book.", "name": "fig-landscape"}, "image": {"alt": "A potential with three minima, and the plane of starts cut by spiralling edges into bands of three classes."}}
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.9), width_ratios=[2, 3])
 xs = torch.linspace(-1.15, 2.15, 300)
 extreme_points = [np.stack([e, POTENTIAL(e)], axis=-1) for e in (minima, maxima)]
@@ -280,7 +280,7 @@ pd.DataFrame(
     dtype=float,
 ).T.round(6)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A mesh of starts around the right maximum of $V$ (left), carried by the true flow (middle) and by one Euler step of the same length (right). Filled cells are turned over: there the map has folded the plane. Symbols: the starts of the table above and where they land. True field, no training, no records.", "name": "fig-fold"}, "image": {"alt": "A regular mesh, the same mesh smoothly bent by the flow, and the mesh folded over itself by one large Euler step."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A mesh of starts around the right maximum of $V$ (left), carried by the true flow (middle) and by one Euler step of the same length (right). Filled cells are turned over: there the map has folded the plane. Symbols: the starts of the table above and where they land. True field, no training.", "name": "fig-fold"}, "image": {"alt": "A regular mesh, the same mesh smoothly bent by the flow, and the mesh folded over itself by one large Euler step."}}
 fig, axes = plt.subplots(1, 3, figsize=(8, 3.1), sharex=True, sharey=True)
 for ax, name in zip(axes, landings, strict=True):
     plots.deformed_mesh(ax, images[name])

@@ -110,7 +110,7 @@ for name, model in models.items():
         if seed in used[name]
     )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "(a), (b): trajectories of one network trained with a fine and with a coarse step, coloured by class; rings: where two of them cross. (c), (d): accuracy under three solvers against the test steps, mean and range over the seeds. As published: paper scale, 5 seeds, `book/results/landscape-euler`. After {cite:t}`ott2020`, Fig. 1.", "name": "fig-crossing"}, "image": {"alt": "Top: the trajectories of the fine and of the coarse model, with a ring at every crossing. Bottom: the accuracy of both under three solvers against the number of test steps, with the training step marked."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "(a), (b): trajectories of one network trained with a fine and a coarse step, coloured by class; rings: crossings. (c), (d): accuracy under three solvers against the test steps, mean and range over the seeds. As published: paper scale, 5 seeds, `book/results/landscape-euler`. After {cite:t}`ott2020`, Fig. 1.", "name": "fig-crossing"}, "image": {"alt": "Top: the trajectories of the fine and of the coarse model, with a ring at every crossing. Bottom: the accuracy of both under three solvers against the number of test steps, with the training step marked."}}
 fig, axes = plt.subplots(2, 2, figsize=(8, 7), height_ratios=[1.5, 1])
 member, labels = seeds.index(shown_seed), test.y[starts[:n_drawn]]
 for column, (name, run) in enumerate(runs.items()):
@@ -203,7 +203,7 @@ shares = {
     for name, f in fields.items()
 }
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the pairs of trajectories that cross against the number of Euler steps they are solved with: under the true vector field, and under the fields that the two models learned (mean over the seeds). Rings: the steps of the training. Logarithmic down to a single pair, linear below. As published: paper scale, 5 seeds.", "name": "fig-crossing-share"}, "image": {"alt": "Three lines, the share of crossing pairs against the number of steps, for the true field, the fine and the coarse model; rings mark the training steps."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the pairs of trajectories that cross against the number of Euler steps, under the true vector field and under the two learned ones (mean over the seeds). Rings: the steps of the training. Logarithmic down to a single pair, linear below. As published: paper scale, 5 seeds.", "name": "fig-crossing-share"}, "image": {"alt": "Three lines, the share of crossing pairs against the number of steps, for the true field, the fine and the coarse model; rings mark the training steps."}}
 names = {name: f"trained with $h = 1/{run.steps.n_steps}$" for name, run in runs.items()}
 means = {label: shares[name].loc[used[name]].mean() for name, label in names.items()}
 fig, ax = plt.subplots(figsize=(8, 3.6))

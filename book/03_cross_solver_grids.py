@@ -104,7 +104,7 @@ else:
 # of $10^{-6}$ {cite:p}`dormand1980`, which stands for the exact flow. Between the two curves of
 # {numref}`fig-exact` lies the accuracy that belongs to the solver and not to the field.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy of the same weights under the solver they were trained with, at its own step, and under their exact flow. Lines: mean over the seeds that trained; bands: their range; tinted: the accuracy that the flow does not have. Paper scale and 5 seeds unless stated. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-exact"}, "image": {"alt": "Four panels: as trained the accuracy is high at any K; under the exact flow it is low for few training steps and rises to the same height for many."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy of the same weights under the solver and step of their training, and under their exact flow. Lines: mean over the seeds; bands: their range; tinted: the accuracy that the flow does not have. Paper scale and 5 seeds unless stated. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-exact"}, "image": {"alt": "Four panels: as trained the accuracy is high at any K; under the exact flow it is low for few training steps and rises to the same height for many."}}
 fig, axes = plt.subplots(len(datasets), 2, figsize=(8, 2.9 * len(datasets) + 0.3), **SHARED)
 for ax, ((d, s), frame) in zip(axes.flat, frames.items(), strict=True):
     plots.as_trained_and_exact(ax, same_step(frame), s)
