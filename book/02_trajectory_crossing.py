@@ -185,7 +185,7 @@ explorer
 # ## Do the crossings vanish when the step is halved?
 #
 # A crossing belongs to the vector field *and* the solver. The learned field is Lipschitz, so it has
-# a flow, whose curves never cross; with ever smaller steps the crossings must go. What matters is
+# a {term}`flow`, whose curves never cross; with ever smaller steps the crossings must go. What matters is
 # where they go. If a model is an ODE its trajectories are apart at the training step, and a smaller
 # step changes nothing. If they need steps with which the model was never trained, the model is not
 # the flow of its field. Trajectories are compared from starts that lie far apart, in double precision.
@@ -281,7 +281,7 @@ plots.stamp_profile(fig, profile)
 #
 # ## What to take away
 #
-# A model that was trained with a coarse step is a discrete map: its trajectories cross, and it fails
+# A model that was trained with a coarse step is a {term}`discrete map`: its trajectories cross, and it fails
 # under any better solver. One that was trained with a fine step keeps its accuracy, though a few of its
 # trajectories may cross at small angles. Accuracy under a better solver tells the two apart; crossings
 # alone do not. The two models in more numbers, and the sinks that their fields lack, are in

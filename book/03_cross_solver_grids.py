@@ -101,7 +101,7 @@ else:
 #
 # Every run trains one model for each seed, all with the same number of steps $K$ of the same size
 # $h = T / K$, $T = 1$. The same weights are then solved by Dormand and Prince's method at a tolerance
-# of $10^{-6}$ {cite:p}`dormand1980`, which stands for the exact flow. Between the two curves of
+# of $10^{-6}$ {cite:p}`dormand1980`, which stands for the {term}`exact flow`. Between the two curves of
 # {numref}`fig-exact` lies the accuracy that belongs to the solver and not to the field.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy of the same weights under the solver and step of their training, and under their exact flow. Lines: mean over the seeds; bands: their range; tinted: the accuracy that the flow does not have. Paper scale and 5 seeds unless stated. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-exact"}, "image": {"alt": "Four panels: as trained the accuracy is high at any K; under the exact flow it is low for few training steps and rises to the same height for many."}}
@@ -148,7 +148,7 @@ download_links(fig, "fig-images-exact", pd.concat(by_seed, names=["dataset", "ro
 # %% [markdown]
 # ## The critical step size
 #
-# When is a drop a drop? We use the rule of the paper's Algorithm 1. Let $a$ be the mean accuracy
+# Where is the {term}`critical step`, and when is a drop a drop? We use the rule of the paper's Algorithm 1. Let $a$ be the mean accuracy
 # under the training solver and $a^*$ that under a better one: midpoint at the same step for
 # Euler's method, half the step for rk4. The critical $K$ is the smallest of the grid from which on
 #
@@ -243,7 +243,7 @@ worst = [float(seed_gaps(frames[key]).loc[found[key].critical].max()) for key in
 glue("worst-seed", 100 * max(worst, default=np.nan), display=False)
 
 # %% [markdown]
-# Why do models survive another solver at all? Two end states that lie closer together than the margin
+# Why do models survive another solver at all? Two end states that lie closer together than the {term}`margin`
 # of the linear classifier have the same class; the paper offers this as a reason. It is one, but a part
 # of it: {glue:text}`a3_cross_solver_grids.ipynb::margin-kept:.0f` % of all test samples kept their class under the better solver,
 # and {glue:text}`a3_cross_solver_grids.ipynb::margin-certain:.0f` % had to.

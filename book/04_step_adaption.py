@@ -221,7 +221,7 @@ download_links(fig, "fig-moments", kept.reset_index())
 # %% [markdown]
 # ## Table 1
 #
-# NFE per iteration and final test accuracy, mean and standard deviation over the seeds that trained,
+# {term}`NFE` per iteration and final test accuracy, mean and standard deviation over the seeds that trained,
 # beside the paper's, and our grid's ({ref}`chapter-grids`): the $K$ around its critical step and the best
 # accuracy among its ODE-like runs. NFE of a grid counts $K + 1$, as the paper does.
 
