@@ -31,7 +31,7 @@ profile = "paper"  # size of the data sets: paper, laptop or smoke
 device = "auto"  # cpu, cuda, or auto: cuda where there is one
 resolution = 100  # points on each side of the map of basins
 n_particles = 3  # particles of each class to follow until they rest
-step_size = 1.0  # of the Euler step that is looked at for folds
+step_size = 1.0  # size of the Euler step that is checked for folds
 
 # %%
 
@@ -96,8 +96,7 @@ plots.stamp_profile(fig, profile)
 # still closes around the image of the inner one. A straight line that has the whole middle shell
 # on one side has the inner shell on that side as well. {cite:t}`dupont2019` make this argument
 # for a disc and a ring around it. A finite sample leaves gaps to slip through, and a solver with
-# large steps is no flow at all; which of the two a trained model does is the subject of
-# {ref}`chapter-grids`.
+# large steps is no flow at all; {ref}`chapter-grids` tells the two apart by a better solver.
 
 # %% [markdown]
 # ## A particle in an energy landscape
@@ -193,7 +192,7 @@ plots.stamp_profile(fig, profile)
 
 # %% [markdown]
 # No trajectory crosses an edge, and none crosses another. In the left panel two of them may come
-# as close as the width of a line; the next section says why they never meet.
+# as close as the width of a line; the last section but one says why they never meet.
 #
 # ## Class balance
 #
@@ -228,7 +227,7 @@ pd.DataFrame(rows).T.fillna("-")
 # how it changes areas: the divergence of the field is $-\gamma$ everywhere, so every area shrinks
 # by the factor $e^{-\gamma t}$. It is never turned over.
 #
-# A solver has no such scruples. One Euler step of size $h$ changes areas near $(x, v)$ by
+# A numerical solver need not obey this. One Euler step of size $h$ changes areas near $(x, v)$ by
 #
 # $$
 # \det\bigl(I + h\,\partial f\bigr) = 1 - h\gamma + h^2\, V''(x),
