@@ -77,6 +77,7 @@ def test_what_another_day_left_is_continued_also_where_nothing_lacks(server, tmp
         fetch(server, tmp_path / "file")
         assert (tmp_path / "file").read_bytes() == CONTENT
         assert not part.exists()
+        (tmp_path / "file").unlink()
 
 
 def test_what_somebody_put_there_is_not_fetched_and_another_file_is_replaced(server, tmp_path):
