@@ -53,7 +53,6 @@ class Suggestion:
             or a tenth of the tolerance; None where there is no setting.
         reason: One sentence.
         tried: All that was tried, coarse to fine.
-        exact_nfe: Evaluations of the exact flow.
         notes: What to keep in mind.
     """
 
@@ -61,13 +60,11 @@ class Suggestion:
     training: Steps | None
     reason: str
     tried: tuple[Tried, ...]
-    exact_nfe: int
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
         lines = [f"{self.setting or 'no setting that was tried'}: {self.reason}"]
         lines += [f"  {tried}" for tried in self.tried]
-        lines.append(f"  the exact flow: {self.exact_nfe} evaluations")
         if self.training is not None:
             lines.append(
                 f"to train anew: begin with {self.training}. A field that is trained again is "
@@ -237,7 +234,7 @@ def _suggestion(trial: _Trial, setting: Steps | None, reason: str) -> Suggestion
     tried = sorted(trial.tried.values(), key=lambda one: (one.setting.n_steps or 0, -_rtol(one)))
     notes = (*trial.problem.notes, *reference.notes)
     training = None if setting is None else _finer(setting)
-    return Suggestion(setting, training, reason, tuple(tried), reference.solved.nfe, notes)
+    return Suggestion(setting, training, reason, tuple(tried), notes)
 
 
 def _rtol(tried: Tried) -> float:

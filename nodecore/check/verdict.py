@@ -219,7 +219,7 @@ class Sensitivity:
     def __str__(self) -> str:
         low, high = 100 * self.not_below, 100 * self.flow_above
         text = f"a flow for every bound above {high:.1f} %"
-        return f"not a flow for every bound below {low:.1f} %, {text}" if low > 0 else text
+        return f"not a flow for every bound below {low:.1f} %, {text}" if low >= 0.05 else text
 
 
 def sensitivity(own: Tested, exact: Tested, terms: Terms) -> Sensitivity | None:
