@@ -8,6 +8,7 @@ from nodecore.evidence.runs import SEEDS, Run
 from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.training.adapted import FIRST_RTOL, STARTS, USUAL_START, Adapted
 from nodecore.training.controllers import EVERY, controller_name
+from nodecore.training.cures import get_cures
 from nodecore.training.protocols import check_profile
 
 TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -169,6 +170,44 @@ def per_sample_runs(dataset: str, profile: str = "laptop", seeds: tuple = SEEDS)
     return tuple(Run(dataset, steps, **how) for steps in norms)
 
 
+# Cures, by the K that the model is meant for and name: most at a cost of at most 24 evaluations
+# per iteration. Finalists were chosen on the first seeds, and are judged on FRESH ones that had no
+# part in any choice; runs in plain steps of the same seeds stand beside them.
+CURES = (
+    *((16, "uniform-2"), (16, "loguniform-4"), (8, "loguniform-4"), (64, "refined-2")),
+    *((16, "solver-midpoint"), (24, "end-0.5"), (24, "decay-0.1")),
+    *((8, "squared-0.1-midpoint"), (16, "squared-0.1-midpoint"), (8, "kl-1-midpoint")),
+    *((16, "squared-0.1-coarser"), (16, "squared-1-coarser")),
+    (10, "loguniform-4,squared-0.1-coarser"),
+)
+FRESH = tuple(range(20, 35))
+FINALISTS: dict[str, tuple[tuple[int, str], ...]] = {"landscape": (), "spheres2": ()}
+BUDGET = 24  # evaluations per iteration, of the finalists and of plain steps at the same cost
+
+
+def cure_run(
+    dataset: str,
+    n_steps: int,
+    cures: str = "",
+    seeds: Sequence[int] = SEEDS,
+    profile: str = "paper",
+) -> Run:
+    """The run of Euler's method with n_steps and the cures of this name, none for an empty one."""
+    steps, named = FixedSteps("euler", n_steps), get_cures(cures)
+    return Run(dataset, steps, tuple(seeds), profile, cures=named)
+
+
+def _cure_runs(dataset):
+    """Plain runs in it lie with those of Euler's method, which the grid does not have: it joins
+    seeds where all of them are there."""
+    return (
+        *(cure_run(dataset, *each) for each in CURES),
+        cure_run(dataset, BUDGET),
+        *(cure_run(dataset, *each, seeds=FRESH) for each in FINALISTS[dataset]),
+        *(cure_run(dataset, k, seeds=FRESH) for k in (BUDGET, 128)),
+    )
+
+
 STUDIES = {
     "spheres2-growing-T": growing_runs("spheres2"),
     "spheres2-per-sample": per_sample_runs("spheres2"),
@@ -185,6 +224,7 @@ STUDIES = {
         for name in ("algorithm1", "settling-discord", "remembering-discord")
     ),
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
+    **{f"{dataset}-cures": _cure_runs(dataset) for dataset in FINALISTS},
     **{
         name: tuple(r for p in IMAGE_PROFILES for r in image_runs(name, p))
         for name in IMAGE_STUDIES

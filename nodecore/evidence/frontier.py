@@ -1,0 +1,70 @@
+"""What an exact flow's accuracy costs in training: runs set beside one another, seed by seed."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from nodecore.analysis.intervals import Interval, bootstrap_mean
+from nodecore.evidence.found import Evidence
+from nodecore.evidence.runs import Run
+from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
+
+
+def accuracies(evidence: Evidence) -> pd.DataFrame:
+    """Tabulate the accuracies of a run by seed: "own", as trained, and "exact", of the exact flow.
+
+    All seeds count, those that did not train, too: a cure that keeps them from it gets no credit.
+    Of steps that are drawn, as trained is under the K that the run is named by.
+    """
+    every = evidence.records.assign(trained=True)
+    parts = {"own": as_trained(every), "exact": under_exact_flow(every)}
+    columns = {name: rows.set_index("seed")["accuracy"] for name, rows in parts.items()}
+    nfe = every.groupby("seed")["nfe_per_iteration"].first()
+    table = pd.DataFrame({**columns, "nfe": nfe}).astype(float).sort_index()
+    return table.assign(gap=(table["own"] - table["exact"]).abs())
+
+
+def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
+    """One row for each run, in the order given.
+
+    Columns: run; n_steps; cures, their names, "" for none; nfe, evaluations per iteration; own and
+    exact, mean accuracies as trained and of the exact flow; std of the latter (n - 1) and its
+    interval's ends low and high, by bootstrap over seeds; worst, the largest gap of a seed between
+    the two; agreeing, seeds with a gap of at most AGREES_AT_END; seeds.
+    """
+    rows = []
+    for evidence in found:
+        table, run = accuracies(evidence), evidence.run
+        exact = bootstrap_mean(table["exact"].tolist())
+        rows.append(
+            {
+                **{"run": run, "n_steps": run.steps.n_steps},
+                "cures": ",".join(cure.name for cure in run.cures),
+                **{"nfe": table["nfe"].mean(), "own": table["own"].mean()},
+                **{"exact": exact.value, "std": table["exact"].std()},
+                **{"low": exact.low, "high": exact.high, "worst": table["gap"].max()},
+                "agreeing": int((table["gap"] <= AGREES_AT_END + 1e-9).sum()),
+                "seeds": len(table),
+            }
+        )
+    columns = ["run", "n_steps", "cures", "nfe", "own", "exact", "std", "low", "high", "worst"]
+    return pd.DataFrame(rows, columns=[*columns, "agreeing", "seeds"])
+
+
+def difference(one: Evidence, other: Evidence) -> Interval:
+    """Estimate by how much the exact flow of one run is more accurate than that of another.
+
+    Seed by seed, as runs of one seed share initial weights and batches; by bootstrap over seeds.
+    Raises ValueError where they have no seed in common.
+    """
+    pairs = accuracies(one)["exact"] - accuracies(other)["exact"]
+    pairs = pairs.dropna()
+    if pairs.empty:
+        raise ValueError(f"{one.run.title}, {other.run.title}: give runs with a seed in common")
+    return bootstrap_mean(pairs.tolist())
+
+
+def describe(run: Run) -> str:
+    """Return what a run of Euler's method does, as text and figures print it."""
+    cures = ", ".join(cure.label for cure in run.cures)
+    return f"K = {run.steps.n_steps}" + (f", {cures}" if cures else "")
