@@ -8,6 +8,7 @@ from nodecore.analysis.intervals import Interval, bootstrap_mean
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
+from nodecore.training.cures import ChosenSteps
 
 
 def accuracies(evidence: Evidence) -> pd.DataFrame:
@@ -64,7 +65,26 @@ def difference(one: Evidence, other: Evidence) -> Interval:
     return bootstrap_mean(pairs.tolist())
 
 
+def finalists(table: pd.DataFrame, budget: float, n: int = 2) -> list[tuple[int, str]]:
+    """Choose the n runs with cures whose exact flow is the most accurate, by mean over seeds.
+
+    Of a table of `frontier`, among those with at most `budget` evaluations per iteration, rounded.
+    Each as n_steps and the names of its cures; fewer where there are no more.
+    """
+    within = table.loc[(table["cures"] != "") & (table["nfe"].astype(float).round() <= budget)]
+    best = within.sort_values("exact", ascending=False, kind="stable").head(n)
+    return [(int(k), str(cures)) for k, cures in zip(best["n_steps"], best["cures"], strict=True)]
+
+
+def is_at_least(change: Interval) -> str:
+    """Tell whether something is no worse than what it is compared with: "met" or "missed" where
+    the interval of the difference says so, else "cannot tell"."""
+    return "met" if change.low >= 0 else "missed" if change.high < 0 else "cannot tell"
+
+
 def describe(run: Run) -> str:
     """Return what a run of Euler's method does, as text and figures print it."""
-    cures = ", ".join(cure.label for cure in run.cures)
-    return f"K = {run.steps.n_steps}" + (f", {cures}" if cures else "")
+    n_steps = run.steps.n_steps or 0
+    said = [cure.describe(n_steps) for cure in run.cures]
+    chosen = any(isinstance(cure, ChosenSteps) for cure in run.cures)
+    return ", ".join(said if chosen else [f"K = {n_steps}", *said])

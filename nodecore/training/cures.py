@@ -35,9 +35,8 @@ class Cure:
         constants = (str(getattr(self, field.name)) for field in fields(self))
         return "-".join([self.key, *(text.removesuffix(".0") for text in constants)])
 
-    @property
-    def label(self) -> str:
-        """Name as text and figures print it."""
+    def describe(self, n_steps: int) -> str:
+        """Return what it does in a training that is meant for n_steps, as text and figures say."""
         raise NotImplementedError
 
 
@@ -88,9 +87,9 @@ class UniformSteps(DrawnSteps):
         least, most = self.ends(n_steps)
         return least + (draws * (most - least + 1)).long()
 
-    @property
-    def label(self) -> str:
-        return f"K uniform, factor {self.factor:g}"
+    def describe(self, n_steps: int) -> str:
+        least, most = self.ends(n_steps)
+        return f"K uniform on {least} to {most}"
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,9 @@ class LogUniformSteps(DrawnSteps):
         least, most = self.ends(n_steps)
         return (least * (most / least) ** draws).round().long()
 
-    @property
-    def label(self) -> str:
-        return f"K log-uniform, factor {self.factor:g}"
+    def describe(self, n_steps: int) -> str:
+        least, most = self.ends(n_steps)
+        return f"K log-uniform on {least} to {most}"
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,8 @@ class RefinedSteps(ChosenSteps):
         at = (share * (doublings + 1)).long()
         return (self.first * 2**at).clamp(max=n_steps).expand(draws.shape)
 
-    @property
-    def label(self) -> str:
-        return f"refined from K = {self.first}"
+    def describe(self, n_steps: int) -> str:
+        return f"K doubled from {self.first} to {n_steps}"
 
 
 # --- the solver and the end -----------------------------------------------------------------------
@@ -156,9 +154,8 @@ class DrawnSolver(Cure):
         """Tell where the other solver takes a batch, bool, of draws uniform on [0, 1)."""
         return draws >= 0.5
 
-    @property
-    def label(self) -> str:
-        return f"solver drawn, or {TABLEAUS[self.other].label}"
+    def describe(self, n_steps: int) -> str:
+        return f"or {TABLEAUS[self.other].label}, drawn"
 
 
 @dataclass(frozen=True)
@@ -181,9 +178,8 @@ class DrawnEnd(Cure):
         """Return the ends over T, of draws uniform on [0, 1)."""
         return 1 + self.width * (2 * draws - 1)
 
-    @property
-    def label(self) -> str:
-        return f"end drawn, ± {100 * self.width:g} %"
+    def describe(self, n_steps: int) -> str:
+        return f"end drawn, T ± {100 * self.width:g} %"
 
 
 # --- the loss, and the weights --------------------------------------------------------------------
@@ -232,9 +228,8 @@ class SquaredDifference(Consistency):
     def distance(self, logits: Tensor, others: Tensor) -> Tensor:
         return (logits - others).square().sum(-1).mean(1)
 
-    @property
-    def label(self) -> str:
-        return f"consistent with {self._other}, weight {self.weight:g}"
+    def describe(self, n_steps: int) -> str:
+        return f"like {self._other}, weight {self.weight:g}"
 
 
 @dataclass(frozen=True)
@@ -250,9 +245,8 @@ class Divergence(Consistency):
         both = logits.log_softmax(-1), others.log_softmax(-1)
         return F.kl_div(both[1], both[0], reduction="none", log_target=True).sum(-1).mean(1)
 
-    @property
-    def label(self) -> str:
-        return f"consistent with {self._other} (KL), weight {self.weight:g}"
+    def describe(self, n_steps: int) -> str:
+        return f"like {self._other} (KL), weight {self.weight:g}"
 
 
 @dataclass(frozen=True)
@@ -271,8 +265,7 @@ class Decay(Cure):
         _check_number("weight", self.weight, 0.0, "a weight > 0, such as 0.01")
         object.__setattr__(self, "weight", float(self.weight))
 
-    @property
-    def label(self) -> str:
+    def describe(self, n_steps: int) -> str:
         return f"weight decay {self.weight:g}"
 
 

@@ -323,8 +323,8 @@ def test_a_checkpoint_of_another_cure_does_not_count(tmp_path):
         assert torch.equal(ours, its)
 
 
-def test_every_cure_has_a_label():
-    labels = [cure.label for name in NAMES for cure in get_cures(name)]
-    assert all(labels)
+def test_every_cure_says_what_it_does():
+    said = [cure.describe(8) for name in NAMES for cure in get_cures(name)]
+    assert all(said) and "K uniform on 4 to 16" in said
     with pytest.raises(NotImplementedError):
-        Cure().label  # noqa: B018
+        Cure().describe(8)

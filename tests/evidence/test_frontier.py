@@ -1,0 +1,136 @@
+"""The frontier's rows and differences on made-up records, and the bootstrap behind them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nodecore.analysis.intervals import Interval, bootstrap_mean
+from nodecore.evidence import store
+from nodecore.evidence.catalogue import BUDGET, FINALISTS, FRESH, STUDIES, cure_run
+from nodecore.evidence.found import find
+from nodecore.evidence.frontier import (
+    accuracies,
+    describe,
+    difference,
+    finalists,
+    frontier,
+    is_at_least,
+)
+from nodecore.evidence.runs import SEEDS
+
+
+def made_up(own, exact, n_steps=16, cures="loguniform-4", nfe=20.0, trained=True) -> Any:
+    """Evidence of a run whose seeds have these accuracies as trained and of the exact flow."""
+    run = cure_run("landscape", n_steps, cures, seeds=tuple(range(len(own))))
+    common = {"dataset": "landscape", "train_solver": "euler", "n_steps": n_steps}
+    common |= {"nfe_per_iteration": nfe, "trained": trained}
+    rows = [
+        {"seed": seed, "accuracy": value, **setting}
+        for values, setting in (
+            (own, {"test_solver": "euler", "test_n_steps": n_steps}),
+            (exact, {"test_solver": "dopri5", "test_rtol": 1e-6}),
+            (exact, {"test_solver": "dopri5", "test_rtol": 1e-3}),
+            (exact, {"test_solver": "euler", "test_n_steps": 2 * n_steps}),
+        )
+        for seed, value in enumerate(values)
+    ]
+    records = pd.DataFrame([common | row for row in rows], columns=store.COLUMNS)
+    return SimpleNamespace(run=run, records=records)
+
+
+def test_a_row_has_the_means_the_worst_gap_and_the_seeds_that_agree():
+    table = frontier([made_up([0.8, 0.9, 0.7], [0.75, 0.7, 0.72])])
+    [row] = table.to_dict("records")
+    assert row["own"] == pytest.approx(0.8) and row["exact"] == pytest.approx(2.17 / 3)
+    assert row["std"] == pytest.approx(np.std([0.75, 0.7, 0.72], ddof=1))
+    assert row["worst"] == pytest.approx(0.2)
+    assert (row["agreeing"], row["seeds"], row["nfe"]) == (2, 3, 20.0)
+    assert 0.7 <= row["low"] <= row["exact"] <= row["high"] <= 0.75
+
+
+def test_seeds_that_did_not_train_count():
+    table = accuracies(made_up([0.3, 0.3], [0.3, 0.2], trained=False))
+    assert table["exact"].tolist() == [0.3, 0.2]
+
+
+def test_no_runs_give_no_rows():
+    assert frontier([]).empty and "exact" in frontier([])
+    assert finalists(frontier([]), BUDGET) == []
+
+
+def test_a_difference_is_of_the_same_seeds():
+    """Seeds differ by far more than the runs do: only pairs tell."""
+    base = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
+    change = difference(made_up(base, base + 0.02), made_up(base, base))
+    assert change.value == pytest.approx(0.02) and change.low == pytest.approx(0.02)
+    longer = made_up([*base, 0.1], [*base, 0.1])
+    assert difference(longer, made_up(base, base)).value == pytest.approx(0)
+
+
+def test_runs_without_a_common_seed_have_no_difference():
+    one, other = made_up([0.5], [0.5]), made_up([0.5], [0.5])
+    other.records["seed"] = 7
+    with pytest.raises(ValueError, match="give runs with a seed in common"):
+        difference(one, other)
+
+
+def test_finalists_are_the_most_accurate_cures_within_the_budget():
+    runs = [
+        made_up([0.9], [0.99], cures="squared-0.1-midpoint", nfe=48.0),
+        made_up([0.9], [0.95], cures="", nfe=16.0),
+        made_up([0.9], [0.80], cures="uniform-2", nfe=24.4),
+        made_up([0.9], [0.85], cures="end-0.5", nfe=16.0),
+        made_up([0.9], [0.70], cures="decay-0.1", nfe=16.0),
+    ]
+    assert finalists(frontier(runs), 24) == [(16, "end-0.5"), (16, "uniform-2")]
+
+
+def test_at_least_needs_the_interval():
+    assert is_at_least(Interval(0.1, 0.0, 0.2)) == "met"
+    assert is_at_least(Interval(-0.1, -0.2, -0.01)) == "missed"
+    assert is_at_least(Interval(0.1, -0.1, 0.2)) == "cannot tell"
+
+
+def test_a_run_is_described():
+    said = {
+        "": "K = 16",
+        "loguniform-4": "K log-uniform on 4 to 64",
+        "squared-0.1-coarser": "K = 16, like K/2, weight 0.1",
+        "loguniform-4,squared-0.1-midpoint": "K log-uniform on 4 to 64, like midpoint, weight 0.1",
+    }
+    assert {name: describe(cure_run("landscape", 16, name)) for name in said} == said
+
+
+# --- the bootstrap --------------------------------------------------------------------------------
+
+
+def test_the_bootstrap_is_about_the_normal_interval_of_many_values():
+    values = np.random.default_rng(1).normal(3.0, 2.0, 400)
+    low, high = (values.mean() + sign * 1.96 * values.std() / 20 for sign in (-1, 1))
+    interval = bootstrap_mean(values.tolist())
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(low, abs=0.02)
+    assert interval.high == pytest.approx(high, abs=0.02)
+    assert bootstrap_mean(values.tolist()) == interval
+
+
+def test_two_values_give_what_can_be_counted():
+    """Of two, a resample has the smaller one twice with odds of one in four."""
+    assert bootstrap_mean([0.0, 1.0])[1:] == (0.0, 1.0)
+    assert bootstrap_mean([0.4]) == (0.4, 0.4, 0.4)
+
+
+# --- the committed evidence -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", FINALISTS)
+def test_finalists_follow_from_the_first_seeds_by_the_rule(dataset):
+    runs = [run for run in STUDIES[f"{dataset}-cures"] if run.seeds == SEEDS and run.cures]
+    found = [find(run, store.COMMITTED) for run in runs]
+    assert all(found), "a cure of the catalogue has no records"
+    assert list(FINALISTS[dataset]) == finalists(frontier(found), BUDGET)
+    for n_steps, cures in FINALISTS[dataset]:
+        assert find(cure_run(dataset, n_steps, cures, FRESH), store.COMMITTED)
