@@ -1,5 +1,6 @@
 """The catalogue of studies: which runs each of them has."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -170,41 +171,44 @@ def per_sample_runs(dataset: str, profile: str = "laptop", seeds: tuple = SEEDS)
     return tuple(Run(dataset, steps, **how) for steps in norms)
 
 
-# Cures, by the K that the model is meant for and name: most at a cost of at most 24 evaluations
-# per iteration. Finalists were chosen on the first seeds, and are judged on FRESH ones that had no
-# part in any choice; runs in plain steps of the same seeds stand beside them.
+# Trainings with cures, named as their runs without the seeds, most of at most BUDGET evaluations per
+# iteration. Finalists were chosen on the first seeds, and are judged on FRESH ones that had no part
+# in any choice; plain steps, at the same cost and fine ones, stand beside them.
+BUDGET = 24
 CURES = (
-    *((16, "uniform-2"), (16, "loguniform-4"), (8, "loguniform-4"), (64, "refined-2")),
-    *((16, "solver-midpoint"), (24, "end-0.5"), (24, "decay-0.1")),
-    *((8, "squared-0.1-midpoint"), (16, "squared-0.1-midpoint"), (8, "kl-1-midpoint")),
-    *((16, "squared-0.1-coarser"), (16, "squared-1-coarser")),
-    (10, "loguniform-4,squared-0.1-coarser"),
+    *("euler-K16-loguniform-4", "euler-K16-squared-0.1-coarser", "rk4-K5-uniform-2"),
+    *("euler-K8-squared-0.1-midpoint", "rk4-K4-squared-0.1-coarser", "euler-K16-uniform-2"),
+    *("euler-K10-loguniform-4,squared-0.1-coarser", "euler-K16-solver-midpoint"),
+    *("euler-K24-end-0.5", "euler-K64-refined-2", "euler-K24-decay-0.1"),
+    *("euler-K16-squared-1-coarser", "euler-K8-kl-1-midpoint", "euler-K8-loguniform-4"),
+    "euler-K16-squared-0.1-midpoint",
 )
+SAME_COST = ("euler-K24", "midpoint-K12", "rk4-K6")
+FINE = "euler-K128"
 FRESH = tuple(range(20, 35))
-FINALISTS: dict[str, tuple[tuple[int, str], ...]] = {"landscape": (), "spheres2": ()}
-BUDGET = 24  # evaluations per iteration, of the finalists and of plain steps at the same cost
+FINALISTS: dict[str, tuple[str, ...]] = {"landscape": (), "spheres2": ()}
 
 
 def cure_run(
-    dataset: str,
-    n_steps: int,
-    cures: str = "",
-    seeds: Sequence[int] = SEEDS,
-    profile: str = "paper",
+    dataset: str, training: str, seeds: Sequence[int] = SEEDS, profile: str = "paper"
 ) -> Run:
-    """The run of Euler's method with n_steps and the cures of this name, none for an empty one."""
-    steps, named = FixedSteps("euler", n_steps), get_cures(cures)
-    return Run(dataset, steps, tuple(seeds), profile, cures=named)
+    """The run of a training such as "rk4-K6" or "euler-K16-loguniform-4". Raises ValueError."""
+    named = re.fullmatch(r"(\w+)-K(\d+)(?:-(.+))?", training)
+    if named is None:
+        raise ValueError(f"training = {training!r}: give one such as {CURES[0]}")
+    solver, n_steps, cures = named.groups()
+    steps = FixedSteps(solver, int(n_steps))
+    return Run(dataset, steps, tuple(seeds), profile, cures=get_cures(cures or ""))
 
 
 def _cure_runs(dataset):
-    """Plain runs in it lie with those of Euler's method, which the grid does not have: it joins
-    seeds where all of them are there."""
+    """Those without cures lie beside the grids of their solvers. They are no part of these, whose
+    seeds are joined."""
+    few = (*CURES, *SAME_COST)
+    more = (*FINALISTS[dataset], *SAME_COST, FINE)
     return (
-        *(cure_run(dataset, *each) for each in CURES),
-        cure_run(dataset, BUDGET),
-        *(cure_run(dataset, *each, seeds=FRESH) for each in FINALISTS[dataset]),
-        *(cure_run(dataset, k, seeds=FRESH) for k in (BUDGET, 128)),
+        *(cure_run(dataset, training) for training in few),
+        *(cure_run(dataset, training, FRESH) for training in more),
     )
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from nodecore.analysis.intervals import Interval, bootstrap_mean
 from nodecore.evidence.found import Evidence
+from nodecore.evidence.names import name_of
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
 from nodecore.training.cures import ChosenSteps
@@ -28,7 +29,7 @@ def accuracies(evidence: Evidence) -> pd.DataFrame:
 def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
     """One row for each run, in the order given.
 
-    Columns: run; n_steps; cures, their names, "" for none; nfe, evaluations per iteration; own and
+    Columns: training, its name without the seeds; solver; n_steps; cured, whether it has cures; nfe, evaluations per iteration; own and
     exact, mean accuracies as trained and of the exact flow; std of the latter (n - 1) and its
     interval's ends low and high, by bootstrap over seeds; worst, the largest gap of a seed between
     the two; agreeing, seeds with a gap of at most AGREES_AT_END; seeds.
@@ -39,8 +40,8 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
         exact = bootstrap_mean(table["exact"].tolist())
         rows.append(
             {
-                **{"run": run, "n_steps": run.steps.n_steps},
-                "cures": ",".join(cure.name for cure in run.cures),
+                **{"training": run.training, "solver": run.steps.solver},
+                **{"n_steps": run.steps.n_steps, "cured": bool(run.cures)},
                 **{"nfe": table["nfe"].mean(), "own": table["own"].mean()},
                 **{"exact": exact.value, "std": table["exact"].std()},
                 **{"low": exact.low, "high": exact.high, "worst": table["gap"].max()},
@@ -48,8 +49,8 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
                 "seeds": len(table),
             }
         )
-    columns = ["run", "n_steps", "cures", "nfe", "own", "exact", "std", "low", "high", "worst"]
-    return pd.DataFrame(rows, columns=[*columns, "agreeing", "seeds"])
+    columns = ["training", "solver", "n_steps", "cured", "nfe", "own", "exact", "std"]
+    return pd.DataFrame(rows, columns=[*columns, "low", "high", "worst", "agreeing", "seeds"])
 
 
 def difference(one: Evidence, other: Evidence) -> Interval:
@@ -65,15 +66,14 @@ def difference(one: Evidence, other: Evidence) -> Interval:
     return bootstrap_mean(pairs.tolist())
 
 
-def finalists(table: pd.DataFrame, budget: float, n: int = 2) -> list[tuple[int, str]]:
-    """Choose the n runs with cures whose exact flow is the most accurate, by mean over seeds.
+def finalists(table: pd.DataFrame, budget: float, n: int = 2) -> list[str]:
+    """Choose the n trainings with cures whose exact flow is the most accurate, by mean over seeds.
 
-    Of a table of `frontier`, among those with at most `budget` evaluations per iteration, rounded.
-    Each as n_steps and the names of its cures; fewer where there are no more.
+    Of a table of `frontier`, among those of at most `budget` evaluations per iteration, rounded;
+    fewer where there are no more.
     """
-    within = table.loc[(table["cures"] != "") & (table["nfe"].astype(float).round() <= budget)]
-    best = within.sort_values("exact", ascending=False, kind="stable").head(n)
-    return [(int(k), str(cures)) for k, cures in zip(best["n_steps"], best["cures"], strict=True)]
+    within = table.loc[table["cured"].astype(bool) & (table["nfe"].astype(float).round() <= budget)]
+    return within.sort_values("exact", ascending=False, kind="stable")["training"].head(n).tolist()
 
 
 def is_at_least(change: Interval) -> str:
@@ -83,8 +83,9 @@ def is_at_least(change: Interval) -> str:
 
 
 def describe(run: Run) -> str:
-    """Return what a run of Euler's method does, as text and figures print it."""
-    n_steps = run.steps.n_steps or 0
+    """Return what a training does, as text and figures print it; Euler's method goes unsaid."""
+    n_steps, solver = run.steps.n_steps or 0, run.steps.solver
     said = [cure.describe(n_steps) for cure in run.cures]
-    chosen = any(isinstance(cure, ChosenSteps) for cure in run.cures)
-    return ", ".join(said if chosen else [f"K = {n_steps}", *said])
+    if not any(isinstance(cure, ChosenSteps) for cure in run.cures):
+        said = [f"K = {n_steps}", *said]
+    return ", ".join(said if solver == "euler" else [name_of(solver), *said])

@@ -56,11 +56,16 @@ class Run:
         return f"{self.dataset}-{'adaption' if self.steps.first_rtol is None else 'tolerance'}"
 
     @property
-    def name(self) -> str:
-        """The stem of its files, such as `euler-K8-seeds0-4`."""
+    def training(self) -> str:
+        """What its name says without the seeds, such as `euler-K8` or `euler-K16-loguniform-4`."""
         time = "" if self.T == 1.0 else f"-T{self.T:g}"
         cures = f"-{name_cures(self.cures)}" if self.cures else ""
-        return f"{self.steps.name}{time}{cures}-seeds{_ranges(self.seeds)}"
+        return f"{self.steps.name}{time}{cures}"
+
+    @property
+    def name(self) -> str:
+        """The stem of its files, such as `euler-K8-seeds0-4`."""
+        return f"{self.training}-seeds{_ranges(self.seeds)}"
 
     @property
     def title(self) -> str:

@@ -9,7 +9,15 @@ import pytest
 
 from nodecore.analysis.intervals import Interval, bootstrap_mean
 from nodecore.evidence import store
-from nodecore.evidence.catalogue import BUDGET, FINALISTS, FRESH, STUDIES, cure_run
+from nodecore.evidence.catalogue import (
+    BUDGET,
+    FINALISTS,
+    FINE,
+    FRESH,
+    SAME_COST,
+    STUDIES,
+    cure_run,
+)
 from nodecore.evidence.found import find
 from nodecore.evidence.frontier import (
     accuracies,
@@ -22,10 +30,11 @@ from nodecore.evidence.frontier import (
 from nodecore.evidence.runs import SEEDS
 
 
-def made_up(own, exact, n_steps=16, cures="loguniform-4", nfe=20.0, trained=True) -> Any:
+def made_up(own, exact, training="euler-K16-loguniform-4", nfe=20.0, trained=True) -> Any:
     """Evidence of a run whose seeds have these accuracies as trained and of the exact flow."""
-    run = cure_run("landscape", n_steps, cures, seeds=tuple(range(len(own))))
-    common = {"dataset": "landscape", "train_solver": "euler", "n_steps": n_steps}
+    run = cure_run("landscape", training, seeds=tuple(range(len(own))))
+    n_steps = run.steps.n_steps
+    common = {"dataset": "landscape", "train_solver": run.steps.solver, "n_steps": n_steps}
     common |= {"nfe_per_iteration": nfe, "trained": trained}
     rows = [
         {"seed": seed, "accuracy": value, **setting}
@@ -79,13 +88,14 @@ def test_runs_without_a_common_seed_have_no_difference():
 
 def test_finalists_are_the_most_accurate_cures_within_the_budget():
     runs = [
-        made_up([0.9], [0.99], cures="squared-0.1-midpoint", nfe=48.0),
-        made_up([0.9], [0.95], cures="", nfe=16.0),
-        made_up([0.9], [0.80], cures="uniform-2", nfe=24.4),
-        made_up([0.9], [0.85], cures="end-0.5", nfe=16.0),
-        made_up([0.9], [0.70], cures="decay-0.1", nfe=16.0),
+        made_up([0.9], [0.99], "euler-K16-squared-0.1-midpoint", nfe=48.0),
+        made_up([0.9], [0.95], "euler-K16", nfe=16.0),
+        made_up([0.9], [0.80], "euler-K16-uniform-2", nfe=24.4),
+        made_up([0.9], [0.85], "euler-K16-end-0.5", nfe=16.0),
+        made_up([0.9], [0.70], "euler-K16-decay-0.1", nfe=16.0),
     ]
-    assert finalists(frontier(runs), 24) == [(16, "end-0.5"), (16, "uniform-2")]
+    chosen = finalists(frontier(runs), BUDGET)
+    assert chosen == ["euler-K16-end-0.5", "euler-K16-uniform-2"]
 
 
 def test_at_least_needs_the_interval():
@@ -96,12 +106,18 @@ def test_at_least_needs_the_interval():
 
 def test_a_run_is_described():
     said = {
-        "": "K = 16",
-        "loguniform-4": "K log-uniform on 4 to 64",
-        "squared-0.1-coarser": "K = 16, like K/2, weight 0.1",
-        "loguniform-4,squared-0.1-midpoint": "K log-uniform on 4 to 64, like midpoint, weight 0.1",
+        "euler-K16": "K = 16",
+        "euler-K16-loguniform-4": "K log-uniform on 4 to 64",
+        "euler-K16-squared-0.1-coarser": "K = 16, like K/2, weight 0.1",
+        "rk4-K5-uniform-2,kl-1-coarser": "rk4, K uniform on 2 to 10, like K/2 (KL), weight 1",
     }
-    assert {name: describe(cure_run("landscape", 16, name)) for name in said} == said
+    assert {name: describe(cure_run("landscape", name)) for name in said} == said
+    assert [cure_run("landscape", name).training for name in said] == list(said)
+
+
+def test_what_is_no_training_is_refused():
+    with pytest.raises(ValueError, match="training = 'euler': give one such as euler-K16"):
+        cure_run("landscape", "euler")
 
 
 # --- the bootstrap --------------------------------------------------------------------------------
@@ -132,5 +148,5 @@ def test_finalists_follow_from_the_first_seeds_by_the_rule(dataset):
     found = [find(run, store.COMMITTED) for run in runs]
     assert all(found), "a cure of the catalogue has no records"
     assert list(FINALISTS[dataset]) == finalists(frontier(found), BUDGET)
-    for n_steps, cures in FINALISTS[dataset]:
-        assert find(cure_run(dataset, n_steps, cures, FRESH), store.COMMITTED)
+    for training in (*FINALISTS[dataset], *SAME_COST, FINE):
+        assert find(cure_run(dataset, training, FRESH), store.COMMITTED)

@@ -1,4 +1,4 @@
-"""Cures beside fixed steps: accuracy of the exact flow against the cost of the training."""
+"""Cures beside plain steps: accuracy of the exact flow against the cost of the training."""
 
 from __future__ import annotations
 
@@ -9,33 +9,42 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from nodecore.pages.plots.style import CLASS_COLOURS, CROSSING_COLOUR, GREY
+from nodecore.pages.plots.style import CLASS_COLOURS, CROSSING_COLOUR, GREY, solver_style
 
 LABEL_GAP = 0.062  # between two labels, as a share of the height of the axes
 
 
-def frontier(ax: Axes, plain: pd.DataFrame, cured: pd.DataFrame, labels: Sequence[str]) -> None:
+def frontier(ax: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
     """Draw accuracy of the exact flow in per cent against evaluations per iteration.
 
-    plain: rows of fixed steps, joined by a line. cured: the others, each with its label beside the
-    axes. Columns nfe, exact, low and high of both; see evidence.frontier.
+    table: see evidence.frontier; rows without cures are joined by a line for each solver, with
+    their numbers of steps. labels: of the rows with cures, in their order, set beside the axes.
     """
-    bars = {"capsize": 2, "elinewidth": 0.8}
-    for rows, style in (
-        (plain.sort_values("nfe"), {"color": GREY, "marker": "D", "mfc": "white", "ls": "-"}),
-        (cured, {"color": CLASS_COLOURS[0], "marker": "o", "ls": "none"}),
-    ):
-        low, high = (100 * (rows["exact"] - rows[end]).abs() for end in ("low", "high"))
-        ax.errorbar(rows["nfe"], 100 * rows["exact"], yerr=[low, high], **style, **bars)
-    for row in plain.to_dict("records"):
-        at, offset = (row["nfe"], 100 * row["exact"]), (4, -11)
-        ax.annotate(f"{row['n_steps']}", at, offset, textcoords="offset points", fontsize=8)
+    is_cured = table["cured"].astype(bool)
+    cured, bars = table[is_cured], {"capsize": 2, "elinewidth": 0.8}
+    for solver, rows in table[~is_cured].groupby("solver"):
+        rows = rows.sort_values("nfe")
+        style = {**solver_style(str(solver)), "color": GREY, "mfc": "white", "linewidth": 1.2}
+        ax.errorbar(rows["nfe"], 100 * rows["exact"], yerr=_bars(rows), **style, **bars)
+        for row in rows.to_dict("records"):
+            at, shift = (row["nfe"], 100 * row["exact"]), (4, -11)
+            how = {"textcoords": "offset points", "fontsize": 8, "color": GREY}
+            ax.annotate(f"{row['n_steps']}", at, shift, **how)
+    style = {"color": CLASS_COLOURS[1], "marker": "*", "markersize": 9, "ls": "none"}
+    ax.errorbar(
+        cured["nfe"], 100 * cured["exact"], yerr=_bars(cured), label="cures", **style, **bars
+    )
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator([2.0**i for i in range(2, 9)]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set(xlabel="evaluations per training iteration", ylabel="exact flow, accuracy in %")
     ax.grid(axis="y")
     _label_beside(ax, list(zip(cured["nfe"], 100 * cured["exact"], labels, strict=True)))
+
+
+def _bars(rows):
+    """Lengths of the interval below and above each point, in points of accuracy."""
+    return [(100 * (rows["exact"] - rows[end]).abs()).tolist() for end in ("low", "high")]
 
 
 def _label_beside(ax, points):
