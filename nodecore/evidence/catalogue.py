@@ -171,7 +171,7 @@ def per_sample_runs(dataset: str, profile: str = "laptop", seeds: tuple = SEEDS)
     return tuple(Run(dataset, steps, **how) for steps in norms)
 
 
-# Trainings with cures, named as their runs without the seeds, most of at most BUDGET evaluations per
+# Trainings with cures, named as their runs without the seeds, most of at most BUDGET evaluations an
 # iteration. Finalists were chosen on the first seeds, and are judged on FRESH ones that had no part
 # in any choice; plain steps, at the same cost and fine ones, stand beside them.
 BUDGET = 24
@@ -183,7 +183,7 @@ CURES = (
     *("euler-K16-squared-1-coarser", "euler-K8-kl-1-midpoint", "euler-K8-loguniform-4"),
     "euler-K16-squared-0.1-midpoint",
 )
-SAME_COST = ("euler-K24", "midpoint-K12", "rk4-K6")
+SAME_COST = ("euler-K24", "rk4-K6")
 FINE = "euler-K128"
 FRESH = tuple(range(20, 35))
 FINALISTS: dict[str, tuple[str, ...]] = {"landscape": (), "spheres2": ()}
