@@ -9,6 +9,8 @@ from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
+from nodecore.ode.steps import FixedSteps
+from nodecore.training.adapted import Adapted
 from nodecore.training.cures import ChosenSteps
 
 
@@ -29,8 +31,8 @@ def accuracies(evidence: Evidence) -> pd.DataFrame:
 def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
     """One row for each run, in the order given.
 
-    Columns: training, its name without the seeds; solver; n_steps; cured, whether it has cures;
-    nfe, evaluations per iteration; own and exact, mean accuracies as trained and of the exact flow;
+    Columns: training, its name without the seeds; solver; n_steps; plain, whether all its
+    steps are alike and it has no cures; nfe, evaluations per iteration; own and exact, mean accuracies as trained and of the exact flow;
     std of the latter (n - 1) and its interval's ends low and high, by bootstrap over seeds; worst,
     the largest gap of a seed between the two; agreeing, seeds with a gap of at most AGREES_AT_END;
     seeds.
@@ -42,7 +44,7 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
         rows.append(
             {
                 **{"training": run.training, "solver": run.steps.solver},
-                **{"n_steps": run.steps.n_steps, "cured": bool(run.cures)},
+                **{"n_steps": run.steps.n_steps, "plain": is_plain(run)},
                 **{"nfe": table["nfe"].mean(), "own": table["own"].mean()},
                 **{"exact": exact.value, "std": table["exact"].std()},
                 **{"low": exact.low, "high": exact.high, "worst": table["gap"].max()},
@@ -50,8 +52,13 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
                 "seeds": len(table),
             }
         )
-    columns = ["training", "solver", "n_steps", "cured", "nfe", "own", "exact", "std"]
+    columns = ["training", "solver", "n_steps", "plain", "nfe", "own", "exact", "std"]
     return pd.DataFrame(rows, columns=[*columns, "low", "high", "worst", "agreeing", "seeds"])
+
+
+def is_plain(run: Run) -> bool:
+    """Tell whether a training takes fixed steps and does nothing else."""
+    return isinstance(run.steps, FixedSteps) and not run.cures
 
 
 def difference(one: Evidence, other: Evidence) -> Interval:
@@ -73,7 +80,8 @@ def finalists(table: pd.DataFrame, budget: float, n: int = 2) -> list[str]:
     Of a table of `frontier`, among those of at most `budget` evaluations per iteration, rounded;
     fewer where there are no more.
     """
-    within = table.loc[table["cured"].astype(bool) & (table["nfe"].astype(float).round() <= budget)]
+    cured = ~table["plain"].astype(bool)
+    within = table.loc[cured & (table["nfe"].astype(float).round() <= budget)]
     return within.sort_values("exact", ascending=False, kind="stable")["training"].head(n).tolist()
 
 
@@ -85,6 +93,8 @@ def is_at_least(change: Interval) -> str:
 
 def describe(run: Run) -> str:
     """Return what a training does, as text and figures print it; Euler's method goes unsaid."""
+    if isinstance(run.steps, Adapted):
+        return name_of(run.steps.controller)
     n_steps, solver = run.steps.n_steps or 0, run.steps.solver
     said = [cure.describe(n_steps) for cure in run.cures]
     if not any(isinstance(cure, ChosenSteps) for cure in run.cures):

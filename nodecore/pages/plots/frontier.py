@@ -17,12 +17,12 @@ LABEL_GAP = 0.062  # between two labels, as a share of the height of the axes
 def frontier(ax: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
     """Draw accuracy of the exact flow in per cent against evaluations per iteration.
 
-    table: see evidence.frontier; rows without cures are joined by a line for each solver, with
-    their numbers of steps. labels: of the rows with cures, in their order, set beside the axes.
+    table: see evidence.frontier; plain rows are joined by a line for each solver, with their
+    numbers of steps. labels: of the other rows, in their order, set beside the axes.
     """
-    is_cured = table["cured"].astype(bool)
-    cured, bars = table[is_cured], {"capsize": 2, "elinewidth": 0.8}
-    for solver, rows in table[~is_cured].groupby("solver"):
+    is_plain = table["plain"].astype(bool)
+    cured, bars = table[~is_plain], {"capsize": 2, "elinewidth": 0.8}
+    for solver, rows in table[is_plain].groupby("solver"):
         rows = rows.sort_values("nfe")
         style = {**solver_style(str(solver)), "color": GREY, "mfc": "white", "linewidth": 1.2}
         ax.errorbar(rows["nfe"], 100 * rows["exact"], yerr=_bars(rows), **style, **bars)
