@@ -31,11 +31,11 @@ def accuracies(evidence: Evidence) -> pd.DataFrame:
 def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
     """One row for each run, in the order given.
 
-    Columns: training, its name without the seeds; solver; n_steps; plain, whether all its
-    steps are alike and it has no cures; nfe, evaluations per iteration; own and exact, mean accuracies as trained and of the exact flow;
-    std of the latter (n - 1) and its interval's ends low and high, by bootstrap over seeds; worst,
-    the largest gap of a seed between the two; agreeing, seeds with a gap of at most AGREES_AT_END;
-    seeds.
+    Columns: training, its name without the seeds; solver; n_steps; plain, see is_plain; nfe,
+    evaluations per iteration; own and exact, mean accuracies as trained and of the exact flow; std
+    of the latter (n - 1) and its interval's ends low and high, by bootstrap over seeds; worst, the
+    largest gap of a seed between the two; agreeing, seeds with a gap of at most AGREES_AT_END; and
+    seeds, their number.
     """
     rows = []
     for evidence in found:
