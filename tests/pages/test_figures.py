@@ -11,8 +11,8 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from nodecore.pages.build import write_downloads
 from nodecore.pages import plots
+from nodecore.pages.build import write_downloads
 from nodecore.pages.downloads import download_links, export_figure
 
 
@@ -90,7 +90,7 @@ def test_the_book_puts_the_files_beside_the_pages(tmp_path):
 
 
 def test_the_frontier_labels_its_cures_in_the_order_of_their_accuracy():
-    """Three of them lie on one another: their labels do not, and stay where they were on average."""
+    """Three of them lie on one another: their labels do not."""
     columns = ["solver", "n_steps", "plain", "nfe", "exact", "low", "high"]
     cured = [["euler", 8, False, 20.0, 0.8 + 1e-3 * i, 0.7, 0.9] for i in (2, 0, 1)]
     rows = [["euler", k, True, float(k), k / 100, 0.0, 1.0] for k in (64, 8, 16)]

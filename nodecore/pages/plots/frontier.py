@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from nodecore.pages.plots.style import CLASS_COLOURS, CROSSING_COLOUR, GREY, solver_style
 
-LABEL_GAP = 0.062  # between two labels, as a share of the height of the axes
+LABEL_GAP = 0.055  # between two labels, as a share of the height of the axes
 
 
 def frontier(ax: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
