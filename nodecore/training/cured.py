@@ -1,6 +1,7 @@
 """A training iteration with cures that change the solves of a batch, or compare two of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -8,14 +9,38 @@ from torch import Tensor
 from nodecore.ode.fields import Field
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.kernels import BlockLayer
+from nodecore.ode.prepare import prepare_fused
 from nodecore.ode.steps import count_steps
+from nodecore.ode.tableaus import get_tableau
 from nodecore.training.cures import COARSER, Consistency, Cure, DrawnEnd, DrawnSolver
 from nodecore.training.ensemble import Ensemble, member_losses
 
 
-def needs_solves(cures: Sequence[Cure]) -> bool:
-    """Tell whether cures change more than the number of steps and the optimiser."""
-    return any(isinstance(cure, DrawnSolver | DrawnEnd | Consistency) for cure in cures)
+def choose_cured_step(ensemble: Ensemble, backend: str) -> Callable[..., None] | None:
+    """The iteration that cures ask for, where they change more than the number of steps and the
+    optimiser; None where they do not."""
+    kinds = {kind for kind in (DrawnSolver, DrawnEnd, Consistency) if _find(ensemble, kind)}
+    if kinds == {Consistency} and backend == "fused":
+        return FusedConsistentStep(ensemble)
+    return CuredStep(ensemble) if kinds else None
+
+
+Kind = TypeVar("Kind", bound=Cure)
+
+
+def _find(ensemble, kind: type[Kind]) -> Kind | None:
+    """The cure of a kind; no two cures of a training decide the same."""
+    return next((cure for cure in ensemble.cures if isinstance(cure, kind)), None)
+
+
+def _other_solve(ensemble, against):
+    """Solver and step sizes of the solve that the training's is compared with."""
+    if against != COARSER:
+        return against, ensemble.sizes
+    T = ensemble.protocol.T
+    sizes = torch.as_tensor(ensemble.sizes, dtype=torch.float64)
+    halved = (count_steps(sizes, T) + 1) // 2
+    return ensemble.tableau, T / halved.double()
 
 
 class Stretched:
@@ -47,9 +72,8 @@ class CuredStep:
 
     def __init__(self, ensemble: Ensemble):
         self.ensemble = ensemble
-        # No two cures of a training decide the same.
-        self.solver = next((c for c in ensemble.cures if isinstance(c, DrawnSolver)), None)
-        self.consistency = next((c for c in ensemble.cures if isinstance(c, Consistency)), None)
+        self.solver = _find(ensemble, DrawnSolver)
+        self.consistency = _find(ensemble, Consistency)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         ensemble = self.ensemble
@@ -57,7 +81,7 @@ class CuredStep:
         logits = ensemble.head(z)
         losses = member_losses(logits, y)
         if self.consistency is not None:
-            other = self._compared(x, self.consistency.against)
+            other = self._solve(x, *_other_solve(ensemble, self.consistency.against))
             # loss = cross entropy + weight * distance(logits, logits of the other solve)
             distance = self.consistency.distance(logits, ensemble.head(other.z))
             losses = losses + self.consistency.weight * distance
@@ -82,14 +106,6 @@ class CuredStep:
         nfe = torch.where(drawn, torch.as_tensor(other.nfe), torch.as_tensor(usual.nfe))
         return torch.where(takes, other.z, usual.z), nfe
 
-    def _compared(self, x, against):
-        if against != COARSER:
-            return self._solve(x, against)
-        T = self.ensemble.protocol.T
-        sizes = torch.as_tensor(self.ensemble.sizes, dtype=torch.float64)
-        halved = (count_steps(sizes, T) + 1) // 2
-        return self._solve(x, sizes=T / halved.double())
-
     def _solve(self, x, solver=None, sizes=None):
         ensemble, stretch = self.ensemble, self._drawn("stretch")
         field = ensemble.field if stretch is None else Stretched(ensemble.field, stretch)
@@ -108,3 +124,51 @@ class CuredStep:
         """What is drawn for this iteration, (members,), or None."""
         values = getattr(self.ensemble.draws, what)
         return None if values is None else values[self.ensemble.iteration - 1]
+
+
+class FusedConsistentStep:
+    """A training step that compares two solves, both through the fused kernel without autograd,
+    which sees their logits only. Equal to CuredStep up to rounding, in half the time."""
+
+    def __init__(self, ensemble: Ensemble):
+        self.ensemble, self.cure, self.sizes = ensemble, _find(ensemble, Consistency), None
+        layers = ensemble.field.block_layers()
+        self.parameters = [t for layer in layers for t in (layer.weight, layer.bias)]
+        self.gradients = [parameter.grad for parameter in self.parameters]
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        ensemble, (weight, bias) = self.ensemble, self.ensemble.head.linear
+        if self.sizes is not ensemble.sizes:
+            self._prepare(x)
+        tensors = [x, *self.parameters]
+        ends = [solve.forward(tensors, tape).flatten(2) for solve, tape in self.solves]
+        losses, slopes = self._loss([torch.baddbmm(bias[:, None], z, weight) for z in ends], y)
+        ensemble.gradient.zero_()
+        for (solve, tape), z, slope in zip(self.solves, ends, slopes, strict=True):
+            weight.grad.baddbmm_(z.mT, slope)
+            bias.grad += slope.sum(1)
+            at_end = (slope @ weight.mT).view(x.shape)
+            torch._foreach_add_(self.gradients, solve.backward(tensors, tape, at_end)[1:])
+        ensemble.nfe += self.nfe
+        ensemble.account(losses)
+        ensemble.optimiser.step()
+
+    def _loss(self, logits, y):
+        """Losses, (members,), and the gradients of their sum with respect to either logits."""
+        with torch.enable_grad():
+            own, other = (values.requires_grad_() for values in logits)
+            losses = member_losses(own, y) + self.cure.weight * self.cure.distance(own, other)
+            return losses.detach(), torch.autograd.grad(losses.sum(), (own, other))
+
+    def _prepare(self, x):
+        """Set both solves up for the sizes of now."""
+        ensemble, self.sizes = self.ensemble, self.ensemble.sizes
+        both = (ensemble.tableau, self.sizes), _other_solve(ensemble, self.cure.against)
+        self.solves, self.nfe = (), 0  # the tapes' memory serves the new ones
+        for solver, sizes in both:
+            how = {"t": (0.0, ensemble.protocol.T), "step_size": sizes}
+            solve = prepare_fused(ensemble.field, x, solver, **how)
+            self.solves += ((solve, solve.tape()),)
+            self.nfe = self.nfe + solve.n_steps * get_tableau(solver).n_solution_stages
+        ensemble.backend_used = "fused"

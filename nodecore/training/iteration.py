@@ -10,7 +10,7 @@ from nodecore.ode.kernels import FusedAdaptive, classify_fused
 from nodecore.ode.prepare import prepare_fused
 from nodecore.ode.solution import SolveError
 from nodecore.ode.steps import FixedSteps
-from nodecore.training.cured import CuredStep, needs_solves
+from nodecore.training.cured import choose_cured_step
 from nodecore.training.ensemble import Ensemble
 
 
@@ -157,8 +157,9 @@ class GraphedStep:
 def choose_step(ensemble: Ensemble, backend: str) -> Callable[..., None]:
     """The kernel has a way of its own, and a GPU has one where the steps stay the same; so have
     cures that change more than the number of steps."""
-    if needs_solves(ensemble.cures):
-        return CuredStep(ensemble)
+    cured = choose_cured_step(ensemble, backend)
+    if cured is not None:
+        return cured
     if ensemble.device.type == "cuda":
         stays = isinstance(ensemble.steps, FixedSteps) and not ensemble.cures
         return GraphedStep(ensemble) if stays else ensemble.step
