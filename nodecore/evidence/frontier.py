@@ -48,7 +48,7 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
                 **{"nfe": table["nfe"].mean(), "own": table["own"].mean()},
                 **{"exact": exact.value, "std": table["exact"].std()},
                 **{"low": exact.low, "high": exact.high, "worst": table["gap"].max()},
-                "agreeing": int((table["gap"] <= AGREES_AT_END + 1e-9).sum()),
+                "agreeing": sum(gap <= AGREES_AT_END + 1e-9 for gap in table["gap"]),
                 "seeds": len(table),
             }
         )
@@ -94,7 +94,7 @@ def is_at_least(change: Interval) -> str:
 def describe(run: Run) -> str:
     """Return what a training does, as text and figures print it; Euler's method goes unsaid."""
     if isinstance(run.steps, Adapted):
-        return name_of(run.steps.controller)
+        return name_of(str(run.steps.controller))
     n_steps, solver = run.steps.n_steps or 0, run.steps.solver
     said = [cure.describe(n_steps) for cure in run.cures]
     if not any(isinstance(cure, ChosenSteps) for cure in run.cures):

@@ -20,10 +20,9 @@ def frontier(ax: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
     table: see evidence.frontier; plain rows are joined by a line for each solver, with their
     numbers of steps. labels: of the other rows, in their order, set beside the axes.
     """
-    is_plain = table["plain"].astype(bool)
-    cured, bars = table[~is_plain], {"capsize": 2, "elinewidth": 0.8}
-    for solver, rows in table[is_plain].groupby("solver"):
-        rows = rows.sort_values("nfe")
+    is_plain, bars = table["plain"].astype(bool), {"capsize": 2, "elinewidth": 0.8}
+    plain, cured = table.loc[is_plain].sort_values(by="nfe"), table.loc[~is_plain]
+    for solver, rows in plain.groupby("solver"):
         style = {**solver_style(str(solver)), "color": GREY, "mfc": "white", "linewidth": 1.2}
         ax.errorbar(rows["nfe"], 100 * rows["exact"], yerr=_bars(rows), **style, **bars)
         for row in rows.to_dict("records"):
