@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 Z95 = 1.959963984540054  # of the normal distribution, for 95 %
+TAILS = (0.025, 0.975)
 
 
 class Interval(NamedTuple):
@@ -66,7 +67,24 @@ def bootstrap_mean(values: Sequence[float], resamples: int = 10_000) -> Interval
         values: At least one; NaN if one is NaN.
         resamples: Number of draws.
     """
-    known = np.asarray(values, float)
-    drawn = np.random.default_rng(0).integers(len(known), size=(resamples, len(known)))
-    low, high = np.quantile(known[drawn].mean(1), [0.025, 0.975])
-    return Interval(float(known.mean()), float(low), float(high))
+    means = _redrawn_means(np.random.default_rng(0), values, resamples)
+    return Interval(float(np.mean(values)), *map(float, np.quantile(means, TAILS)))
+
+
+def bootstrap_difference(
+    values: Sequence[float], others: Sequence[float], resamples: int = 10_000
+) -> Interval:
+    """Estimate the mean of the values less that of the others, two independent samples.
+
+    See bootstrap_mean, which draws from either likewise.
+    """
+    generator = np.random.default_rng(0)
+    means, less = (_redrawn_means(generator, each, resamples) for each in (values, others))
+    ends = np.quantile(means - less, TAILS)
+    return Interval(float(np.mean(values) - np.mean(others)), *map(float, ends))
+
+
+def _redrawn_means(generator, values, resamples):
+    """Means (resamples,) of as many values as there are, drawn with replacement."""
+    drawn = generator.integers(len(values), size=(resamples, len(values)))
+    return np.asarray(values, float)[drawn].mean(1)

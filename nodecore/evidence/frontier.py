@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from nodecore.analysis.intervals import Interval, bootstrap_mean
+from nodecore.analysis.intervals import Interval, bootstrap_difference, bootstrap_mean
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
 from nodecore.evidence.runs import Run
@@ -64,14 +64,10 @@ def is_plain(run: Run) -> bool:
 def difference(one: Evidence, other: Evidence) -> Interval:
     """Estimate by how much the exact flow of one run is more accurate than that of another.
 
-    Seed by seed, as runs of one seed share initial weights and batches; by bootstrap over seeds.
-    Raises ValueError where they have no seed in common.
+    By bootstrap over the seeds of either, which count as independent.
     """
-    pairs = accuracies(one)["exact"] - accuracies(other)["exact"]
-    pairs = pairs.dropna()
-    if pairs.empty:
-        raise ValueError(f"{one.run.title}, {other.run.title}: give runs with a seed in common")
-    return bootstrap_mean(pairs.tolist())
+    values = [accuracies(evidence)["exact"].tolist() for evidence in (one, other)]
+    return bootstrap_difference(*values)
 
 
 def finalists(table: pd.DataFrame, budget: float, n: int = 2) -> list[str]:
