@@ -25,7 +25,7 @@ profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
 datasets = ["landscape", "spheres2"]  # data sets, a panel each
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders, on which finalists are chosen
-training = "euler-K16-loguniform-4"  # trained here where it is missing; others come from records
+training = "rk4-K5-uniform-2"  # trained here where it is missing; others come from records
 plain = ["euler", "rk4"]  # solvers whose plain steps stand beside the cures
 controllers = ["algorithm1", "auto"]  # of adapted steps, likewise
 
