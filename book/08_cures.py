@@ -57,11 +57,13 @@ from nodecore.training.adapted import Adapted
 check_parameters()
 
 # %%
+import math
 from itertools import product
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
+from myst_nb import glue
 
 from nodecore.evidence.tables import AGREES_AT_END
 from nodecore.pages import plots
@@ -239,4 +241,13 @@ section("refined", "decay")
 # MONDAY
 
 # %% tags=["remove-cell"]
-# GLUE
+GLUED = {"rk4": "rk4-K6", "drawn": "euler-K16-loguniform-4", "plain": "euler-K32"}
+for dataset in datasets:
+    known = tables[dataset].set_index("training")["exact"]
+    for word, name in GLUED.items():
+        glue(f"{word}-{dataset}", 100 * float(known.get(name, math.nan)), display=False)
+    judged = frontier(list(fresh[dataset].values())).set_index("training")
+    judged = judged[["exact", "worst"]].astype(float).reindex(["rk4-K6", "euler-K128"])
+    glue(f"judged-{dataset}", 100 * float(judged["exact"].iloc[0]), display=False)
+    glue(f"worst-{dataset}", 100 * float(judged["worst"].iloc[0]), display=False)
+    glue(f"fine-{dataset}", 100 * float(judged["exact"].iloc[1]), display=False)
