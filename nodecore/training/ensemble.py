@@ -203,7 +203,7 @@ class Ensemble:
         """Train for one iteration on a batch, through `step`."""
         self.iteration += 1
         if self.draws is not None and self.draws.n_steps is not None:
-            self.sizes = self.protocol.T / self.draws.n_steps[self.iteration - 1]
+            self.sizes = self.protocol.T / self.draws.n_steps[self.iteration - 1].double()
         if self.adaption is None:
             step(x, y)
             return

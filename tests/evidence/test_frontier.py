@@ -9,8 +9,10 @@ import pytest
 
 from nodecore.analysis.intervals import Interval, bootstrap_difference, bootstrap_mean
 from nodecore.evidence import store
+from nodecore.evidence import verify as verifying
 from nodecore.evidence.catalogue import (
     BUDGET,
+    CURES,
     FINALISTS,
     STUDIES,
     cure_run,
@@ -24,7 +26,10 @@ from nodecore.evidence.frontier import (
     frontier,
     is_at_least,
 )
+from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import SEEDS
+from nodecore.evidence.selection import evaluations_of
+from nodecore.evidence.verify import verify
 
 
 def made_up(own, exact, training="euler-K16-loguniform-4", nfe=20.0, trained=True) -> Any:
@@ -137,6 +142,27 @@ def test_two_values_give_what_can_be_counted():
     """Of two, a resample has the smaller one twice with odds of one in four."""
     assert bootstrap_mean([0.0, 1.0])[1:] == (0.0, 1.0)
     assert bootstrap_mean([0.4]) == (0.4, 0.4, 0.4)
+
+
+# --- from a training to a table -------------------------------------------------------------------
+
+
+def test_a_run_with_a_cure_is_kept_found_and_verified(monkeypatch, tmp_path):
+    run = cure_run("landscape", CURES[0], profile="smoke")
+    kept = obtain(run, root=tmp_path, device="cpu", progress=False)
+    assert kept.path.endswith(f"landscape-cures/smoke/{CURES[0]}-seeds0-4.json")
+    assert kept.stored.header["cures"] == "loguniform-4"
+    assert set(kept.records["cures"]) == {"loguniform-4"}
+    again = find(run, tmp_path)
+    assert again.run == run
+    assert find(cure_run("landscape", "euler-K16", profile="smoke"), tmp_path) is None
+    [row] = frontier([again]).to_dict("records")
+    assert row["nfe"] == pytest.approx(float(evaluations_of(run).mean()))
+    [checked] = verify(["landscape-cures"], "smoke", root=tmp_path).to_dict("records")
+    assert checked["agrees"] and not checked["problem"]
+    monkeypatch.setattr(verifying, "evaluations_of", lambda run: evaluations_of(run) + 1)
+    [checked] = verify(["landscape-cures"], "smoke", root=tmp_path).to_dict("records")
+    assert "nfe_per_iteration of seed 0 is" in checked["problem"]
 
 
 # --- the committed evidence -----------------------------------------------------------------------

@@ -281,6 +281,17 @@ def test_members_are_the_same_seeds_trained_alone(name, backend):
         assert together.nfe_per_iteration[m] == alone.nfe_per_iteration[0]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_number_of_steps_that_is_drawn_is_taken(backend):
+    """1/25 in float32, for one, is less than in float64: 25 steps of it would leave a sliver."""
+    protocol = replace(TINY, width=4, iterations=120, T=1.0)
+    how = {"backend": backend, "cures": get_cures("loguniform-4"), **QUIET}
+    trained = train(protocol, FixedSteps("euler", 16), [0, 1], **how)
+    drawn = Draws(how["cures"], 16, [0, 1], 120).n_steps
+    assert {25, 29, 31, 41} < set(drawn.flatten().tolist())
+    assert (120 * trained.nfe_per_iteration).round().tolist() == drawn.sum(0).tolist()
+
+
 class Killed(BaseException):
     """What ends a training as kill -9 does: nothing catches it."""
 
