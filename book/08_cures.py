@@ -18,14 +18,19 @@
 # **Question.** A shorter step makes a model a flow, and costs evaluations. Later work proposes other
 # cures. Which of them gives the most accurate exact flow for the same number of evaluations in training?
 #
-# **Answer.** ANSWER
+# **Answer.** A better solver comes first. On the spheres rk4 with 6 plain steps, 24 evaluations an
+# iteration, has an exact flow that is {glue:text}`judged-spheres2:.1f` % accurate on 15 seeds that had no
+# part in any choice; 128 steps of Euler's method have {glue:text}`fine-spheres2:.1f` %. Cures help Euler's
+# method, and do not catch up: a drawn number of steps has {glue:text}`drawn-spheres2:.1f` % at a cost of
+# about 22, where 32 plain steps have {glue:text}`plain-spheres2:.1f` %. The landscape is harder: there rk4
+# with 6 steps has {glue:text}`rk4-landscape:.1f` % on five seeds, and its cures are not trained yet.
 
 # %% tags=["parameters"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
-datasets = ["landscape", "spheres2"]  # data sets, a panel each
+datasets = ["spheres2", "landscape"]  # data sets, a panel each
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders, on which finalists are chosen
-training = "rk4-K5-uniform-2"  # trained here where it is missing; others come from records
+training = "rk4-K5-uniform-2"  # trained here if missing, on the first data set
 plain = ["euler", "rk4"]  # solvers whose plain steps stand beside the cures
 controllers = ["algorithm1", "auto"]  # of adapted steps, likewise
 
@@ -62,7 +67,7 @@ from itertools import product
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
+from IPython.display import Markdown, display
 from myst_nb import glue
 
 from nodecore.evidence.tables import AGREES_AT_END
@@ -81,9 +86,8 @@ plots.use_style()
 # Plain steps of two solvers stand beside the cures: a better solver is a cure, too.
 
 # %%
-for dataset in datasets:
-    obtain(cure_run(dataset, training, seeds, profile), device=device)
-GRID = [f"{solver}-K{k}" for solver in plain for k in (2, 4, 6, 8, 16, 24, 32, 64, 128, 256)]
+obtain(cure_run(datasets[0], training, seeds, profile), device=device)
+GRID = [f"{s}-K{k}" for s in plain for k in (FEW if s == "rk4" else MANY)]
 
 
 def found_of(dataset, trainings, seeds=seeds):
@@ -111,6 +115,11 @@ plots.stamp_profile(fig, profile)
 # %% tags=["remove-input"]
 drawn = pd.concat(tables, names=["dataset"]).reset_index(level=0)
 download_links(fig, "fig-frontier", drawn)
+
+# %% tags=["hide-input"]
+known = [f"{sum(bool(e.run.cures) for e in first[d])} of {len(CURES)} on {name_of(d)}"
+         for d in datasets]  # fmt: skip
+Markdown(f"Cures of the catalogue that have records at this profile: {', '.join(known)}.")
 
 # %% [markdown]
 # ## Seeds that had no part in the choice
@@ -238,7 +247,16 @@ section("refined", "decay")
 # %% [markdown]
 # ## On Monday
 #
-# MONDAY
+# - **Count evaluations, not steps, and spend them on a better solver first.** It needs no constant, no
+#   second solve, and no new code. With rk4, drawing the number of steps as well keeps every gap small,
+#   but is no more accurate than plain steps here.
+# - **If the solver has to be Euler's method, draw the number of steps for each batch:**
+#   `n_steps = round(4 * 16 ** random())` goes from 4 to 64. Its accuracy as trained falls a little; what is
+#   left is a flow's.
+# - **A term in the loss that asks two solves to agree** needs a weight, and costs the second solve. With
+#   half the steps as the second one it fits into the same evaluations.
+# - **Then check:** {ref}`chapter-check-flow` asks a trained model whether it is a flow. Pick on some seeds,
+#   judge on others: with five, the order of the best few is chance.
 
 # %% tags=["remove-cell"]
 GLUED = {"rk4": "rk4-K6", "drawn": "euler-K16-loguniform-4", "plain": "euler-K32"}
