@@ -26,13 +26,12 @@ def frontier(ax: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
         style = {**solver_style(str(solver)), "color": GREY, "mfc": "white", "linewidth": 1.2}
         ax.errorbar(rows["nfe"], 100 * rows["exact"], yerr=_bars(rows), **style, **bars)
         for row in rows.to_dict("records"):
-            at, shift = (row["nfe"], 100 * row["exact"]), (4, -11)
+            at, shift = (row["nfe"], 100 * row["exact"]), (4, -11 if solver == "euler" else 5)
             how = {"textcoords": "offset points", "fontsize": 8, "color": GREY}
-            ax.annotate(f"{row['n_steps']}", at, shift, **how)
+            ax.annotate(f"{row['n_steps']:.0f}", at, shift, **how)
     style = {"color": CLASS_COLOURS[1], "marker": "*", "markersize": 9, "ls": "none"}
-    ax.errorbar(
-        cured["nfe"], 100 * cured["exact"], yerr=_bars(cured), label="cures", **style, **bars
-    )
+    style |= {"yerr": _bars(cured), "label": "cures, controllers"}
+    ax.errorbar(cured["nfe"], 100 * cured["exact"], **style, **bars)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator([2.0**i for i in range(2, 9)]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
