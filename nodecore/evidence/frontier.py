@@ -66,8 +66,8 @@ def difference(one: Evidence, other: Evidence) -> Interval:
 
     By bootstrap over the seeds of either, which count as independent.
     """
-    values = [accuracies(evidence)["exact"].tolist() for evidence in (one, other)]
-    return bootstrap_difference(*values)
+    values, others = (accuracies(evidence)["exact"].tolist() for evidence in (one, other))
+    return bootstrap_difference(values, others)
 
 
 def finalists(table: pd.DataFrame, budget: float, n: int = 2) -> list[str]:
