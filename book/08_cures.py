@@ -23,8 +23,8 @@
 # plain steps and {glue:text}`drawn-spheres2:.1f` % where their number is drawn for each batch, and every
 # seed is within {glue:text}`worst-spheres2:.1f` and {glue:text}`near-spheres2:.1f` points of it; 128 steps of
 # Euler's method have {glue:text}`fine-spheres2:.1f` %. Cures help Euler's method, and do not catch up. The
-# landscape is harder, rk4 with 6 steps has {glue:text}`rk4-landscape:.1f` % on five seeds, and most of its
-# cures are not trained yet.
+# landscape is harder, rk4 with 6 steps has {glue:text}`rk4-landscape:.1f` % on five seeds, and its cures
+# are not trained yet.
 
 # %% tags=["parameters"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -164,7 +164,7 @@ for dataset in datasets:
 # %% [markdown]
 # What these seeds say of the goal. Differences are of the exact flow's accuracy against 128 steps of
 # Euler's method, with a 95 % interval by bootstrap over the seeds of either. *Cannot tell*: it has zero
-# in it.
+# in it. Several are judged at once, so one interval that just misses zero is weaker than it looks.
 
 # %% tags=["hide-input"]
 goals = []
