@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-STREAMS = ("data", "initialisation", "batches", "samples")
+STREAMS = ("data", "initialisation", "batches", "samples", "draws")
 
 
 def make_generator(seed: int, stream: str) -> torch.Generator:

@@ -114,7 +114,7 @@ def _seconds_an_iteration(run, device, precision, left, limit):
             raise _TooLong
 
     protocol = replace(run.protocol, iterations=PROBED)
-    how = {"precision": precision, "progress": note}
+    how = {"precision": precision, "progress": note, "cures": run.cures}
     try:
         train(protocol, _usual_steps(run), run.seeds, device=str(device), **how)
     except _TooLong:

@@ -1,5 +1,6 @@
 """The catalogue of studies: which runs each of them has."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from nodecore.evidence.runs import SEEDS, Run
 from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.training.adapted import FIRST_RTOL, STARTS, USUAL_START, Adapted
 from nodecore.training.controllers import EVERY, controller_name
+from nodecore.training.cures import get_cures
 from nodecore.training.protocols import check_profile
 
 TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -186,6 +188,49 @@ def per_sample_runs(dataset: str, profile: str = "laptop", seeds: tuple = SEEDS)
     return tuple(Run(dataset, steps, **how) for steps in norms)
 
 
+# Trainings with cures, named as their runs without the seeds, most of at most BUDGET evaluations an
+# iteration. Finalists were chosen on the first seeds, and are judged on FRESH ones that had no part
+# in any choice. Plain steps of rk4 at the same cost are, too; those of Euler's method have as many
+# seeds in the grid that nothing was chosen on.
+BUDGET = 24
+CURES = (
+    *("euler-K16-loguniform-4", "euler-K16-squared-0.1-coarser", "rk4-K5-uniform-2"),
+    *("euler-K8-squared-0.1-midpoint", "rk4-K4-squared-0.1-coarser", "euler-K16-uniform-2"),
+    *("euler-K10-loguniform-4,squared-0.1-coarser", "euler-K16-solver-midpoint"),
+    *("euler-K24-end-0.5", "euler-K64-refined-2", "euler-K24-decay-0.1"),
+    *("euler-K16-squared-1-coarser", "euler-K8-kl-1-midpoint", "euler-K8-loguniform-4"),
+    "euler-K16-squared-0.1-midpoint",
+)
+SAME_COST = ("euler-K24", "rk4-K6")
+IN_THE_GRID = ("euler-K32", "euler-K128")
+FRESH = tuple(range(20, 35))
+FINALISTS: dict[str, tuple[str, ...]] = {
+    "landscape": (),  # chosen when its cures are trained
+    "spheres2": ("rk4-K4-squared-0.1-coarser", "rk4-K5-uniform-2"),
+}
+
+
+def cure_run(
+    dataset: str, training: str, seeds: Sequence[int] = SEEDS, profile: str = "paper"
+) -> Run:
+    """The run of a training such as "rk4-K6" or "euler-K16-loguniform-4". Raises ValueError."""
+    named = re.fullmatch(r"(\w+)-K(\d+)(?:-(.+))?", training)
+    if named is None:
+        raise ValueError(f"training = {training!r}: give one such as {CURES[0]}")
+    solver, n_steps, cures = named.groups()
+    steps = FixedSteps(solver, int(n_steps))
+    return Run(dataset, steps, tuple(seeds), profile, cures=get_cures(cures or ""))
+
+
+def _cure_runs(dataset):
+    """Those without cures lie beside the grids of their solvers. They are no part of these, whose
+    seeds are joined."""
+    return (
+        *(cure_run(dataset, training) for training in (*CURES, *SAME_COST)),
+        *(cure_run(dataset, training, FRESH) for training in (*FINALISTS[dataset], SAME_COST[-1])),
+    )
+
+
 STUDIES = {
     "spheres2-growing-T": growing_runs("spheres2"),
     "spheres2-per-sample": per_sample_runs("spheres2"),
@@ -202,6 +247,7 @@ STUDIES = {
         for name in ("algorithm1", "settling-discord", "remembering-discord")
     ),
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
+    **{f"{dataset}-cures": _cure_runs(dataset) for dataset in FINALISTS},
     **{
         name: tuple(r for p in IMAGE_PROFILES for r in image_runs(name, p))
         for name in IMAGE_STUDIES

@@ -19,6 +19,7 @@ from nodecore.evidence.provenance import device_name, kernel_version, recorded_r
 from nodecore.evidence.runs import Run
 from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
+from nodecore.training.cures import name_cures
 from nodecore.training.deadline import Deadline
 from nodecore.training.devices import get_device, single_threaded
 from nodecore.training.loop import Progress, train
@@ -98,6 +99,7 @@ def train_run(
             run.steps,
             run.seeds,
             device=device,
+            cures=run.cures,
             **options,
         )
         weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
@@ -128,6 +130,7 @@ def _header(run, trained):
         "dataset": run.dataset,
         "profile": run.profile,
         **run.steps.columns,
+        **({"cures": name_cures(run.cures)} if run.cures else {}),
         "start_constants": constants.get("start"),
         "controller_constants": constants.get("controller"),
         "seeds": list(run.seeds),

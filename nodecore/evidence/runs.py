@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nodecore.training.adapted import Adapted, AnySteps, steps_of
+from nodecore.training.cures import Cures, check_cures, get_cures, name_cures
 from nodecore.training.loop import check_seeds
 from nodecore.training.protocols import Protocol, digest, get_protocol
 
@@ -17,7 +18,8 @@ class Run:
     """One ensemble to train: a data set, the steps of its training, and its seeds.
 
     steps: with a controller's name, not a controller. T: the time to integrate over, 1 in the
-    paper, which fixed steps fill. Raises ValueError.
+    paper, which fixed steps fill. cures: what the training does besides, none in the paper. Raises
+    ValueError.
     """
 
     dataset: str
@@ -25,11 +27,13 @@ class Run:
     seeds: tuple[int, ...] = SEEDS
     profile: str = "paper"
     T: float = 1.0
+    cures: Cures = ()
 
     def __post_init__(self):
         check_seeds(self.seeds)
         object.__setattr__(self, "seeds", tuple(sorted(self.seeds)))
         get_protocol(self.dataset, self.profile)
+        object.__setattr__(self, "cures", check_cures(self.cures, self.steps))
         if not 0 < self.T < math.inf:
             raise ValueError(f"T = {self.T!r}: give a time > 0")
         if isinstance(self.steps, Adapted) and not isinstance(self.steps.controller, str):
@@ -40,7 +44,9 @@ class Run:
     @property
     def study(self) -> str:
         """The study it belongs to: `<dataset>-<train solver>`, `-adaption` (of steps), `-tolerance`
-        (its adaption), `-growing-T`, or `-per-sample`."""
+        (its adaption), `-growing-T`, `-per-sample`, or `-cures`."""
+        if self.cures:
+            return f"{self.dataset}-cures"
         if self.T != 1.0:
             return f"{self.dataset}-growing-T"
         if self.steps.per_sample:
@@ -50,10 +56,16 @@ class Run:
         return f"{self.dataset}-{'adaption' if self.steps.first_rtol is None else 'tolerance'}"
 
     @property
+    def training(self) -> str:
+        """What its name says without the seeds, such as `euler-K8` or `euler-K16-loguniform-4`."""
+        time = "" if self.T == 1.0 else f"-T{self.T:g}"
+        cures = f"-{name_cures(self.cures)}" if self.cures else ""
+        return f"{self.steps.name}{time}{cures}"
+
+    @property
     def name(self) -> str:
         """The stem of its files, such as `euler-K8-seeds0-4`."""
-        time = "" if self.T == 1.0 else f"-T{self.T:g}"
-        return f"{self.steps.name}{time}-seeds{_ranges(self.seeds)}"
+        return f"{self.training}-seeds{_ranges(self.seeds)}"
 
     @property
     def title(self) -> str:
@@ -67,9 +79,10 @@ class Run:
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with the protocol, whose norm bounds the error, a
-        controller's constants, or where it begins."""
+        controller's constants, where it begins, or the cures."""
         more = self.steps.constants if isinstance(self.steps, Adapted) else {}
         more |= {"per_sample": True} if self.steps.per_sample else {}
+        more |= {"cures": name_cures(self.cures)} if self.cures else {}
         return digest(asdict(self.protocol) | more)
 
     def path(self, root: Path) -> Path:
@@ -79,8 +92,9 @@ class Run:
 
 def run_of(header: Mapping) -> Run:
     """The run that a header describes. ValueError, TypeError or KeyError where there is none."""
-    T = header["protocol"]["T"]
-    return Run(header["dataset"], steps_of(header), tuple(header["seeds"]), header["profile"], T)
+    steps, cures = steps_of(header), get_cures(header.get("cures") or "")
+    T, seeds = header["protocol"]["T"], tuple(header["seeds"])
+    return Run(header["dataset"], steps, seeds, header["profile"], T, cures)
 
 
 def _ranges(seeds):

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 
+from torch import Tensor
+
 from nodecore.data.datasets import DATASETS
 from nodecore.evidence.catalogue import STUDIES, get_study
 from nodecore.evidence.runs import Run
 from nodecore.ode.tableaus import get_tableau
+from nodecore.training.draws import count_evaluations
 from nodecore.training.ensemble import make_model
 
 USUAL_N_STEPS = 32  # of an adaptive or adapting run, for want of knowledge
@@ -46,8 +49,18 @@ def cost(run: Run) -> int:
     return samples * evaluations(run) * _multiplications(run.protocol)
 
 
+def evaluations_of(run: Run, iterations: int | None = None) -> Tensor:
+    """Count the evaluations per iteration of a run with cures, (members,) float64, from what they
+    draw in its iterations, or in so many."""
+    solver, n_steps = run.steps.solver, run.steps.n_steps or USUAL_N_STEPS
+    iterations = iterations or run.protocol.iterations
+    return count_evaluations(run.cures, solver, n_steps, run.seeds, iterations)
+
+
 def evaluations(run: Run) -> int:
     """Count one member's evaluations of the field in an iteration; those of checks left out."""
+    if run.cures:
+        return round(float(evaluations_of(run, iterations=100).mean()))
     return (run.steps.n_steps or USUAL_N_STEPS) * get_tableau(run.steps.solver).n_solution_stages
 
 

@@ -30,7 +30,7 @@ from nodecore.evidence.measure import (
 )
 from nodecore.evidence.provenance import backend_here, device_name, kernel_version
 from nodecore.evidence.retest import lacking, stored_training
-from nodecore.evidence.selection import USUAL_TEST, select
+from nodecore.evidence.selection import USUAL_TEST, evaluations_of, select
 from nodecore.ode import kernels
 from nodecore.ode.steps import FixedSteps, Setting
 from nodecore.ode.tableaus import get_tableau
@@ -177,6 +177,8 @@ def _wrong_values(evidence):
     trained.diverged_at = torch.where(_finite(evidence), -1, trained.diverged_at.clamp(min=1))
     if run.steps.n_steps is not None:
         trained.nfe_per_iteration[:] = evaluations_under(run.steps)
+    if run.cures:
+        trained.nfe_per_iteration[:] = evaluations_of(run)
     for member, seed in enumerate(run.seeds):
         rows = _records_of(evidence, [member])
         [train_accuracy, *_] = rows["train_accuracy"]

@@ -19,13 +19,16 @@ from nodecore.ode.solution import Solution, SolveError
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 from nodecore.training.adapted import AnySteps
 from nodecore.training.adaption import Adaption
+from nodecore.training.cures import Cure, Decay
 from nodecore.training.devices import in_precision
+from nodecore.training.draws import Draws
 from nodecore.training.protocols import Protocol
 
 # --- models ---------------------------------------------------------------------------------------
 
 FIELDS = {"mlp": MLPField, "conv1d": Conv1dField, "conv2d": Conv2dField}
 OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+DECAYING = {"adam": torch.optim.AdamW, "sgd": torch.optim.SGD}  # beside the gradient, by the rate
 
 
 def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[Field, LinearHead]:
@@ -59,8 +62,10 @@ class Ensemble:
         seeds: Sequence[int],
         device: torch.device,
         backend: str = "auto",
+        cures: Sequence[Cure] = (),
     ):
         self.protocol, self.steps, self.seeds = protocol, steps, seeds
+        self.cures = tuple(cures)
         self.tableau = get_tableau(steps.solver)
         # Whether an embedded method chooses the steps, and who then steps by itself.
         self.by_tolerance = steps.rtol is not None or steps.first_rtol is not None
@@ -78,8 +83,16 @@ class Ensemble:
             parameter.data, parameter.grad = value, gradient
         graphed_adam = device.type == "cuda" and protocol.optimiser == "adam"
         options = {"capturable": True} if graphed_adam else {}
-        make = OPTIMISERS[protocol.optimiser]
+        decay = next((cure.weight for cure in cures if isinstance(cure, Decay)), None)
+        make = (OPTIMISERS if decay is None else DECAYING)[protocol.optimiser]
+        options |= {} if decay is None else {"weight_decay": decay}
         self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
+        # What cures draw for each iteration, where there are any.
+        self.draws = (
+            Draws(self.cures, steps.n_steps, seeds, protocol.iterations)
+            if cures and steps.n_steps
+            else None
+        )
         self.adaption: Adaption | None = None  # who says what `sizes` are to be, if anyone does
         # Of the next solve: the size of its steps or its tolerance, one, or (members,) float64.
         self.sizes: float | Tensor | None = (
@@ -189,6 +202,8 @@ class Ensemble:
     def iterate(self, step: Callable[..., None], x: Tensor, y: Tensor) -> None:
         """Train for one iteration on a batch, through `step`."""
         self.iteration += 1
+        if self.draws is not None and self.draws.n_steps is not None:
+            self.sizes = self.protocol.T / self.draws.n_steps[self.iteration - 1].double()
         if self.adaption is None:
             step(x, y)
             return

@@ -16,6 +16,7 @@ from nodecore.ode.backends import choose_adaptive_backend, choose_backend
 from nodecore.ode.fields import Conv2dField
 from nodecore.training.adapted import Adapted, AnySteps
 from nodecore.training.adaption import Adaption, ToleranceAdaption
+from nodecore.training.cures import Cure, check_cures, name_cures
 from nodecore.training.devices import (
     check_precision,
     get_device,
@@ -97,6 +98,7 @@ def train(
     progress: Progress = True,
     checkpoint: "Checkpoint | None" = None,
     precision: str = "float32",
+    cures: Sequence[Cure] = (),
 ) -> Trained:
     """Train one member for each seed, all in one batch, back-propagating through the solver.
 
@@ -105,17 +107,19 @@ def train(
     progress: show a bar, or call this with the iterations done so far. With a `checkpoint` it goes
     on where the same training was stopped, to the same bits on a CPU; Ctrl-C then stops between two
     iterations and leaves a checkpoint. precision: of products in fields of images, one of
-    PRECISIONS; tests afterwards are in float32.
+    PRECISIONS; tests afterwards are in float32. cures: what such a training does besides, see
+    nodecore.training.cures; fixed steps only, which are then those that the model is meant for.
 
     Raises ValueError for a bad argument, before any work.
     """
     check_seeds(seeds)
+    cures = check_cures(cures, steps)
     place = get_device(device)
     check_precision(precision, protocol, place)
     if precision != "float32":  # which is all that the kernel computes in
         backend = without_kernel(backend, precision)
     training, test = (split.to(place) for split in protocol.load())
-    ensemble = _set_up(protocol, steps, seeds, place, backend, precision)
+    ensemble = _set_up(protocol, steps, seeds, place, backend, precision, cures)
     if isinstance(steps, Adapted):
         adaption = Adaption if steps.first_rtol is None else ToleranceAdaption
         ensemble.adaption = adaption(ensemble, test, look_every)
@@ -134,10 +138,10 @@ def train(
     return _result(ensemble, seconds, precision)
 
 
-def _set_up(protocol, steps, seeds, device, backend, precision):
-    ensemble = Ensemble(protocol, steps, list(seeds), device, backend)
+def _set_up(protocol, steps, seeds, device, backend, precision, cures):
+    ensemble = Ensemble(protocol, steps, list(seeds), device, backend, cures)
     if device.type == "cuda" and isinstance(ensemble.field, Conv2dField):
-        fixed = steps.n_steps
+        fixed = None if cures else steps.n_steps
         evaluations = (fixed or 0) * ensemble.tableau.n_solution_stages * len(ensemble.seeds)
         fits = fixed is not None and maps_fit(protocol, evaluations, precision, device)
         ensemble.field.keeps_maps = fits
@@ -260,6 +264,7 @@ def _identity(ensemble, x, look_every, precision):
         "precision": precision,
         "first_rtol": steps.first_rtol,
         **({"start": steps.start} if steps.start else {}),
+        **({"cures": name_cures(ensemble.cures)} if ensemble.cures else {}),
     }
 
 

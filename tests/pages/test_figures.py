@@ -11,6 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from nodecore.pages import plots
 from nodecore.pages.build import write_downloads
 from nodecore.pages.downloads import download_links, export_figure
 
@@ -83,3 +84,32 @@ def test_the_book_puts_the_files_beside_the_pages(tmp_path):
     for name, (_, content) in files_in(html).items():
         assert (tmp_path / "assets/downloads" / name).read_bytes() == content
         assert f'<a download="{name}" href="../_static/downloads/{name}">' in written
+
+
+# --- the frontier ---------------------------------------------------------------------------------
+
+
+def test_the_frontier_labels_its_cures_in_the_order_of_their_accuracy():
+    """Three of them lie on one another: their labels do not."""
+    columns = ["solver", "n_steps", "plain", "nfe", "exact", "low", "high"]
+    cured = [["euler", 8, False, 20.0, 0.8 + 1e-3 * i, 0.7, 0.9] for i in (2, 0, 1)]
+    rows = [["euler", k, True, float(k), k / 100, 0.0, 1.0] for k in (64, 8, 16)]
+    fig, ax = plt.subplots()
+    plots.frontier(ax, pd.DataFrame([*cured, *rows], columns=columns), ["c", "a", "b"])
+    beside = [text for text in ax.texts if text.get_text() in "abc"]
+    places = {text.get_text(): text.xyann[1] for text in beside}
+    assert places["b"] - places["a"] == pytest.approx(places["c"] - places["b"], abs=1e-3)
+    assert places["b"] - places["a"] > 0.05
+    bottom, top = ax.get_ylim()
+    assert places["b"] == pytest.approx((80.1 - bottom) / (top - bottom), abs=0.01)
+    plain = ax.get_lines()[0]
+    assert list(plain.get_xdata()) == [8, 16, 64], "in the order of their cost"
+    plt.close(fig)
+
+
+def test_a_frontier_without_records_is_empty():
+    columns = ["solver", "n_steps", "plain", "nfe", "exact", "low", "high"]
+    fig, ax = plt.subplots()
+    plots.frontier(ax, pd.DataFrame(columns=columns), [])
+    assert not ax.texts
+    plt.close(fig)

@@ -292,6 +292,7 @@ class _Tape:
     """
 
     _spare: ClassVar[list[Tensor]] = []
+    LARGEST = 16  # times the memory that is needed, of what is handed on
 
     def __init__(self, plan: FusedSolve, steps: int):
         self.resize(plan, steps)
@@ -305,7 +306,8 @@ class _Tape:
         size = plan.kernel.nodecore_tape_floats
         size.restype = ctypes.c_int64
         floats = size(ctypes.byref(p))
-        fitting = [t for t in self._spare if floats <= t.numel() <= 2 * floats]
+        # A solve whose number of steps is drawn finds that of the most steps.
+        fitting = [t for t in self._spare if floats <= t.numel() <= self.LARGEST * floats]
         self.memory = fitting[0] if fitting else torch.empty(floats)
         if fitting:
             self._spare[:] = [t for t in self._spare if t is not fitting[0]]

@@ -15,6 +15,7 @@ from nodecore.pages.plots.data import (
     potential_landscape,
     radii,
 )
+from nodecore.pages.plots.frontier import frontier, seed_gaps_of
 from nodecore.pages.plots.grids import (
     accuracy_of_seeds,
     agreement,
@@ -76,6 +77,7 @@ __all__ = [
     "crossing_shares",
     "deformed_mesh",
     "field_lines",
+    "frontier",
     "gap_by_tolerance",
     "labelled_images",
     "labelled_points",
@@ -88,6 +90,7 @@ __all__ = [
     "positions_over_time",
     "potential_landscape",
     "radii",
+    "seed_gaps_of",
     "seeds_over_steps",
     "solver_style",
     "stacked_shares",

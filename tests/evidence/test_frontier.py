@@ -1,0 +1,177 @@
+"""The frontier's rows and differences on made-up records, and the bootstrap behind them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nodecore.analysis.intervals import Interval, bootstrap_difference, bootstrap_mean
+from nodecore.evidence import store
+from nodecore.evidence import verify as verifying
+from nodecore.evidence.catalogue import (
+    BUDGET,
+    CURES,
+    FINALISTS,
+    STUDIES,
+    cure_run,
+)
+from nodecore.evidence.found import find
+from nodecore.evidence.frontier import (
+    accuracies,
+    describe,
+    difference,
+    finalists,
+    frontier,
+    is_at_least,
+)
+from nodecore.evidence.obtain import obtain
+from nodecore.evidence.runs import SEEDS
+from nodecore.evidence.selection import evaluations_of
+from nodecore.evidence.verify import verify
+
+
+def made_up(own, exact, training="euler-K16-loguniform-4", nfe=20.0, trained=True) -> Any:
+    """Evidence of a run whose seeds have these accuracies as trained and of the exact flow."""
+    run = cure_run("landscape", training, seeds=tuple(range(len(own))))
+    n_steps = run.steps.n_steps
+    common = {"dataset": "landscape", "train_solver": run.steps.solver, "n_steps": n_steps}
+    common |= {"nfe_per_iteration": nfe, "trained": trained}
+    rows = [
+        {"seed": seed, "accuracy": value, **setting}
+        for values, setting in (
+            (own, {"test_solver": "euler", "test_n_steps": n_steps}),
+            (exact, {"test_solver": "dopri5", "test_rtol": 1e-6}),
+            (exact, {"test_solver": "dopri5", "test_rtol": 1e-3}),
+            (exact, {"test_solver": "euler", "test_n_steps": 2 * n_steps}),
+        )
+        for seed, value in enumerate(values)
+    ]
+    records = pd.DataFrame([common | row for row in rows], columns=store.COLUMNS)
+    return SimpleNamespace(run=run, records=records)
+
+
+def test_a_row_has_the_means_the_worst_gap_and_the_seeds_that_agree():
+    table = frontier([made_up([0.8, 0.9, 0.7], [0.75, 0.7, 0.72])])
+    [row] = table.to_dict("records")
+    assert row["own"] == pytest.approx(0.8) and row["exact"] == pytest.approx(2.17 / 3)
+    assert row["std"] == pytest.approx(np.std([0.75, 0.7, 0.72], ddof=1))
+    assert row["worst"] == pytest.approx(0.2)
+    assert (row["agreeing"], row["seeds"], row["nfe"]) == (2, 3, 20.0)
+    assert 0.699 < row["low"] < row["exact"] < row["high"] < 0.751
+
+
+def test_seeds_that_did_not_train_count():
+    table = accuracies(made_up([0.3, 0.3], [0.3, 0.2], trained=False))
+    assert table["exact"].tolist() == [0.3, 0.2]
+
+
+def test_no_runs_give_no_rows():
+    assert frontier([]).empty and "exact" in frontier([])
+    assert finalists(frontier([]), BUDGET) == []
+
+
+def test_a_difference_is_of_the_exact_flows():
+    base = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
+    change = difference(made_up(base, base + 0.02), made_up(base + 0.5, base))
+    assert change.value == pytest.approx(0.02)
+    assert -0.2 < change.low < 0 < change.high < 0.24
+    assert difference(made_up(base, base + 0.5), made_up(base, base)).low > 0.3
+
+
+def test_finalists_are_the_most_accurate_cures_within_the_budget():
+    runs = [
+        made_up([0.9], [0.99], "euler-K16-squared-0.1-midpoint", nfe=48.0),
+        made_up([0.9], [0.95], "euler-K16", nfe=16.0),
+        made_up([0.9], [0.80], "euler-K16-uniform-2", nfe=24.4),
+        made_up([0.9], [0.85], "euler-K16-end-0.5", nfe=16.0),
+        made_up([0.9], [0.70], "euler-K16-decay-0.1", nfe=16.0),
+    ]
+    chosen = finalists(frontier(runs), BUDGET)
+    assert chosen == ["euler-K16-end-0.5", "euler-K16-uniform-2"]
+
+
+def test_at_least_needs_the_interval():
+    assert is_at_least(Interval(0.1, 0.0, 0.2)) == "met"
+    assert is_at_least(Interval(-0.1, -0.2, -0.01)) == "missed"
+    assert is_at_least(Interval(0.1, -0.1, 0.2)) == "cannot tell"
+
+
+def test_a_run_is_described():
+    said = {
+        "euler-K16": "K = 16",
+        "euler-K16-loguniform-4": "K log-uniform on 4 to 64",
+        "euler-K16-squared-0.1-coarser": "K = 16, like K/2, weight 0.1",
+        "rk4-K5-uniform-2,kl-1-coarser": "rk4, K uniform on 2 to 10, like K/2 (KL), weight 1",
+    }
+    assert {name: describe(cure_run("landscape", name)) for name in said} == said
+    assert [cure_run("landscape", name).training for name in said] == list(said)
+
+
+def test_what_is_no_training_is_refused():
+    with pytest.raises(ValueError, match="training = 'euler': give one such as euler-K16"):
+        cure_run("landscape", "euler")
+
+
+# --- the bootstrap --------------------------------------------------------------------------------
+
+
+def test_the_bootstrap_is_about_the_normal_interval_of_many_values():
+    values = np.random.default_rng(1).normal(3.0, 2.0, 400)
+    low, high = (values.mean() + sign * 1.96 * values.std() / 20 for sign in (-1, 1))
+    interval = bootstrap_mean(values.tolist())
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(low, abs=0.02)
+    assert interval.high == pytest.approx(high, abs=0.02)
+    assert bootstrap_mean(values.tolist()) == interval
+
+
+def test_a_difference_has_the_spread_of_both():
+    """Welch's interval of many normal values."""
+    generator = np.random.default_rng(2)
+    values, others = generator.normal(1.0, 1.0, 300), generator.normal(0.0, 3.0, 500)
+    half = 1.96 * np.sqrt(values.var() / 300 + others.var() / 500)
+    interval = bootstrap_difference(values.tolist(), others.tolist())
+    assert interval.value == pytest.approx(values.mean() - others.mean())
+    assert interval.high - interval.value == pytest.approx(half, abs=0.02)
+    assert interval.value - interval.low == pytest.approx(half, abs=0.02)
+
+
+def test_two_values_give_what_can_be_counted():
+    """Of two, a resample has the smaller one twice with odds of one in four."""
+    assert bootstrap_mean([0.0, 1.0])[1:] == (0.0, 1.0)
+    assert bootstrap_mean([0.4]) == (0.4, 0.4, 0.4)
+
+
+# --- from a training to a table -------------------------------------------------------------------
+
+
+def test_a_run_with_a_cure_is_kept_found_and_verified(monkeypatch, tmp_path):
+    run = cure_run("landscape", CURES[0], profile="smoke")
+    kept = obtain(run, root=tmp_path, device="cpu", progress=False)
+    assert kept.path.endswith(f"landscape-cures/smoke/{CURES[0]}-seeds0-4.json")
+    assert kept.stored.header["cures"] == "loguniform-4"
+    assert set(kept.records["cures"]) == {"loguniform-4"}
+    again = find(run, tmp_path)
+    assert again.run == run
+    assert find(cure_run("landscape", "euler-K16", profile="smoke"), tmp_path) is None
+    [row] = frontier([again]).to_dict("records")
+    assert row["nfe"] == pytest.approx(float(evaluations_of(run).mean()))
+    [checked] = verify(["landscape-cures"], "smoke", root=tmp_path).to_dict("records")
+    assert checked["agrees"] and not checked["problem"]
+    monkeypatch.setattr(verifying, "evaluations_of", lambda run: evaluations_of(run) + 1)
+    [checked] = verify(["landscape-cures"], "smoke", root=tmp_path).to_dict("records")
+    assert "nfe_per_iteration of seed 0 is" in checked["problem"]
+
+
+# --- the committed evidence -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", FINALISTS)
+def test_finalists_follow_from_the_first_seeds_by_the_rule(dataset):
+    runs = [run for run in STUDIES[f"{dataset}-cures"] if run.seeds == SEEDS and run.cures]
+    found = [find(run, store.COMMITTED) for run in runs]
+    if not all(found):
+        pytest.skip(f"{sum(map(bool, found))} of {len(runs)} cures have records so far")
+    assert list(FINALISTS[dataset]) == finalists(frontier(found), BUDGET)

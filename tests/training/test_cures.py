@@ -1,0 +1,341 @@
+"""Cures: what they draw, what they cost, and what an iteration with one does."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from marks import needs_kernel
+from torch.nn import functional as F
+
+from nodecore.data.seeding import make_generator
+from nodecore.evidence.runs import Run, run_of
+from nodecore.ode.fields import MLPField
+from nodecore.ode.steps import FixedSteps, Tolerance
+from nodecore.training.checkpoint import Checkpoint
+from nodecore.training.cured import Stretched
+from nodecore.training.cures import (
+    Cure,
+    Decay,
+    DrawnEnd,
+    DrawnSolver,
+    LogUniformSteps,
+    RefinedSteps,
+    SquaredDifference,
+    UniformSteps,
+    check_cures,
+    get_cures,
+    name_cures,
+)
+from nodecore.training.draws import Draws, count_evaluations
+from nodecore.training.ensemble import make_model
+from nodecore.training.loop import train
+from nodecore.training.protocols import Protocol
+
+TINY = Protocol("spheres2", "mlp", 16, 32, "adam", 1e-2, 8, n_train=96, n_test=40, T=1.5)
+QUIET = {"device": "cpu", "progress": False}
+BACKENDS = ["torch", pytest.param("fused", marks=needs_kernel)]
+NAMES = [
+    *("uniform-2", "loguniform-3", "refined-1", "solver-midpoint", "end-0.5", "decay-0.1"),
+    *("squared-0.1-midpoint", "squared-1-coarser", "kl-0.5-rk4"),
+    "loguniform-3,end-0.25,squared-0.1-coarser,decay-0.1",
+    "uniform-2,solver-rk4,kl-1e-05-coarser",
+]
+
+
+def parameters(trained):
+    return [*trained.field.parameters(), *trained.head.parameters()]
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_gives_its_cures_back(name):
+    cures = get_cures(name)
+    assert name_cures(cures) == name
+    run = Run("landscape", FixedSteps("euler", 6), cures=cures)
+    header = {"dataset": "landscape", "profile": "paper", "seeds": [0, 1, 2, 3, 4]}
+    header |= {**run.steps.columns, "cures": name, "protocol": {"T": 1.0}}
+    assert run_of(header) == run
+    assert run.title == f"landscape-cures/euler-K6-{name}-seeds0-4"
+    assert run.digest != Run("landscape", FixedSteps("euler", 6)).digest
+
+
+def test_a_run_without_cures_is_what_it_was():
+    run = Run("landscape", FixedSteps("euler", 8))
+    assert run.title == "landscape-euler/euler-K8-seeds0-4"
+    assert run.digest == run.protocol.digest
+    assert get_cures("") == ()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: UniformSteps(1.0), "factor = 1.0: give a factor > 1"),
+        (lambda: LogUniformSteps(math.inf), "factor = inf: give a factor > 1"),
+        (lambda: RefinedSteps(0), "first = 0: give a whole number of steps >= 1"),
+        (lambda: DrawnSolver("euler2"), "solver = 'euler2' is unknown; choose one of euler"),
+        (lambda: DrawnEnd(1.0), "width = 1.0: give a share of T between 0 and 1"),
+        (lambda: SquaredDifference(-1.0), "weight = -1.0: give a weight > 0"),
+        (lambda: SquaredDifference(1.0, "half"), "against = 'half' is unknown; choose coarser or"),
+        (lambda: Decay(True), "weight = True: give a weight > 0"),
+        (lambda: get_cures("dropout-0.5"), "'dropout-0.5' is unknown; choose one of uniform"),
+        (lambda: get_cures("uniform"), "'uniform': give its constants as in uniform-factor"),
+        (lambda: get_cures("uniform-two"), "'uniform-two': give its constants as in"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "message"),
+    [
+        ("uniform-2,loguniform-2", FixedSteps("euler", 8), "each decides the number of steps"),
+        ("decay-0.1", Tolerance("dopri5", 1e-3), "they are for fixed steps"),
+        ("refined-8", FixedSteps("euler", 8), "first = 8: give fewer steps than the last ones, 8"),
+        ("solver-midpoint", FixedSteps("midpoint", 8), "'midpoint' is the training's solver"),
+        ("squared-1-euler", FixedSteps("euler", 8), "'euler' is the training's solver"),
+    ],
+)
+def test_cures_that_do_not_go_together_are_refused(name, steps, message):
+    with pytest.raises(ValueError, match=message):
+        train(TINY, steps, [0], cures=get_cures(name), **QUIET)
+    with pytest.raises(ValueError, match=message):
+        Run("landscape", steps, cures=get_cures(name))
+
+
+def test_what_is_no_cure_is_refused():
+    with pytest.raises(ValueError, match="give cures such as"):
+        check_cures(["uniform-2"], FixedSteps("euler", 8))
+
+
+# --- draws ----------------------------------------------------------------------------------------
+
+
+def drawn(name, n_steps=16, seeds=(3,), iterations=20_000):
+    return Draws(get_cures(name), n_steps, seeds, iterations)
+
+
+def test_uniform_steps_are_uniform_on_their_range():
+    counts = drawn("uniform-2").n_steps.flatten().bincount()
+    assert counts[:8].sum() == 0 and len(counts) == 33
+    assert (counts[8:] / 20_000 - 1 / 25).abs().max() < 0.006  # over four standard deviations
+
+
+def test_log_uniform_steps_have_a_uniform_logarithm():
+    steps = drawn("loguniform-4").n_steps.flatten()
+    assert (int(steps.min()), int(steps.max())) == (4, 64)
+    for octave in (4, 8, 16, 32):
+        inside = ((steps >= octave) & (steps < 2 * octave)).double().mean()
+        assert abs(inside - 0.25) < 0.04  # rounding moves a part of an octave to the next one
+    assert abs(steps.double().mean() - 60 / math.log(16)) < 0.3  # of the continuous law
+
+
+def test_refined_steps_double_after_equal_times():
+    steps = drawn("refined-3", n_steps=20, seeds=(0, 1), iterations=8).n_steps
+    assert steps.T.tolist() == [[3, 3, 6, 6, 12, 12, 20, 20]] * 2
+
+
+def test_solvers_and_ends():
+    draws = drawn("solver-midpoint,end-0.5")
+    assert abs(draws.other.double().mean() - 0.5) < 0.02
+    assert 0.5 <= draws.stretch.min() < 0.51 and 1.49 < draws.stretch.max() < 1.5
+    together = torch.stack([draws.other.double(), draws.stretch]).flatten(1)
+    assert torch.corrcoef(together)[0, 1].abs() < 0.03, "one is no function of the other"
+
+
+def test_a_member_draws_by_its_own_seed():
+    alone, together = drawn("loguniform-4", seeds=(3,)), drawn("loguniform-4", seeds=(7, 3))
+    assert torch.equal(alone.n_steps[:, 0], together.n_steps[:, 1])
+    assert not torch.equal(together.n_steps[:, 0], together.n_steps[:, 1])
+
+
+# --- iterations -----------------------------------------------------------------------------------
+
+
+def plain_field(ps):
+    w1, b1, w2, b2, w3, b3 = ps
+    return lambda z: torch.relu(torch.relu(z @ w1 + b1) @ w2 + b2) @ w3 + b3
+
+
+def euler(f, z, n_steps, T):
+    for _ in range(n_steps):
+        z = z + T / n_steps * f(z)
+    return z
+
+
+def midpoint(f, z, n_steps, T):
+    h = T / n_steps
+    for _ in range(n_steps):
+        z = z + h * f(z + h / 2 * f(z))
+    return z
+
+
+def plain_loss(name, f, head, x, y, i, draws):
+    """The loss of one iteration in float64, solves written out, and their evaluations."""
+    T, K = TINY.T, 4
+    if name == "uniform-2":
+        K = int(draws.n_steps[i, 0])
+        return F.cross_entropy(head(euler(f, x, K, T)), y), K
+    if name == "solver-midpoint":
+        z, nfe = (midpoint(f, x, K, T), 8) if draws.other[i, 0] else (euler(f, x, K, T), 4)
+        return F.cross_entropy(head(z), y), nfe
+    if name == "end-0.5":
+        return F.cross_entropy(head(euler(f, x, K, T * float(draws.stretch[i, 0]))), y), K
+    own = head(euler(f, x, K, T))
+    if name == "squared-0.5-midpoint":
+        other = head(midpoint(f, x, K, T))
+        term, nfe = ((own - other) ** 2).sum() / len(x), 12
+    else:
+        other = head(euler(f, x, 2, T))
+        p, q = own.softmax(1), other.softmax(1)
+        term, nfe = (p * (p.log() - q.log())).sum() / len(x), 6
+    return F.cross_entropy(own, y) + 0.5 * term, nfe
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "name",
+    ["uniform-2", "solver-midpoint", "end-0.5", "squared-0.5-midpoint", "kl-0.5-coarser"],
+)
+def test_a_training_with_a_cure_is_what_a_plain_loop_does(name, backend):
+    """One member in float64: torch's own layers, losses and optimiser."""
+    protocol, seed = TINY, 5
+    trained = train(
+        protocol, FixedSteps("euler", 4), [seed], backend=backend, cures=get_cures(name), **QUIET
+    )
+    split, (field, head) = protocol.load()[0], make_model(protocol, [seed])
+    ps = [p.detach()[0].double().requires_grad_() for m in (field, head) for p in m.parameters()]
+    *layers, w, b = ps
+    optimiser = torch.optim.Adam(ps, lr=protocol.learning_rate)
+    generator, evaluations = make_generator(seed, "batches"), 0
+    draws = Draws(get_cures(name), 4, [seed], protocol.iterations)
+    for i in range(protocol.iterations):
+        if i % 3 == 0:  # 96 samples hold three batches of 32
+            order = torch.randperm(96, generator=generator)
+        index = order[32 * (i % 3) :][:32]
+        x, y = split.x[index].double(), split.y[index]
+        optimiser.zero_grad()
+        loss, nfe = plain_loss(name, plain_field(layers), lambda z: z @ w + b, x, y, i, draws)
+        evaluations += nfe
+        loss.backward()
+        optimiser.step()
+    for ours, theirs in zip(parameters(trained), ps, strict=True):
+        torch.testing.assert_close(ours[0].double(), theirs, rtol=1e-3, atol=5e-5)
+    assert trained.nfe_per_iteration.tolist() == pytest.approx([evaluations / protocol.iterations])
+    assert trained.backend == backend
+
+
+def test_weights_decay_as_in_adamw():
+    trained = train(TINY, FixedSteps("euler", 2), [5], cures=(Decay(0.5),), **QUIET)
+    plain = train(TINY, FixedSteps("euler", 2), [5], **QUIET)
+    lengths = [sum(p.square().sum() for p in parameters(t)) for t in (trained, plain)]
+    assert lengths[0] < 0.97 * lengths[1]
+    how = {"steps": FixedSteps("euler", 2), "seeds": [5], **QUIET}
+    still = replace(TINY, learning_rate=1e-9, iterations=1)
+    a, b = (train(still, cures=cures, **how) for cures in ((), (Decay(1e8),)))
+    for kept, decayed in zip(parameters(a), parameters(b), strict=True):
+        torch.testing.assert_close(decayed, 0.9 * kept, rtol=1e-4, atol=1e-5)  # 1 - rate * weight
+
+
+def test_a_stretched_field_is_solved_to_its_own_end():
+    field = MLPField(2, 8, generators=[make_generator(s, "samples") for s in (0, 1)])
+    z = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(0))
+    factors = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    slopes = Stretched(field, factors)(0.0, z)
+    torch.testing.assert_close(slopes, field(0.0, z) * torch.tensor([0.5, 2.0]).view(2, 1, 1))
+    *_, third = Stretched(field, factors).block_layers()
+    torch.testing.assert_close(third.weight[1], 2 * field.third[0][1])
+    torch.testing.assert_close(third.bias[0], 0.5 * field.third[1][0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluations_are_counted_by_hand(name, backend, monkeypatch):
+    """Every call of a field that counts, for each member alone, and what `verify` expects."""
+    how = {"backend": backend, "cures": get_cures(name), **QUIET}
+    trained = train(TINY, FixedSteps("euler", 4), [0, 3], **how)
+    expected = count_evaluations(get_cures(name), "euler", 4, [0, 3], TINY.iterations)
+    torch.testing.assert_close(trained.nfe_per_iteration, expected, rtol=1e-12, atol=0)
+    if backend == "fused" or "solver" in name:  # both solves are computed where one is drawn
+        return
+    calls, forward = [], MLPField.forward
+    monkeypatch.setattr(MLPField, "forward", lambda *a: calls.append(1) or forward(*a))
+    alone = train(TINY, FixedSteps("euler", 4), [3], **how)
+    assert alone.nfe_per_iteration.item() * TINY.iterations == pytest.approx(len(calls))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_members_are_the_same_seeds_trained_alone(name, backend):
+    how = {"backend": backend, "cures": get_cures(name), **QUIET}
+    protocol = replace(TINY, learning_rate=1e-3)
+    together = train(protocol, FixedSteps("euler", 4), [2, 0], **how)
+    for m, seed in enumerate([2, 0]):
+        alone = train(protocol, FixedSteps("euler", 4), [seed], **how)
+        for ours, its in zip(parameters(together), parameters(alone), strict=True):
+            torch.testing.assert_close(ours[m], its[0], rtol=0, atol=1e-5)
+        assert together.nfe_per_iteration[m] == alone.nfe_per_iteration[0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_number_of_steps_that_is_drawn_is_taken(backend):
+    """1/25 in float32, for one, is less than in float64: 25 steps of it would leave a sliver."""
+    protocol = replace(TINY, width=4, iterations=120, T=1.0)
+    how = {"backend": backend, "cures": get_cures("loguniform-4"), **QUIET}
+    trained = train(protocol, FixedSteps("euler", 16), [0, 1], **how)
+    drawn = Draws(how["cures"], 16, [0, 1], 120).n_steps
+    assert {25, 29, 31, 41} < set(drawn.flatten().tolist())
+    assert (120 * trained.nfe_per_iteration).round().tolist() == drawn.sum(0).tolist()
+
+
+class Killed(BaseException):
+    """What ends a training as kill -9 does: nothing catches it."""
+
+
+class Deadly(Checkpoint):
+    """Saves after every iteration, and dies once it has saved `after` of them."""
+
+    def __init__(self, path, after):
+        super().__init__(path, every=0.0)
+        self.after = after
+
+    def save(self, *state):
+        super().save(*state)
+        self.after -= 1
+        if self.after == 0:
+            raise Killed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_killed_anywhere_ends_at_the_same_bits(name, tmp_path):
+    how = {"steps": FixedSteps("euler", 4), "seeds": [0, 1], "cures": get_cures(name), **QUIET}
+    whole = train(TINY, **how)
+    for after in (2, 3):
+        with pytest.raises(Killed):
+            train(TINY, checkpoint=Deadly(tmp_path / "state", after), **how)
+    resumed = train(TINY, checkpoint=Checkpoint(tmp_path / "state"), **how)
+    for ours, its in zip(parameters(resumed), parameters(whole), strict=True):
+        assert torch.equal(ours, its)
+    assert torch.equal(resumed.nfe_per_iteration, whole.nfe_per_iteration)
+
+
+def test_a_checkpoint_of_another_cure_does_not_count(tmp_path):
+    how = {"steps": FixedSteps("euler", 4), "seeds": [0]}
+    with pytest.raises(Killed):
+        cures = get_cures("uniform-2")
+        train(TINY, checkpoint=Deadly(tmp_path / "state", 3), cures=cures, **how, **QUIET)
+    other = {"cures": get_cures("loguniform-2"), **how, **QUIET}
+    resumed = train(TINY, checkpoint=Checkpoint(tmp_path / "state"), **other)
+    for ours, its in zip(parameters(resumed), parameters(train(TINY, **other)), strict=True):
+        assert torch.equal(ours, its)
+
+
+def test_every_cure_says_what_it_does():
+    said = [cure.describe(8) for name in NAMES for cure in get_cures(name)]
+    assert all(said) and "K uniform on 4 to 16" in said
+    with pytest.raises(NotImplementedError):
+        Cure().describe(8)
