@@ -22,7 +22,8 @@
 # no part in any choice, rk4 has an exact flow that is {glue:text}`plain-spheres2:.1f` % accurate with 6
 # plain steps and {glue:text}`drawn-spheres2:.1f` % where their number is drawn for each batch, and every
 # seed is within {glue:text}`worst-spheres2:.1f` and {glue:text}`near-spheres2:.1f` points of it; 128 steps of
-# Euler's method have {glue:text}`fine-spheres2:.1f` %. Cures help Euler's method, and do not catch up. The
+# Euler's method have {glue:text}`fine-spheres2:.1f` %. The two cures of Euler's
+# method that are trained so far help it, and do not catch up. The
 # landscape is harder, rk4 with 6 steps has {glue:text}`rk4-landscape:.1f` % on five seeds, and its cures
 # are not trained yet.
 

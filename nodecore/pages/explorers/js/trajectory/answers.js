@@ -9,7 +9,7 @@ import { makeAssistant } from "../compute/assistant.js";
  * there; `stale` is the one that was there before, and so may `regions` be, which have a key.
  *
  * @param {Shell} shell
- * @param {Scale} scale
+ * @param {Pick<Scale, "ticks">} scale
  */
 export function makeAnswers(shell, scale) {
   const known = { accuracy: null, regions: null, curves: new Map() };
