@@ -27,7 +27,7 @@
 # landscape is harder, rk4 with 6 steps has {glue:text}`rk4-landscape:.1f` % on five seeds, and its cures
 # are not trained yet.
 
-# %% tags=["parameters"] example="profile laptop"
+# %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
 datasets = ["spheres2", "landscape"]  # data sets, a panel each
@@ -36,7 +36,7 @@ training = "rk4-K5-uniform-2"  # trained here if missing, on the first data set
 plain = ["euler", "rk4"]  # solvers whose plain steps stand beside the cures
 controllers = ["algorithm1", "auto"]  # of adapted steps, likewise
 
-# %%
+# %% tags=["hide-input"]
 from nodecore.evidence.catalogue import (
     CURES,
     FINALISTS,
@@ -63,7 +63,7 @@ from nodecore.training.adapted import Adapted
 
 check_parameters()
 
-# %%
+# %% tags=["hide-input"]
 import math
 from itertools import product
 
@@ -78,16 +78,7 @@ from nodecore.pages.downloads import download_links
 
 plots.use_style()
 
-# %% [markdown]
-# ## The frontier
-#
-# Every model is trained under the paper's protocol, with one change at a time. Two numbers judge it:
-# the accuracy of its exact flow (Dopri 5(4) at a tolerance of $10^{-6}$), and the largest gap of a
-# seed between that and the accuracy as trained. The cost is the number of evaluations of the vector
-# field in a training iteration, all solves together. All seeds count, also those that did not train.
-# Plain steps of two solvers stand beside the cures: a better solver is a cure, too.
-
-# %%
+# %% tags=["hide-input"]
 obtain(cure_run(datasets[0], training, seeds, profile), device=device)
 FEW, MANY = (2, 4, 6, 8, 16, 32, 64), (8, 16, 24, 32, 64, 128, 256)
 GRID = [f"{s}-K{k}" for s in plain for k in (FEW if s == "rk4" else MANY)]
@@ -123,6 +114,15 @@ download_links(fig, "fig-frontier", drawn)
 known = [f"{sum(bool(e.run.cures) for e in first[d])} of {len(CURES)} on {name_of(d)}"
          for d in datasets]  # fmt: skip
 Markdown(f"Cures of the catalogue that have records at this profile: {', '.join(known)}.")
+
+# %% [markdown]
+# ## The frontier
+#
+# Every model is trained under the paper's protocol, with one change at a time. Two numbers judge it:
+# the accuracy of its exact flow (Dopri 5(4) at a tolerance of $10^{-6}$), and the largest gap of a
+# seed between that and the accuracy as trained. The cost is the number of evaluations of the vector
+# field in a training iteration, all solves together. All seeds count, also those that did not train.
+# Plain steps of two solvers stand beside the cures: a better solver is a cure, too.
 
 # %% [markdown]
 # ## Seeds that had no part in the choice
