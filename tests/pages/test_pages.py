@@ -89,7 +89,7 @@ def test_figures_lie_on_a_light_card_in_the_dark(visit, name: str):
 def test_an_explorer_is_at_work(visit, html: Path, name: str):
     page = visit(f"{name}.html")
     explorer = page.locator(".nodecore-explorer").first
-    explorer.locator(".figures").wait_for()
+    explorer.locator(".figures").first.wait_for()
     assert explorer.locator("[data-number]").count() >= 3
     assert explorer.locator(".failure:visible").count() == 0
     assert (html / f"{name}.html").stat().st_size < 3e6  # fewer weights here than as published
