@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from browsing import LOCAL, listen
+from playwright.sync_api import TimeoutError
 
 from nodecore.pages.build import ROOT
 
@@ -100,8 +101,16 @@ def test_the_widget_and_python_hold_the_same_state(lab, browser):
             return float(re.sub(r"[,\s%]", "", text))
 
         # It renders.
-        run("show")
-        page.locator("dl[aria-busy=false]").wait_for(state="attached")
+        def rendered():
+            """Run the cell; a lab on a busy machine may lose the first request."""
+            run("show")
+            try:
+                page.locator("dl[aria-busy=false]").wait_for(state="attached", timeout=20_000)
+            except TimeoutError:
+                return False
+            return True
+
+        assert any(rendered() for _ in range(3))
         assert shown("n_steps") == 8
         slider = page.get_by_label("number of test steps K")
 
