@@ -129,10 +129,10 @@ def test_the_widget_and_python_hold_the_same_state(lab, browser):
         page.mouse.move(box["x"] + 0.55 * box["width"], y, steps=6)
         page.mouse.up()
         slider.press("ArrowRight")
+        read = [float(text) for text in printed("read")]
         n_steps = shown("n_steps")
         assert 25 < n_steps < 40
-        read = [float(text) for text in printed("read")]
-        assert read[0] == n_steps == shown("n_steps")
+        assert read[0] == n_steps
         assert round(100 * read[1], 1) == shown("accuracy")
         assert read[2] == shown("crossings")
 

@@ -305,7 +305,7 @@ def test_crossings_of_curved_steps_are_said_to_be_those_of_chords(explorer, visi
     assert "chord" not in note.text_content()
     reader.choose("test solver", "midpoint")
     note.filter(has_text=", by 8 chords a step").wait_for()
-    explorer.solver = "midpoint"
+    explorer.dataset, explorer.n_steps, explorer.solver = "spheres2", 4, "midpoint"
     assert ", by 8 chords a step" in explorer.describe()
     explorer.solver = "euler"
     assert "chord" not in explorer.describe()
