@@ -56,6 +56,7 @@ from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import SEEDS, Run
+from nodecore.evidence.tables import trained_seeds
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
@@ -74,10 +75,8 @@ runs = {
 }
 models = {name: obtain(run, device=device) for name, run in runs.items()}
 _, test = runs["fine"].protocol.load()
-used = {}  # seeds that trained; should none have, all
-for name, model in models.items():
-    trained = model.records.groupby("seed")["trained"].all()
-    used[name] = [seed for seed in seeds if trained[seed]] or seeds
+# Seeds that trained; should none have, all.
+used = {name: trained_seeds(model.records) or seeds for name, model in models.items()}
 
 # %% tags=["hide-input"]
 fields = {name: copy.deepcopy(model.field).double() for name, model in models.items()}

@@ -54,7 +54,7 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import (
     critical_rtols,
     exact_gaps,
-    records_of,
+    records_by_solver,
     seed_gaps,
     tolerance_ends,
     tolerances,
@@ -68,17 +68,11 @@ plots.use_style()
 SHARED = {"sharey": True, "squeeze": False}
 
 # %% tags=["hide-input"]
-own = [
-    obtain(run, device=device) for run in tolerance_runs(dataset, solvers, rtols, seeds, profile)
-]
-found = {(dataset, e.run.steps.solver, e.run.steps.rtol): e for e in own}
-for run in [r for d in others for r in tolerance_runs(d, solvers, rtols, seeds, profile)]:
-    if evidence := find(run):
-        found[run.dataset, run.steps.solver, run.steps.rtol] = evidence
-frames = {
-    key: records_of(e for k, e in found.items() if k[:2] == key)
-    for key in dict.fromkeys(k[:2] for k in found)
-}
+grid = solvers, rtols, seeds, profile
+every = [obtain(run, device=device) for run in tolerance_runs(dataset, *grid)]
+every += [e for d in others for run in tolerance_runs(d, *grid) if (e := find(run))]
+found = {(e.run.dataset, e.run.steps.solver, e.run.steps.rtol): e for e in every}
+frames = records_by_solver(every)
 sets = [data for data in (dataset, *others) if (data, solvers[0]) in frames]
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Move the tolerance of the test: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed, ringed at the tolerance of the training. Computed in the page from the weights behind the records (as published: paper scale).", "name": "fig-tolerance-explorer"}}

@@ -45,6 +45,7 @@ from nodecore.analysis.fixed_points import find_fixed_points, value_and_jacobian
 from nodecore.data.synthetic import landscape_field
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
+from nodecore.evidence.tables import trained_seeds
 from nodecore.ode.fields import take_members
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
@@ -63,10 +64,8 @@ runs = {
 }
 models = {name: obtain(run, device=device) for name, run in runs.items()}
 _, test = runs["fine"].protocol.load()
-used = {}  # seeds that trained; should none have, all
-for name, model in models.items():
-    trained = model.records.groupby("seed")["trained"].all()
-    used[name] = [seed for seed in seeds if trained[seed]] or seeds
+# Seeds that trained; should none have, all.
+used = {name: trained_seeds(model.records) or seeds for name, model in models.items()}
 
 # %% tags=["hide-input"]
 fields = {name: copy.deepcopy(model.field).double() for name, model in models.items()}

@@ -49,7 +49,7 @@ from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import (
     as_trained,
-    records_of,
+    records_by_solver,
     tolerance_ends,
     tolerances,
     under_exact_flow,
@@ -64,17 +64,11 @@ smaller = "laptop" if profile == "paper" else profile  # of the trainings by eit
 SHARED = {"sharey": True, "squeeze": False}
 
 # %% tags=["hide-input"]
-own = [
-    obtain(run, device=device) for run in tolerance_runs(dataset, solvers, rtols, seeds, profile)
-]
-found = {(dataset, e.run.steps.solver, e.run.steps.rtol): e for e in own}
-for run in [r for d in others for r in tolerance_runs(d, solvers, rtols, seeds, profile)]:
-    if evidence := find(run):
-        found[run.dataset, run.steps.solver, run.steps.rtol] = evidence
-frames = {
-    key: records_of(e for k, e in found.items() if k[:2] == key)
-    for key in dict.fromkeys(k[:2] for k in found)
-}
+grid = solvers, rtols, seeds, profile
+every = [obtain(run, device=device) for run in tolerance_runs(dataset, *grid)]
+every += [e for d in others for run in tolerance_runs(d, *grid) if (e := find(run))]
+found = {(e.run.dataset, e.run.steps.solver, e.run.steps.rtol): e for e in every}
+frames = records_by_solver(every)
 sets = [data for data in (dataset, *others) if (data, solvers[0]) in frames]
 
 # %% [markdown]

@@ -57,6 +57,11 @@ class Samples:
 # --- times and numbers ----------------------------------------------------------------------------
 
 
+def ascending(t: tuple[float, float]) -> tuple[float, float]:
+    """Return (start, end) as solved: where time runs backwards, that of -t."""
+    return (-t[0], -t[1]) if t[1] < t[0] else t
+
+
 def read_times(t: Any) -> tuple[float, float]:
     """Return (start, end), forwards or backwards; raise ValueError with the remedy."""
     values = t.tolist() if isinstance(t, Tensor | np.ndarray) else t

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nodecore.check.convention import Convention, find_convention
-from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
+from nodecore.check.inputs import Samples, Tree, ascending, map_tensors, tensors_of
 
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 FEW = 8  # samples of a first look
@@ -96,7 +96,7 @@ class FlowModel:
         self._field, self._stem, self._head = (parts | copies).values()
         self._casts: dict[torch.dtype, nn.Module] = {}
         self.backwards = t[1] < t[0]
-        self.t = (-t[0], -t[1]) if self.backwards else t
+        self.t = ascending(t)
         self.output_times = output_times
         self.notes: list[str] = []
         self.convention, self.packing = Convention(), Packing()

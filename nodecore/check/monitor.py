@@ -18,13 +18,21 @@ from torch import Tensor, nn
 from nodecore.analysis.evaluate import FLOAT32_RTOL
 from nodecore.analysis.intervals import Interval
 from nodecore.check.evidence import along_trajectories
-from nodecore.check.inputs import Tree, map_tensors, read_inputs, read_times, tensors_of, whole
+from nodecore.check.inputs import (
+    Tree,
+    ascending,
+    map_tensors,
+    read_inputs,
+    read_times,
+    tensors_of,
+    whole,
+)
 from nodecore.check.model import Layers
 from nodecore.check.order import order_test
 from nodecore.check.pose import forked, pose
 from nodecore.check.probes import TimeScan, probe_field, probe_head
 from nodecore.check.problem import Problem
-from nodecore.check.settings import Solve, finer_rows, read_training
+from nodecore.check.settings import Solve, count_steps, finer_rows, read_training
 from nodecore.check.solves import Solved, solve_samples
 from nodecore.check.verdict import Tested
 from nodecore.ode.steps import Steps
@@ -116,7 +124,7 @@ class Monitor:
     def n_steps(self) -> int:
         """Number of equal steps to train with next, over the time t."""
         if "step_size" in self._training:
-            return math.ceil(self._span / self._now("step_size") * (1 - 1e-9))
+            return count_steps(self._now("step_size"), self._span)
         return self._now("n_steps")
 
     @property
@@ -181,7 +189,7 @@ class Monitor:
         self._state = self._controller.update(self._state, _observation(own, exact), bounds)
         step = self._state.step_size
         name = next(name for name in ("n_steps", "step_size", "rtol") if name in self._training)
-        chosen = math.ceil(self._span / step * (1 - 1e-9)) if name == "n_steps" else step
+        chosen = count_steps(step, self._span) if name == "n_steps" else step
         self._training[name] = chosen
         return {f"next_{name}": chosen}
 
@@ -257,8 +265,7 @@ def monitor(
     training = {"solver": solver, "n_steps": n_steps, "rtol": rtol, "atol": atol}
     training |= {"step_size": step_size, "grid": grid, "solve": solve}
     training = {name: value for name, value in training.items() if value is not None}
-    times = read_times(t)
-    solved = (-times[0], -times[1]) if times[1] < times[0] else times
+    solved = ascending(read_times(t))
     read_training(**({"solver": None} | training), t=solved)
     if share is not None and not 0 < share < 1:
         raise ValueError(f"share = {share!r}: give a share of the time in (0, 1), or None")

@@ -62,7 +62,7 @@ def pose(
     A model whose `scan` in time is given is not probed here.
     """
     times, rows = inputs.read_times(t), inputs.whole("rows", rows)
-    solved = (-times[0], -times[1]) if times[1] < times[0] else times
+    solved = inputs.ascending(times)
     trained, notes = read_training(t=solved, **training)
     x = inputs.read_inputs(x)
     n = len(tensors_of(x)[0])

@@ -1,6 +1,7 @@
 """Name the solver that a model was trained with, and the settings it is compared with."""
 
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -153,8 +154,12 @@ def _steps_of(step_size: Any, t: tuple[float, float]) -> tuple[float, ...]:
     h, (start, end) = positive("step_size", step_size), t
     if h > (end - start) * (1 + 1e-9):
         raise ValueError(f"step_size = {h}: give a size in (0, T] with T = {end - start}")
-    n = int(np.ceil((end - start) / h * (1 - 1e-9)))
-    return (*(start + k * h for k in range(n)), end)
+    return (*(start + k * h for k in range(count_steps(h, end - start))), end)
+
+
+def count_steps(h: float, span: float) -> int:
+    """Count the steps of a size that a user gave; rounding of theirs must not leave a sliver."""
+    return math.ceil(span / h * (1 - 1e-9))
 
 
 def read_grid(name: str, grid: Any, t: tuple[float, float]) -> tuple[float, ...]:

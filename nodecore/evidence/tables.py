@@ -34,6 +34,20 @@ def records_of(found: Iterable[Evidence]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=store.COLUMNS)
 
 
+def trained_seeds(frame: pd.DataFrame) -> list[int]:
+    """The seeds that trained in every record there is of them, in ascending order."""
+    trained = pd.Series(frame.groupby("seed")["trained"].all(), dtype=bool)
+    return trained.index[trained.to_numpy()].tolist()
+
+
+def records_by_solver(found: Iterable[Evidence]) -> dict[tuple[str, str], pd.DataFrame]:
+    """The records of several runs, a frame for each data set and training solver."""
+    groups: dict[tuple[str, str], list[Evidence]] = {}
+    for evidence in found:
+        groups.setdefault((evidence.run.dataset, evidence.run.steps.solver), []).append(evidence)
+    return {key: records_of(group) for key, group in groups.items()}
+
+
 def records_if_whole(runs: Iterable[Run]) -> pd.DataFrame | None:
     """The records of all these runs in one frame; None where one of them is not there."""
     found = [find(run) for run in runs]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from marks import needs_kernel
+from test_checkpoint import Deadly, Killed
 from torch.nn import functional as F
 
 from nodecore.data.seeding import make_generator
@@ -290,24 +291,6 @@ def test_every_number_of_steps_that_is_drawn_is_taken(backend):
     drawn = Draws(how["cures"], 16, [0, 1], 120).n_steps
     assert {25, 29, 31, 41} < set(drawn.flatten().tolist())
     assert (120 * trained.nfe_per_iteration).round().tolist() == drawn.sum(0).tolist()
-
-
-class Killed(BaseException):
-    """What ends a training as kill -9 does: nothing catches it."""
-
-
-class Deadly(Checkpoint):
-    """Saves after every iteration, and dies once it has saved `after` of them."""
-
-    def __init__(self, path, after):
-        super().__init__(path, every=0.0)
-        self.after = after
-
-    def save(self, *state):
-        super().save(*state)
-        self.after -= 1
-        if self.after == 0:
-            raise Killed
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,6 +15,7 @@ from nodecore.data.datasets import DATASETS
 from nodecore.data.split import Split
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
+from nodecore.evidence.tables import trained_seeds
 from nodecore.ode.fields import LinearHead
 from nodecore.ode.tableaus import ButcherTableau
 
@@ -74,7 +75,7 @@ class Model:
         if run.protocol.T != 1.0:
             raise ValueError(f"{evidence.path} goes to T = {run.protocol.T:g}: give runs of T = 1")
         _, test = run.protocol.load()
-        trained = evidence.records.groupby("seed")["trained"].all()
+        trained = trained_seeds(evidence.records)
         return cls(
             evidence.field,
             evidence.head,
@@ -84,7 +85,7 @@ class Model:
             classes=classes or DATASETS[evidence.run.dataset].classes,
             train_n_steps=run.steps.n_steps,
             seeds=run.seeds,
-            trained=[bool(trained[seed]) for seed in run.seeds],
+            trained=[seed in trained for seed in run.seeds],
         )
 
     def member(self, seed: int) -> tuple[Callable, nn.Module]:

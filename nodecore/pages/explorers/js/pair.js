@@ -2,7 +2,7 @@
 
 import { makeSide } from "./pair/side.js";
 import { stepScale } from "./trajectory/controls.js";
-import { readTrajectoryData, resolve } from "./trajectory/state.js";
+import { nameParts, readTrajectoryData, resolve } from "./trajectory/state.js";
 import { slider } from "./ui/controls.js";
 import { h, row } from "./ui/dom.js";
 import { classSymbols, crossingSymbol, legend } from "./ui/figures.js";
@@ -45,11 +45,8 @@ function start(shell) {
   };
 }
 
-/** The state with another training of the same data set, and keys that name it. */
+/** The state with another training of the same data set, and the keys of that. */
 function withTrained(state, trained) {
-  const { dataset, seed, tableau, nSteps } = state;
-  const member = `${dataset.name} ${trained.nSteps} ${seed}`;
-  const curve = `${member} ${tableau.name}`;
-  const keys = { member, curve, run: `${curve} ${nSteps}`, place: `${member} false` };
-  return { ...state, trained, keys, near: false, regions: "none" };
+  const own = { ...state, trained, near: false, regions: "none" };
+  return { ...own, keys: nameParts(own) };
 }

@@ -9,8 +9,17 @@ export function readTrajectoryData(data) {
 }
 
 /**
- * The traits, resolved; throws where one names what is not there. `keys` name what depends on the
- * model, on model and solver (its curve), on a run, and on the part of the plane that is shown.
+ * Names for what depends on the model, on model and solver (its curve), on a run, and on the part of
+ * the plane that is shown.
+ */
+export function nameParts({ dataset, trained, seed, tableau, nSteps, near }) {
+  const member = `${dataset.name} ${trained.nSteps} ${seed}`;
+  const curve = `${member} ${tableau.name}`;
+  return { member, curve, run: `${curve} ${nSteps}`, place: `${member} ${near}` };
+}
+
+/**
+ * The traits, resolved; throws where one names what is not there. `keys` are those of nameParts.
  *
  * @param {TraitModel} model
  * @param {ReturnType<typeof readTrajectoryData>} data
@@ -26,9 +35,7 @@ export function resolve(model, { datasets, models, solvers, maxSteps }) {
     throw new Error(`n_steps = ${nSteps} is no whole number from 1 to ${maxSteps}`);
   }
   const near = model.get("view") === "starts";
-  const member = `${dataset.name} ${trained.nSteps} ${seed}`;
-  const curve = `${member} ${tableau.name}`;
-  const keys = { member, curve, run: `${curve} ${nSteps}`, place: `${member} ${near}` };
+  const keys = nameParts({ dataset, trained, seed, tableau, nSteps, near });
   const [regions, launched] = [model.get("regions"), model.get("launched")];
   const showField = model.get("show_field");
   return {
