@@ -3,8 +3,8 @@
 import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -29,7 +29,7 @@ from nodecore.check.reference import Reference
 from nodecore.check.report import FlowCost, FlowReport
 from nodecore.check.scale import farthest
 from nodecore.check.settings import Solve, finer_rows
-from nodecore.check.solves import Solved
+from nodecore.check.solves import STOPPED, Patience, Solved
 from nodecore.check.verdict import (
     FLOW,
     SPREAD_SHARE,
@@ -47,8 +47,6 @@ from nodecore.check.verdict import (
 from nodecore.ode.fields import boundary_distances
 from nodecore.ode.steps import Steps
 from nodecore.ode.tableaus import get_tableau
-
-T = TypeVar("T")
 
 
 def check_flow(
@@ -94,7 +92,8 @@ def check_flow(
     Other solvers, the order of convergence, the search for the coarsest agreeing step, Jacobians
     and crossings are evidence besides, on samples drawn with a seed, fewer the larger the states.
 
-    Ctrl-C ends the search for evidence, once the verdict is known, and the report is what there is.
+    Ctrl-C ends the search, and the report is what there is. Samples that are not solved by then
+    count for either answer.
 
     Modules are used as copies, in the mode they are in, on the field's device, half precision in
     float32; model, gradients and generators stay as they are.
@@ -145,7 +144,7 @@ def check_flow(
         cost = cost_of(problem)
         if verbose:
             print(f"check_flow: {cost}", file=sys.stderr, flush=True)
-        return _report(problem, cost)
+        return _report(replace(problem, patience=Patience()), cost)
 
 
 def flow_cost(
@@ -163,12 +162,16 @@ def flow_cost(
 
 @dataclass(frozen=True)
 class _Found:
-    """All that was solved: under the training solver, by the exact flow, and the probe's."""
+    """All that was solved: under the training solver, by the exact flow, and the probe's.
+
+    It is `whole` where Ctrl-C did not come before all was known that the verdict needs.
+    """
 
     own: Solved
     reference: Reference
     probed: dict[Steps, Solved]
     rule: Rule
+    whole: bool
 
     @property
     def exact(self) -> Solved:
@@ -186,39 +189,18 @@ class _Found:
         }
 
 
-def _solve_all(problem: Problem, patience: "_Patience") -> _Found:
+def _solve_all(problem: Problem, patience: Patience) -> _Found:
     """Solve what the verdict needs, and then what is evidence besides."""
     own = problem.solve(problem.trained, problem.everyone)
     finer = finer_rows(problem.trained)
     probed = {setting: problem.solve(setting, problem.probe) for setting in finer}
     reference = problem.prove(own, [rows.z for rows in probed.values()])
+    whole = not patience.ended
     for setting in problem.probed:
         if setting not in probed:
             rows = patience.for_(lambda s=setting: problem.solve(s, problem.probe))
             probed |= {} if rows is None else {setting: rows}
-    return _Found(own, reference, probed, problem.rule(own, reference.solved))
-
-
-class _Patience:
-    """Computes evidence until the user presses Ctrl-C; from then on there is none."""
-
-    def __init__(self) -> None:
-        self.ended = False
-
-    @property
-    def cautions(self) -> list[str]:
-        """Say what is missing."""
-        return ["stopped by Ctrl-C: the verdict is whole, evidence is missing"] * self.ended
-
-    def for_(self, compute: Callable[[], T]) -> T | None:
-        """Return what is computed, or None where patience has ended."""
-        if self.ended:
-            return None
-        try:
-            return compute()
-        except KeyboardInterrupt:
-            self.ended = True
-            return None
+    return _Found(own, reference, probed, problem.rule(own, reference.solved), whole)
 
 
 # --- what comes of it -----------------------------------------------------------------------------
@@ -226,7 +208,7 @@ class _Patience:
 
 def _report(problem: Problem, cost: FlowCost) -> FlowReport:
     """Run all solves and build the report."""
-    patience, terms = _Patience(), problem.terms
+    patience, terms = problem.patience or Patience(), problem.terms
     found = _solve_all(problem, patience)
     own, exact, rule = found.own, found.exact, found.rule
     tested = _tested(problem, found)
@@ -246,7 +228,10 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
         verdict,
         reason,
         tested=tested,
-        cautions=(*_cautions(problem, found, verdict, moved, recall), *patience.cautions),
+        cautions=(
+            *_cautions(problem, found, verdict, moved, recall),
+            *_missing(found.whole, patience.ended),
+        ),
         bound=problem.bound,
         chance=problem.chance,
         tolerance=problem.tolerance if rule.scale is None else SPREAD_SHARE * rule.scale.whole,
@@ -328,6 +313,13 @@ def _failures(problem: Problem, found: _Found) -> list[str]:
             why = rows.failures[0] if rows.failures else "their end states are not finite"
             texts.append(f"{lost:,} of {n:,} samples could not be solved by {setting}: {why}")
     return texts
+
+
+def _missing(whole: bool, ended: bool) -> list[str]:
+    """Say what is missing after Ctrl-C."""
+    if not whole:
+        return [f"{STOPPED} before all samples were solved: the others count for either answer"]
+    return [f"{STOPPED}: the verdict is whole, evidence is missing"] * ended
 
 
 def _cautions(

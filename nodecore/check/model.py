@@ -126,7 +126,7 @@ class FlowModel:
 
     def _started(self, x: Tree) -> Tree:
         x = map_tensors(self.cast, x)
-        return x if self._stem is None else self._stem(x)
+        return x if self._stem is None else self._stem(map_tensors(torch.clone, x))
 
     def start(self, x: Tree) -> Tensor:
         """Return the states (n, ...) that inputs begin with."""
@@ -139,7 +139,9 @@ class FlowModel:
 
     def outputs(self, z: Tensor) -> Tensor:
         """Apply the head to end states or trajectories (n, ...); without one, return these."""
-        return z if self._head is None else self._head(self.packing.unpack(z))
+        if self._head is None:
+            return z
+        return self._head(self.packing.unpack(z.clone()))  # a ReLU may work in place
 
     def field(self, args: Tree = None, dtype: torch.dtype | None = None) -> Field:
         """Return the vector field as the solvers call it.

@@ -7,7 +7,7 @@ Where a controller is given, the checks also choose the next step or tolerance.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -85,7 +85,7 @@ class Monitor:
 
         Args:
             x: The batch's inputs (n, ...), as `check_flow` takes them.
-            y: Its labels, or None.
+            y: Its labels, or targets of the loss, or None.
             args: What the field is given besides, with n rows.
 
         Returns:
@@ -207,7 +207,9 @@ def monitor(
     solve: Solve | None = None,
     t: tuple[float, float] = (0.0, 1.0),
     stem: Layers | None = None,
-    tolerance: float | None = None,
+    tolerance: float | Iterable[float] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    output_times: Tensor | Sequence[float] | None = None,
     every: int = 50,
     share: float | None = 0.05,
     samples: int = 128,
@@ -225,7 +227,8 @@ def monitor(
       `gap_low` and `gap_high` of its 95 % interval; `accuracy`: under the training solver. NaN
       without labels;
     - `flips`: share of samples with another class, or without labels with an output that is
-      farther away than `tolerance`; `unknown`: number of samples that could not be solved;
+      farther away than `tolerance`, or with a `loss` that differs by more; `unknown`: number of
+      samples that could not be solved;
     - `order`: the median observed order of convergence, and `of_expected_order`, the share of
       samples within 0.3 of the solver's order (`nodecore.check.order`); NaN without fixed steps;
     - `nfe`: evaluations of the field in one solve under the training solver;
@@ -237,7 +240,7 @@ def monitor(
     generators are left alone.
 
     Args:
-        field: f(t, z) -> dz/dt, as in `check_flow`, like all arguments up to `tolerance`.
+        field: f(t, z) -> dz/dt, as in `check_flow`, like all arguments up to `output_times`.
         head: Takes end states to logits or outputs; None where there is none.
         solver: Solver of the training.
         n_steps: Number of its equal steps over t.
@@ -248,7 +251,10 @@ def monitor(
         solve: Instead of these, the training's own, (field, z0, t) -> z(T).
         t: Start and end of the time.
         stem: Layers that take inputs to states.
-        tolerance: Without labels, the difference of outputs that counts, in their units.
+        tolerance: Without labels, the difference of outputs that counts, in their units, or with
+            `loss` the change of a sample's loss.
+        loss: A loss of one's own, (outputs (m, ...), targets (m, ...)) -> (m,).
+        output_times: Times at which outputs count, where states are trajectories.
         every: Iterations from check to check.
         share: Largest share of the time for checks; one that would take more is put off, but not
             the first, of which nothing is known. None checks every `every` iterations, so that a
@@ -270,10 +276,11 @@ def monitor(
     if share is not None and not 0 < share < 1:
         raise ValueError(f"share = {share!r}: give a share of the time in (0, 1), or None")
     model = {"field": field, "head": head, "stem": stem, "t": t, "tolerance": tolerance}
+    model |= {"loss": loss, "output_times": output_times}
     return Monitor(
         model,
         {"solver": None} | training,
-        None if controller is None else _read_controller(controller, training),
+        None if controller is None else _read_controller(controller, training, output_times),
         every=whole("every", every),
         share=share,
         samples=whole("samples", samples),
@@ -302,13 +309,20 @@ def describe(row: Row) -> str:
 # --- inside ---------------------------------------------------------------------------------------
 
 
-def _read_controller(controller: Any, training: dict[str, Any]) -> Controller:
+def _read_controller(
+    controller: Any, training: dict[str, Any], output_times: Any = None
+) -> Controller:
     """Return the controller; raise ValueError where it has no step, or not what it reads."""
     rule = controller if isinstance(controller, Controller) else get_controller(controller)
     if not {"n_steps", "step_size", "rtol"} & set(training):
         raise ValueError(
             f"controller = {controller!r} chooses a step: give solver= with n_steps=, step_size= "
             "or rtol=, in place of grid= or solve="
+        )
+    if output_times is not None and "rtol" not in training:
+        raise ValueError(
+            f"controller = {controller!r} chooses steps that need not end at output_times: let it "
+            "choose a tolerance, rtol="
         )
     if "atol" in training:
         raise ValueError(

@@ -15,7 +15,7 @@ SEED = 20
 WHOLE_NUMBERS = 2**18  # entries of the states that a probe asks about at once
 ALIKE = 1e-3  # of the largest value: rows that differ by less are the same
 SCANNED = 512  # times at which a field is asked whether it depends on time
-SCAN_SAMPLES = 4
+SCAN_SAMPLES, SCAN_NUMBERS = 4, 512  # states that it is asked at, at least, and their entries
 LARGE, FEWER = 4096, 128  # entries of a state from which on fewer times are asked
 JUMPS = 64  # of a field in time that are located
 SHARP = 20.0  # times the median change between two times: a jump, or as good as one
@@ -45,13 +45,16 @@ def differ(a: Tensor, b: Tensor, share: float) -> bool:
 
 # --- random, mixing, by position ------------------------------------------------------------------
 
+ONE_BY_ONE = "call .eval() on what holds batch norm; samples must be treated one by one"
+
 
 def probe_layers(
     name: str, function: Callable[[Samples], Tensor], samples: Samples, advice: str
 ) -> None:
     """Raise ValueError unless a function treats samples one by one, the same way at every call.
 
-    It is asked twice, about samples in two orders, and about one alone; at random points too.
+    It is asked twice, about samples in two orders, and about one alone; at random points too. It
+    must leave alone what it is given, and what it returned.
 
     Args:
         name: What the message calls it.
@@ -68,26 +71,41 @@ def probe_layers(
 def _probe_rows(
     name: str, function: Callable[[Samples], Tensor], samples: Samples, advice: str
 ) -> None:
-    values = function(samples)
+    before = map_tensors(torch.clone, samples.z)
+    returned = function(samples)
+    values = returned.clone()
     if len(values) != len(samples):
         raise ValueError(f"{name} returned {len(values)} rows for {len(samples)} samples")
     if not bool(values.isfinite().all()):
         return  # nothing to compare with; the solves will tell
+    if not all(map(torch.equal, tensors_of(samples.z), tensors_of(before))):
+        raise ValueError(f"{name} changes the states it is given: let it work on z.clone()")
+    generator = torch.Generator().manual_seed(SEED + 2)
+    order = torch.randperm(len(samples), generator=generator)
+    in_order = function(samples[order]).clone()
+    if not torch.equal(returned, values):
+        raise ValueError(
+            f"{name} returns one tensor that its next call overwrites: let it return a new one"
+        )
     if differ(function(samples), values, 1e-5):
         raise ValueError(
             f"{name} gives two answers for the same states: call .eval() on what holds dropout, "
-            "and take out noise of its own"
+            "and take out noise of its own, and what it remembers of earlier calls"
         )
-    if differ(function(samples[:1]), values[:1], ALIKE):
-        raise ValueError(
-            f"{name} gives a sample another answer when it is alone: call .eval() on what holds "
-            "batch norm; samples must be treated one by one"
-        )
-    generator = torch.Generator().manual_seed(SEED + 2)
-    order = torch.randperm(len(samples), generator=generator)
-    for part in (order, order[: math.ceil(len(order) / 3)]):
-        if differ(function(samples[part]), values[part.to(values.device)], ALIKE):
+    if differ(_alone(name, function, samples[:1]), values[:1], ALIKE):
+        raise ValueError(f"{name} gives a sample another answer when it is alone: {ONE_BY_ONE}")
+    third = order[: math.ceil(len(order) / 3)]
+    for part, found in ((order, in_order), (third, function(samples[third]))):
+        if differ(found, values[part.to(values.device)], ALIKE):
             raise ValueError(f"{name} gives samples another answer in another order: {advice}")
+
+
+def _alone(name: str, function: Callable[[Samples], Tensor], sample: Samples) -> Tensor:
+    try:
+        return function(sample)
+    except (RuntimeError, ValueError, IndexError) as error:
+        text = str(error)[:120]
+        raise ValueError(f"{name} fails on a sample alone ({text}): {ONE_BY_ONE}") from error
 
 
 BY_POSITION = (
@@ -190,8 +208,9 @@ def scan_time(model: FlowModel, samples: Samples) -> TimeScan:
 
 
 def _few(model: FlowModel, samples: Samples) -> tuple[Field, Tensor]:
-    """Return the field and a few states, some of them random."""
-    few = samples[random_index(len(samples), SCAN_SAMPLES)]
+    """Return the field and a few states, half of them random."""
+    wanted = max(SCAN_SAMPLES, SCAN_NUMBERS // samples.z[0].numel())
+    few = samples[random_index(len(samples), wanted)]
     f, z = model.exact_field(few)
     if len(z) > 1:
         half = len(z) // 2
@@ -223,10 +242,11 @@ def _locate(f: Field, z: Tensor, left: float, right: float) -> float:
 
 def is_probability(model: FlowModel, z: Tensor) -> bool:
     """Tell whether the outputs are probabilities of classes: rows >= 0 that sum to 1."""
-    values = torch.cat([model.outputs(z), model.outputs(random_states(z))]).double()
-    values = values[values.isfinite().flatten(1).all(1)]
-    sums = (values.sum(1) - 1).abs()
-    return values.dim() == 2 and len(values) > 0 and bool((values >= 0).all() & (sums < 1e-4).all())
+    values = torch.cat([model.outputs(z), model.outputs(random_states(z))])
+    rounding = max(1e-4, 4 * torch.finfo(values.dtype).eps)
+    values = values[values.isfinite().flatten(1).all(1)].double()
+    near = (values.sum(1) - 1).abs() < rounding
+    return values.dim() == 2 and len(values) > 0 and bool((values >= 0).all() & near.all())
 
 
 def affine_weight(model: FlowModel, z: Tensor) -> Tensor | None:

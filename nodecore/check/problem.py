@@ -24,7 +24,7 @@ from nodecore.check.settings import (
     searched_settings,
     steps_past,
 )
-from nodecore.check.solves import Solved, samples_at_once, solve_part, solve_samples
+from nodecore.check.solves import Patience, Solved, samples_at_once, solve_part, solve_samples
 from nodecore.check.verdict import Loss, Rule, Terms
 from nodecore.ode.steps import Steps, Tolerance
 
@@ -50,6 +50,7 @@ class Problem:
         solver: Of the exact flow.
         probabilities: Whether the head gives probabilities.
         notes: What to keep in mind.
+        patience: With Ctrl-C; see `solve_samples`.
     """
 
     model: FlowModel
@@ -65,6 +66,7 @@ class Problem:
     solver: ExactSolver
     probabilities: bool
     notes: tuple[str, ...]
+    patience: Patience | None = None
 
     @property
     def size(self) -> int:
@@ -129,7 +131,8 @@ class Problem:
     def solve(self, setting: Steps, index: Tensor) -> Solved:
         """Solve the samples `index` under a setting."""
         one = partial(solve_part, self.model, setting=setting)
-        return solve_samples(self.model, self.samples, index, one, self.at_once(setting))
+        at_once, patience = self.at_once(setting), self.patience
+        return solve_samples(self.model, self.samples, index, one, at_once, patience=patience)
 
     def rule(self, own: Solved, exact: Solved) -> Rule:
         """Return what counts as another answer, from all samples under training and exact flow."""
@@ -149,7 +152,7 @@ class Problem:
         at_once = self.at_once(self.trained if self.size > SMALL else self.exact)
         ends = (own.z[self.probe], *finer)
         yardstick = partial(self._yardstick, own)
-        proof = Proof(self.samples, own.z, yardstick, ends, self.probe, at_once)
+        proof = Proof(self.samples, own.z, yardstick, ends, self.probe, at_once, self.patience)
         return prove(proof, self.solver)
 
     def _yardstick(self, own: Solved, exact: Solved) -> Yardstick:

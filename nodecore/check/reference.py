@@ -23,6 +23,7 @@ from nodecore.check.scale import Scale
 from nodecore.check.settings import divided
 from nodecore.check.solves import (
     Part,
+    Patience,
     Solved,
     at_times,
     solve_samples,
@@ -133,6 +134,7 @@ class Proof:
             `probe`; fewer where it has no fixed steps.
         probe: Samples that are looked at first, (m,).
         at_once: Largest number of samples of a part.
+        patience: With Ctrl-C; see `solve_samples`.
     """
 
     samples: Samples
@@ -141,6 +143,7 @@ class Proof:
     finer: tuple[Tensor, ...]
     probe: Tensor
     at_once: int
+    patience: Patience | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,8 @@ def _solve(proof: Proof, solver: ExactSolver, index: Tensor, twice: bool = False
     )
     calm = travel <= FAR * travel[torch.isfinite(travel)].nanmedian()
     solve = solver.twice if twice else solver.once
-    return solve_samples(solver.model, proof.samples, index, solve, proof.at_once, calm)
+    where = (proof.samples, index, solve, proof.at_once, calm, proof.patience)
+    return solve_samples(solver.model, *where)
 
 
 def _replaced(solved: Solved, better: Solved) -> Solved:

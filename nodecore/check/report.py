@@ -179,6 +179,8 @@ def _findings(report: FlowReport) -> Iterator[tuple[str, str]]:
     if report.lipschitz is not None and not np.isnan(report.h):
         bound = f"at least {report.h * report.lipschitz:.2g}"
         yield "h L", f"{bound}; below 1 an Euler step is one-to-one"
+    elif report.lipschitz is not None:
+        yield "L", f"at least {report.lipschitz:.2g}; steps h with h L below 1 are one-to-one"
     if report.curve:
         first, last = report.curve[0].setting, report.curve[-1].setting
         found = "none" if report.coarsest is None else str(report.coarsest)

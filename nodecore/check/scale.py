@@ -1,5 +1,6 @@
 """Measure what is far between two outputs: by component, so that units do not matter."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from nodecore.check.solves import is_finite
 
 TRAVEL = 0.1  # of the distance travelled: the least scale of a component
+MOST, TAIL = 0.9, 4.0  # times what so many samples stay below: beyond it lie outliers
 ROUNDING = 1e-5  # of the largest value: below it a difference is rounding
 STILL = 1e-6  # of its scale: a component that differs by less for every sample is not counted
 
@@ -48,7 +50,7 @@ def find_scale(
     """Find the scale of outputs.
 
     A component's unit is its spread over the samples, at least a tenth of how far it travels, as a
-    root mean square; the positions of a channel (n, channels, ...) share theirs.
+    root mean square without outliers; the positions of a channel (n, channels, ...) share theirs.
 
     Args:
         exact: Outputs (n, ...) of the exact flow.
@@ -62,8 +64,10 @@ def find_scale(
     rows, travel = exact[kept].double(), (exact[kept] - start[kept]).double()
     if len(rows) == 0:
         rows = travel = torch.zeros_like(exact[:1], dtype=torch.float64)
-    unit = torch.maximum(_rms(rows - rows.mean(0), axes), TRAVEL * _rms(travel, axes))
-    unit = torch.maximum(unit, ROUNDING * rows.abs().amax(0).reshape(-1))
+    spread = _clipped(rows - rows.median(0).values)
+    unit = _rms(spread - spread.mean(0), axes)
+    unit = torch.maximum(unit, TRAVEL * _rms(_clipped(travel), axes))
+    unit = torch.maximum(unit, ROUNDING * _most(rows.abs()).reshape(-1))
     unit = torch.where(unit > 0, unit, 1.0)
     counted = torch.ones_like(unit, dtype=torch.bool)
     if trained is not None:
@@ -71,6 +75,18 @@ def find_scale(
         moved = (difference.nan_to_num(0.0, 0.0) > STILL).any(0)
         counted = moved if bool(moved.any()) else counted
     return Scale(unit, counted, times)
+
+
+def _most(values: Tensor) -> Tensor:
+    """Return what most of the n entries of each component (n, ...) stay below."""
+    return values.kthvalue(math.ceil(MOST * len(values)), dim=0).values
+
+
+def _clipped(values: Tensor) -> Tensor:
+    """Clip outliers (n, ...): one sample must not set the scale of all."""
+    limit = TAIL * _most(values.abs())
+    limit = torch.where(limit > 0, limit, math.inf)  # most are alike: the others are no outliers
+    return values.clamp(-limit, limit)
 
 
 def _rms(values: Tensor, axes: int) -> Tensor:

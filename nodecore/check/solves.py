@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from nodecore.ode.runge_kutta import rk_step
 from nodecore.ode.solution import SolveError
 from nodecore.ode.steps import FixedSteps, Steps
 from nodecore.ode.tableaus import get_tableau
+
+T = TypeVar("T")
 
 PART_NUMBERS, LEAST_PART = 50_000, 32  # entries of the states, and samples, that a cache holds
 LONG, SHORT = 3000, 1000  # steps between two times of a mesh, in float64 and in float32
@@ -231,6 +233,25 @@ def _solve_by_own(model: FlowModel, samples: Samples, setting: OwnSolve) -> Part
 
 # --- all of them ----------------------------------------------------------------------------------
 
+STOPPED = "stopped by Ctrl-C"
+
+
+class Patience:
+    """Computes until the user presses Ctrl-C; from then on there is nothing more."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def for_(self, compute: Callable[[], T]) -> T | None:
+        """Return what is computed, or None where patience has ended, now or before."""
+        if self.ended:
+            return None
+        try:
+            found = compute()
+        except KeyboardInterrupt:
+            self.ended = True
+        return None if self.ended else found
+
 
 def solve_samples(
     model: FlowModel,
@@ -239,6 +260,7 @@ def solve_samples(
     solve: Callable[[Samples], Part],
     at_once: int,
     calm: Tensor | None = None,
+    patience: Patience | None = None,
 ) -> Solved:
     """Solve samples in parts; those that cannot be solved are NaN, each alone.
 
@@ -250,8 +272,10 @@ def solve_samples(
         at_once: Largest number of samples of a part.
         calm: (n,) bool on the CPU, of all samples; the others are parts of their own, as they may
             fail.
+        patience: Where it ends, the samples that are still open are NaN; without one, Ctrl-C is an
+            exception as everywhere.
     """
-    isolation = _Isolation(model, solve)
+    isolation = _Isolation(model, solve, patience)
     groups = [index] if calm is None else [index[calm[index]], index[~calm[index]]]
     parts = [isolation.solved(p) for rows in groups for p in samples[rows].split(at_once)]
     back = torch.cat(groups).argsort()[index.argsort().argsort()]
@@ -265,25 +289,36 @@ def solve_samples(
 class _Isolation:
     """Solves parts; one that fails is solved in halves, down to the samples that are at fault."""
 
-    def __init__(self, model: FlowModel, solve: Callable[[Samples], Part]):
-        self.model, self.solve, self.alone, self.good = model, solve, 0, 0
+    def __init__(
+        self, model: FlowModel, solve: Callable[[Samples], Part], patience: Patience | None
+    ):
+        self.model, self.solve, self.patience = model, solve, patience
+        self.alone, self.good = 0, 0
         self.failures: list[str] = []
 
     def solved(self, part: Samples) -> Part:
         """Solve a part, with NaN for the samples that cannot be solved."""
+        patience = self.patience
         try:
-            found = self.solve(part)
+            found = (
+                self.solve(part) if patience is None else patience.for_(lambda: self.solve(part))
+            )
+            if found is None:
+                return self._lost(part, STOPPED)
             self.good += len(part)
             return found
         except SolveError as error:
             if len(part) == 1 or self.alone >= (ALONE if self.good else HOPELESS):
                 self.alone += len(part)
-                self.failures.append(str(error))
-                return Part(torch.full_like(self.model.still(part.z), math.nan))
+                return self._lost(part, str(error))
         half = (len(part) + 1) // 2
         both = self.solved(part[:half]), self.solved(part[half:])
         other = torch.cat([p.z if p.other is None else p.other for p in both])
         return Part(torch.cat([p.z for p in both]), other=other, nfe=max(p.nfe for p in both))
+
+    def _lost(self, part: Samples, why: str) -> Part:
+        self.failures.append(why)
+        return Part(torch.full_like(self.model.still(part.z), math.nan))
 
 
 def samples_at_once(size: int, rows: int) -> int:

@@ -1,16 +1,20 @@
 """Suggest steps for a trained field: the coarsest that give the answers of its exact flow."""
 
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nodecore.check.inputs import Tree, whole
+from torch import Tensor
+
+from nodecore.analysis.evaluate import AGREEMENT
+from nodecore.check.inputs import Tree, ascending, read_times, whole
 from nodecore.check.model import Layers
 from nodecore.check.pose import forked, pose
 from nodecore.check.problem import Problem
 from nodecore.check.reference import Reference
-from nodecore.check.settings import count_nfe, finer_rows, read_training
+from nodecore.check.settings import count_nfe, finer_rows, read_grid, read_training, steps_past
 from nodecore.check.verdict import FLOW, Tested, judge, least_samples
 from nodecore.ode.steps import FixedSteps, Steps, Tolerance
 from nodecore.ode.tableaus import get_tableau
@@ -85,7 +89,10 @@ def suggest_steps(
     t: tuple[float, float] = (0.0, 1.0),
     stem: Layers | None = None,
     args: Tree = None,
-    tolerance: float | None = None,
+    tolerance: float | Iterable[float] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    bound: float = AGREEMENT,
+    output_times: Tensor | Sequence[float] | None = None,
     rows: int = 1000,
     most: int = 1024,
     verbose: bool = True,
@@ -104,13 +111,18 @@ def suggest_steps(
     Args:
         field: f(t, z) -> dz/dt, as in `check_flow`, like the other arguments.
         head: Takes end states to logits or outputs; None where there is none.
-        x: Inputs (n, ...), at least 35 of them.
-        y: Labels, or None.
+        x: Inputs (n, ...), at least 35 of them; more where `bound` is less than 0.1.
+        y: Labels, or targets of the loss, or None.
         solver: Solver that is to be used, one of nodecore.ode.tableaus.TABLEAUS.
         t: Start and end of the time.
         stem: Layers that take inputs to states.
         args: What the field is given besides, with n rows.
-        tolerance: Without labels, the difference of outputs that counts, in their units.
+        tolerance: Without labels, the difference of outputs that counts, in their units, or with
+            `loss` the change of a sample's loss.
+        loss: A loss of one's own, (outputs (m, ...), targets (m, ...)) -> (m,).
+        bound: Largest difference of accuracies, or share of changed answers, of a flow; a share.
+        output_times: Times at which outputs count, where states are trajectories. Equal steps end
+            at all of them, so their numbers are multiples of the fewest that do.
         rows: Largest number of samples in a batch.
         most: Largest number of steps that is tried.
         verbose: Whether to print to stderr what is tried.
@@ -121,8 +133,11 @@ def suggest_steps(
     most = whole("most", most)
     name = read_training(solver, (0.0, 1.0), n_steps=1)[0].solver
     by_tolerance = get_tableau(name).b_embedded is not None
-    first = {"rtol": FIRST_RTOL} if by_tolerance else {"n_steps": FIRST_STEPS}
+    fewest = 1 if by_tolerance else _fewest_steps(output_times, t, most)
+    n_steps = fewest * math.ceil(FIRST_STEPS / fewest)
+    first = {"rtol": FIRST_RTOL} if by_tolerance else {"n_steps": n_steps}
     options = {"t": t, "stem": stem, "args": args, "tolerance": tolerance, "rows": rows}
+    options |= {"loss": loss, "bound": bound, "output_times": output_times}
     with forked():
         problem = pose(field, head, x, y, solver=solver, **first, **options)
         if len(problem.samples) < (least := least_samples(problem.bound)):
@@ -130,7 +145,7 @@ def suggest_steps(
                 f"x has {len(problem.samples)} samples: give at least {least}, of fewer nothing "
                 "can be told"
             )
-        trial = _Trial(problem, verbose)
+        trial = _Trial(problem, fewest, verbose)
         if hopeless := trial.hopeless():
             return _suggestion(trial, None, hopeless)
         found = _coarsest(trial, by_tolerance, name, most)
@@ -144,8 +159,8 @@ def suggest_steps(
 class _Trial:
     """Judges settings of one problem against its exact flow, each once."""
 
-    def __init__(self, problem: Problem, verbose: bool):
-        self.problem, self.verbose = problem, verbose
+    def __init__(self, problem: Problem, fewest: int, verbose: bool):
+        self.problem, self.fewest, self.verbose = problem, fewest, verbose
         own = problem.solve(problem.trained, problem.everyone)
         finer = [problem.solve(s, problem.probe).z for s in finer_rows(problem.trained)]
         self.reference: Reference = problem.prove(own, finer)
@@ -186,7 +201,7 @@ class _Trial:
 
 def _coarsest(trial: _Trial, by_tolerance: bool, name: str, most: int) -> Steps | None:
     """Return the coarsest setting that will do, with the finer ones that were tried."""
-    settings = _tolerances(trial, name) if by_tolerance else _powers(name, most)
+    settings = _tolerances(trial, name) if by_tolerance else _doubled(trial, name, most)
     run: list[Steps] = []  # settings that will do, one after the other
     before: Steps | None = None
     for setting in settings:
@@ -201,8 +216,23 @@ def _coarsest(trial: _Trial, by_tolerance: bool, name: str, most: int) -> Steps 
     return run[0] if by_tolerance or before is None else _bisect(trial, before, run[0])
 
 
-def _powers(name: str, most: int) -> Iterator[Steps]:
-    n_steps = 1
+def _fewest_steps(output_times: Any, t: Any, most: int) -> int:
+    """Return the fewest equal steps that end at all output times; raise ValueError."""
+    if output_times is None:
+        return 1
+    solved = ascending(read_times(t))
+    wanted = read_grid("output_times", output_times, solved)
+    for n_steps in range(1, most + 1):
+        if steps_past(FixedSteps("euler", n_steps), solved, wanted) is None:
+            return n_steps
+    raise ValueError(
+        f"output_times: no number of equal steps up to most = {most} ends at all of them; give "
+        "ones that do, or a solver that chooses its steps, such as dopri5"
+    )
+
+
+def _doubled(trial: _Trial, name: str, most: int) -> Iterator[Steps]:
+    n_steps = trial.fewest
     while n_steps <= most:
         yield FixedSteps(name, n_steps)
         n_steps *= 2
@@ -216,14 +246,15 @@ def _tolerances(trial: _Trial, name: str) -> Iterable[Steps]:
 
 def _bisect(trial: _Trial, too_coarse: Steps, will_do: Steps) -> Steps:
     assert too_coarse.n_steps is not None and will_do.n_steps is not None
-    low, high = too_coarse.n_steps, will_do.n_steps
+    unit = trial.fewest
+    low, high = too_coarse.n_steps // unit, will_do.n_steps // unit
     while high - low > 1:
         middle = (low + high) // 2
-        if trial.will_do(FixedSteps(will_do.solver, middle)):
+        if trial.will_do(FixedSteps(will_do.solver, middle * unit)):
             high = middle
         else:
             low = middle
-    return FixedSteps(will_do.solver, high)
+    return FixedSteps(will_do.solver, high * unit)
 
 
 # --- what comes of it -----------------------------------------------------------------------------

@@ -391,9 +391,36 @@ def test_ctrl_c_after_the_verdict_gives_the_report_without_the_rest():
     late = quiet(impatient, linear_head(HALF_PLANES), x, y, solver="euler", n_steps=8)
     assert (late.verdict, late.exact.drop) == (whole.verdict, whole.exact.drop)
     assert "stopped by Ctrl-C" in late.cautions[-1] and not late.crossing_shares
-    seen["batches"], limit = 0, 5  # before anything is known
+    seen["batches"], limit = 0, 5  # before the solves begin
     with pytest.raises(KeyboardInterrupt):
         quiet(impatient, linear_head(HALF_PLANES), x, y, solver="euler", n_steps=8)
+
+
+@pytest.mark.parametrize("after", [20, 300, 1200])
+def test_ctrl_c_before_the_verdict_leaves_what_is_known(after):
+    """600 samples in parts of 100; only the exact flow, in float64, is interrupted."""
+    x, y = turned_points(600)
+    seen = {"exact": 0}
+
+    class Impatient(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = rotation()
+
+        def forward(self, t, z):
+            seen["exact"] += z.dtype == torch.float64 and len(z) == 100
+            if seen["exact"] == after:
+                seen["exact"] += 1
+                raise KeyboardInterrupt
+            return self.inner(t, z)
+
+    options = {"solver": "euler", "n_steps": 2, "rows": 100}
+    report = quiet(Impatient(), linear_head(HALF_PLANES), x, y, **options)
+    assert "stopped by Ctrl-C before all samples were solved" in report.cautions[-1]
+    assert report.exact.unsettled > 0 and report.tested[0].unsettled == 0
+    whole = quiet(rotation(), linear_head(HALF_PLANES), x, y, **options)
+    assert report.verdict in (CANNOT_TELL, whole.verdict)
+    assert report.exact.drop.low <= whole.exact.drop.value <= report.exact.drop.high
 
 
 def test_the_cost_is_what_it_takes(capsys):

@@ -102,6 +102,28 @@ def test_a_solve_of_ones_own_is_watched():
     assert row["nfe"] == 3 and row["flips"] == pytest.approx((ends[0] != ends[1]).double().mean())
 
 
+def test_trajectories_and_losses_are_watched():
+    x, _ = batch()
+    times = torch.tensor([0.0, 0.5, 1.0])
+
+    def loss(out, target):
+        return (out - target).abs().amax((1, 2))
+
+    options = {"solver": "euler", "n_steps": 4, "output_times": times, "tolerance": 0.5}
+    watch = watched(rotation, loss=loss, **options)
+    own, exact = (
+        odeint(rotation, x, times, **how).transpose(0, 1)
+        for how in ({"method": "euler", "options": {"step_size": 0.25}}, {"rtol": 1e-7})
+    )
+    targets = torch.zeros_like(own)
+    flips = (loss(own, targets) - loss(exact, targets)).abs() > 0.5
+    assert watch(x, targets)["flips"] == pytest.approx(flips.double().mean().item())
+    far = (own - exact).norm(dim=2).amax(1) > 0.5
+    assert watched(rotation, **options)(x)["flips"] == pytest.approx(far.double().mean().item())
+    with pytest.raises(ValueError, match=r"need not end at output_times: .*rtol="):
+        watched(rotation, controller="algorithm1", **options)
+
+
 # --- what it costs, and leaves alone --------------------------------------------------------------
 
 

@@ -73,6 +73,45 @@ def test_outputs_without_labels_need_finer_steps_for_a_finer_tolerance():
         assert found.setting == FixedSteps("midpoint", min(within))
 
 
+def test_steps_end_at_the_output_times_and_are_judged_at_all_of_them():
+    """Euler's method in multiples of 5 steps: its radius grows, and is largest at the end."""
+    x = points()
+    times = [0.0, 0.2, 0.6, 1.0]
+
+    def far(n_steps):
+        h, ends = 2.0 / n_steps, []
+        for t in times[1:]:
+            steps = round(n_steps * t)
+            radius, angle = (1 + h * h) ** (steps / 2), steps * math.atan(h) - 2 * t
+            ends.append(math.hypot(radius * math.cos(angle) - 1, radius * math.sin(angle)))
+        return max(ends) * x.norm(dim=1) > 0.2
+
+    found = quiet(
+        rotation(2.0), None, x, solver="euler", output_times=times, tolerance=0.2, bound=0.05
+    )
+    within = [k for k in range(5, 300, 5) if share_interval(int(far(k).sum()), len(x)).high <= 0.05]
+    assert found.setting == FixedSteps("euler", min(within))
+    assert all(one.setting.n_steps % 5 == 0 for one in found.tried)
+    with pytest.raises(ValueError, match=r"output_times: no number of equal steps up to most = 64"):
+        quiet(rotation(2.0), None, x, solver="euler", output_times=[0.0, 0.3141, 1.0], most=64)
+
+
+def test_a_loss_of_ones_own_decides():
+    x = points()
+    found = quiet(
+        lambda t, z: -z, None, x, x, solver="euler", tolerance=0.02,
+        loss=lambda out, target: (out - target).square().mean(1),
+    )  # fmt: skip
+
+    def far(n_steps):
+        ends = (x * factor for factor in ((1 - 1 / n_steps) ** n_steps, math.exp(-1)))
+        own, exact = ((end - x).square().mean(1) for end in ends)
+        return int(((own - exact).abs() > 0.02).sum())
+
+    within = [k for k in range(1, 100) if share_interval(far(k), len(x)).high <= AGREEMENT]
+    assert found.setting == FixedSteps("euler", min(within))
+
+
 def test_an_embedded_method_gets_a_tolerance_that_torchdiffeq_can_use():
     x, angle = points(), 20.0
     y = right_half(x, angle)
