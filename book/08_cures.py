@@ -261,8 +261,9 @@ section("refined", "decay")
 #   {glue:text}`many-spheres2:.1f` %. That helps, and is no flow yet.
 # - **A term in the loss that asks two solves to agree** needs a weight, and costs the second solve. With
 #   half the steps as the second one it fits into the same evaluations.
-# - **Then check:** {ref}`chapter-check-flow` asks a trained model whether it is a flow. Pick on some seeds,
-#   judge on others: with five, the order of the best few is chance.
+# - **Then check:** {ref}`chapter-check-flow` asks a trained model whether it is a flow; which of the tests
+#   there tells, {ref}`appendix-criteria` compares. Pick on some seeds, judge on others: with five, the order
+#   of the best few is chance.
 
 # %% tags=["remove-cell"]
 for dataset in datasets:

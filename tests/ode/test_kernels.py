@@ -1052,7 +1052,7 @@ def test_sanitizers_find_nothing(tmp_path):
     sanitizers = "address,undefined"
     driver = Path(__file__).with_name("kernel_driver.cpp")
     program = tmp_path / "driver"
-    command = [build._compiler()[0], "-O0", "-march=native", "-std=c++17", "-fopenmp"]
+    command = [build._compiler()[0], "-O0", build.FLAGS[1], "-std=c++17", "-fopenmp"]
     command += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", str(driver)]
     command += ["-I", str(build.SOURCE.parent), "-o", str(program)]
     built = subprocess.run(command, capture_output=True, text=True)

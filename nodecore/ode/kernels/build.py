@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("cpp") / "fused.cpp"  # includes its neighbours
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared")
+ARM = platform.machine() in ("arm64", "aarch64")  # where clang does not know -march=native
+FLAGS = ("-O3", "-mcpu=native" if ARM else "-march=native", "-std=c++17", "-fPIC", "-shared")
 THREADS = ("-fopenmp",)  # left out where the compiler has none: one thread then
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -77,7 +78,7 @@ def _fingerprint(compiler: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What `-march=native` looks at: the architecture and the processor's feature flags."""
+    """What `native` stands for: the architecture and the processor's feature flags."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

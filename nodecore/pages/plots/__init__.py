@@ -15,7 +15,7 @@ from nodecore.pages.plots.data import (
     potential_landscape,
     radii,
 )
-from nodecore.pages.plots.frontier import frontier, seed_gaps_of
+from nodecore.pages.plots.frontier import frontier, intervals, seed_gaps_of
 from nodecore.pages.plots.grids import (
     accuracy_of_seeds,
     agreement,
@@ -79,6 +79,7 @@ __all__ = [
     "field_lines",
     "frontier",
     "gap_by_tolerance",
+    "intervals",
     "labelled_images",
     "labelled_points",
     "moments",

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from nodecore.analysis.intervals import Interval
 from nodecore.pages.plots.style import CLASS_COLOURS, CROSSING_COLOUR, GREY, solver_style
 
 LABEL_GAP = 0.055  # between two labels, as a share of the height of the axes
@@ -93,4 +94,14 @@ def seed_gaps_of(ax: Axes, gaps: Mapping[str, pd.Series], bound: float) -> None:
     ax.axvspan(0, 100 * bound, color="#eeeeee", zorder=0)
     ax.set_yticks(range(len(names)), names, fontsize=9)
     ax.set(ylim=(len(names) - 0.5, -0.5), xlabel="gap in points", xlim=(-0.5, None))
+    ax.grid(axis="x")
+
+
+def intervals(ax: Axes, values: Mapping[str, Interval]) -> None:
+    """Draw values with their intervals, a row for each name."""
+    for row, value in enumerate(values.values()):
+        ax.hlines(row, value.low, value.high, color=CLASS_COLOURS[0], alpha=0.5)
+        ax.plot(value.value, row, "o", color=CLASS_COLOURS[0])
+    ax.set_yticks(range(len(values)), list(values), fontsize=9)
+    ax.set(ylim=(len(values) - 0.5, -0.5))
     ax.grid(axis="x")

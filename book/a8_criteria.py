@@ -1,0 +1,130 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (appendix-criteria)=
+# # Appendix: which test tells a flow, without labels?
+#
+# **Question.** Several numbers are proposed as signs that a model is a flow: that finer steps converge
+# with the solver's order, that $hL$ is below 1, that end states stay within the classifier's margin. Which
+# of them tells the models that are flows from those that are not?
+#
+# **Answer.** Solve once more with midpoint and count the classes that change. Of two models that were
+# trained with the same step, only one of which is a flow, this picks the right one in
+# {glue:text}`flips-spheres2:.0f` % of all pairs on the spheres and in {glue:text}`flips-landscape:.0f` % on
+# the landscape, without a label. The observed order, with {glue:text}`order-spheres2:.0f` % and
+# {glue:text}`order-landscape:.0f` %, and $hL$ along trajectories, with {glue:text}`slope-spheres2:.0f` % and
+# {glue:text}`slope-landscape:.0f` %, do worse; on the spheres they cannot be told from chance, 50 %. They say
+# which *step* is fine enough, and less about the model that was trained with it.
+
+# %% tags=["parameters", "hide-input"] example="profile laptop"
+profile = "paper"  # size of every run: paper, laptop or smoke
+device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
+datasets = ["spheres2", "landscape"]  # data sets, a panel each
+n_steps = [32, 64, 128]  # steps of Euler's method in training
+seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; 5 to 19 are read where they are there
+n_samples = 300  # test samples that criteria are computed on, drawn at random
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import pandas as pd
+from myst_nb import glue
+
+from nodecore.evidence.catalogue import MORE_GRID_SEEDS, grid_runs
+from nodecore.evidence.criteria import CRITERIA, discrimination, scores
+from nodecore.evidence.found import find
+from nodecore.evidence.measure import tested_on
+from nodecore.evidence.names import name_of
+from nodecore.evidence.obtain import obtain
+from nodecore.pages import plots
+from nodecore.pages.downloads import download_links
+from nodecore.pages.parameters import check_parameters
+
+check_parameters()
+plots.use_style()
+
+# %% tags=["hide-input"]
+tables = {}
+for dataset in datasets:
+    found = [
+        obtain(run, device=device) for run in grid_runs(dataset, "euler", n_steps, seeds, profile)
+    ]
+    more = map(find, grid_runs(dataset, "euler", n_steps, MORE_GRID_SEEDS, profile))
+    found += [evidence for evidence in more if evidence]
+    test = tested_on(found[0].run).sample(n_samples)
+    tables[dataset] = pd.concat([scores(evidence, test) for evidence in found], ignore_index=True)
+areas = {d: {name: discrimination(tables[d], name) for name in CRITERIA} for d in datasets}
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "How often a criterion scores a model that is no flow above one that is, of all pairs of models trained with the same step, with 95 % intervals by bootstrap over 20 seeds. Dashed: chance. Paper scale unless stated. Records: `book/results/<data set>-euler/<profile>/`.", "name": "fig-criteria"}, "image": {"alt": "Rows of points with intervals: the accuracy lost and the classes changed under midpoint lie near 1, the order and bounds on h L near or below one half."}}
+fig, axes = plt.subplots(1, len(datasets), figsize=(8.6, 3.6), sharey=True, squeeze=False)
+for ax, dataset in zip(axes[0], datasets, strict=True):
+    plots.intervals(ax, areas[dataset])
+    ax.axvline(0.5, color="0.5", linestyle="--", linewidth=1)
+    ax.set(title=name_of(dataset), xlabel="share of pairs", xlim=(-0.02, 1.02))
+plots.stamp_profile(fig, profile)
+
+# %% tags=["remove-input"]
+download_links(fig, "fig-criteria", pd.concat(tables, names=["dataset"]).reset_index(level=0))
+
+# %% [markdown]
+# ## How it was judged
+#
+# A model counts as a flow if its accuracy under the exact flow is within 5 points of its accuracy as
+# trained, on the whole test set. Each criterion turns a model into one number that should be larger for
+# models that are no flows. Models are compared only with others of the same step: across steps, the step
+# alone tells them apart, and so does whatever shrinks with it. Steps at which all models are flows, or
+# none is, have no pairs.
+
+# %% tags=["hide-input"]
+pd.concat(
+    {name_of(d): t.groupby("n_steps")["flow"].agg(["sum", "size"]) for d, t in tables.items()}
+).rename(columns={"sum": "flows", "size": "models that trained"}).rename_axis(
+    ["data set", "steps in training"]
+)
+
+# %% [markdown]
+# ## What each criterion costs
+#
+# Evaluations of the vector field for a sample, besides the training's own solve, where $K$ is the number of
+# its steps. In the columns of the data sets: the share of pairs, with its interval.
+
+# %% tags=["hide-input"]
+rows = {
+    name: {"labels": "needed" if labels else "none",
+           "evaluations": "-" if cost is None else f"{cost} K",
+           **{name_of(d): "{:.2f} ({:.2f} to {:.2f})".format(*areas[d][name]) for d in datasets}}
+    for name, (labels, cost) in CRITERIA.items()
+}  # fmt: skip
+pd.DataFrame(rows).T.rename_axis("criterion")
+
+# %% [markdown]
+# ## What to make of it
+#
+# The order test ({cite:t}`krishnapriyan2023`) answers another question: whether the step is fine enough
+# for the field. Its medians fall with the step, as the accuracy's gap does, so across steps it tells as
+# much. Within a step it does not see where a classifier's boundary lies: end states that move a little
+# may cross it, and ones that move far may not. A bound on $hL$ from the layers' norms even points the wrong
+# way on the landscape. With labels, the accuracy lost under midpoint is the best of all, but it is
+# measured on the very thing that decides here. {ref}`chapter-check-flow` decides by changed classes or lost
+# accuracy, with the exact flow in the place of midpoint, and shows the order and $hL$ beside the verdict.
+# How the critical step depends on the bound for the accuracy is in {ref}`chapter-grids`.
+
+# %% tags=["remove-cell"]
+words = {
+    "flips": "classes changed under midpoint",
+    "order": "observed order is not 1",
+    "slope": "h L along trajectories",
+}
+for word, name in words.items():
+    for dataset in datasets:
+        glue(f"{word}-{dataset}", 100 * areas[dataset][name].value, display=False)

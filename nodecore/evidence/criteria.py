@@ -1,0 +1,141 @@
+"""Which tests tell flows from the rest, among models that were trained with the same steps?
+
+Every criterion gives a model a score that is higher the less it looks like a flow. What a model is,
+its accuracies as trained and under the exact flow decide. Models are compared within a number of
+steps: across these, the number alone would tell.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nodecore.analysis.evaluate import solve_setting
+from nodecore.analysis.intervals import Interval
+from nodecore.analysis.lipschitz import jacobian_norms, lipschitz_bound
+from nodecore.analysis.margins import robustness
+from nodecore.check.order import order_test
+from nodecore.check.scale import find_scale
+from nodecore.data.split import Split
+from nodecore.evidence.found import Evidence
+from nodecore.evidence.tables import AGREES_AT_END, as_trained, trained_seeds, under_exact_flow
+from nodecore.ode.steps import FixedSteps
+
+JACOBIAN_SAMPLES = 32
+RESAMPLES = 2000
+# Name: whether labels are needed, and the evaluations of the field for a sample, in units of K
+# besides the training's own solve; None: no solve.
+CRITERIA: dict[str, tuple[bool, float | None]] = {
+    "accuracy lost under midpoint": (True, 2),
+    "classes changed under midpoint": (False, 2),
+    "classes changed in half the step": (False, 2),
+    "end states moved by midpoint": (False, 2),
+    "end states moved beyond the margin": (False, 2),
+    "observed order is not 1": (False, 6),
+    "h L along trajectories": (False, None),
+    "h L bounded by spectral norms": (False, None),
+}
+
+
+@torch.no_grad()
+def scores(evidence: Evidence, split: Split) -> pd.DataFrame:
+    """Score the seeds of a run with Euler's method that trained.
+
+    Returns:
+        One row for each seed: seed, n_steps, flow, whether it is one by the accuracies of the whole
+        test set, and a column for each of CRITERIA.
+    """
+    run, field, head = evidence.run, evidence.field, evidence.head
+    assert isinstance(run.steps, FixedSteps) and run.steps.solver == "euler"
+    k, n = run.steps.n_steps, len(run.seeds)
+    start = split.x.expand(n, *split.x.shape)
+    own, twice, four, other = (
+        solve_setting(field, start, FixedSteps(solver, steps)).z
+        for solver, steps in (("euler", k), ("euler", 2 * k), ("euler", 4 * k), ("midpoint", k))
+    )
+    classes, by_twice, by_other = (head(z).argmax(-1) for z in (own, twice, other))
+    right, still_right = ((c == split.y).double().mean(1) for c in (classes, by_other))
+    orders = [order_test(ends, 1) for ends in zip(own, twice, four, strict=True)]
+    norms = torch.stack([jacobian_norms(field, z[:, :JACOBIAN_SAMPLES], instance_axes=2)
+                         for z in (start, own)])  # fmt: skip
+    columns = {
+        "accuracy lost under midpoint": (right - still_right).abs(),
+        "classes changed under midpoint": (classes != by_other).double().mean(1),
+        "classes changed in half the step": (classes != by_twice).double().mean(1),
+        "end states moved by midpoint": _moved(start, own, other),
+        "end states moved beyond the margin": _beyond_margin(evidence, split),
+        "observed order is not 1": [1 - (o.near.value if o else 1.0) for o in orders],
+        "h L along trajectories": norms.amax((0, 2)) / k,
+        "h L bounded by spectral norms": lipschitz_bound(field) / k,
+    }
+    table = pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
+    table.insert(0, "seed", run.seeds)
+    table.insert(1, "n_steps", k)
+    gaps = _gaps(evidence)
+    table.insert(2, "flow", table["seed"].map(gaps) <= AGREES_AT_END + 1e-9)
+    return table[table["seed"].isin(gaps.index)]
+
+
+def _gaps(evidence: Evidence) -> pd.Series:
+    """Return the gap between the accuracies as trained and of the exact flow, by seed."""
+    records = evidence.records
+    parts = (as_trained(records), under_exact_flow(records))
+    own, exact = (rows.set_index("seed")["accuracy"].astype(float) for rows in parts)
+    return (own - exact).abs().loc[trained_seeds(records)]
+
+
+def _moved(start: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> list[float]:
+    """Return the median distance of end states, in units of each member's scale."""
+    found = []
+    for member in range(len(own)):
+        scale = find_scale(other[member], start[member])
+        found.append(float(scale.distance(own[member], other[member]).median()))
+    return found
+
+
+def _beyond_margin(evidence: Evidence, split: Split) -> torch.Tensor:
+    settings = (FixedSteps(solver, evidence.run.steps.n_steps) for solver in ("euler", "midpoint"))
+    found = robustness(evidence.field, evidence.head, split.x, *settings)
+    return 1 - found.inside.double().mean(1)
+
+
+# --- how well a score tells -----------------------------------------------------------------------
+
+
+def discrimination(table: pd.DataFrame, criterion: str) -> Interval:
+    """Estimate how often a criterion scores a model that is no flow above one that is.
+
+    Over all pairs of such models with equal n_steps, ties as one half: the area under the receiver
+    operating characteristic, within n_steps. 0.5 is chance. The 95 % interval is by bootstrap over
+    seeds, whose models at all n_steps are drawn together; NaN where there is no pair.
+    """
+    seeds = sorted(table["seed"].unique())
+    score, flow, step = _grids(table, criterion, seeds)
+    value = _area(score, flow, step)
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(0, len(seeds), (RESAMPLES, len(seeds)))
+    areas = [_area(score[:, rows], flow[:, rows], step) for rows in drawn]
+    low, high = np.nanquantile(areas, (0.025, 0.975)) if not np.isnan(value) else (np.nan,) * 2
+    return Interval(value, float(low), float(high))
+
+
+def _grids(
+    table: pd.DataFrame, criterion: str, seeds: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Return scores and whether flows, (numbers of steps, seeds); NaN where there is no model."""
+    wide = [
+        table.pivot(index="n_steps", columns="seed", values=column).reindex(columns=seeds)
+        for column in (criterion, "flow")
+    ]
+    return wide[0].to_numpy(float), wide[1].to_numpy(float), list(wide[0].index)
+
+
+def _area(score: np.ndarray, flow: np.ndarray, steps: Sequence[int]) -> float:
+    higher, pairs = 0.0, 0
+    for row in range(len(steps)):
+        bad, good = (score[row][flow[row] == kind] for kind in (0.0, 1.0))
+        difference = bad[:, None] - good[None]
+        higher += float((difference > 0).sum() + (difference == 0).sum() / 2)
+        pairs += difference.size
+    return higher / pairs if pairs else float("nan")
