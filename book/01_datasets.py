@@ -151,7 +151,7 @@ v = torch.linspace(*VELOCITIES, resolution)
 grid = torch.stack(torch.meshgrid(x, v, indexing="xy"), dim=-1)
 places = resting_place(grid.to(get_device(device))).cpu()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The energy landscape. Left: the potential of {eq}`eq-potential`; each minimum is a class. Right: where a particle started at $(x, v)$ comes to rest; black: edges of the basins; symbols: the training set, 2,000 starts at paper scale. One data seed for the whole book.", "name": "fig-landscape"}, "image": {"alt": "A potential with three minima, and the plane of starts cut by spiralling edges into bands of three classes."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The energy landscape. Left: the potential of {eq}`eq-potential`; each minimum is a class. Right: where a particle started at $(x, v)$ comes to rest; lines: edges of the basins; symbols: the training set, 2,000 starts at paper scale. One data seed for the whole book.", "name": "fig-landscape"}, "image": {"alt": "A potential with three minima, and the plane of starts cut by spiralling edges into bands of three classes."}}
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.9), width_ratios=[2, 3])
 xs = torch.linspace(-1.15, 2.15, 300)
 extreme_points = [np.stack([e, POTENTIAL(e)], axis=-1) for e in (minima, maxima)]
@@ -180,7 +180,7 @@ distance = rest.z[:, 0] - torch.from_numpy(minima)[test.y[chosen]]
 print(f"at t = {rest.ts[-1]:g} the largest speed is {rest.z[:, 1].abs().max():.4f}")
 print(f"and the largest distance from the minimum of the class {distance.abs().max():.4f}")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Particles of the test set coming to rest under the true vector field, {eq}`eq-particle`, in phase space (left, with the edges of the basins in black) and over time (right); colour and symbol name the minimum that is reached. Solved with rk4 in steps of 0.02; no records.", "name": "fig-rest"}, "image": {"alt": "Trajectories spiral into three minima of phase space; over time each position settles at one of three values."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Particles of the test set coming to rest under the true vector field, {eq}`eq-particle`, in phase space (left, with the edges of the basins) and over time (right); colour and symbol name the minimum that is reached. Solved with rk4 in steps of 0.02; no records.", "name": "fig-rest"}, "image": {"alt": "Trajectories spiral into three minima of phase space; over time each position settles at one of three values."}}
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.9))
 for edge in edges:
     axes[0].plot(*edge.T, color="black", linewidth=0.5, marker="")
