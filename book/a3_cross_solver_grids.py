@@ -60,11 +60,11 @@ from nodecore.analysis.lipschitz import jacobian_norms, lipschitz_bound
 from nodecore.analysis.margins import robustness
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.data.datasets import DATASETS
-from nodecore.evidence.catalogue import GRIDS, get_study, grid_runs
+from nodecore.evidence.catalogue import GRIDS, get_study
 from nodecore.evidence.found import find
+from nodecore.evidence.gather import gather_grids
 from nodecore.evidence.joined import best, training_of
 from nodecore.evidence.names import name_of
-from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import (
     agreement_gaps,
@@ -93,11 +93,7 @@ SOLVERS = ["euler", "rk4"]
 SHARED = {"sharex": True, "sharey": True, "squeeze": False}
 
 # %% tags=["hide-input"]
-models = {
-    (d, s): [obtain(run, device=device) for run in grid_runs(d, s, n_steps, seeds, profile)]
-    for d in datasets
-    for s in SOLVERS
-}
+models = gather_grids(datasets, SOLVERS, n_steps, seeds, profile, device)
 frames = {key: records_of(found) for key, found in models.items()}
 
 # %% [markdown]
