@@ -16,7 +16,7 @@ FOOTER = (
     '<div style="width: 100%; font: 8pt sans-serif; text-align: center">'
     '<span class="pageNumber"></span></div>'
 )
-MARGINS = {"top": "18mm", "bottom": "18mm", "left": "18mm", "right": "18mm"}
+MARGIN = "18mm"
 
 
 def print_book(html: Path | None = None, target: Path | None = None) -> Path:
@@ -49,7 +49,7 @@ def print_book(html: Path | None = None, target: Path | None = None) -> Path:
             page.pdf(
                 path=target,
                 format="A4",
-                margin=MARGINS,
+                margin={"top": MARGIN, "bottom": MARGIN, "left": MARGIN, "right": MARGIN},
                 display_header_footer=True,
                 header_template="<span></span>",
                 footer_template=FOOTER,

@@ -109,7 +109,7 @@ def test_an_explorer_is_at_work(visit, html: Path, name: str):
     explorer.locator(".figures").first.wait_for()
     assert explorer.locator("[data-number]").count() >= 3
     assert explorer.locator(".failure:visible").count() == 0
-    assert (html / f"{name}.html").stat().st_size < 3e6  # fewer weights here than as published
+    assert (html / f"{name}.html").stat().st_size < 2e6  # fewer weights here than as published
 
 
 def test_dark_mode_switches(visit):
