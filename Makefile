@@ -20,7 +20,7 @@ define CHECK_TYPES
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab reproduce scorecard bench overview upgrade clean
+.PHONY: help book pdf test lab reproduce scorecard bench overview upgrade clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ help:  ## print this list
 
 book: $(READY)  ## execute every chapter, build the HTML book and say where it is
 	$(BIN)/python -m nodecore book
+
+pdf: $(READY)  ## print the book that was built last to one PDF, _build/book.pdf (needs Chromium)
+	$(BIN)/python -c 'from nodecore.pages.pdf import print_book; print(print_book())'
 
 test: $(READY)  ## lint, types, tests, all chapters at the smoke profile, the pages in a browser
 	$(BIN)/ruff check .
@@ -58,7 +61,7 @@ upgrade:  ## tell whether newer packages still build the book, in a throwaway en
 	PYTHON=$(PYTHON) .ci/upgrade
 
 clean:  ## remove what was built (what you trained, _build/results, stays)
-	rm -rf _build/html _build/stage _build/test _build/.doctrees _build/sphinx.log
+	rm -rf _build/html _build/book.pdf _build/stage _build/test _build/.doctrees _build/sphinx.log
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 
 # the peers of the benchmark, apart from the book: JAX, and in a folder what runs on the book's torch

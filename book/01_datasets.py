@@ -18,33 +18,29 @@
 # **Question.** Which classification tasks are fair to a Neural ODE, and what would it mean to
 # solve them *as an ODE*?
 #
-# **Claim.** {cite:t}`ott2020` use two synthetic tasks. Concentric spheres, after
-# {cite:t}`dupont2019`, may or may not suit a flow. The energy landscape is their own invention:
-# its labels come out of an ODE that is known, so a Neural ODE should be at home there, and what
-# it learns can be held against the truth.
-#
-# A Neural ODE carries a sample $z(0) = x$ along a learned vector field $f$ to $z(T)$ and
-# classifies what arrives by a linear layer {cite:p}`chen2018`. In this book $T = 1$ throughout.
+# **Answer.** The energy landscape of {cite:t}`ott2020` is fair: its labels come out of a known ODE, and
+# the largest class has {glue:text}`largest-landscape:.0f` % of them. Concentric spheres no flow of the plane can
+# separate. As an ODE means that no trajectories cross: in the time {glue:text}`h:g` the true flow shrinks every area to
+# {glue:text}`flow-factor:.2f` of itself, while a single Euler step turns areas over, down to {glue:text}`euler-factor:.1f`.
 
-# %% tags=["parameters"] example="step_size 0.5"
+# %% tags=["parameters", "hide-input"] example="step_size 0.5"
 profile = "paper"  # size of the data sets: paper, laptop or smoke
 device = "auto"  # cpu, cuda, or auto: cuda where there is one
 resolution = 100  # points on each side of the map of basins
 n_particles = 3  # particles of each class to follow until they rest
 step_size = 1.0  # size of the Euler step that is checked for folds
 
-# %%
-
+# %% tags=["hide-input"]
 from nodecore.data.datasets import DATASETS
 from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
-# %%
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from myst_nb import glue
 from torch.func import jacrev, vmap
 
 from nodecore.data.synthetic import (
@@ -66,17 +62,96 @@ from nodecore.training.protocols import get_protocol
 torch.set_default_dtype(torch.float64)
 plots.use_style()
 
+# %% tags=["hide-input"]
+training, test = get_protocol("landscape", profile).load()
+minima, maxima = landscape_extrema()
+names = [f"minimum at {x:.2f}" for x in minima]
+x, v = torch.linspace(*POSITIONS, resolution), torch.linspace(*VELOCITIES, resolution)
+grid = torch.stack(torch.meshgrid(x, v, indexing="xy"), dim=-1)
+places = resting_place(grid.to(get_device(device))).cpu()
+
+# The edges of the basins: backwards from the maxima, along their stable directions.
+stable = -FRICTION / 2 - np.sqrt(FRICTION**2 / 4 - POTENTIAL.deriv(2)(maxima))
+sides = 1e-4 * np.array([[1], [-1]])
+onto_maxima = np.stack([maxima + sides, sides * stable], axis=-1).reshape(-1, 2)
+backwards = solve_fixed(
+    lambda t, z: -landscape_field(t, z),
+    torch.from_numpy(onto_maxima),
+    "rk4",
+    step_size=0.02,
+    t=(0.0, 25.0),
+    path=True,
+)
+edges = backwards.path.transpose(0, 1).numpy()
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The energy landscape. Left: the potential of {eq}`eq-potential`; each minimum is a class. Right: where a particle started at $(x, v)$ comes to rest; lines: edges of the basins; symbols: the training set, 2,000 starts at paper scale. One data seed for the whole book.", "name": "fig-landscape"}, "image": {"alt": "A potential with three minima, and the plane of starts cut by spiralling edges into bands of three classes."}}
+fig, axes = plt.subplots(1, 2, figsize=(8, 3.9), width_ratios=[2, 3])
+xs = torch.linspace(-1.15, 2.15, 300)
+extreme_points = [np.stack([e, POTENTIAL(e)], axis=-1) for e in (minima, maxima)]
+plots.potential_landscape(axes[0], xs, potential(xs), *extreme_points, names)
+axes[0].legend(loc="upper center")
+plots.basins(axes[1], x, v, places, edges)
+plots.labelled_points(axes[1], training.x, training.y, size=5)
+axes[1].set(xlabel="start position $x$", ylabel="start velocity $v$")
+plots.stamp_profile(fig, profile)
+
 # %% [markdown]
+# A Neural ODE carries a sample $z(0) = x$ along a learned vector field $f$ to $z(T)$ and
+# classifies what arrives by a linear layer {cite:p}`chen2018`. In this book $T = 1$ throughout.
+#
+# ## A particle in an energy landscape
+#
+# A particle of unit mass slides through a potential $V$ in one dimension, with friction. Position
+# $x$ and velocity $v$ obey
+#
+# $$
+# \frac{dx}{dt} = v, \qquad \frac{dv}{dt} = -V'(x) - \gamma v, \qquad \gamma = 0.2,
+# $$ (eq-particle)
+#
+# $$
+# V(x) = 0.2\,(x - 2)(x - 0.5)(x + 1)(x + 0.6)(x - 1.6)\,x .
+# $$ (eq-potential)
+#
+# The sample is the start $(x, v)$, the label the minimum in which the particle ends. Friction
+# decides that it ends in one: the energy $E = V(x) + v^2 / 2$ changes by $dE/dt = -\gamma v^2 \le
+# 0$, $V$ grows without bound on either side, and so the particle slows down until both $v$ and
+# $V'(x)$ are zero.
+#
+# Only a start that runs exactly onto the top of a maximum would stay there; such starts are the edges
+# of the basins. Near a maximum $x^*$ they lie along the stable direction of {eq}`eq-particle`,
+# $(1, \lambda)$ with $\lambda = -\gamma/2 - \sqrt{\gamma^2/4 - V''(x^*)}$, and following them backwards
+# in time gives the whole edge. The basins wind around each other: a small change of a fast particle's
+# start decides in which minimum it is caught. That is hard for a model that has one unit of time.
+
+# %% tags=["hide-input"]
+chosen = torch.cat([torch.nonzero(test.y == c).flatten()[:n_particles] for c in range(3)])
+rest = solve_fixed(
+    landscape_field, test.x[chosen].double(), "rk4", step_size=0.02, t=(0.0, 60.0), path=True
+)
+distance = rest.z[:, 0] - torch.from_numpy(minima)[test.y[chosen]]
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Particles of the test set coming to rest under the true vector field, {eq}`eq-particle`, in phase space (left, with the edges of the basins) and over time (right); colour and symbol name the minimum that is reached. Solved with rk4 in steps of 0.02; no records.", "name": "fig-rest"}, "image": {"alt": "Trajectories spiral into three minima of phase space; over time each position settles at one of three values."}}
+fig, axes = plt.subplots(1, 2, figsize=(8, 3.9))
+for edge in edges:
+    axes[0].plot(*edge.T, color="black", linewidth=0.5, marker="")
+plots.trajectories(axes[0], rest.path, test.y[chosen])
+axes[0].set(xlim=(-1.3, 2.3), ylim=(-2.1, 2.1), xlabel="position $x$", ylabel="velocity $v$")
+plots.positions_over_time(axes[1], rest.ts, rest.path, test.y[chosen], minima)
+plots.class_legend(fig, names, loc="outside lower center", ncols=3)
+plots.stamp_profile(fig, profile)
+
+# %% [markdown]
+# No trajectory crosses an edge, and none crosses another. At $t = 60$ the largest speed of these particles
+# is {glue:text}`rest-speed:.4f`, and the largest distance from the minimum of the class
+# {glue:text}`rest-distance:.4f`.
+#
 # ## Concentric spheres
 #
 # Points lie on three shells around the origin. The inner and the outer shell are one class, the
 # shell between them is the other. Directions are uniform; only the radius tells the classes
-# apart, in any number of dimensions.
+# apart, in any number of dimensions {cite:p}`dupont2019`.
 
-# %%
-pd.DataFrame(SHELLS, columns=["smallest radius", "largest radius", "class", "share (parts)"])
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Concentric spheres {cite:p}`dupont2019`: the training set in 2 dimensions, the first two coordinates of the training set in 10 dimensions, and the radii of the latter. The projection hides what the radius shows. 2,000 points at paper scale, one data seed for the whole book.", "name": "fig-spheres"}, "image": {"alt": "Three rings of points in the plane, an overlapping cloud for ten dimensions, and a histogram of radii in three separate bars."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Concentric spheres: the training set in 2 dimensions, the first two coordinates of the training set in 10 dimensions, and the radii of the latter. The projection hides what the radius shows. 2,000 points at paper scale, one data seed for the whole book.", "name": "fig-spheres"}, "image": {"alt": "Three rings of points in the plane, an overlapping cloud for ten dimensions, and a histogram of radii in three separate bars."}}
 spheres2 = get_protocol("spheres2", profile).load()[0]
 spheres10 = get_protocol("spheres10", profile).load()[0]
 
@@ -97,128 +172,28 @@ plots.stamp_profile(fig, profile)
 # on one side has the inner shell on that side as well. {cite:t}`dupont2019` make this argument
 # for a disc and a ring around it. A finite sample leaves gaps to slip through, and a solver with
 # large steps is no flow at all; {ref}`chapter-grids` tells the two apart by a better solver.
-
-# %% [markdown]
-# ## A particle in an energy landscape
 #
-# A particle of unit mass slides through a potential $V$ in one dimension, with friction. Position
-# $x$ and velocity $v$ obey
-#
-# $$
-# \frac{dx}{dt} = v, \qquad \frac{dv}{dt} = -V'(x) - \gamma v, \qquad \gamma = 0.2,
-# $$ (eq-particle)
-#
-# $$
-# V(x) = 0.2\,(x - 2)(x - 0.5)(x + 1)(x + 0.6)(x - 1.6)\,x .
-# $$ (eq-potential)
-#
-# The sample is the start $(x, v)$, the label the minimum in which the particle ends. Friction
-# decides that it ends in one: the energy $E = V(x) + v^2 / 2$ changes by $dE/dt = -\gamma v^2 \le
-# 0$, $V$ grows without bound on either side, and so the particle slows down until both $v$ and
-# $V'(x)$ are zero. Only a start that runs exactly onto the top of a maximum would stay there.
+# The shells, and the sizes of both data sets. The share of the largest class is what a model gets by
+# always giving the same answer. The data has a seed of its own, so all models see the same samples.
 
-# %%
-minima, maxima = landscape_extrema()
-names = [f"minimum at {x:.2f}" for x in minima]
-extrema = pd.DataFrame({"x": [*minima, *maxima]}, index=["minimum"] * 3 + ["maximum"] * 2)
-extrema["V(x)"] = POTENTIAL(extrema["x"])
-extrema.sort_values("x").round(3)
-
-# %% [markdown]
-# The starts that end on top of a maximum form the edges of the basins. They need not be guessed
-# from labels: near a maximum $x^*$ such starts lie along the stable direction of
-# {eq}`eq-particle`, $(1, \lambda)$ with $\lambda = -\gamma/2 - \sqrt{\gamma^2/4 - V''(x^*)}$, and
-# following them backwards in time gives the whole edge.
-
-# %%
-stable = -FRICTION / 2 - np.sqrt(FRICTION**2 / 4 - POTENTIAL.deriv(2)(maxima))
-sides = 1e-4 * np.array([[1], [-1]])
-onto_maxima = np.stack([maxima + sides, sides * stable], axis=-1).reshape(-1, 2)
-backwards = solve_fixed(
-    lambda t, z: -landscape_field(t, z),
-    torch.from_numpy(onto_maxima),
-    "rk4",
-    step_size=0.02,
-    t=(0.0, 25.0),
-    path=True,
-)
-edges = backwards.path.transpose(0, 1).numpy()
-
-# %%
-training, test = get_protocol("landscape", profile).load()
-x = torch.linspace(*POSITIONS, resolution)
-v = torch.linspace(*VELOCITIES, resolution)
-grid = torch.stack(torch.meshgrid(x, v, indexing="xy"), dim=-1)
-places = resting_place(grid.to(get_device(device))).cpu()
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The energy landscape. Left: the potential of {eq}`eq-potential`; each minimum is a class. Right: where a particle started at $(x, v)$ comes to rest; black: edges of the basins; symbols: the training set, 2,000 starts at paper scale. One data seed for the whole book.", "name": "fig-landscape"}, "image": {"alt": "A potential with three minima, and the plane of starts cut by spiralling edges into bands of three classes."}}
-fig, axes = plt.subplots(1, 2, figsize=(8, 3.9), width_ratios=[2, 3])
-xs = torch.linspace(-1.15, 2.15, 300)
-extreme_points = [np.stack([e, POTENTIAL(e)], axis=-1) for e in (minima, maxima)]
-plots.potential_landscape(axes[0], xs, potential(xs), *extreme_points, names)
-axes[0].legend(loc="upper center")
-plots.basins(axes[1], x, v, places, edges)
-plots.labelled_points(axes[1], training.x, training.y, size=5)
-axes[1].set(xlabel="start position $x$", ylabel="start velocity $v$")
-plots.stamp_profile(fig, profile)
-
-# %% [markdown]
-# The basins wind around each other: a fast particle crosses the landscape several times, and a
-# small change of its start decides in which minimum it is caught. That is what makes the task
-# hard for a model that has to do the same within one unit of time.
-#
-# ### Coming to rest
-#
-# A few particles, followed by the classical rk4 in steps of 0.02.
-
-# %%
-chosen = torch.cat([torch.nonzero(test.y == c).flatten()[:n_particles] for c in range(3)])
-rest = solve_fixed(
-    landscape_field, test.x[chosen].double(), "rk4", step_size=0.02, t=(0.0, 60.0), path=True
-)
-distance = rest.z[:, 0] - torch.from_numpy(minima)[test.y[chosen]]
-print(f"at t = {rest.ts[-1]:g} the largest speed is {rest.z[:, 1].abs().max():.4f}")
-print(f"and the largest distance from the minimum of the class {distance.abs().max():.4f}")
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Particles of the test set coming to rest under the true vector field, {eq}`eq-particle`, in phase space (left, with the edges of the basins in black) and over time (right); colour and symbol name the minimum that is reached. Solved with rk4 in steps of 0.02; no records.", "name": "fig-rest"}, "image": {"alt": "Trajectories spiral into three minima of phase space; over time each position settles at one of three values."}}
-fig, axes = plt.subplots(1, 2, figsize=(8, 3.9))
-for edge in edges:
-    axes[0].plot(*edge.T, color="black", linewidth=0.5, marker="")
-plots.trajectories(axes[0], rest.path, test.y[chosen])
-axes[0].set(xlim=(-1.3, 2.3), ylim=(-2.1, 2.1), xlabel="position $x$", ylabel="velocity $v$")
-plots.positions_over_time(axes[1], rest.ts, rest.path, test.y[chosen], minima)
-plots.class_legend(fig, names, loc="outside lower center", ncols=3)
-plots.stamp_profile(fig, profile)
-
-# %% [markdown]
-# No trajectory crosses an edge, and none crosses another. In the left panel two of them may come
-# as close as the width of a line; the last section but one says why they never meet.
-#
-# ## Class balance
-#
-# The share of the largest class is what a model gets by always giving the same answer. The sizes
-# are those of the profile; the data has a seed of its own, so every model in this book sees the
-# same samples.
+# %% tags=["hide-input"]
+pd.DataFrame(SHELLS, columns=["smallest radius", "largest radius", "class", "share (parts)"])
 
 # %% tags=["hide-input"]
 rows = {}
 for dataset in ["spheres2", "landscape"]:
     for part, split in zip(["train", "test"], get_protocol(dataset, profile).load(), strict=True):
-        shares = split.class_shares()
-        counts = {f"class {c}": n for c, n in enumerate(torch.bincount(split.y).tolist())}
-        rows[dataset, part] = {
-            "samples": len(split),
-            "largest share": f"{shares.max():.3f}",
-        } | counts
-pd.DataFrame(rows).T.fillna("-")
+        counts = "/".join(map(str, torch.bincount(split.y).tolist()))
+        share = f"{split.class_shares().max():.3f}"
+        rows[dataset, part] = {"samples": len(split), "of each class": counts, "largest": share}
+pd.DataFrame(rows).T
 
 # %% [markdown]
 # ## Why two solution curves cannot cross
 #
 # The right-hand side of {eq}`eq-particle` depends on the state alone and is smooth. So a state
 # decides its own future *and* its own past: there is exactly one solution through it. Were two
-# solution curves to share a point of phase space, both would have to leave it in the same
-# direction and arrive at it from the same direction; they would be one curve, perhaps passed at
+# solution curves to share a point of phase space, they would be one curve, perhaps passed at
 # different times. A crossing of different curves is excluded, and so is a curve that crosses
 # itself, unless it closes and runs in circles. Fields learned here are piecewise smooth (ReLU)
 # and Lipschitz continuous, which is enough {cite:p}`chen2018,dupont2019`.
@@ -233,53 +208,39 @@ pd.DataFrame(rows).T.fillna("-")
 # \det\bigl(I + h\,\partial f\bigr) = 1 - h\gamma + h^2\, V''(x),
 # $$ (eq-fold)
 #
-# which is negative near a maximum of $V$ if $h$ is large. There the step folds the plane, and
-# different starts land on the same spot.
+# which is negative near a maximum of $V$ if $h$ is large, here beyond {glue:text}`largest-h:.2f`. There the step
+# folds the plane, and different starts land on the same spot. All that land at $(X, W)$ are roots of a
+# polynomial: $x + hv = X$ and $(1 - h\gamma)v - hV'(x) = W$ give
+# $(1 - h\gamma)(X - x) - h^2 V'(x) = hW$. {numref}`fig-fold` has the {glue:text}`same:.0f` starts that land where
+# a particle at rest does that starts at the least $V''$.
 
-# %%
+# %% tags=["hide-input"]
 curvature = POTENTIAL.deriv(2)
 candidates = POTENTIAL.deriv(3).roots()
 steepest = min(candidates[np.isreal(candidates)].real, key=curvature)
 largest_h = max(np.roots([curvature(steepest), -FRICTION, 1]))
-print(f"V'' is least, {curvature(steepest):.3f}, at x = {steepest:.3f}")
-print(f"an Euler step of the true field can fold where h > {largest_h:.3f}; here h = {step_size:g}")
-
-# %% [markdown]
-# All starts that one Euler step sends to the same place are roots of a polynomial: $x + hv = X$
-# and $(1 - h\gamma)v - hV'(x) = W$ give $(1 - h\gamma)(X - x) - h^2 V'(x) = hW$. We take the
-# image $(X, W)$ of a particle at rest where $V''$ is least, and ask who else lands there.
-
-# %%
 X, W = steepest, -step_size * POTENTIAL.deriv()(steepest)
 line = np.polynomial.Polynomial([X, -1.0]) * (1 - step_size * FRICTION)
 roots = (line - step_size**2 * POTENTIAL.deriv() - step_size * W).roots()
 roots = np.sort(roots[abs(roots.imag) < 1e-6].real)
 same = torch.from_numpy(np.stack([roots, (X - roots) / step_size], axis=-1))
 same = same[(same[:, 0] >= POSITIONS[0]) & (same[:, 0] <= POSITIONS[1])]
+
+# %% tags=["hide-input"]
 span = (0.0, step_size)
 maps = {
     "true flow": lambda z: solve_fixed(landscape_field, z, "rk4", n_steps=50, t=span).z,
     "one Euler step": lambda z: solve_fixed(landscape_field, z, "euler", n_steps=1, t=span).z,
 }
 landings = {"start": same} | {name: carry(same) for name, carry in maps.items()}
-pd.concat(
-    {name: pd.DataFrame(z, columns=["x", "v"]) for name, z in landings.items()}, axis=1
-).round(4)
-
-# %%
 sides = torch.linspace(0.5, 1.9, 25), torch.linspace(-0.8, 0.8, 25)
 mesh = torch.stack(torch.meshgrid(*sides, indexing="xy"), dim=-1)
 images = {"start": mesh} | {name: carry(mesh) for name, carry in maps.items()}
 factors = {
     name: torch.linalg.det(vmap(jacrev(carry))(mesh.reshape(-1, 2))) for name, carry in maps.items()
 }
-print(f"exp(-gamma t) = {np.exp(-FRICTION * step_size):.6f} at t = {step_size:g}")
-pd.DataFrame(
-    {name: {"least area factor": d.min(), "largest": d.max()} for name, d in factors.items()},
-    dtype=float,
-).T.round(6)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A mesh of starts around the right maximum of $V$ (left), carried by the true flow (middle) and by one Euler step of the same length (right). Filled cells are turned over: there the map has folded the plane. Symbols: the starts of the table above and where they land. True field, no training.", "name": "fig-fold"}, "image": {"alt": "A regular mesh, the same mesh smoothly bent by the flow, and the mesh folded over itself by one large Euler step."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A mesh of starts around the right maximum of $V$ (left), carried by the true flow (middle) and by one Euler step of the same length (right). Filled cells are turned over: there the map has folded the plane. Symbols: the starts that one Euler step sends to one spot. True field, no training.", "name": "fig-fold"}, "image": {"alt": "A regular mesh, the same mesh smoothly bent by the flow, and the mesh folded over itself by one large Euler step."}}
 fig, axes = plt.subplots(1, 3, figsize=(8, 3.1), sharex=True, sharey=True)
 for ax, name in zip(axes, landings, strict=True):
     plots.deformed_mesh(ax, images[name])
@@ -287,22 +248,23 @@ for ax, name in zip(axes, landings, strict=True):
     ax.set(title=name, xlabel="position $x$", ylabel="velocity $v$")
     ax.label_outer()
 
-# %% [markdown]
-# This is the test that the book goes on to make of trained models: a set of curves that cross, or
-# a sheet that folds, was not made by an ODE, whatever the formula says. {ref}`chapter-crossing`
-# counts crossings; {ref}`chapter-grids` asks the practical question, whether the accuracy
-# survives a better solver.
+# %% tags=["remove-cell"]
+shares = torch.cat([training.y, test.y]).bincount() / (len(training) + len(test))
+glue("largest-landscape", 100 * float(shares.max()), display=False)
+glue("h", float(step_size), display=False)
+for word, name in (("flow", "true flow"), ("euler", "one Euler step")):
+    glue(f"{word}-factor", float(factors[name].min()), display=False)
+glue("largest-h", float(largest_h), display=False)
+glue("same", float(len(same)), display=False)
+glue("rest-speed", float(rest.z[:, 1].abs().max()), display=False)
+glue("rest-distance", float(distance.abs().max()), display=False)
 
 # %% [markdown]
-# ## What we saw
+# ## What to take away
 #
-# - Both tasks are generated from a seed, with the class balance shown above; the answer "always
-#   the largest class" is a low bar on either.
-# - On the full shells of the plane no flow separates the classes by a line; a high accuracy there
-#   is owed to gaps in the sample or to a solver that is not a flow.
-# - The energy landscape has a known field. All its particles come to rest, and the edges of its
-#   basins are curves of the field itself: the starts that end on a maximum.
-# - Solution curves never cross, because a state has one past and one future; the true flow
-#   changed every area by $e^{-\gamma t}$. One Euler step longer than the printed step size turns
-#   part of the plane over and sends different starts to one spot. A shorter one does not: this is
-#   a matter of the step size, not of the method.
+# The energy landscape has a known field, and the edges of its basins are curves of that field; a Neural
+# ODE should be at home there, and what it learns can be held against the truth. On the full shells of the
+# plane no flow separates the classes by a line, so a high accuracy there is owed to gaps in the sample or
+# to a solver that is no flow. A set of curves that cross, or a sheet that folds, was not made by an ODE,
+# whatever the formula says, and whether a solver folds is a matter of its step size. {ref}`chapter-crossing`
+# counts crossings of trained models; {ref}`chapter-grids` asks whether the accuracy survives a better solver.

@@ -48,16 +48,15 @@ import numpy as np
 import pandas as pd
 from myst_nb import glue
 
-from nodecore.analysis.crossings import find_crossings, separated_starts
+from nodecore.analysis.crossings import euler_path, find_crossings, separated_starts
 from nodecore.analysis.evaluate import cross_solver_grid
 from nodecore.data.datasets import DATASETS
 from nodecore.data.synthetic import landscape_field
 from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
-from nodecore.evidence.obtain import obtain
-from nodecore.evidence.runs import SEEDS, Run
+from nodecore.evidence.gather import gather_models
+from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import trained_seeds
-from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
 from nodecore.pages.explorers import PairExplorer, TrajectoryExplorer
@@ -69,11 +68,9 @@ if n_starts < 2:
     raise ValueError(f"n_starts = {n_starts}: choose at least 2, a pair")
 
 # %% tags=["hide-input"]
-runs = {
-    "fine": Run("landscape", FixedSteps("euler", n_steps_fine), seeds=seeds, profile=profile),
-    "coarse": Run("landscape", FixedSteps("euler", n_steps_coarse), seeds=seeds, profile=profile),
-}
-models = {name: obtain(run, device=device) for name, run in runs.items()}
+n_steps = {"fine": n_steps_fine, "coarse": n_steps_coarse}
+models = gather_models("landscape", n_steps, seeds, profile, device)
+runs = {name: model.run for name, model in models.items()}
 _, test = runs["fine"].protocol.load()
 # Seeds that trained; should none have, all.
 used = {name: trained_seeds(model.records) or seeds for name, model in models.items()}
@@ -82,18 +79,11 @@ used = {name: trained_seeds(model.records) or seeds for name, model in models.it
 fields = {name: copy.deepcopy(model.field).double() for name, model in models.items()}
 starts = separated_starts(test.x, n_starts)
 n_pairs = n_starts * (n_starts - 1) // 2
-
-
-def euler_path(f, n_steps, members):
-    """Trajectories from the chosen starts, (n_steps + 1, members, n_starts, 2)."""
-    z0 = test.x[starts].double().expand(members, -1, -1)
-    return solve_fixed(f, z0, "euler", n_steps=n_steps, path=True).path
-
-
 paths = {
-    name: euler_path(fields[name], run.steps.n_steps, len(seeds)) for name, run in runs.items()
+    name: euler_path(f, test.x[starts], runs[name].steps.n_steps, len(seeds))
+    for name, f in fields.items()
 }
-true_path = euler_path(landscape_field, n_steps_fine, 1)
+true_path = euler_path(landscape_field, test.x[starts], n_steps_fine)
 
 # %% tags=["hide-input"]
 own_steps = {factor * run.steps.n_steps for run in runs.values() for factor in (1, 2)}
@@ -109,7 +99,7 @@ for name, model in models.items():
         if seed in used[name]
     )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "(a), (b): trajectories of one network trained with a fine and a coarse step, one seed, 40 of 100 starts, coloured by class; rings: crossings. (c), (d): accuracy under three solvers against the test steps, mean and range over the seeds. As published: paper scale, 5 seeds, `book/results/landscape-euler`. After {cite:t}`ott2020`, Fig. 1.", "name": "fig-crossing"}, "image": {"alt": "Top: the trajectories of the fine and of the coarse model, with a ring at every crossing. Bottom: the accuracy of both under three solvers against the number of test steps, with the training step marked."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "(a), (b): trajectories of one network trained with a fine and a coarse step, one seed, 40 of 100 starts; rings: crossings. (c), (d): accuracy under three solvers, mean and range over the seeds. As published: paper scale, 5 seeds, `book/results/landscape-euler`. After {cite:t}`ott2020`, Fig. 1.", "name": "fig-crossing"}, "image": {"alt": "Top: the trajectories of the fine and of the coarse model, with a ring at every crossing. Bottom: the accuracy of both under three solvers against the number of test steps, with the training step marked."}}
 fig, axes = plt.subplots(2, 2, figsize=(8, 7), height_ratios=[1.5, 1])
 member, labels = seeds.index(shown_seed), test.y[starts[:n_drawn]]
 for column, (name, run) in enumerate(runs.items()):
@@ -193,7 +183,10 @@ explorer
 # %% tags=["hide-input"]
 def crossing_shares(f, n_steps, members):
     """The share of the pairs that cross, for each member."""
-    return [find_crossings(p).share_of_pairs for p in euler_path(f, n_steps, members).unbind(1)]
+    return [
+        find_crossings(p).share_of_pairs
+        for p in euler_path(f, test.x[starts], n_steps, members).unbind(1)
+    ]
 
 
 true_shares = pd.Series({k: crossing_shares(landscape_field, k, 1)[0] for k in test_steps})

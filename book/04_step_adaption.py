@@ -45,10 +45,9 @@ from nodecore.analysis.evaluate import cross_solver_grid
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.evidence.catalogue import GRIDS, MORE_SEEDS, calmer_controller, grid_runs
 from nodecore.evidence.found import find
+from nodecore.evidence.gather import adaption_run, gather_adaptions
 from nodecore.evidence.joined import best
 from nodecore.evidence.names import name_of
-from nodecore.evidence.obtain import obtain
-from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import (
     adaption_ends,
     calmness,
@@ -62,7 +61,7 @@ from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.pages.explorers import AdaptionExplorer
-from nodecore.training.adapted import USUAL_START, Adapted
+from nodecore.training.adapted import USUAL_START
 from nodecore.training.controllers import controller_name
 
 plots.use_style()
@@ -70,13 +69,7 @@ calm = controller_name(calm)
 
 
 # %% tags=["hide-input"]
-def run_of(dataset, controller, seeds=seeds):
-    return Run(dataset, Adapted("euler", controller), seeds=seeds, profile=profile)
-
-
-found = {
-    (d, c): obtain(run_of(d, c), device=device) for d in datasets for c in ("algorithm1", calm)
-}
+found = gather_adaptions(datasets, ("algorithm1", calm), seeds, profile, device)
 
 
 def seen(dataset, controller, column):
@@ -280,7 +273,7 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 # %% tags=["hide-input"]
 fresh = {
-    d: [e for c in ("algorithm1", calm) if (e := find(run_of(d, c, MORE_SEEDS[d])))]
+    d: [e for c in ("algorithm1", calm) if (e := find(adaption_run(d, c, MORE_SEEDS[d], profile)))]
     for d in datasets
     if d in MORE_SEEDS
 }

@@ -46,8 +46,7 @@ from myst_nb import glue
 
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.claims.paper import percent
-from nodecore.evidence.catalogue import tolerance_runs
-from nodecore.evidence.found import find
+from nodecore.evidence.gather import gather_tolerances
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
@@ -68,12 +67,9 @@ plots.use_style()
 SHARED = {"sharey": True, "squeeze": False}
 
 # %% tags=["hide-input"]
-grid = solvers, rtols, seeds, profile
-every = [obtain(run, device=device) for run in tolerance_runs(dataset, *grid)]
-every += [e for d in others for run in tolerance_runs(d, *grid) if (e := find(run))]
-found = {(e.run.dataset, e.run.steps.solver, e.run.steps.rtol): e for e in every}
-frames = records_by_solver(every)
-sets = [data for data in (dataset, *others) if (data, solvers[0]) in frames]
+found = gather_tolerances(dataset, others, solvers, rtols, seeds, profile, device)
+frames = records_by_solver(list(found.values()))
+sets = list(dict.fromkeys(data for data, _ in frames))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Move the tolerance of the test: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed, ringed at the tolerance of the training. Computed in the page from the weights behind the records (as published: paper scale).", "name": "fig-tolerance-explorer"}}
 panels = rtols[::2] if len(rtols) > 4 else rtols

@@ -18,28 +18,29 @@
 # **Question.** Which claims and numbers of {cite:t}`ott2020` hold here, which do not, and which
 # were not tested?
 #
-# **Claim.** Everything that the paper states in its abstract, sections 3 to 6, captions, Table 1 and
-# appendix is listed in `book/claims.yml`, in our words. The verdicts on this page are computed from
-# the committed evidence while the page is built. Nothing is trained here.
+# **Answer.** Of {glue:text}`findings:.0f` claims and numbers {glue:text}`holds:.0f` hold and
+# {glue:text}`partly:.0f` hold in part, {glue:text}`whole:.0f` of these wherever it could be decided.
+# {glue:text}`fails:.0f` do not hold here, {glue:text}`unsure:.0f` the seeds cannot decide,
+# {glue:text}`other:.0f` are not comparable, and {glue:text}`untested:.0f` were not tested.
 
-# %% tags=["parameters"] example="root _build/results"
+# %% tags=["parameters", "hide-input"] example="root _build/results"
 root = ""  # folder of the results to judge; empty: the committed ones
 
-# %%
+# %% tags=["hide-input"]
 from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
-# %%
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from IPython.display import HTML, Markdown
+from IPython.display import HTML
+from myst_nb import glue
 
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.claims.register import judge_all
-from nodecore.claims.rules import DECIDED, FAILS, HOLDS, PARTLY, UNSURE, UNTESTED
-from nodecore.claims.scorecard import count_verdicts, table1
+from nodecore.claims.rules import DECIDED, FAILS, HOLDS, OTHER_SCALE, PARTLY, UNSURE, UNTESTED
+from nodecore.claims.scorecard import SETTINGS, count_verdicts, table1
 from nodecore.evidence import store
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import AGREES_AT_END
@@ -51,15 +52,45 @@ plots.use_style()
 folder = Path(root) if root else store.COMMITTED
 judgements = judge_all(root=folder)
 
-# %% tags=["hide-input"]
-Markdown(f"**{count_verdicts(judgements)}**")
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The numbers of the paper's Table 1 (open diamonds) and ours (filled circles): NFE with the pair of the grid or the standard deviation over seeds, and test accuracy with its standard deviation. No circle: no records yet. Paper scale and 5 seeds unless stated at the left.", "name": "fig-numbers"}, "image": {"alt": "Two panels with a row for each data set and training, NFE on the left and accuracy on the right, each with the paper's number above and ours below it."}}
+numbers = table1(folder)
+n_rows = numbers.groupby(["dataset", "training"]).ngroups
+fig, (left, right) = plt.subplots(1, 2, figsize=(8, 0.42 * n_rows + 1.2), sharey=True)
+plots.numbers_beside(left, right, numbers)
+fig.legend(handles=plots.numbers_beside_handles(), loc="outside lower center", ncols=2)
+plt.show()
+
+# %% tags=["remove-input"]
+download_links(fig, "fig-numbers", numbers)
+
+
+# %% tags=["remove-cell"]
+findings = [j for j in judgements if j.claim.group != SETTINGS]
+verdicts = [j.verdict for j in findings]
+words = {"holds": HOLDS, "partly": PARTLY, "fails": FAILS, "unsure": UNSURE}
+words |= {"other": OTHER_SCALE, "untested": UNTESTED}
+for word, verdict in words.items():
+    glue(word, float(verdicts.count(verdict)), display=False)
+partly = [j for j in findings if j.verdict == PARTLY]
+whole = [j for j in partly if {part.verdict for part in j.parts} & DECIDED == {HOLDS}]
+glue("whole", float(len(whole)), display=False)
+glue("findings", float(len(findings)), display=False)
+glue("counts", count_verdicts(judgements), display=False)
+glue("loss", float(AGREEMENT), display=False)
+glue("same", float(AGREES_AT_END), display=False)
+glue("first-seed", float(SEEDS[0]), display=False)
+glue("last-seed", float(SEEDS[-1]), display=False)
 
 # %% [markdown]
-# ## How a verdict is made
+# Everything that the paper states in its abstract, sections 3 to 6, captions, Table 1 and appendix is
+# listed in `book/claims.yml`, in our words, and judged from the committed evidence while this page is
+# built; nothing is trained here. {glue:text}`counts` A line unfolds to place, numbers, models, records and rule.
 #
+# ````{admonition} How a verdict is made
+# :class: dropdown
 # A claim names the studies that it reads and the function that decides it. The function looks at
 # each data set, solver or number by itself and gives each a verdict by a rule with fixed limits,
-# which every claim states under *rule* when it is unfolded. The limits 0.1 and 0.05 are those of the
+# which every claim states under *rule*. The limits 0.1 and 0.05 are those of the
 # chapters, set before their results were known; the others, such as a factor of two, were set with
 # this page.
 #
@@ -71,41 +102,22 @@ Markdown(f"**{count_verdicts(judgements)}**")
 # - ≠ **not comparable**: our models have another scale than the paper's, or than one another.
 # - ○ **not tested here**: there are no records for it, or no test; the claim says which.
 #
-# Settings of the trainings and definitions are no findings; they are counted apart. What this
-# reproduction cannot say at all stands in {ref}`chapter-limitations`.
-
-# %% tags=["hide-input"]
-Markdown(
-    f"""
-A change of accuracy counts as a loss if it exceeds {AGREEMENT:g}, the threshold of the paper's Algorithm 1.
-Two accuracies count as the same if the 95 % confidence interval of their difference lies within {AGREES_AT_END:g} and
-has zero in it; where it reaches beyond, the seeds cannot tell. Ours are means and standard deviations over
-the seeds that trained: the paper's five, {SEEDS[0]} to {SEEDS[-1]}, or as many as a claim says. Where more seeds were
-trained with some of the step sizes, all of them count. A data set is judged at the paper's scale where all
-that a claim compares is complete there, on images with one seed or more; a claim says what is missing.
-*Redrawn seeds* are those of {{ref}}`chapter-grids`: how often the same critical $K$ would come out if other
-seeds had been drawn; a single seed has none. Each claim tells the scale of its models. Accuracies on images are
-those on the test images that every solver was tried on: all of MNIST's at the paper's scale, else the
-first 1,000.
-"""
-)
-
-# %% [markdown]
-# ## Table 1 at a glance
+# A change of accuracy counts as a loss if it exceeds {glue:text}`loss:g`, the threshold of the paper's
+# Algorithm 1. Two accuracies count as the same if the 95 % confidence interval of their difference lies
+# within {glue:text}`same:g` and has zero in it; where it reaches beyond, the seeds cannot tell. Ours are means
+# and standard deviations over the seeds that trained: the paper's five, {glue:text}`first-seed:.0f` to
+# {glue:text}`last-seed:.0f`, or as many as a claim says. Where more seeds were
+# trained with some of the step sizes, all of them count. A data set is judged at the paper's scale where all
+# that a claim compares is complete there, on images with one seed or more; a claim says what is missing.
+# *Redrawn seeds* are those of {ref}`chapter-grids`: how often the same critical $K$ would come out if other
+# seeds had been drawn; a single seed has none. Each claim tells the scale of its models. Accuracies on images
+# are those on the test images that every solver was tried on: all of MNIST's at the paper's scale, else the
+# first 1,000.
 #
-# NFE is the number of evaluations of the vector field in one training iteration. For the grid it
-# is the pair $K + 1$ around the critical step.
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The numbers of the paper's Table 1 (open diamonds) and ours (filled circles): NFE with the pair of the grid or the standard deviation over seeds, and test accuracy with its standard deviation. No circle: no records yet. Paper scale and 5 seeds unless stated at the left.", "name": "fig-numbers"}, "image": {"alt": "Two panels with a row for each data set and training, NFE on the left and accuracy on the right, each with the paper's number above and ours below it."}}
-numbers = table1(folder)
-n_rows = numbers.groupby(["dataset", "training"]).ngroups
-fig, (left, right) = plt.subplots(1, 2, figsize=(8, 0.42 * n_rows + 1.2), sharey=True)
-plots.numbers_beside(left, right, numbers)
-fig.legend(handles=plots.numbers_beside_handles(), loc="outside lower center", ncols=2)
-plt.show()
-
-# %% tags=["remove-input"]
-download_links(fig, "fig-numbers", numbers)
+# NFE is the number of evaluations of the vector field in one training iteration; for the grid it
+# is the pair $K + 1$ around the critical step. Settings of the trainings and definitions are no findings;
+# they are counted apart. What this reproduction cannot say at all stands in {ref}`chapter-limitations`.
+# ````
 
 
 # %% tags=["remove-cell"]
@@ -169,30 +181,8 @@ show("settings")
 HTML(records_list(judgements))
 
 # %% [markdown]
-# ## What we saw
+# ## What to take away
 #
-# The lines are made from the verdicts above.
-
-
-# %% tags=["hide-input"]
-def listed(verdict):
-    """The claims with a verdict, each linked to its line."""
-    found = [j for j in judgements if j.verdict == verdict]
-    lines = [f'  - <a href="#claim-{j.claim.id}">{j.claim.claim}</a>' for j in found]
-    return "\n".join(lines) or "  - none"
-
-
-partly = [j for j in judgements if j.verdict == PARTLY]
-undecided = [j for j in partly if {part.verdict for part in j.parts} & DECIDED == {HOLDS}]
-Markdown(
-    f"""
-- {count_verdicts(judgements)}
-- Of the {len(partly)} that hold in part, {len(undecided)} hold wherever it could be decided.
-- What does not hold here:
-{listed(FAILS)}
-- What the seeds cannot tell:
-{listed(UNSURE)}
-- What was not tested:
-{listed(UNTESTED)}
-"""
-)
+# {glue:text}`holds:.0f` of {glue:text}`findings:.0f` hold without reserve, and {glue:text}`whole:.0f` of the
+# {glue:text}`partly:.0f` that hold in part hold wherever it could be decided: there evidence is missing, not
+# agreement. What does not hold here is marked ✗, and says by how much. Unfold a line before you quote it.

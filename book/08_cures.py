@@ -38,6 +38,18 @@ plain = ["euler", "rk4"]  # solvers whose plain steps stand beside the cures
 controllers = ["algorithm1", "auto"]  # of adapted steps, likewise
 
 # %% tags=["hide-input"]
+from nodecore.pages.parameters import check_parameters
+
+check_parameters()
+
+import math
+from itertools import product
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown, display
+from myst_nb import glue
+
 from nodecore.evidence.catalogue import (
     CURES,
     FINALISTS,
@@ -59,23 +71,10 @@ from nodecore.evidence.frontier import (
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
-from nodecore.pages.parameters import check_parameters
-from nodecore.training.adapted import Adapted
-
-check_parameters()
-
-# %% tags=["hide-input"]
-import math
-from itertools import product
-
-import matplotlib.pyplot as plt
-import pandas as pd
-from IPython.display import Markdown, display
-from myst_nb import glue
-
 from nodecore.evidence.tables import AGREES_AT_END
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
+from nodecore.training.adapted import Adapted
 
 plots.use_style()
 
@@ -97,7 +96,7 @@ for dataset, controller in product(datasets, controllers):
     first[dataset] += [evidence] if (evidence := find(run)) else []
 tables = {d: frontier(found) for d, found in first.items()}
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of the exact flow against the evaluations in a training iteration, means over 5 seeds with 95 % intervals by bootstrap. Lines: plain steps, their number beside them. Stars: cures, named at the right from the most accurate to the least; Euler's method unless another one is named. Paper scale unless stated in the figure. Records: `book/results/<data set>-<solver>/<profile>/` and `book/results/<data set>-cures/<profile>/`.", "name": "fig-frontier"}, "image": {"alt": "Two panels in which lines of plain steps rise with the evaluations, and stars of cures lie above or below them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of the exact flow against the evaluations in a training iteration, means of 5 seeds with 95 % bootstrap intervals. Lines: plain steps, their number beside them. Stars: cures, of Euler's method unless named. Paper scale unless stated. Records: `book/results/<data set>-<solver>` and `-cures`.", "name": "fig-frontier"}, "image": {"alt": "Two panels in which lines of plain steps rise with the evaluations, and stars of cures lie above or below them."}}
 fig, axes = plt.subplots(len(datasets), 1, figsize=(8.6, 4.2 * len(datasets)), squeeze=False)
 for ax, dataset in zip(axes[:, 0], datasets, strict=True):
     labels = [describe(e.run) for e in first[dataset] if not is_plain(e.run)]

@@ -39,12 +39,11 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from nodecore.analysis.crossings import find_crossings, separated_starts
+from nodecore.analysis.crossings import euler_path, find_crossings, separated_starts
 from nodecore.analysis.evaluate import accuracy, predict
 from nodecore.analysis.fixed_points import find_fixed_points, value_and_jacobian, winding_number
 from nodecore.data.synthetic import landscape_field
-from nodecore.evidence.obtain import obtain
-from nodecore.evidence.runs import Run
+from nodecore.evidence.gather import gather_models
 from nodecore.evidence.tables import trained_seeds
 from nodecore.ode.fields import take_members
 from nodecore.ode.fixed import solve_fixed
@@ -58,11 +57,9 @@ if n_starts < 2:
     raise ValueError(f"n_starts = {n_starts}: choose at least 2, a pair")
 
 # %% tags=["hide-input"]
-runs = {
-    "fine": Run("landscape", FixedSteps("euler", n_steps_fine), seeds=seeds, profile=profile),
-    "coarse": Run("landscape", FixedSteps("euler", n_steps_coarse), seeds=seeds, profile=profile),
-}
-models = {name: obtain(run, device=device) for name, run in runs.items()}
+n_steps = {"fine": n_steps_fine, "coarse": n_steps_coarse}
+models = gather_models("landscape", n_steps, seeds, profile, device)
+runs = {name: model.run for name, model in models.items()}
 _, test = runs["fine"].protocol.load()
 # Seeds that trained; should none have, all.
 used = {name: trained_seeds(model.records) or seeds for name, model in models.items()}
@@ -71,18 +68,11 @@ used = {name: trained_seeds(model.records) or seeds for name, model in models.it
 fields = {name: copy.deepcopy(model.field).double() for name, model in models.items()}
 names = {name: f"trained with $h = 1/{run.steps.n_steps}$" for name, run in runs.items()}
 starts = separated_starts(test.x, n_starts)
-
-
-def euler_path(f, n_steps, members):
-    """Trajectories from the chosen starts, (n_steps + 1, members, n_starts, 2)."""
-    z0 = test.x[starts].double().expand(members, -1, -1)
-    return solve_fixed(f, z0, "euler", n_steps=n_steps, path=True).path
-
-
 paths = {
-    name: euler_path(fields[name], run.steps.n_steps, len(seeds)) for name, run in runs.items()
+    name: euler_path(f, test.x[starts], runs[name].steps.n_steps, len(seeds))
+    for name, f in fields.items()
 }
-true_path = euler_path(landscape_field, n_steps_fine, 1)
+true_path = euler_path(landscape_field, test.x[starts], n_steps_fine)
 
 # %% [markdown]
 # ## The two models in numbers
@@ -128,7 +118,7 @@ def percent(values, digits=1):
 
 def crossing(name, n_steps):
     """The share of the pairs that cross, for each seed, and the median angle over all crossings."""
-    path = euler_path(fields[name], n_steps, len(seeds))
+    path = euler_path(fields[name], test.x[starts], n_steps, len(seeds))
     found = [find_crossings(path[:, row]) for row in rows[name]]
     angles = np.concatenate([each.angles for each in found])
     angle = f"{np.median(angles):.1f}°" if len(angles) else "no crossing"

@@ -60,11 +60,11 @@ from nodecore.analysis.lipschitz import jacobian_norms, lipschitz_bound
 from nodecore.analysis.margins import robustness
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.data.datasets import DATASETS
-from nodecore.evidence.catalogue import GRIDS, get_study, grid_runs
+from nodecore.evidence.catalogue import GRIDS, get_study
 from nodecore.evidence.found import find
+from nodecore.evidence.gather import gather_grids
 from nodecore.evidence.joined import best, training_of
 from nodecore.evidence.names import name_of
-from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import (
     agreement_gaps,
@@ -93,11 +93,7 @@ SOLVERS = ["euler", "rk4"]
 SHARED = {"sharex": True, "sharey": True, "squeeze": False}
 
 # %% tags=["hide-input"]
-models = {
-    (d, s): [obtain(run, device=device) for run in grid_runs(d, s, n_steps, seeds, profile)]
-    for d in datasets
-    for s in SOLVERS
-}
+models = gather_grids(datasets, SOLVERS, n_steps, seeds, profile, device)
 frames = {key: records_of(found) for key, found in models.items()}
 
 # %% [markdown]
@@ -156,7 +152,7 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 # symbol, and whether it stays at that height to the right of it. To the right the test solver is
 # better than the one of the training; so are crosses and triangles in the left column.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy against the number of test steps, mean over the seeds that trained; colours: training $K$; large dark-edged symbols: the training solver at its own step; small ones: other steps and solvers. Left trained with Euler's method, right with rk4. Cf. {cite:t}`ott2020`, Fig. 3. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-grid"}, "image": {"alt": "Four panels of accuracy against test steps: curves of models trained with few steps peak sharply at their own step, those trained with many steps are flat."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy against the number of test steps, mean over the seeds that trained; colours: training $K$; large outlined symbols: the training solver at its own step; small ones: other steps and solvers. Left trained with Euler's method, right with rk4. Cf. {cite:t}`ott2020`, Fig. 3. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-grid"}, "image": {"alt": "Four panels of accuracy against test steps: curves of models trained with few steps peak sharply at their own step, those trained with many steps are flat."}}
 every = [*frames.values(), *frames_higher.values()]
 colours = plots.step_colours(sorted({int(k) for frame in every for k in frame["n_steps"]}))
 shown = {k: scaled_steps(k) for k in colours}
@@ -252,13 +248,13 @@ def single_seeds(solver):
     return table.loc[table["test_n_steps"].notna(), columns]
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Every seed, trained with Euler's method: test accuracy against test steps; circles Euler, crosses midpoint, triangles rk4; dark-edged: as trained; grey: seeds that did not train. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-euler/<profile>/`.", "name": "fig-seeds-0"}, "image": {"alt": "A panel for each training K and data set with the accuracy of every seed under all test solvers."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Every seed, trained with Euler's method: test accuracy against test steps; circles Euler, crosses midpoint, triangles rk4; outlined: as trained; grey: seeds that did not train. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-euler/<profile>/`.", "name": "fig-seeds-0"}, "image": {"alt": "A panel for each training K and data set with the accuracy of every seed under all test solvers."}}
 fig = draw_seeds("euler")
 
 # %% tags=["remove-input"]
 download_links(fig, "fig-seeds-0", single_seeds("euler"))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Every seed, trained and tested with rk4: test accuracy against test steps; dark-edged: as trained; grey: seeds that did not train. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-rk4/<profile>/`.", "name": "fig-seeds-1"}, "image": {"alt": "A panel for each training K and data set with the accuracy of every seed under rk4 at other steps."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Every seed, trained and tested with rk4: test accuracy against test steps; outlined: as trained; grey: seeds that did not train. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-rk4/<profile>/`.", "name": "fig-seeds-1"}, "image": {"alt": "A panel for each training K and data set with the accuracy of every seed under rk4 at other steps."}}
 fig = draw_seeds("rk4")
 
 # %% tags=["remove-input"]
@@ -381,7 +377,7 @@ lossy = {
 notes = [f"Test images of {name_of(d)} that were at hand: {what}." for d, what in lossy.items()]
 Markdown(" ".join([*notes, "Only exact copies of the released images make the test."]))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, every seed: accuracy on the test images told above against test steps; circles Euler, crosses midpoint, triangles rk4; dark-edged: as trained; grey: seeds that did not train. Cf. {cite:t}`ott2020`, Fig. 13 to 16. Paper scale unless stated in the panel. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-images-seeds"}, "image": {"alt": "A panel for each training K, solver and set of images with the accuracy of every seed under all test solvers; the seeds lie close together."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, every seed: accuracy on the test images told above against test steps; circles Euler, crosses midpoint, triangles rk4; outlined: as trained; grey: seeds that did not train. Cf. {cite:t}`ott2020`, Fig. 13 to 16. Paper scale unless stated in the panel. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-images-seeds"}, "image": {"alt": "A panel for each training K, solver and set of images with the accuracy of every seed under all test solvers; the seeds lie close together."}}
 panels = [(d, s, int(k)) for (d, s), f in frames_images.items() for k in f["n_steps"].unique()]
 size = (8, 1.7 * -(-len(panels) // 4) + 0.3)
 fig, axes = plt.subplots(max(1, -(-len(panels) // 4)), 4, figsize=size, **SHARED)
@@ -400,7 +396,7 @@ plt.show()
 # method takes the same steps. Nothing about the image is odd: the two solvers carry it to
 # different places.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Test images that the first seed classifies rightly as trained with Euler's method and wrongly under midpoint at the same step: the class before and after. The first ones of the test set; the coarsest training that shows six or more. Scale: see the headings. Weights, images and classes: `book/results/<data set>-euler/<profile>/`.", "name": "fig-flipped"}, "image": {"alt": "Rows of handwritten digits and of small photographs, each with its right class and the wrong one that the better solver gives it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Test images that the first seed classifies rightly as trained with Euler's method and wrongly under midpoint at the same step: the class before and after. The first ones of the test set; the coarsest training that shows six or more. Scale: see the headings. Weights, images and classes: `book/results/<data set>-euler/<profile>/`.", "name": "fig-flipped"}, "image": {"alt": "Rows of handwritten digits and of small photographs, each with its right class and the wrong one that the better solver gives it.", "classes": "true-colours"}}
 fig = plt.figure(figsize=(8, 3.6 * len(images)))
 for part, d in zip(np.atleast_1d(fig.subfigures(len(images), 1)), images, strict=True):
     for model in [m for m in found_images[d, "euler"] if len(m.flipped[0]) >= 6][:1]:

@@ -44,9 +44,9 @@ from nodecore.analysis.evaluate import AGREEMENT, critical_n_steps
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.evidence.catalogue import GRIDS, IMAGE_CONTROLLERS, MORE_SEEDS, grid_runs
 from nodecore.evidence.found import find
+from nodecore.evidence.gather import adaption_run, gather_adaptions
 from nodecore.evidence.joined import best
 from nodecore.evidence.names import name_of
-from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import (
     AGREES_AT_END,
@@ -79,16 +79,10 @@ calm = controller_name(calm)
 
 
 # %% tags=["hide-input"]
-def run_of(dataset, controller, seeds=seeds):
-    return Run(dataset, Adapted("euler", controller), seeds=seeds, profile=profile)
-
-
-found = {
-    (d, c): obtain(run_of(d, c), device=device) for d in datasets for c in ("algorithm1", calm)
-}
+found = gather_adaptions(datasets, ("algorithm1", calm), seeds, profile, device)
 # The other controllers, and more seeds, are shown where their records are.
 others = [c for c in EVERY if c not in ("algorithm1", calm)]
-stored = {(d, c): find(run_of(d, c)) for d in datasets for c in others}
+stored = {(d, c): find(adaption_run(d, c, seeds, profile)) for d in datasets for c in others}
 found |= {key: evidence for key, evidence in stored.items() if evidence is not None}
 
 
@@ -377,7 +371,7 @@ shown_table(["algorithm1", *VARIATIONS])
 
 # %% tags=["hide-input"]
 more = {
-    (d, c): find(run_of(d, c, MORE_SEEDS[d]))
+    (d, c): find(adaption_run(d, c, MORE_SEEDS[d], profile))
     for d in datasets
     if d in MORE_SEEDS
     for c in ("algorithm1", "confirmed-increase", calm)

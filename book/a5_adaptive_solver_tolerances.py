@@ -42,8 +42,8 @@ import pandas as pd
 
 from nodecore.analysis.evaluate import AGREEMENT, EXACT, solve_setting
 from nodecore.claims.paper import percent
-from nodecore.evidence.catalogue import TOLERANCES, growing_runs, per_sample_runs, tolerance_runs
-from nodecore.evidence.found import find
+from nodecore.evidence.catalogue import TOLERANCES, growing_runs, per_sample_runs
+from nodecore.evidence.gather import gather_tolerances
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
@@ -64,12 +64,9 @@ smaller = "laptop" if profile == "paper" else profile  # of the trainings by eit
 SHARED = {"sharey": True, "squeeze": False}
 
 # %% tags=["hide-input"]
-grid = solvers, rtols, seeds, profile
-every = [obtain(run, device=device) for run in tolerance_runs(dataset, *grid)]
-every += [e for d in others for run in tolerance_runs(d, *grid) if (e := find(run))]
-found = {(e.run.dataset, e.run.steps.solver, e.run.steps.rtol): e for e in every}
-frames = records_by_solver(every)
-sets = [data for data in (dataset, *others) if (data, solvers[0]) in frames]
+found = gather_tolerances(dataset, others, solvers, rtols, seeds, profile, device)
+frames = records_by_solver(list(found.values()))
+sets = list(dict.fromkeys(data for data, _ in frames))
 
 # %% [markdown]
 # ## Accuracy under other tolerances

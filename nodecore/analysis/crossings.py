@@ -166,6 +166,17 @@ def refined_path(
     return torch.stack([*points, states[-1]])
 
 
+def euler_path(f: VectorField, starts: Tensor, n_steps: int, members: int = 1) -> Tensor:
+    """Trajectories by Euler's method, (n_steps + 1, members, n, 2), in double precision.
+
+    Every member begins at the same starts (n, 2).
+    """
+    z0 = starts.double().expand(members, -1, -1)
+    path = solve_fixed(f, z0, "euler", n_steps=n_steps, path=True).path
+    assert path is not None
+    return path
+
+
 def _steps_between(
     times: Sequence[float] | Tensor | None, n_steps: int | None
 ) -> list[tuple[float, float]]:

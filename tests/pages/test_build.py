@@ -33,6 +33,7 @@ from nodecore.pages.schema import ALLOWED, describe, refuse_unlike
 
 SOURCES = [ROOT / f"{page}.py" for page in pages(ROOT / "_toc.yml")]
 CHAPTERS = [source for source in SOURCES if source.exists()]  # and their appendices
+MAIN_LINE = [source for source in CHAPTERS if source.stem.startswith("0")]
 SCORECARD = "07_scorecard"
 each_chapter = pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
 
@@ -137,6 +138,19 @@ def test_every_chapter_holds_glue_only(source: Path):
     ]
     long = [f.name for f in functions if f.end_lineno - f.lineno > 15]
     assert not long, f"belongs in nodecore: {long}"
+
+
+@pytest.mark.parametrize("source", MAIN_LINE, ids=lambda path: path.stem)
+def test_a_chapter_answers_first_and_is_short(source: Path):
+    """Appendices have what is longer."""
+    cells = jupytext.read(source).cells
+    assert "**Question.**" in cells[0].source and "**Answer.**" in cells[0].source
+    for cell in cells:
+        caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "")
+        assert len(caption) <= 300, cell.metadata.mystnb["figure"]["name"]
+        folded = {"hide-input", "remove-cell", "remove-input"} & set(cell.metadata.get("tags", []))
+        if cell.cell_type == "code" and not folded:
+            assert len(cell.source.splitlines()) <= 25
 
 
 @each_chapter

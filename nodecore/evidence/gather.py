@@ -1,0 +1,71 @@
+"""What a chapter and its appendix both show: the evidence of their runs, found or trained."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from nodecore.evidence.catalogue import grid_runs, tolerance_runs
+from nodecore.evidence.found import Evidence, find
+from nodecore.evidence.obtain import obtain
+from nodecore.evidence.runs import Run
+from nodecore.ode.steps import FixedSteps
+from nodecore.training.adapted import Adapted
+
+
+def gather(runs: Iterable[Run], device: str) -> list[Evidence]:
+    """The evidence of all runs, in their order; waits for what another process trains."""
+    return [evidence for run in runs if (evidence := obtain(run, device=device)) is not None]
+
+
+def gather_models(
+    dataset: str, n_steps: Mapping[str, int], seeds: Sequence[int], profile: str, device: str
+) -> dict[str, Evidence]:
+    """The same network, trained with several numbers of Euler steps, by the names of these."""
+    steps = [FixedSteps("euler", k) for k in n_steps.values()]
+    runs = [Run(dataset, s, seeds=tuple(seeds), profile=profile) for s in steps]
+    return dict(zip(n_steps, gather(runs, device), strict=True))
+
+
+def gather_grids(
+    datasets: Sequence[str],
+    solvers: Sequence[str],
+    n_steps: Sequence[int],
+    seeds: Sequence[int],
+    profile: str,
+    device: str,
+) -> dict[tuple[str, str], list[Evidence]]:
+    """The grids of fixed steps, by data set and training solver."""
+    keys = [(dataset, solver) for dataset in datasets for solver in solvers]
+    return {key: gather(grid_runs(*key, n_steps, seeds, profile), device) for key in keys}
+
+
+def adaption_run(dataset: str, controller: str, seeds: Sequence[int], profile: str) -> Run:
+    """The training with Euler steps that a controller adapts."""
+    return Run(dataset, Adapted("euler", controller), seeds=tuple(seeds), profile=profile)
+
+
+def gather_adaptions(
+    datasets: Sequence[str],
+    controllers: Sequence[str],
+    seeds: Sequence[int],
+    profile: str,
+    device: str,
+) -> dict[tuple[str, str], Evidence]:
+    """Trainings with an adapted step, by data set and controller."""
+    keys = [(dataset, controller) for dataset in datasets for controller in controllers]
+    runs = [adaption_run(*key, seeds, profile) for key in keys]
+    return dict(zip(keys, gather(runs, device), strict=True))
+
+
+def gather_tolerances(
+    dataset: str,
+    others: Sequence[str],
+    solvers: Sequence[str],
+    rtols: Sequence[float],
+    seeds: Sequence[int],
+    profile: str,
+    device: str,
+) -> dict[tuple[str, str, float | None], Evidence]:
+    """Trainings with a tolerance, by data set, method and tolerance; of `others` what is stored."""
+    grid = solvers, rtols, seeds, profile
+    every = gather(tolerance_runs(dataset, *grid), device)
+    every += [e for d in others for run in tolerance_runs(d, *grid) if (e := find(run))]
+    return {(e.run.dataset, e.run.steps.solver, e.run.steps.rtol): e for e in every}
