@@ -87,9 +87,14 @@ def own_accuracy(frame: pd.DataFrame, by: str = "n_steps") -> pd.DataFrame:
 
 def exact_gaps(frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
     """Gap between the mean accuracies as trained and under the exact flow, by n_steps or rtol."""
-    exact = under_exact_flow(frame).groupby(by)["accuracy"].mean()
-    gaps = (own_accuracy(frame, by)["mean"] - exact).abs()
-    return pd.Series(gaps.reindex(sorted(frame[by].unique())).astype(float))
+    return gaps_to(under_exact_flow(frame), frame, by)
+
+
+def gaps_to(others: pd.DataFrame, frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
+    """Gap between the mean accuracies as trained and of other records, by n_steps or rtol; NaN
+    where no seed trained."""
+    gaps = (own_accuracy(frame, by)["mean"] - others.groupby(by)["accuracy"].mean()).abs()
+    return pd.Series(gaps.reindex(sorted(frame[by].unique())).astype(float)).rename_axis(by)
 
 
 def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
@@ -134,18 +139,7 @@ def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
 
     Means over the seeds that trained; NaN where none did. `frame`: records of one study.
     """
-    gaps = {}
-    for _, rows in frame.groupby("n_steps"):
-        n_steps, solver = int(rows["n_steps"].iloc[0]), frame["train_solver"].iloc[0]
-        rows = rows.loc[rows["trained"].astype(bool)]
-        check = check_setting(solver, n_steps)
-        own = _mean_accuracy(rows, solver, n_steps)
-        gaps[n_steps] = abs(own - _mean_accuracy(rows, check.solver, check.n_steps))
-    return pd.Series(gaps, name="gap", dtype=float).rename_axis("n_steps")
-
-
-def _mean_accuracy(rows, solver, n_steps):
-    return rows[(rows.test_solver == solver) & (rows.test_n_steps == n_steps)]["accuracy"].mean()
+    return gaps_to(_under_test_solver(frame), frame)
 
 
 Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
