@@ -94,27 +94,28 @@ def predict(
     rows: int = 1000,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Predict the classes of inputs by every member.
+    """Predict the classes (members, n) of inputs (n, ...) by every member, under a setting.
 
     Args:
         field: Vector field of an ensemble.
         head: Its classifier.
-        x: Inputs (n, ...).
-        setting: Solver and how it chooses its steps.
+        x: Inputs.
+        setting: See solve_setting.
         T: Time to integrate over.
         rows: Largest number of inputs to solve at a time.
         check: Called before each of these parts; may raise, to stop.
-
-    Returns:
-        Classes (members, n) int64.
     """
-    members = next(field.parameters()).shape[0]
     parts = []
     for part in x.split(rows):
         check()
-        z = solve_setting(field, part.expand(members, *part.shape), setting, T).z
+        z = solve_setting(field, for_members(field, part), setting, T).z
         parts.append(head(z).argmax(-1))
     return torch.cat(parts, dim=1)
+
+
+def for_members(field: nn.Module, x: Tensor) -> Tensor:
+    """Return inputs (n, ...) as every member of an ensemble gets them, (members, n, ...)."""
+    return x.expand(next(field.parameters()).shape[0], *x.shape)
 
 
 def accuracy(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nodecore.analysis.evaluate import solve_setting
+from nodecore.analysis.evaluate import for_members, solve_setting
 from nodecore.ode.fields import LinearHead
 from nodecore.ode.steps import Setting
 
@@ -63,8 +63,7 @@ def robustness(
         setting: Setting whose end states have the margin.
         other: Setting to compare with.
     """
-    members = next(field.parameters()).shape[0]
-    x = x.expand(members, *x.shape)
+    x = for_members(field, x)
     z, moved = (solve_setting(field, x, s).z.double() for s in (setting, other))
     classifier = copy.deepcopy(head).double()
     flipped = classifier(z).argmax(-1) != classifier(moved).argmax(-1)

@@ -17,34 +17,18 @@ N_TEST = 10_000  # test images of either set
 
 
 def mnist(root: Path | str | None = None) -> tuple[Split, Split]:
-    """Return the 60,000 training and 10,000 test digits, x (n, 1, 28, 28) float32 in [0, 1].
-
-    Args:
-        root: Folder of the data; see images.data_root. Files are fetched where absent.
-
-    Raises:
-        DataError: The files cannot be fetched or are not those that were released.
-    """
-    training, test = read_mnist(root)
-    return _as_split(training), _as_split(test)
+    """Return the 60,000 training and 10,000 test digits of images.read_mnist, float32 in [0, 1]."""
+    return _as_splits(read_mnist(root))
 
 
 def cifar10(root: Path | str | None = None) -> tuple[Split, Split]:
-    """Return the 50,000 training and 10,000 test photographs, x (n, 3, 32, 32) float32 in [0, 1].
-
-    Args:
-        root: Folder of the data; see images.data_root. Files are fetched where absent.
-
-    Raises:
-        DataError: The files cannot be fetched or are not those that were released.
-    """
-    training, test = read_cifar10(root)
-    return _as_split(training), _as_split(test)
+    """Return the 50,000 and 10,000 photographs of images.read_cifar10, float32 in [0, 1]."""
+    return _as_splits(read_cifar10(root))
 
 
-def _as_split(part):
-    images, labels = part
-    return Split(images.float() / 255, labels, n_classes=10)
+def _as_splits(parts):
+    training, test = (Split(images.float() / 255, y, n_classes=10) for images, y in parts)
+    return training, test
 
 
 def exact_test_images(name: str, root: Path | str | None = None) -> int:

@@ -46,13 +46,12 @@ def rk_step(
     z: Tensor,
     h: float | Tensor,
     tableau: ButcherTableau,
-    k1: Tensor | None = None,
 ) -> Tensor:
     """Return the state z + h sum_i b_i k_i after one explicit Runge-Kutta step, in the shape of z.
 
     See rk_stages for the arguments.
     """
-    stages = rk_stages(f, t, z, h, tableau, k1, tableau.n_solution_stages)
+    stages = rk_stages(f, t, z, h, tableau, n_stages=tableau.n_solution_stages)
     return z + h * weighted_sum(tableau.b, stages)
 
 
