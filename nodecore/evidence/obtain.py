@@ -47,7 +47,7 @@ def obtain(
     found = find_done(run, root)
     if found is not None:
         return found
-    path = run.path(root or store.scratch_root())
+    path = run.path(root)
     with store.reserve(path, wait=wait) as reserved:
         if not reserved:
             return None
@@ -118,8 +118,9 @@ def train_run(
 
 def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
     """Write what was trained to `root` (the scratch store)."""
-    path = run.path(root or store.scratch_root())
-    stored = store.save_run(path, result.header, result.records, result.weights, result.history)
+    stored = store.save_run(
+        run.path(root), result.header, result.records, result.weights, result.history
+    )
     return Evidence(run, stored)
 
 

@@ -71,7 +71,7 @@ def flow_gaps(frame: pd.DataFrame) -> pd.Series:
     if not under_exact_flow(frame).empty:
         return exact_gaps(frame)
     finest = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == 4 * frame["n_steps"])
-    return gaps_to(frame[finest & frame["trained"].astype(bool)], frame)
+    return gaps_to(pd.DataFrame(frame[finest & frame["trained"].astype(bool)]), frame)
 
 
 def flow_name(frame: pd.DataFrame) -> str:
