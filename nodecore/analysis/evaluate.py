@@ -150,16 +150,11 @@ def cross_solver_settings(
     grid: Iterable[int] = (),
     finer_factors: Iterable[float] = TEST_FACTORS,
 ) -> list[FixedSteps]:
-    """List the test settings of a model that was trained in fixed steps.
+    """List the test settings of a model that was trained in these fixed steps.
 
     Euler-trained models meet Euler, midpoint and rk4, others their own solver, at the scaled
     numbers of steps; under the training solver also at every number of steps of the grid.
-
-    Args:
-        solver: Solver of the training.
-        n_steps: Number of steps of the training.
-        grid: More numbers of steps to test under the training solver.
-        finer_factors: Factors on n_steps under midpoint and rk4.
+    finer_factors: on n_steps under midpoint and rk4.
     """
     own = sorted({*scaled_steps(n_steps), *grid})
     finer = FINER if solver == "euler" else ()
@@ -175,11 +170,7 @@ def cross_solver_grid(
     settings: Iterable[Setting],
     T: float = 1.0,
 ) -> list[tuple[Setting, Tensor]]:
-    """Measure the accuracy of an ensemble under each of the settings.
-
-    Returns:
-        Pairs of a setting and the accuracies (members,) float64 under it.
-    """
+    """Pair each setting with the accuracies (members,) float64 under it."""
     return [(setting, accuracy(field, head, split, setting, T)) for setting in settings]
 
 

@@ -93,14 +93,10 @@ def check_dataset(name: str) -> str:
 def load(
     name: str, n_train: int | None = 2000, n_test: int | None = 1000, seed: int = 0
 ) -> tuple[Split, Split]:
-    """Return the training and the test split of a data set.
+    """Return the training and the test split of a data set, of so many samples.
 
-    Args:
-        name: One of DATASETS.
-        n_train: Number of training samples; of images the first ones, or all for None.
-        n_test: Number of test samples, likewise.
-        seed: Seed of the data, which is their own: all members of an ensemble see the same data,
-            as in the paper.
+    Of images they are the first ones, or all for None. The seed is that of the data: all members of
+    an ensemble see the same ones, as in the paper.
 
     Raises:
         ValueError: The name is unknown, or there are not so many samples.

@@ -11,15 +11,7 @@ from nodecore.ode.tableaus import TABLEAUS, ButcherTableau, get_tableau
 
 
 def count_steps(step_size: Tensor, span: float) -> Tensor:
-    """Count the steps of `step_size` that fill `span`, the last one perhaps shorter.
-
-    Args:
-        step_size: Sizes > 0, a tensor of any shape.
-        span: Time to fill, in the same units.
-
-    Returns:
-        Counts >= 1, int64, in the shape of step_size.
-    """
+    """Count the steps of each size > 0 that fill `span`, the last one perhaps shorter: int64."""
     # A step that divides the span must not leave a sliver behind through rounding.
     return torch.ceil(span / step_size * (1 - 1e-12)).to(torch.int64).clamp(min=1)
 
