@@ -104,13 +104,12 @@ class _Load:
 
 def take(
     archives: Sequence[Path],
-    root: Path | None = None,
     *,
     sample: int = 2,
     seed: int = 0,
     seconds: float = 60.0,
 ) -> dict[str, str]:
-    """File the runs in archives below `root` (the committed store); what became of each, by name.
+    """File the runs in archives in the committed store; what became of each, by name.
 
     Names, digests and protocols are checked, and the weights of `sample` runs, drawn by `seed`, are
     tested again, on images for so many seconds each. Nothing is filed unless all of it holds. A run
@@ -119,7 +118,7 @@ def take(
 
     Raises ArchiveError.
     """
-    root = root or store.COMMITTED
+    root = store.COMMITTED
     with tempfile.TemporaryDirectory() as staging:
         came_in = _unpack(archives, Path(staging))
         evidence = {path: _checked(path, Path(staging), came_in[path]) for path in came_in}
