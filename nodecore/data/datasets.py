@@ -8,8 +8,9 @@ from typing import Any
 
 from nodecore.data.images import exact_cifar10_test, read_cifar10, read_mnist
 from nodecore.data.seeding import make_generator
-from nodecore.data.split import Split, check_count
+from nodecore.data.split import Split
 from nodecore.data.synthetic import concentric_spheres, energy_landscape
+from nodecore.ode.steps import check_count
 
 # --- images ---------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ def _all_images(name):
 def _first(split, count, n):
     if n is None:
         return split
-    check_count(count, n, 1)
+    check_count(count, n)
     if n > len(split):
         raise ValueError(f"{count} = {n}: there are {len(split)} images; give no more")
     return split.first(n)

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodecore.data.split import Split, check_count
+from nodecore.data.split import Split
 from nodecore.ode.fixed import solve_fixed
+from nodecore.ode.steps import check_count
 
 # --- concentric spheres ---------------------------------------------------------------------------
 
@@ -22,7 +23,7 @@ def concentric_spheres(n: int, dim: int, generator: torch.Generator) -> Split:
     ValueError for less than 4 points or no dimension.
     """
     check_count("n", n, 4)
-    check_count("dim", dim, 1)
+    check_count("dim", dim)
     parts = sum(shell[3] for shell in SHELLS)
     counts = [n * share // parts for *_, share in SHELLS]
     counts[-1] += n - sum(counts)
@@ -80,7 +81,7 @@ def energy_landscape(n: int, generator: torch.Generator) -> Split:
     The starts are uniform over POSITIONS and VELOCITIES. Raises ValueError for none, and what
     resting_place raises.
     """
-    check_count("n", n, 1)
+    check_count("n", n)
     low = torch.tensor([POSITIONS[0], VELOCITIES[0]], dtype=torch.float64)
     high = torch.tensor([POSITIONS[1], VELOCITIES[1]], dtype=torch.float64)
     starts = low + (high - low) * torch.rand(n, 2, generator=generator, dtype=torch.float64)

@@ -279,7 +279,7 @@ def check_adaptive(
     check_embedded(tableau)
     for name, value in (("rtol", rtol), ("atol", atol)):
         _check_tolerances(name, value, z0, instance_axes)
-    check_n_steps(max_steps)
+    check_n_steps(max_steps, "max_steps")
     if first_step is not None and not 0 < first_step < math.inf:
         raise ValueError(f"first_step = {first_step!r}: give a step size > 0")
     if not 0 <= instance_axes < z0.dim():

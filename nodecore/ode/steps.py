@@ -118,11 +118,16 @@ def check_embedded(solver: str | ButcherTableau) -> int:
     return tableau.embedded_order
 
 
-def check_n_steps(n_steps: int) -> int:
+def check_count(name: str, value: int, least: int = 1, what: str = "number") -> int:
+    """Return value; raise ValueError unless it is a whole number >= least."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} = {value!r}: give a whole {what} >= {least}")
+    return value
+
+
+def check_n_steps(n_steps: int, name: str = "n_steps") -> int:
     """Return n_steps; raise ValueError unless it is a whole number >= 1."""
-    if not isinstance(n_steps, int) or isinstance(n_steps, bool) or n_steps < 1:
-        raise ValueError(f"n_steps = {n_steps!r}: give a whole number of steps >= 1")
-    return n_steps
+    return check_count(name, n_steps, what="number of steps")
 
 
 def check_tolerance(name: str, value: float) -> float:
