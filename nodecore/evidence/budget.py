@@ -14,8 +14,7 @@ from nodecore.evidence.found import checkpoint_path, find_done
 from nodecore.evidence.measure import test_settings, tested_on
 from nodecore.evidence.obtain import obtain, precision_of
 from nodecore.evidence.runs import Run
-from nodecore.evidence.selection import USUAL_N_STEPS
-from nodecore.evidence.verify import evaluations_under
+from nodecore.evidence.selection import USUAL_N_STEPS, evaluations_under
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.deadline import Deadline, TimeUp

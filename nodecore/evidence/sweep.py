@@ -34,9 +34,6 @@ class SweepError(RuntimeError):
     """Runs that were not trained, while the others were; the message says why."""
 
 
-# --- training -------------------------------------------------------------------------------------
-
-
 def run_studies(
     names: Sequence[str] = (),
     *,

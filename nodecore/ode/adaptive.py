@@ -21,9 +21,6 @@ SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
 MAX_STEPS = 10_000  # tried in an adaptive solve
 
 
-# --- adaptive steps -----------------------------------------------------------------------------
-
-
 def solve_adaptive(
     f: VectorField,
     z0: Tensor,

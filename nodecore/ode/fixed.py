@@ -14,8 +14,6 @@ from nodecore.ode.solution import Solution, VectorField, check_state, shaped
 from nodecore.ode.steps import check_n_steps, count_steps, time_span
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 
-# --- fixed steps --------------------------------------------------------------------------------
-
 
 def solve_fixed(
     f: VectorField,

@@ -11,8 +11,6 @@ from nodecore.ode.tableaus import ButcherTableau
 
 Value = TypeVar("Value", float, Tensor)
 
-# --- one step -----------------------------------------------------------------------------------
-
 
 def rk_stages(
     f: VectorField,
@@ -67,9 +65,6 @@ def field_for_solve(f: VectorField, z0: Tensor) -> Callable[..., Tensor]:
     A field that can leaves out the members that have arrived, and prepares for many evaluations.
     """
     return f.for_solve(z0) if hasattr(f, "for_solve") else lambda t, z, going=None: f(t, z)
-
-
-# --- shapes and checks --------------------------------------------------------------------------
 
 
 def per_instance(value: Value, z: Tensor) -> Value:
