@@ -132,7 +132,7 @@ def _grid_runs(name, grid):
     every = [(k, group, "paper") for k in grid for group in together(dataset, "paper", SEEDS)]
     every += [(k, MORE_GRID_SEEDS, "paper") for k in MORE_GRIDS.get(name, ())]
     every += [(k, (0,), "laptop") for k in SMALLER.get(name, ())]
-    return tuple(Run(dataset, FixedSteps(solver, k), *how) for k, *how in every)
+    return tuple(Run(dataset, FixedSteps(solver, k), seeds, p) for k, seeds, p in every)
 
 
 # Step adaption: every controller, Algorithm 1 from either start, and more seeds where the paper's

@@ -125,13 +125,13 @@ def same_step(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: v.astype(float).groupby(by).mean() for name, v in parts.items()})
 
 
-def _under_test_solver(frame):
+def _under_test_solver(frame) -> pd.DataFrame:
     """The records under the test solver of the critical step, seeds that trained only."""
     pairs = zip(frame["train_solver"], frame["n_steps"], strict=True)
     checks = [check_setting(solver, int(k)) for solver, k in pairs]
     tested = frame["test_solver"] == [check.solver for check in checks]
     tested &= frame["test_n_steps"] == [check.n_steps for check in checks]
-    return frame[tested & frame["trained"].astype(bool)]
+    return frame.loc[tested & frame["trained"].astype(bool)]
 
 
 def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
