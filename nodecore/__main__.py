@@ -26,10 +26,7 @@ except ModuleNotFoundError as error:
 except KeyboardInterrupt:
     sys.exit(130)
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 studies = typer.Typer(
@@ -245,10 +242,7 @@ def take(
 
 @studies.command()
 def test(
-    names: Names = None,
-    only: Only = None,
-    profile: Profile = None,
-    committed: Committed = False,
+    names: Names = None, only: Only = None, profile: Profile = None, committed: Committed = False
 ) -> None:
     """Test the stored weights under the settings that their records lack, without training.
 

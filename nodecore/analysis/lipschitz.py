@@ -59,12 +59,7 @@ def _operator(layer, positions):
 
 
 def jacobian_norms(
-    f: VectorField,
-    z: Tensor,
-    *,
-    t: float = 0.0,
-    instance_axes: int = 1,
-    n_iterations: int = 20,
+    f: VectorField, z: Tensor, *, t: float = 0.0, instance_axes: int = 1, n_iterations: int = 20
 ) -> Tensor:
     """Compute the spectral norm of df/dz at each state, from below.
 

@@ -103,11 +103,7 @@ class _Load:
 
 
 def take(
-    archives: Sequence[Path],
-    *,
-    sample: int = 2,
-    seed: int = 0,
-    seconds: float = 60.0,
+    archives: Sequence[Path], *, sample: int = 2, seed: int = 0, seconds: float = 60.0
 ) -> dict[str, str]:
     """File the runs in archives in the committed store; what became of each, by name.
 

@@ -95,12 +95,7 @@ def train_run(
     """
     with single_threaded(get_device(device)):
         trained = train(
-            run.protocol,
-            run.steps,
-            run.seeds,
-            device=device,
-            cures=run.cures,
-            **options,
+            run.protocol, run.steps, run.seeds, device=device, cures=run.cures, **options
         )
         weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
         weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}

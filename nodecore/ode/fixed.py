@@ -95,10 +95,7 @@ def _equal_steps(step_size: float, n_steps: int, t0: float, span: float) -> _Sch
 
 
 def plan_steps(
-    n_steps: int | None,
-    step_size: float | Tensor | None,
-    t: tuple[float, float],
-    z0: Tensor,
+    n_steps: int | None, step_size: float | Tensor | None, t: tuple[float, float], z0: Tensor
 ) -> _Schedule:
     """Return the schedule of a walk, checked; see solve_fixed for the arguments."""
     span = time_span(t)

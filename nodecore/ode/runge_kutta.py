@@ -39,11 +39,7 @@ def rk_stages(
 
 
 def rk_step(
-    f: VectorField,
-    t: float | Tensor,
-    z: Tensor,
-    h: float | Tensor,
-    tableau: ButcherTableau,
+    f: VectorField, t: float | Tensor, z: Tensor, h: float | Tensor, tableau: ButcherTableau
 ) -> Tensor:
     """Return the state z + h sum_i b_i k_i after one explicit Runge-Kutta step, in the shape of z.
 

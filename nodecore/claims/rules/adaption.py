@@ -37,12 +37,7 @@ from nodecore.claims.rules.base import (
 )
 from nodecore.evidence.names import name_of
 from nodecore.evidence.runs import SEEDS
-from nodecore.evidence.tables import (
-    AGREES_AT_END,
-    as_trained,
-    compare_controllers,
-    mean_interval,
-)
+from nodecore.evidence.tables import AGREES_AT_END, as_trained, compare_controllers, mean_interval
 from nodecore.training.adapted import STARTS, USUAL_START
 from nodecore.training.adaption import OUTSIDE_GAP
 from nodecore.training.controllers import VARIATIONS
