@@ -460,13 +460,9 @@ def critical_rtols(frame: pd.DataFrame) -> pd.Series:
     """
     gaps = {"mean": exact_gaps(frame, "rtol")}
     gaps |= {seed: gap.dropna() for seed, gap in seed_gaps(frame, _rtol_gaps).items()}
-    found = {}
-    for who, gap in gaps.items():
-        values = gap.to_dict()
-        rtols = {1 / rtol: rtol for rtol in values}  # in the order of n_steps
-        critical = critical_n_steps({k: values[rtol] for k, rtol in rtols.items()})
-        found[who] = rtols.get(critical, np.nan)
-    return pd.Series(found, dtype=float)
+    # With another sign, finer tolerances are larger numbers, as finer numbers of steps are.
+    turned = {who: gap.rename(lambda rtol: -rtol).to_dict() for who, gap in gaps.items()}
+    return -pd.Series({who: critical_n_steps(gap) for who, gap in turned.items()}, dtype=float)
 
 
 _rtol_gaps = partial(exact_gaps, by="rtol")
