@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from threading import Timer
-from typing import Annotated, NoReturn, ParamSpec, TypeVar
+from typing import Annotated, NoReturn
 
 
 def _lacks(error: ModuleNotFoundError, extra: str) -> str:
@@ -26,19 +26,13 @@ except ModuleNotFoundError as error:
 except KeyboardInterrupt:
     sys.exit(130)
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 studies = typer.Typer(
     no_args_is_help=True, help="Train sweeps of runs, and test and move their evidence."
 )
 app.add_typer(studies, name="study")
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Names of studies; default: all.")]
 Only = Annotated[
@@ -126,11 +120,9 @@ def book(
 
     given = {"profile": profile, "device": device}
     parameters = {name: value for name, value in given.items() if value is not None}
-    try:
+    with _refusing(BookError):
         parameters |= dict(map(parse_parameter, parameter or []))
         page = build_book(output=output, parameters=parameters, workers=workers)
-    except (BookError, ValueError, OSError) as error:
-        _refuse(error)
     typer.echo(f"\nThe book is built. Open {page.resolve().as_uri()}")
 
 
@@ -181,16 +173,12 @@ def run(
     how = {"device": device, "precision": precision, "jobs": jobs}
     client = cluster.connect(scheduler) if scheduler else nullcontext()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it stops it as Ctrl-C
-    try:
+    with _stoppable(), _refusing(SweepError, cluster.ClusterError):
         if not scheduler:
             expected = estimate(find_missing(names or (), **chosen), **how)
             typer.echo(expected or "", nl=expected is not None)
         with client as connected:
             run_studies(names or (), **chosen, **how, client=connected)
-    except (ValueError, OSError, SweepError, cluster.ClusterError) as error:
-        _refuse(error)
-    except KeyboardInterrupt:
-        _end("stopped; what is finished is kept, and the same command goes on from here", 130)
 
 
 def _run_within(budget, names, only, profile, device, precision, committed):
@@ -202,16 +190,12 @@ def _run_within(budget, names, only, profile, device, precision, committed):
         from nodecore.training.deadline import Deadline
 
     root = store.COMMITTED if committed else None
-    try:
+    with _stoppable(), _refusing():
         deadline = Deadline(budget)
         runs = find_missing(names or (), only, profile, root)
         runs.sort(key=cost, reverse=True)
         how = {"root": root, "device": device, "precision": precision}
         left = train_within(runs, deadline, **how, tell=typer.echo)
-    except (ValueError, OSError) as error:
-        _refuse(error)
-    except KeyboardInterrupt:
-        _end("stopped; what is finished is kept, and the same command goes on from here", 130)
     done = f"{len(runs) - len(left)} of {len(runs)} runs are done"
     typer.echo(done if runs else "nothing to train: all runs are there")
 
@@ -227,7 +211,8 @@ def pack(
     with _imports():
         from nodecore.evidence import archives
 
-    packed, left = _or_exit(archives.pack, folder)
+    with _refusing():
+        packed, left = archives.pack(folder)
     for path in packed:
         typer.echo(path)
     for why in left:
@@ -249,17 +234,15 @@ def take(
     with _imports():
         from nodecore.evidence import archives
 
-    told = _or_exit(archives.take, archive, sample=sample, seed=seed, seconds=seconds)
+    with _refusing():
+        told = archives.take(archive, sample=sample, seed=seed, seconds=seconds)
     for run, what in told.items():
         typer.echo(f"{run}: {what}")
 
 
 @studies.command()
 def test(
-    names: Names = None,
-    only: Only = None,
-    profile: Profile = None,
-    committed: Committed = False,
+    names: Names = None, only: Only = None, profile: Profile = None, committed: Committed = False
 ) -> None:
     """Test the stored weights under the settings that their records lack, without training.
 
@@ -269,12 +252,8 @@ def test(
         from nodecore.evidence import retest, store
 
     chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
-    try:
+    with _stoppable(), _refusing():
         added = retest.complete_studies(names or (), **chosen)
-    except (ValueError, OSError) as error:
-        _refuse(error)
-    except KeyboardInterrupt:
-        _end("stopped; what is finished is kept, and the same command goes on from here", 130)
     typer.echo(f"{added} records were added")
 
 
@@ -284,7 +263,8 @@ def status(names: Names = None, profile: Profile = None) -> None:
     with _imports():
         from nodecore.evidence import verify as of_store
 
-    table = _or_exit(of_store.status, names or (), profile)
+    with _refusing():
+        table = of_store.status(names or (), profile)
     typer.echo(table.drop(columns="damaged").to_string(index=False))
     for study, files in zip(table["study"], table["damaged"], strict=True):
         if files:
@@ -315,8 +295,8 @@ def verify(
     with _imports():
         from nodecore.evidence import verify as of_store
 
-    how = {"sample": sample, "seed": seed, "seconds": seconds}
-    table = _or_exit(of_store.verify, names or (), profile, **how)
+    with _refusing():
+        table = of_store.verify(names or (), profile, sample=sample, seed=seed, seconds=seconds)
     typer.echo(table.drop(columns="problem").to_string(index=False))
     typer.echo(f"not compared, since weights do not tell: {of_store.NOT_COMPARED}")
     for row in table.loc[~table["agrees"]].to_dict("records"):
@@ -341,32 +321,35 @@ def data(
 
     if name not in IMAGES:
         _end(f"error: name = {name!r} is unknown; choose one of {', '.join(IMAGES)}")
-    try:
+    with _refusing():
         training, test = IMAGES[name].make(root)
-    except OSError as error:
-        _refuse(error)
     typer.echo(f"{len(training)} training and {len(test)} test images lie in {data_root(root)}")
     lossy = len(test) - exact_test_images(name, root)
     if lossy:
         typer.echo(f"{lossy} of the test images are lossy copies: tests are on the others")
 
 
-def _or_exit(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """The value of a call; bad input ends the program with its message."""
+@contextmanager
+def _refusing(*more: type[Exception]) -> Iterator[None]:
+    """End with the message of bad input, or of `more` errors; the system's own lack a remedy."""
     try:
-        return call(*arguments, **options)
-    except (ValueError, OSError) as error:
-        _refuse(error)
+        yield
+    except (ValueError, OSError, *more) as error:
+        if isinstance(error, OSError) and error.strerror:
+            _end(
+                f"error: {error.filename}: {error.strerror}; make it accessible, or name another "
+                "folder (NODECORE_RESULTS for results, NODECORE_DATA for images)"
+            )
+        _end(f"error: {error}")
 
 
-def _refuse(error: Exception) -> NoReturn:
-    """End with the message of an error; the system's own ones lack a remedy."""
-    if isinstance(error, OSError) and error.strerror:
-        _end(
-            f"error: {error.filename}: {error.strerror}; make it accessible, or name another "
-            "folder (NODECORE_RESULTS for results, NODECORE_DATA for images)"
-        )
-    _end(f"error: {error}")
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Say that Ctrl-C has lost nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end("stopped; what is finished is kept, and the same command goes on from here", 130)
 
 
 def _end(message: str, code: int = 1) -> NoReturn:

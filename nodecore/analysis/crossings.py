@@ -31,6 +31,7 @@ from torch import Tensor
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.runge_kutta import rk_step
 from nodecore.ode.solution import VectorField
+from nodecore.ode.steps import check_count
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 
 BLOCK = 16  # consecutive segments that share a bounding box
@@ -149,7 +150,7 @@ def refined_path(
     Raises:
         ValueError: An argument is bad.
     """
-    check_substeps(substeps)
+    check_count("substeps", substeps)
     tableau = get_tableau(solver)
     if n_steps is not None and times is None:
         states = list(solve_fixed(f, z0, solver, n_steps=n_steps, path=True).states)
@@ -344,16 +345,9 @@ def _exact_side(p, q, r):
 # --- checks -------------------------------------------------------------------------------------
 
 
-def check_substeps(substeps: int) -> int:
-    """Return substeps; raise ValueError unless it is a whole number >= 1."""
-    if not isinstance(substeps, int) or isinstance(substeps, bool) or substeps < 1:
-        raise ValueError(f"substeps = {substeps!r}: give a whole number of sub-steps >= 1")
-    return substeps
-
-
 def _check_path(path, substeps):
     """The vertices as float64 (N, n_points, 2); 1-D states become (k, z)."""
-    check_substeps(substeps)
+    check_count("substeps", substeps)
     path = path.detach().cpu().numpy() if isinstance(path, Tensor) else np.asarray(path)
     shape = path.shape
     if len(shape) != 3 or shape[0] < 2 or shape[1] < 1 or shape[2] not in (1, 2):

@@ -94,27 +94,28 @@ def predict(
     rows: int = 1000,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Predict the classes of inputs by every member.
+    """Predict the classes (members, n) of inputs (n, ...) by every member, under a setting.
 
     Args:
         field: Vector field of an ensemble.
         head: Its classifier.
-        x: Inputs (n, ...).
-        setting: Solver and how it chooses its steps.
+        x: Inputs.
+        setting: See solve_setting.
         T: Time to integrate over.
         rows: Largest number of inputs to solve at a time.
         check: Called before each of these parts; may raise, to stop.
-
-    Returns:
-        Classes (members, n) int64.
     """
-    members = next(field.parameters()).shape[0]
     parts = []
     for part in x.split(rows):
         check()
-        z = solve_setting(field, part.expand(members, *part.shape), setting, T).z
+        z = solve_setting(field, for_members(field, part), setting, T).z
         parts.append(head(z).argmax(-1))
     return torch.cat(parts, dim=1)
+
+
+def for_members(field: nn.Module, x: Tensor) -> Tensor:
+    """Return inputs (n, ...) as every member of an ensemble gets them, (members, n, ...)."""
+    return x.expand(next(field.parameters()).shape[0], *x.shape)
 
 
 def accuracy(
@@ -149,16 +150,11 @@ def cross_solver_settings(
     grid: Iterable[int] = (),
     finer_factors: Iterable[float] = TEST_FACTORS,
 ) -> list[FixedSteps]:
-    """List the test settings of a model that was trained in fixed steps.
+    """List the test settings of a model that was trained in these fixed steps.
 
     Euler-trained models meet Euler, midpoint and rk4, others their own solver, at the scaled
     numbers of steps; under the training solver also at every number of steps of the grid.
-
-    Args:
-        solver: Solver of the training.
-        n_steps: Number of steps of the training.
-        grid: More numbers of steps to test under the training solver.
-        finer_factors: Factors on n_steps under midpoint and rk4.
+    finer_factors: on n_steps under midpoint and rk4.
     """
     own = sorted({*scaled_steps(n_steps), *grid})
     finer = FINER if solver == "euler" else ()
@@ -168,17 +164,9 @@ def cross_solver_settings(
 
 
 def cross_solver_grid(
-    field: nn.Module,
-    head: nn.Module,
-    split: Split,
-    settings: Iterable[Setting],
-    T: float = 1.0,
+    field: nn.Module, head: nn.Module, split: Split, settings: Iterable[Setting], T: float = 1.0
 ) -> list[tuple[Setting, Tensor]]:
-    """Measure the accuracy of an ensemble under each of the settings.
-
-    Returns:
-        Pairs of a setting and the accuracies (members,) float64 under it.
-    """
+    """Pair each setting with the accuracies (members,) float64 under it."""
     return [(setting, accuracy(field, head, split, setting, T)) for setting in settings]
 
 

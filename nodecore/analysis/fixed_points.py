@@ -82,15 +82,8 @@ def find_fixed_points(
 
 
 def value_and_jacobian(f: VectorField, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute an autonomous field and its Jacobian.
-
-    Args:
-        f: Field that treats samples one by one.
-        z: States (..., dim), in a shape that f takes.
-
-    Returns:
-        f (..., dim) and df/dz (..., dim, dim).
-    """
+    """Compute f (..., dim) and df/dz (..., dim, dim) of an autonomous field that treats samples one
+    by one, at states (..., dim)."""
     z = z.detach().requires_grad_(True)
     value = f(_zero(z), z)
     rows = [
@@ -104,18 +97,10 @@ def value_and_jacobian(f: VectorField, z: Tensor) -> tuple[Tensor, Tensor]:
 def winding_number(
     f: VectorField, low: Corner, high: Corner, *, points_per_side: int = 2000
 ) -> int:
-    """Count the turns of f(z) along the edge of a 2-D box.
+    """Count the turns of f(z), z (N, 2) float64, along the edge of a 2-D box.
 
-    The count is the sum of the indices of the zeros inside.
-
-    Args:
-        f: Autonomous field f(t, z) on z (N, 2) float64.
-        low: Lowest corner of the box, (2,).
-        high: Highest corner of the box, (2,).
-        points_per_side: Points at which f is evaluated along each side.
-
-    Raises:
-        ValueError: The box is empty.
+    The count is the sum of the indices of the zeros inside. See find_fixed_points for the box; f is
+    evaluated at so many points along each side.
     """
     (x0, y0), (x1, y1) = (corner.tolist() for corner in _check_box(low, high))
     corners = torch.tensor([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]], dtype=torch.float64)

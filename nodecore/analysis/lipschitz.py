@@ -15,36 +15,20 @@ MAX_OPERATOR = 4096  # rows of a layer's operator, beyond which its singular val
 
 @torch.no_grad()
 def lipschitz_bound(field: MLPField | Conv1dField) -> Tensor:
-    """Compute an upper bound on L of each member: the product of the layers' spectral norms.
+    """Compute upper bounds on L, (members,) float64: the product of the layers' spectral norms.
 
     ReLU never lengthens a difference, so L is at most the product of the norms of what lies
-    between.
-
-    Args:
-        field: Dense field, or convolutions along few positions.
-
-    Returns:
-        Bounds (members,) float64.
-
-    Raises:
-        ValueError: A convolution is too large for it.
+    between. Raises ValueError for a convolution along too many positions.
     """
     norms = [spectral_norm(layer, field.positions) for layer in field.block_layers()]
     return torch.stack(norms).prod(0)
 
 
 def spectral_norm(layer: BlockLayer, positions: int) -> Tensor:
-    """Compute the largest singular value of a layer's linear map on all positions together.
+    """Compute the largest singular value of a layer's map on all positions, (members,) float64.
 
-    Args:
-        layer: Layer with weights (members, taps x channels in, channels out).
-        positions: Number of positions that the layer is applied to.
-
-    Returns:
-        Norms (members,) float64.
-
-    Raises:
-        ValueError: A windowed layer has more than MAX_OPERATOR rows.
+    Its weights are (members, taps x channels in, channels out). Raises ValueError for a windowed
+    layer whose map has more than MAX_OPERATOR rows.
     """
     return torch.linalg.matrix_norm(_operator(layer, positions), ord=2)
 
@@ -75,12 +59,7 @@ def _operator(layer, positions):
 
 
 def jacobian_norms(
-    f: VectorField,
-    z: Tensor,
-    *,
-    t: float = 0.0,
-    instance_axes: int = 1,
-    n_iterations: int = 20,
+    f: VectorField, z: Tensor, *, t: float = 0.0, instance_axes: int = 1, n_iterations: int = 20
 ) -> Tensor:
     """Compute the spectral norm of df/dz at each state, from below.
 
@@ -96,9 +75,6 @@ def jacobian_norms(
 
     Returns:
         Norms in the shape of the instance axes.
-
-    Raises:
-        ValueError: A number is out of range.
     """
     if not 1 <= instance_axes < z.dim() + 1:
         raise ValueError(f"instance_axes = {instance_axes}: z has {z.dim()} axes; give 1 to that")

@@ -10,22 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nodecore.analysis.evaluate import solve_setting
+from nodecore.analysis.evaluate import for_members, solve_setting
 from nodecore.ode.fields import LinearHead
 from nodecore.ode.steps import Setting
 
 
 @torch.no_grad()
 def class_margins(head: LinearHead, z: Tensor) -> Tensor:
-    """Compute the distance of states to the nearest other class; see LinearHead.margins.
-
-    Args:
-        head: The classifier.
-        z: States (members, n, ...).
-
-    Returns:
-        Distances (members, n) float64.
-    """
+    """Compute distances (members, n) float64 of states (members, n, ...) to the nearest other
+    class; see LinearHead.margins."""
     head = copy.deepcopy(head).double()
     return head.margins(head(z.double()))
 
@@ -52,19 +45,9 @@ class Robustness:
 def robustness(
     field: nn.Module, head: LinearHead, x: Tensor, setting: Setting, other: Setting
 ) -> Robustness:
-    """Carry inputs under two settings and compare the end states with the classifier's margin.
-
-    States that are not finite are never inside.
-
-    Args:
-        field: Vector field of an ensemble.
-        head: Its classifier.
-        x: Inputs (n, ...).
-        setting: Setting whose end states have the margin.
-        other: Setting to compare with.
-    """
-    members = next(field.parameters()).shape[0]
-    x = x.expand(members, *x.shape)
+    """Carry inputs (n, ...) under two settings; compare the end states with the margin of those
+    under the first one. States that are not finite are never inside."""
+    x = for_members(field, x)
     z, moved = (solve_setting(field, x, s).z.double() for s in (setting, other))
     classifier = copy.deepcopy(head).double()
     flipped = classifier(z).argmax(-1) != classifier(moved).argmax(-1)

@@ -8,8 +8,9 @@ from typing import Any
 
 from nodecore.data.images import exact_cifar10_test, read_cifar10, read_mnist
 from nodecore.data.seeding import make_generator
-from nodecore.data.split import Split, check_count
+from nodecore.data.split import Split
 from nodecore.data.synthetic import concentric_spheres, energy_landscape
+from nodecore.ode.steps import check_count
 
 # --- images ---------------------------------------------------------------------------------------
 
@@ -17,34 +18,18 @@ N_TEST = 10_000  # test images of either set
 
 
 def mnist(root: Path | str | None = None) -> tuple[Split, Split]:
-    """Return the 60,000 training and 10,000 test digits, x (n, 1, 28, 28) float32 in [0, 1].
-
-    Args:
-        root: Folder of the data; see images.data_root. Files are fetched where absent.
-
-    Raises:
-        DataError: The files cannot be fetched or are not those that were released.
-    """
-    training, test = read_mnist(root)
-    return _as_split(training), _as_split(test)
+    """Return the 60,000 training and 10,000 test digits of images.read_mnist, float32 in [0, 1]."""
+    return _as_splits(read_mnist(root))
 
 
 def cifar10(root: Path | str | None = None) -> tuple[Split, Split]:
-    """Return the 50,000 training and 10,000 test photographs, x (n, 3, 32, 32) float32 in [0, 1].
-
-    Args:
-        root: Folder of the data; see images.data_root. Files are fetched where absent.
-
-    Raises:
-        DataError: The files cannot be fetched or are not those that were released.
-    """
-    training, test = read_cifar10(root)
-    return _as_split(training), _as_split(test)
+    """Return the 50,000 and 10,000 photographs of images.read_cifar10, float32 in [0, 1]."""
+    return _as_splits(read_cifar10(root))
 
 
-def _as_split(part):
-    images, labels = part
-    return Split(images.float() / 255, labels, n_classes=10)
+def _as_splits(parts):
+    training, test = (Split(images.float() / 255, y, n_classes=10) for images, y in parts)
+    return training, test
 
 
 def exact_test_images(name: str, root: Path | str | None = None) -> int:
@@ -109,14 +94,10 @@ def check_dataset(name: str) -> str:
 def load(
     name: str, n_train: int | None = 2000, n_test: int | None = 1000, seed: int = 0
 ) -> tuple[Split, Split]:
-    """Return the training and the test split of a data set.
+    """Return the training and the test split of a data set, of so many samples.
 
-    Args:
-        name: One of DATASETS.
-        n_train: Number of training samples; of images the first ones, or all for None.
-        n_test: Number of test samples, likewise.
-        seed: Seed of the data, which is their own: all members of an ensemble see the same data,
-            as in the paper.
+    Of images they are the first ones, or all for None. The seed is that of the data: all members of
+    an ensemble see the same ones, as in the paper.
 
     Raises:
         ValueError: The name is unknown, or there are not so many samples.
@@ -139,7 +120,7 @@ def _all_images(name):
 def _first(split, count, n):
     if n is None:
         return split
-    check_count(count, n, 1)
+    check_count(count, n)
     if n > len(split):
         raise ValueError(f"{count} = {n}: there are {len(split)} images; give no more")
     return split.first(n)

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from nodecore.ode.steps import check_count
+
 STREAMS = ("data", "initialisation", "batches", "samples", "draws")
 
 
@@ -14,7 +16,6 @@ def make_generator(seed: int, stream: str) -> torch.Generator:
     """
     if stream not in STREAMS:
         raise ValueError(f"stream = {stream!r} is unknown; choose one of {', '.join(STREAMS)}")
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed = {seed!r}: give a whole number >= 0")
+    check_count("seed", seed, least=0)
     state = np.random.SeedSequence([STREAMS.index(stream), seed]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))

@@ -66,9 +66,3 @@ class Split:
     def class_shares(self) -> Tensor:
         """Return the share of each class, (n_classes,) float64."""
         return torch.bincount(self.y, minlength=self.n_classes).double() / len(self)
-
-
-def check_count(name: str, value: int, least: int) -> None:
-    """Raise ValueError unless value is a whole number >= least."""
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} = {value!r}: give a whole number >= {least}")

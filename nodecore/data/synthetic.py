@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodecore.data.split import Split, check_count
+from nodecore.data.split import Split
 from nodecore.ode.fixed import solve_fixed
+from nodecore.ode.steps import check_count
 
 # --- concentric spheres ---------------------------------------------------------------------------
 
@@ -18,21 +19,11 @@ def concentric_spheres(n: int, dim: int, generator: torch.Generator) -> Split:
     """Draw n points on three shells in `dim` dimensions, shell by shell.
 
     The direction is uniform, the radius r_min + (r_max - r_min) u^(1/dim) with u uniform, as
-    Dupont, Doucet and Teh (2019) draw them. SHELLS has the radii, classes and shares.
-
-    Args:
-        n: Number of points, at least 4.
-        dim: Number of dimensions, at least 1.
-        generator: Source of the random numbers.
-
-    Returns:
-        Points x (n, dim) float32 and their classes, 0 or 1.
-
-    Raises:
-        ValueError: n or dim is too small.
+    Dupont, Doucet and Teh (2019) draw them. SHELLS has the radii, classes and shares. Raises
+    ValueError for less than 4 points or no dimension.
     """
     check_count("n", n, 4)
-    check_count("dim", dim, 1)
+    check_count("dim", dim)
     parts = sum(shell[3] for shell in SHELLS)
     counts = [n * share // parts for *_, share in SHELLS]
     counts[-1] += n - sum(counts)
@@ -87,19 +78,10 @@ def landscape_minima() -> np.ndarray:
 def energy_landscape(n: int, generator: torch.Generator) -> Split:
     """Draw n starts (x, v), each labelled by the minimum in which the particle comes to rest.
 
-    Args:
-        n: Number of starts, at least 1.
-        generator: Source of the random numbers; the starts are uniform over POSITIONS and
-            VELOCITIES.
-
-    Returns:
-        Starts x (n, 2) float32 and their classes, 0 to 2.
-
-    Raises:
-        ValueError: n is too small.
-        RuntimeError: A particle does not come to rest.
+    The starts are uniform over POSITIONS and VELOCITIES. Raises ValueError for none, and what
+    resting_place raises.
     """
-    check_count("n", n, 1)
+    check_count("n", n)
     low = torch.tensor([POSITIONS[0], VELOCITIES[0]], dtype=torch.float64)
     high = torch.tensor([POSITIONS[1], VELOCITIES[1]], dtype=torch.float64)
     starts = low + (high - low) * torch.rand(n, 2, generator=generator, dtype=torch.float64)
@@ -108,19 +90,11 @@ def energy_landscape(n: int, generator: torch.Generator) -> Split:
 
 
 def resting_place(starts: Tensor) -> Tensor:
-    """Find the minimum in which each particle comes to rest.
+    """Find the minimum, int64 (...), in which each particle (..., 2) comes to rest.
 
     The motion is integrated in float64 with rk4 until every particle is slow, close to a minimum
-    and without the energy to leave it.
-
-    Args:
-        starts: Positions and velocities, (..., 2).
-
-    Returns:
-        Index of the minimum, int64 (...).
-
-    Raises:
-        RuntimeError: A particle is not at rest after REST_ROUNDS spans of time.
+    and without the energy to leave it. Raises RuntimeError where one is not at rest after
+    REST_ROUNDS spans of time.
     """
     minima, maxima = (torch.from_numpy(e).to(starts.device) for e in landscape_extrema())
     barrier = torch.minimum(  # the lower of the two maxima beside each minimum

@@ -5,7 +5,7 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -54,15 +54,14 @@ def pack(folder: Path, root: Path | None = None) -> tuple[list[Path], list[str]]
         files = [path.with_suffix(suffix) for suffix in SUFFIXES]
         files = [f for f in files if f.exists() and _belongs(f, stored.header)]
         size = sum(BLOCK - (-f.stat().st_size // BLOCK) * BLOCK for f in files)
-        for load in loads:
-            if load.size + size <= LARGEST:
-                load.add(files, size)
-                break
-        else:
+        load = next((load for load in loads if load.size + size <= LARGEST), None)
+        if load is None:
             if size + RECORD > LARGEST or len(loads) == MOST:
                 left.append(f"{store.shown(path)}: no room for its {size / 2**20:.1f} MiB")
                 continue
-            loads.append(_Load([*files], size + RECORD))
+            loads.append(load := _Load())
+        load.files += files
+        load.size += size
     folder.mkdir(parents=True, exist_ok=True)
     return [load.write(folder / f"records-{n}.tar") for n, load in enumerate(loads, 1)], left
 
@@ -78,14 +77,10 @@ def _belongs(file, header):
 
 @dataclass
 class _Load:
-    """Files that go into one archive. size: of all of them, in bytes."""
+    """Files that go into one archive. size: of all of it, in bytes."""
 
-    files: list[Path]
-    size: int
-
-    def add(self, files: list[Path], size: int) -> None:
-        self.files += files
-        self.size += size
+    files: list[Path] = field(default_factory=list)
+    size: int = RECORD
 
     def write(self, path: Path) -> Path:
         buffer = BytesIO()
@@ -103,14 +98,9 @@ class _Load:
 
 
 def take(
-    archives: Sequence[Path],
-    root: Path | None = None,
-    *,
-    sample: int = 2,
-    seed: int = 0,
-    seconds: float = 60.0,
+    archives: Sequence[Path], *, sample: int = 2, seed: int = 0, seconds: float = 60.0
 ) -> dict[str, str]:
-    """File the runs in archives below `root` (the committed store); what became of each, by name.
+    """File the runs in archives in the committed store; what became of each, by name.
 
     Names, digests and protocols are checked, and the weights of `sample` runs, drawn by `seed`, are
     tested again, on images for so many seconds each. Nothing is filed unless all of it holds. A run
@@ -119,7 +109,7 @@ def take(
 
     Raises ArchiveError.
     """
-    root = root or store.COMMITTED
+    root = store.COMMITTED
     with tempfile.TemporaryDirectory() as staging:
         came_in = _unpack(archives, Path(staging))
         evidence = {path: _checked(path, Path(staging), came_in[path]) for path in came_in}

@@ -3,25 +3,28 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-import torch
-
 from nodecore.analysis.evaluate import accuracy
 from nodecore.data.datasets import IMAGES
-from nodecore.evidence import store
 from nodecore.evidence.found import checkpoint_path, find_done
 from nodecore.evidence.measure import test_settings, tested_on
 from nodecore.evidence.obtain import obtain, precision_of
 from nodecore.evidence.runs import Run
-from nodecore.evidence.selection import USUAL_N_STEPS
-from nodecore.evidence.verify import evaluations_under
+from nodecore.evidence.selection import USUAL_N_STEPS, evaluations_under
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.deadline import Deadline, TimeUp
-from nodecore.training.devices import check_precision_name, get_device, in_precision
+from nodecore.training.devices import (
+    check_precision_name,
+    get_device,
+    in_precision,
+    seconds_of,
+    wait_for,
+)
 from nodecore.training.ensemble import make_model
 from nodecore.training.loop import train
 
@@ -91,8 +94,7 @@ def predict(
     usual number of fixed ones stands for them. With a deadline, a run that cannot be done by then
     is looked at no closer and takes infinity.
     """
-    path = run.path(root or store.scratch_root())
-    done = Checkpoint(checkpoint_path(path)).iterations_done()
+    done = Checkpoint(checkpoint_path(run.path(root))).iterations_done()
     left = max(0, run.protocol.iterations - done)
     limit = float("inf") if deadline is None else deadline.left()
     training = left * _seconds_an_iteration(run, get_device(device), precision, left, limit)
@@ -108,7 +110,7 @@ def _seconds_an_iteration(run, device, precision, left, limit):
     times = []
 
     def note(_):
-        _wait_for(device)
+        wait_for(device)
         times.append(time.perf_counter())
         if len(times) > 2 and left * min(_differences(times)) > limit:
             raise _TooLong
@@ -136,19 +138,10 @@ def _seconds_of_tests(run, device):
     test = tested_on(run)
     part = test.first(AT_ONCE).to(device)
     with in_precision("float32", device):
-        for _ in range(2):  # the first one warms up
-            _wait_for(device)
-            start = time.perf_counter()
-            accuracy(field, head, part, FixedSteps("euler", 1), run.T)
-            _wait_for(device)
-    an_evaluation = (time.perf_counter() - start) / len(part)
+        one = partial(accuracy, field, head, part, FixedSteps("euler", 1), run.T)
+        an_evaluation = seconds_of(one, device) / len(part)
     own = _usual_steps(run)
     samples = {setting: len(test) for setting in test_settings(run, own)}
     # The training split, or part of it, and the images that were left out of the test.
     samples[own] = samples.get(own, 0) + (12_000 if run.dataset in IMAGES else 2_000)
     return an_evaluation * sum(n * evaluations_under(setting) for setting, n in samples.items())
-
-
-def _wait_for(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -16,9 +16,6 @@ TOLERANCES = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 FIRST_RTOLS = (1e-2, FIRST_RTOL)  # adapted tolerances begin coarse, or at the finest one
 
 
-# --- the studies --------------------------------------------------------------------------------
-
-
 def _powers(last: int) -> tuple[int, ...]:
     return tuple(2**i for i in range(last.bit_length()))
 
@@ -63,7 +60,11 @@ def grid_runs(
 
 
 def tolerance_runs(
-    dataset: str, solvers: Sequence[str], rtols: Sequence[float], seeds: Sequence[int], profile: str
+    dataset: str,
+    solvers: Sequence[str],
+    rtols: Sequence[float],
+    seeds: Sequence[int] = SEEDS,
+    profile: str = "paper",
 ) -> list[Run]:
     """The runs of the studies of tolerances with these methods and training tolerances."""
     every = [Tolerance(solver, rtol) for solver in solvers for rtol in rtols]
@@ -128,18 +129,10 @@ MORE_GRIDS = {
 
 def _grid_runs(name, grid):
     dataset, solver = name.split("-")
-    groups = together(dataset, "paper", SEEDS)
-    return (
-        *(Run(dataset, FixedSteps(solver, k), seeds=group) for k in grid for group in groups),
-        *(
-            Run(dataset, FixedSteps(solver, k), seeds=MORE_GRID_SEEDS)
-            for k in MORE_GRIDS.get(name, ())
-        ),
-        *(
-            Run(dataset, FixedSteps(solver, k), seeds=(0,), profile="laptop")
-            for k in SMALLER.get(name, ())
-        ),
-    )
+    every = [(k, group, "paper") for k in grid for group in together(dataset, "paper", SEEDS)]
+    every += [(k, MORE_GRID_SEEDS, "paper") for k in MORE_GRIDS.get(name, ())]
+    every += [(k, (0,), "laptop") for k in SMALLER.get(name, ())]
+    return tuple(Run(dataset, FixedSteps(solver, k), seeds, p) for k, seeds, p in every)
 
 
 # Step adaption: every controller, Algorithm 1 from either start, and more seeds where the paper's
@@ -165,10 +158,6 @@ def growing_runs(dataset: str, profile: str = "paper", seeds: tuple = SEEDS) -> 
     return tuple(
         Run(dataset, FixedSteps("euler", k), seeds=seeds, profile=profile, T=T) for T, k in steps
     )
-
-
-def _tolerance_runs(dataset, solver):
-    return tuple(Run(dataset, Tolerance(solver, r)) for r in TOLERANCES)
 
 
 # An error norm for each sample: around the tolerances that are critical under one for the batch.
@@ -236,7 +225,7 @@ STUDIES = {
     "spheres2-per-sample": per_sample_runs("spheres2"),
     **{name: _grid_runs(name, grid) for name, grid in GRIDS.items()},
     **{
-        f"{dataset}-{solver}": _tolerance_runs(dataset, solver)
+        f"{dataset}-{solver}": tuple(tolerance_runs(dataset, [solver], TOLERANCES))
         for dataset in ("spheres2", "landscape")
         for solver in ("fehlberg21", "dopri5")
     },

@@ -1,7 +1,6 @@
 """Estimate an image study's time and memory before it starts."""
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from nodecore.evidence.selection import cost, evaluations
 from nodecore.evidence.sweep import count_jobs
 from nodecore.ode.fields import Conv2dField, hidden_bytes
 from nodecore.ode.fixed import solve_fixed
-from nodecore.training.devices import get_device, in_precision, single_threaded
+from nodecore.training.devices import get_device, in_precision, seconds_of, single_threaded
 from nodecore.training.ensemble import make_model
 
 TORCH = 10**9  # bytes, about: torch with its libraries and what it keeps for itself
@@ -88,15 +87,9 @@ def _evaluation_seconds(protocol, device, precision):
     z = torch.rand(shape, device=device, generator=torch.Generator(device).manual_seed(0))
     z.requires_grad_()
     backend = "auto" if precision == "float32" else "torch"  # as a training chooses it
+
+    def evaluate():
+        solve_fixed(field, z, "euler", n_steps=1, backend=backend).z.sum().backward()
+
     with in_precision(precision, device), single_threaded(device):
-        for _ in range(2):  # the first one warms up
-            _wait_for(device)
-            start = time.perf_counter()
-            solve_fixed(field, z, "euler", n_steps=1, backend=backend).z.sum().backward()
-            _wait_for(device)
-    return time.perf_counter() - start
-
-
-def _wait_for(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        return seconds_of(evaluate, device)

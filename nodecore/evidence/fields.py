@@ -16,9 +16,12 @@ def _is_whole(value):
 
 
 def _is_test(value):
-    return isinstance(value, dict) and all(
-        isinstance(value.get(name), str) for name in ("torch", "device", "backend")
-    )
+    names = "torch", "device", "backend"
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in names)
+
+
+def _text(pattern):
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 KINDS = {
@@ -36,13 +39,8 @@ KINDS = {
     "a mapping with a number T": lambda value: (
         isinstance(value, dict) and _is_number(value.get("T"))
     ),
-    "'ok' or 'diverged at' an iteration": lambda value: (
-        isinstance(value, str) and re.fullmatch(r"ok|diverged at [1-9]\d{0,8}", value)
-    ),
-    "'first' or 'all' test images": lambda value: (
-        isinstance(value, str)
-        and re.fullmatch(r"first \d{1,9}|all \d{1,9}(, \d{1,9} of them lossy)?", value)
-    ),
+    "'ok' or 'diverged at' an iteration": _text(r"ok|diverged at [1-9]\d{0,8}"),
+    "'first' or 'all' test images": _text(r"first \d{1,9}|all \d{1,9}(, \d{1,9} of them lossy)?"),
     "a list of tests, each with torch, device and backend": lambda value: (
         isinstance(value, list) and all(map(_is_test, value))
     ),

@@ -70,15 +70,15 @@ def difference(one: Evidence, other: Evidence) -> Interval:
     return bootstrap_difference(values, others)
 
 
-def finalists(table: pd.DataFrame, budget: float, n: int = 2) -> list[str]:
-    """Choose the n trainings with cures whose exact flow is the most accurate, by mean over seeds.
+def finalists(table: pd.DataFrame, budget: float) -> list[str]:
+    """Choose two trainings with cures whose exact flow is the most accurate, by mean over seeds.
 
     Of a table of `frontier`, among those of at most `budget` evaluations per iteration, rounded;
     fewer where there are no more.
     """
     cured = ~table["plain"].astype(bool)
     within = table.loc[cured & (table["nfe"].astype(float).round() <= budget)]
-    return within.sort_values("exact", ascending=False, kind="stable")["training"].head(n).tolist()
+    return within.sort_values("exact", ascending=False, kind="stable")["training"].head(2).tolist()
 
 
 def is_at_least(change: Interval) -> str:

@@ -30,16 +30,13 @@ from nodecore.training.loop import Trained
 
 
 def test_settings(run: Run, own: Setting) -> list[Setting]:
-    """List the settings that a run is tested under.
+    """List the settings that a run is tested under; own: the steps of its training, or of its last
+    iteration.
 
     Tests of image models are dear: those of a grid go without the grid's other numbers of steps
     and, under midpoint and rk4, without a factor that the paper has not; those of an adapted step
     without other steps. At the paper's scale, on all test images, a run of MNIST with 32 steps is
     then tested with 1,500 evaluations, those of all of a seed's runs up to there with 4,500.
-
-    Args:
-        run: The run.
-        own: The steps of its training, or of its last iteration.
     """
     solver = run.steps.solver
     if isinstance(own, Tolerance):
@@ -89,16 +86,10 @@ def evaluate_run(
     check: Callable[[], None] = lambda: None,
     foremost_only: bool = False,
 ) -> list[dict]:
-    """Test a run and return a record for each seed and test setting.
+    """Test a run, on the device of its training; return a record for each seed and test setting.
 
-    The tests run on the device of the training.
-
-    Args:
-        run: The run.
-        trained: Its trained models.
-        known: What was measured already, by members; what is new is added.
-        check: See train_run.
-        foremost_only: Whether to test under the foremost settings alone.
+    known: what was measured already, by members; what is new is added. check: see train_run.
+    foremost_only: whether to test under the foremost settings alone.
     """
     training, known = trained_on(run), {} if known is None else known
     largest_share = float(training.class_shares().max())
@@ -132,15 +123,8 @@ def measure(
     own: Setting,
     check: Callable[[], None] = lambda: None,
 ) -> dict[Setting, list[dict]]:
-    """Test a model (field and head) under settings and return, for each, a row for each member.
-
-    Args:
-        run: The run that the model is of.
-        model: Field and head.
-        settings: Settings to test under.
-        own: Setting of the training, under which all test images are looked at as well.
-        check: See train_run.
-    """
+    """Test a run's model (field and head) under settings and return, for each, a row for each
+    member. own: the training's, under which all test images are looked at as well."""
     test = tested_on(run)
     every = load(run.dataset, None, None)[1] if run.dataset in IMAGES else None
     tested = {}

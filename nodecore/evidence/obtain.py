@@ -47,7 +47,7 @@ def obtain(
     found = find_done(run, root)
     if found is not None:
         return found
-    path = run.path(root or store.scratch_root())
+    path = run.path(root)
     with store.reserve(path, wait=wait) as reserved:
         if not reserved:
             return None
@@ -95,12 +95,7 @@ def train_run(
     """
     with single_threaded(get_device(device)):
         trained = train(
-            run.protocol,
-            run.steps,
-            run.seeds,
-            device=device,
-            cures=run.cures,
-            **options,
+            run.protocol, run.steps, run.seeds, device=device, cures=run.cures, **options
         )
         weights = {f"field.{k}": v for k, v in trained.field.state_dict().items()}
         weights |= {f"head.{k}": v for k, v in trained.head.state_dict().items()}
@@ -118,8 +113,9 @@ def train_run(
 
 def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
     """Write what was trained to `root` (the scratch store)."""
-    path = run.path(root or store.scratch_root())
-    stored = store.save_run(path, result.header, result.records, result.weights, result.history)
+    stored = store.save_run(
+        run.path(root), result.header, result.records, result.weights, result.history
+    )
     return Evidence(run, stored)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from nodecore.evidence import store
 from nodecore.training.adapted import Adapted, AnySteps, steps_of
 from nodecore.training.cures import Cures, check_cures, get_cures, name_cures
 from nodecore.training.loop import check_seeds
@@ -85,9 +86,9 @@ class Run:
         more |= {"cures": name_cures(self.cures)} if self.cures else {}
         return digest(asdict(self.protocol) | more)
 
-    def path(self, root: Path) -> Path:
-        """Return where its JSON lies below a root."""
-        return root / self.study / self.profile / f"{self.name}.json"
+    def path(self, root: Path | None = None) -> Path:
+        """Return where its JSON lies below a root, by default the scratch store."""
+        return (root or store.scratch_root()) / self.study / self.profile / f"{self.name}.json"
 
 
 def run_of(header: Mapping) -> Run:

@@ -10,15 +10,13 @@ from torch import Tensor
 from nodecore.data.datasets import DATASETS
 from nodecore.evidence.catalogue import STUDIES, get_study
 from nodecore.evidence.runs import Run
+from nodecore.ode.steps import FixedSteps, Setting
 from nodecore.ode.tableaus import get_tableau
 from nodecore.training.draws import count_evaluations
 from nodecore.training.ensemble import make_model
 
 USUAL_N_STEPS = 32  # of an adaptive or adapting run, for want of knowledge
 USUAL_TEST = 100  # evaluations of an adaptive test, likewise
-
-
-# --- which runs -----------------------------------------------------------------------------------
 
 
 def select(
@@ -62,6 +60,13 @@ def evaluations(run: Run) -> int:
     if run.cures:
         return round(float(evaluations_of(run, iterations=100).mean()))
     return (run.steps.n_steps or USUAL_N_STEPS) * get_tableau(run.steps.solver).n_solution_stages
+
+
+def evaluations_under(setting: Setting) -> int:
+    """Count the evaluations of the field under a test setting, about."""
+    if not isinstance(setting, FixedSteps):
+        return USUAL_TEST
+    return setting.n_steps * get_tableau(setting.solver).n_solution_stages
 
 
 @cache

@@ -34,9 +34,6 @@ class SweepError(RuntimeError):
     """Runs that were not trained, while the others were; the message says why."""
 
 
-# --- training -------------------------------------------------------------------------------------
-
-
 def run_studies(
     names: Sequence[str] = (),
     *,
@@ -75,7 +72,7 @@ def run_studies(
         for protocol in {run.protocol for run in missing if run.dataset in IMAGES}:
             protocol.load()
     missing.sort(key=lambda run: (turn(run), run.seeds[0], -cost(run)))
-    with store.reserve(_path(missing[0], root), wait=False):
+    with store.reserve(missing[0].path(root), wait=False):
         pass  # a store that cannot be written is told before any work
     jobs = jobs and min(jobs, len(missing))
     with SweepBar(missing) as bar:
@@ -146,7 +143,7 @@ def _train_there(runs, root, workers, reserved, bar):
             if workers.n_busy >= bar.jobs:
                 break
             lock = ExitStack()
-            if not lock.enter_context(store.reserve(_path(run, root), wait=False)):
+            if not lock.enter_context(store.reserve(run.path(root), wait=False)):
                 continue
             waiting.remove(run)
             if find_done(run, root) is None:
@@ -165,7 +162,7 @@ def _train_there(runs, root, workers, reserved, bar):
                 continue
             if isinstance(news, Result):
                 keep(run, news, root)
-                Checkpoint(checkpoint_path(_path(run, root))).remove()
+                Checkpoint(checkpoint_path(run.path(root))).remove()
                 bar.end(run)
             else:
                 failed[run] = _why(news)
@@ -176,10 +173,6 @@ def _train_there(runs, root, workers, reserved, bar):
         raise SweepError(
             f"{len(failed)} of {len(runs)} runs failed; the same command tries them again:{reasons}"
         )
-
-
-def _path(run, root):
-    return run.path(root or store.scratch_root())
 
 
 def _why(error):

@@ -87,9 +87,14 @@ def own_accuracy(frame: pd.DataFrame, by: str = "n_steps") -> pd.DataFrame:
 
 def exact_gaps(frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
     """Gap between the mean accuracies as trained and under the exact flow, by n_steps or rtol."""
-    exact = under_exact_flow(frame).groupby(by)["accuracy"].mean()
-    gaps = (own_accuracy(frame, by)["mean"] - exact).abs()
-    return pd.Series(gaps.reindex(sorted(frame[by].unique())).astype(float))
+    return gaps_to(under_exact_flow(frame), frame, by)
+
+
+def gaps_to(others: pd.DataFrame, frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
+    """Gap between the mean accuracies as trained and of other records, by n_steps or rtol; NaN
+    where no seed trained."""
+    gaps = (own_accuracy(frame, by)["mean"] - others.groupby(by)["accuracy"].mean()).abs()
+    return pd.Series(gaps.reindex(sorted(frame[by].unique())).astype(float)).rename_axis(by)
 
 
 def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
@@ -120,13 +125,13 @@ def same_step(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: v.astype(float).groupby(by).mean() for name, v in parts.items()})
 
 
-def _under_test_solver(frame):
+def _under_test_solver(frame) -> pd.DataFrame:
     """The records under the test solver of the critical step, seeds that trained only."""
     pairs = zip(frame["train_solver"], frame["n_steps"], strict=True)
     checks = [check_setting(solver, int(k)) for solver, k in pairs]
     tested = frame["test_solver"] == [check.solver for check in checks]
     tested &= frame["test_n_steps"] == [check.n_steps for check in checks]
-    return frame[tested & frame["trained"].astype(bool)]
+    return frame.loc[tested & frame["trained"].astype(bool)]
 
 
 def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
@@ -134,18 +139,7 @@ def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
 
     Means over the seeds that trained; NaN where none did. `frame`: records of one study.
     """
-    gaps = {}
-    for _, rows in frame.groupby("n_steps"):
-        n_steps, solver = int(rows["n_steps"].iloc[0]), frame["train_solver"].iloc[0]
-        rows = rows.loc[rows["trained"].astype(bool)]
-        check = check_setting(solver, n_steps)
-        own = _mean_accuracy(rows, solver, n_steps)
-        gaps[n_steps] = abs(own - _mean_accuracy(rows, check.solver, check.n_steps))
-    return pd.Series(gaps, name="gap", dtype=float).rename_axis("n_steps")
-
-
-def _mean_accuracy(rows, solver, n_steps):
-    return rows[(rows.test_solver == solver) & (rows.test_n_steps == n_steps)]["accuracy"].mean()
+    return gaps_to(_under_test_solver(frame), frame)
 
 
 Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
@@ -179,7 +173,7 @@ def seed_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.Series
     return pd.Series(found, dtype=float).rename_axis("seed")
 
 
-def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Series:
+def critical_shares(frame: pd.DataFrame) -> pd.Series:
     """Compute how often each n_steps would be the critical one if other seeds had been drawn.
 
     Bootstrap: as many seeds as there are, drawn with replacement, always the same draws; the mean
@@ -189,7 +183,7 @@ def critical_shares(frame: pd.DataFrame, resamples: int = RESAMPLES) -> pd.Serie
     n_seeds = gaps.shape[1]
     if n_seeds == 0:
         return pd.Series(dtype=float)
-    drawn = np.random.default_rng(0).integers(n_seeds, size=(resamples, n_seeds))
+    drawn = np.random.default_rng(0).integers(n_seeds, size=(RESAMPLES, n_seeds))
     sums, counts = (
         table.to_numpy()[:, drawn].sum(axis=2) for table in (gaps.fillna(0.0), gaps.notna())
     )
@@ -325,14 +319,13 @@ def _welch_freedom(parts, counts):
     return sum(parts) ** 2 / below if below > 0 else min(counts) - 1
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Compute the confidence interval (Student's t) of a mean over seeds; infinite for a single
-    one."""
+def mean_interval(values: ArrayLike) -> tuple[float, float]:
+    """Compute the 95 % interval (Student's t) of a mean over seeds; infinite for a single one."""
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
     if len(known) < 2:
         return -np.inf, np.inf
-    half = stats.t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
+    half = stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
     return float(known.mean() - half), float(known.mean() + half)
 
 
@@ -371,17 +364,16 @@ def grid_search(frame: pd.DataFrame) -> GridSearch | None:
     return GridSearch(critical, coarser, disagreeing, best, *map(float, ode_like.loc[best]))
 
 
-def adaption_ends(frame: pd.DataFrame, test_solver: str = "midpoint") -> pd.DataFrame:
+def adaption_ends(frame: pd.DataFrame) -> pd.DataFrame:
     """Tabulate where each seed of an adapted run ended, and how restless its step size was.
 
-    Index: seed. Accuracies as trained, under the test solver at the same step, and under the exact
-    flow, for every seed whether it trained or not.
+    Index: seed. Accuracies as trained, under midpoint at the same step, and under the exact flow,
+    for every seed whether it trained or not.
     """
     every = frame.assign(trained=True)
-    better = every.assign(train_solver=test_solver)
     accuracies = {
         "as trained": as_trained(every),
-        test_solver: as_trained(better),
+        "midpoint": as_trained(every.assign(train_solver="midpoint")),
         "exact flow": under_exact_flow(every),
     }
     return _ends(frame, "final_n_steps", accuracies)
@@ -427,13 +419,13 @@ def compare_controllers(frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def calmness(table: pd.DataFrame, name: str, base: str = "algorithm1") -> pd.DataFrame:
-    """Compare a controller with the goals that were set beforehand against another one.
+def calmness(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Compare a controller with the goals that were set beforehand against Algorithm 1.
 
     table: of compare_controllers. A row for each goal: value, bound, and whether it holds. Bounds
     are on means over the seeds; of the gap to the exact flow, on the worst seed.
     """
-    ours, theirs = (table.loc[controller] for controller in (name, base))
+    ours, theirs = (table.loc[controller] for controller in (name, "algorithm1"))
     factors = {"reversals": 0.2, "spread": 0.2, "failed_checks": 1.0, "nfe_per_iteration": 1.1}
     rows = {k: (ours[k, "mean"], factor * theirs[k, "mean"]) for k, factor in factors.items()}
     rows["agreement_gap"] = ours["agreement_gap", "max"], AGREES_AT_END
@@ -468,13 +460,9 @@ def critical_rtols(frame: pd.DataFrame) -> pd.Series:
     """
     gaps = {"mean": exact_gaps(frame, "rtol")}
     gaps |= {seed: gap.dropna() for seed, gap in seed_gaps(frame, _rtol_gaps).items()}
-    found = {}
-    for who, gap in gaps.items():
-        values = gap.to_dict()
-        rtols = {1 / rtol: rtol for rtol in values}  # in the order of n_steps
-        critical = critical_n_steps({k: values[rtol] for k, rtol in rtols.items()})
-        found[who] = rtols.get(critical, np.nan)
-    return pd.Series(found, dtype=float)
+    # With another sign, finer tolerances are larger numbers, as finer numbers of steps are.
+    turned = {who: gap.rename(lambda rtol: -rtol).to_dict() for who, gap in gaps.items()}
+    return -pd.Series({who: critical_n_steps(gap) for who, gap in turned.items()}, dtype=float)
 
 
 _rtol_gaps = partial(exact_gaps, by="rtol")

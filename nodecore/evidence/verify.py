@@ -30,10 +30,9 @@ from nodecore.evidence.measure import (
 )
 from nodecore.evidence.provenance import backend_here, device_name, kernel_version
 from nodecore.evidence.retest import lacking, stored_training
-from nodecore.evidence.selection import USUAL_TEST, evaluations_of, select
+from nodecore.evidence.selection import evaluations_of, evaluations_under, select
 from nodecore.ode import kernels
-from nodecore.ode.steps import FixedSteps, Setting
-from nodecore.ode.tableaus import get_tableau
+from nodecore.ode.steps import Setting
 from nodecore.training.devices import single_threaded
 
 # --- what there is, and whether it holds ----------------------------------------------------------
@@ -277,10 +276,3 @@ def _changes(evidence, tests, seconds, draw):
         change = np.abs(values[members].numpy() - test.rows[test.column].to_numpy()).max()
         changes.append(round(change * len(test.split)))
     return changes
-
-
-def evaluations_under(setting: Setting) -> int:
-    """Count the evaluations of the field under a test setting, about."""
-    if not isinstance(setting, FixedSteps):
-        return USUAL_TEST
-    return setting.n_steps * get_tableau(setting.solver).n_solution_stages

@@ -21,9 +21,6 @@ SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
 MAX_STEPS = 10_000  # tried in an adaptive solve
 
 
-# --- adaptive steps -----------------------------------------------------------------------------
-
-
 def solve_adaptive(
     f: VectorField,
     z0: Tensor,
@@ -279,7 +276,7 @@ def check_adaptive(
     check_embedded(tableau)
     for name, value in (("rtol", rtol), ("atol", atol)):
         _check_tolerances(name, value, z0, instance_axes)
-    check_n_steps(max_steps)
+    check_n_steps(max_steps, "max_steps")
     if first_step is not None and not 0 < first_step < math.inf:
         raise ValueError(f"first_step = {first_step!r}: give a step size > 0")
     if not 0 <= instance_axes < z0.dim():

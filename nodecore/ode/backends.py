@@ -74,31 +74,17 @@ def choose_adaptive_backend(
 ) -> str:
     """Return "fused" or "torch", whichever an adaptive solve of z0 is to take.
 
-    Args:
-        f: Vector field, as for choose_backend.
-        z0: Initial state.
-        tableau: The embedded method.
-        instance_axes: Number of leading axes of instances that step by themselves.
-        path: Whether the states on the way are wanted.
-        backend: One of BACKENDS.
-
-    Raises:
-        ValueError: "fused" is asked for and cannot serve.
+    Like choose_backend, which see, with the embedded method and the number of leading axes of
+    instances that step by themselves.
     """
-    backend = resolve_backend(backend)
-    if backend == "torch":
-        return "torch"
-    if instance_axes not in (1, 2) or not _kernel_estimates(tableau):
-        if backend == "fused":
-            raise ValueError(
-                "backend = 'fused' serves steps of each member's own or of each sample's "
-                f"(instance_axes = 1 or 2; got {instance_axes}) and methods whose error estimate "
-                "needs no stage of its own; use backend='torch'"
-            )
-        return "torch"
-    return choose_backend(f, z0, path, backend)
-
-
-def _kernel_estimates(tableau):
-    """Tell whether the error estimate needs the solution's stages and the next first one only."""
-    return len(tableau.b) == tableau.n_solution_stages + tableau.first_same_as_last
+    # The kernel's error estimate has the solution's stages and the next first one only.
+    estimates = len(tableau.b) == tableau.n_solution_stages + tableau.first_same_as_last
+    if instance_axes in (1, 2) and estimates:
+        return choose_backend(f, z0, path, backend)
+    if resolve_backend(backend) == "fused":
+        raise ValueError(
+            "backend = 'fused' serves steps of each member's own or of each sample's "
+            f"(instance_axes = 1 or 2; got {instance_axes}) and methods whose error estimate "
+            "needs no stage of its own; use backend='torch'"
+        )
+    return "torch"

@@ -149,14 +149,8 @@ Field = MLPField | Conv1dField | Conv2dField
 
 
 def hidden_bytes(images: int, width: int, pixels: int, bytes_each: int = 4) -> int:
-    """Return the bytes that one member's hidden maps of an evaluation take.
-
-    Args:
-        images: Number of images.
-        width: Channels of each of the two hidden maps.
-        pixels: Height times width of an image.
-        bytes_each: Bytes of an entry.
-    """
+    """Return the bytes that one member's two hidden maps, of `width` channels, of an evaluation
+    take."""
     return 2 * images * width * pixels * bytes_each
 
 
@@ -204,18 +198,12 @@ class LinearHead(nn.Module):
 
 
 def boundary_distances(logits: Tensor, weight: Tensor) -> Tensor:
-    """Return the distance of states to the nearest other class of an affine classifier.
+    """Return the distance (members, batch) of states to the nearest other class.
 
-    It is exact: the states that are rather put into class c than into y are a half-space, at the
-    distance of logit_y - logit_c over the norm of the difference of the two classes' weights, and
-    the nearest of these counts.
-
-    Args:
-        logits: Logits of the states, (members, batch, classes).
-        weight: Weights of the classifier, (members, classes, features).
-
-    Returns:
-        Distances (members, batch), infinite where there is no such boundary.
+    It is exact: the states that an affine classifier with weights (members, classes, features) puts
+    rather into class c than into y are a half-space, at the distance of logit_y - logit_c over the
+    norm of the difference of the two classes' weights, and the nearest of these counts. Infinite
+    where there is no such boundary. Logits are (members, batch, classes).
     """
     lengths = (weight[:, :, None] - weight[:, None]).norm(dim=-1)
     best, predicted = logits.max(-1)

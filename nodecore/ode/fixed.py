@@ -14,8 +14,6 @@ from nodecore.ode.solution import Solution, VectorField, check_state, shaped
 from nodecore.ode.steps import check_n_steps, count_steps, time_span
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 
-# --- fixed steps --------------------------------------------------------------------------------
-
 
 def solve_fixed(
     f: VectorField,
@@ -97,10 +95,7 @@ def _equal_steps(step_size: float, n_steps: int, t0: float, span: float) -> _Sch
 
 
 def plan_steps(
-    n_steps: int | None,
-    step_size: float | Tensor | None,
-    t: tuple[float, float],
-    z0: Tensor,
+    n_steps: int | None, step_size: float | Tensor | None, t: tuple[float, float], z0: Tensor
 ) -> _Schedule:
     """Return the schedule of a walk, checked; see solve_fixed for the arguments."""
     span = time_span(t)

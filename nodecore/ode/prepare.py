@@ -20,23 +20,11 @@ def prepare_fused(
     per_sample: bool = False,
     t: tuple[float, float] = (0.0, 1.0),
 ) -> kernels.FusedSolve:
-    """Set the fused kernel up for many solves of states like z0.
+    """Set the fused kernel up for many solves of states like z0, checked once.
 
-    A training loop that repeats a solve has it checked once. Give one of `n_steps`, `step_size`
-    and `rtol`.
-
-    Args:
-        f: Vector field that has `block_layers`.
-        z0: A state of the shape to solve for, (members, batch, ...), float32 on the CPU.
-        solver: Name of a method, or its tableau.
-        n_steps: Number of equal steps.
-        step_size: Size of the steps, or a tensor (members,).
-        rtol: Relative tolerance, which is the absolute one too, or a tensor (members,).
-        per_sample: With rtol, whether each sample steps by itself.
-        t: Start and end.
-
-    Raises:
-        ValueError: An argument is bad, as in solve_fixed and solve_adaptive.
+    Give one of `n_steps`, `step_size` and `rtol`, which is the absolute tolerance, too; with it,
+    per_sample has each sample step by itself. f has `block_layers`. All else, and what is raised,
+    is as in solve_fixed and solve_adaptive.
     """
     tableau = get_tableau(solver)
     layers, arrays = f.block_layers(), tableau_arrays(tableau)

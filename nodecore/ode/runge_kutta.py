@@ -11,8 +11,6 @@ from nodecore.ode.tableaus import ButcherTableau
 
 Value = TypeVar("Value", float, Tensor)
 
-# --- one step -----------------------------------------------------------------------------------
-
 
 def rk_stages(
     f: VectorField,
@@ -41,18 +39,13 @@ def rk_stages(
 
 
 def rk_step(
-    f: VectorField,
-    t: float | Tensor,
-    z: Tensor,
-    h: float | Tensor,
-    tableau: ButcherTableau,
-    k1: Tensor | None = None,
+    f: VectorField, t: float | Tensor, z: Tensor, h: float | Tensor, tableau: ButcherTableau
 ) -> Tensor:
     """Return the state z + h sum_i b_i k_i after one explicit Runge-Kutta step, in the shape of z.
 
     See rk_stages for the arguments.
     """
-    stages = rk_stages(f, t, z, h, tableau, k1, tableau.n_solution_stages)
+    stages = rk_stages(f, t, z, h, tableau, n_stages=tableau.n_solution_stages)
     return z + h * weighted_sum(tableau.b, stages)
 
 
@@ -68,9 +61,6 @@ def field_for_solve(f: VectorField, z0: Tensor) -> Callable[..., Tensor]:
     A field that can leaves out the members that have arrived, and prepares for many evaluations.
     """
     return f.for_solve(z0) if hasattr(f, "for_solve") else lambda t, z, going=None: f(t, z)
-
-
-# --- shapes and checks --------------------------------------------------------------------------
 
 
 def per_instance(value: Value, z: Tensor) -> Value:

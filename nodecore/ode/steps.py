@@ -11,15 +11,7 @@ from nodecore.ode.tableaus import TABLEAUS, ButcherTableau, get_tableau
 
 
 def count_steps(step_size: Tensor, span: float) -> Tensor:
-    """Count the steps of `step_size` that fill `span`, the last one perhaps shorter.
-
-    Args:
-        step_size: Sizes > 0, a tensor of any shape.
-        span: Time to fill, in the same units.
-
-    Returns:
-        Counts >= 1, int64, in the shape of step_size.
-    """
+    """Count the steps of each size > 0 that fill `span`, the last one perhaps shorter: int64."""
     # A step that divides the span must not leave a sliver behind through rounding.
     return torch.ceil(span / step_size * (1 - 1e-12)).to(torch.int64).clamp(min=1)
 
@@ -126,11 +118,16 @@ def check_embedded(solver: str | ButcherTableau) -> int:
     return tableau.embedded_order
 
 
-def check_n_steps(n_steps: int) -> int:
+def check_count(name: str, value: int, least: int = 1, what: str = "number") -> int:
+    """Return value; raise ValueError unless it is a whole number >= least."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} = {value!r}: give a whole {what} >= {least}")
+    return value
+
+
+def check_n_steps(n_steps: int, name: str = "n_steps") -> int:
     """Return n_steps; raise ValueError unless it is a whole number >= 1."""
-    if not isinstance(n_steps, int) or isinstance(n_steps, bool) or n_steps < 1:
-        raise ValueError(f"n_steps = {n_steps!r}: give a whole number of steps >= 1")
-    return n_steps
+    return check_count(name, n_steps, what="number of steps")
 
 
 def check_tolerance(name: str, value: float) -> float:

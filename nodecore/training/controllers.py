@@ -5,8 +5,9 @@ it does not know: the size of fixed steps as well as the tolerance of an adaptiv
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,23 @@ class StepState:
     bad: float = math.inf
 
 
+def _constant(default: float, wanted: str, allows: Callable[[float], bool]) -> Any:
+    """Describe a controller's constant: its default, and which values can work."""
+    return field(default=default, metadata={"wanted": wanted, "allows": allows})
+
+
+def _above(bound, default):
+    return _constant(default, f"number > {bound}", lambda value: value > bound)
+
+
+def _at_least_one(what, default):
+    return _constant(default, f"{what} >= 1", lambda value: value >= 1)
+
+
+def _share(default):
+    return _constant(default, "share in (0, 1]", lambda value: 0 < value <= 1)
+
+
 @dataclass(frozen=True)
 class Controller:
     """Base of all controllers.
@@ -69,17 +87,20 @@ class Controller:
     """
 
     test_solver: str | None = None
-    every: int = 50
-    threshold: float = 0.1
+    every: int = _constant(
+        50, "whole number of iterations >= 1", lambda n: isinstance(n, int) and n >= 1
+    )
+    threshold: float = _constant(0.1, "share in (0, 1)", lambda share: 0 < share < 1)
 
     reads: ClassVar[tuple[str, ...]] = ()  # fields of Observation besides the accuracies
     tries_increases: ClassVar[bool] = False  # whether `confirm` wants to see a longer step first
 
     def __post_init__(self):
-        if not (isinstance(self.every, int) and self.every >= 1):
-            raise ValueError(f"every = {self.every!r}: give a whole number of iterations >= 1")
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold = {self.threshold!r}: give a share in (0, 1)")
+        for constant in (each for each in fields(self) if each.metadata):
+            value, allows = getattr(self, constant.name), constant.metadata["allows"]
+            if not (isinstance(value, int | float) and allows(value)):
+                wanted = constant.metadata["wanted"]
+                raise ValueError(f"{constant.name} = {value!r}: give a {wanted}")
 
     def test_step(self, step_size: float) -> float:
         """The test solver's step where training takes step_size."""
@@ -120,21 +141,6 @@ def _check_factors(decrease, increase):
         )
 
 
-def _check_at_least(name, value, least, what="number"):
-    if not (isinstance(value, int | float) and value >= least):
-        raise ValueError(f"{name} = {value!r}: give a {what} >= {least}")
-
-
-def _check_share(name, value):
-    if not 0 < value <= 1:
-        raise ValueError(f"{name} = {value!r}: give a share in (0, 1]")
-
-
-def _check_above(name, value, bound):
-    if not (isinstance(value, int | float) and value > bound):
-        raise ValueError(f"{name} = {value!r}: give a number > {bound}")
-
-
 @dataclass(frozen=True)
 class Algorithm1(Controller):
     """The paper's Algorithm 1: halve h where a better solver disagrees, else lengthen it a little.
@@ -163,13 +169,9 @@ class ConfirmedIncrease(Algorithm1):
     The test solver steps by min(h, sqrt(h / resolution)).
     """
 
-    resolution: float = 50.0
+    resolution: float = _at_least_one("number of steps", 50.0)
 
     tries_increases: ClassVar[bool] = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        _check_at_least("resolution", self.resolution, 1, "number of steps")
 
     def test_step(self, step_size: float) -> float:
         return min(step_size, math.sqrt(step_size / self.resolution))
@@ -207,22 +209,14 @@ class Settling(Calm):
     wish has left it by more than the factor `band`.
     """
 
-    target: float = 0.035
-    gain: float = 0.2
-    settle: float = 8.0
-    most: float = 2.0
-    hesitation: float = 0.5
-    window: float = 10.0
-    restart: float = 2.0
-    band: float = 1.05
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("target", "gain", "settle", "most", "hesitation"):
-            _check_above(name, getattr(self, name), 0)
-        for name in ("restart", "band"):
-            _check_above(name, getattr(self, name), 1)
-        _check_at_least("window", self.window, 1, "number of checks")
+    target: float = _above(0, 0.035)
+    gain: float = _above(0, 0.2)
+    settle: float = _above(0, 8.0)
+    most: float = _above(0, 2.0)
+    hesitation: float = _above(0, 0.5)
+    window: float = _at_least_one("number of checks", 10.0)
+    restart: float = _above(1, 2.0)
+    band: float = _above(1, 1.05)
 
     def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
         value = getattr(seen, self.signal) / self.target
@@ -249,23 +243,20 @@ class Remembering(Calm):
     """
 
     decrease: float = 0.9
-    ease: float = 0.95
+    ease: float = _share(0.95)
     increase: float = 1.1
-    patience: int = 6
+    patience: int = _at_least_one("number of checks", 6)
     calm: float = 0.01
     alarm: float = 0.04
-    keep: float = 0.9
+    keep: float = _share(0.9)
 
     def __post_init__(self):
         super().__post_init__()
         _check_factors(self.decrease, self.increase)
-        _check_share("ease", self.ease)
-        _check_at_least("patience", self.patience, 1, "number of checks")
         if not 0 <= self.calm < self.alarm:
             raise ValueError(
                 f"calm = {self.calm!r}, alarm = {self.alarm!r}: give 0 <= calm < alarm"
             )
-        _check_share("keep", self.keep)
 
     def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
         checks, h, bad = state.checks + 1, state.step_size, state.bad
@@ -289,14 +280,13 @@ class Sawtooth(Controller):
     """
 
     most_steps: int = 48
-    fewest_steps: int = 18
-    increase: float = 1.1
+    fewest_steps: int = _at_least_one("number", 18)
+    increase: float = _above(1, 1.1)
 
     def __post_init__(self):
         super().__post_init__()
-        _check_above("increase", self.increase, 1)
-        _check_at_least("fewest_steps", self.fewest_steps, 1)
-        _check_above("most_steps", self.most_steps, self.fewest_steps)
+        if not self.most_steps > self.fewest_steps:
+            raise ValueError(f"most_steps = {self.most_steps}: give a number > {self.fewest_steps}")
 
     def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
         shortest, longest = bounds[1] / self.most_steps, bounds[1] / self.fewest_steps

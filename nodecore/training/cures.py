@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from nodecore.ode.steps import FixedSteps
+from nodecore.ode.steps import FixedSteps, check_n_steps
 from nodecore.ode.tableaus import TABLEAUS, get_tableau
 from nodecore.training.adapted import AnySteps
 
@@ -119,8 +119,7 @@ class RefinedSteps(ChosenSteps):
     first: int
 
     def __post_init__(self):
-        if not isinstance(self.first, int) or self.first < 1:
-            raise ValueError(f"first = {self.first!r}: give a whole number of steps >= 1")
+        check_n_steps(self.first, "first")
 
     def counts(self, n_steps: int, draws: Tensor, share: Tensor) -> Tensor:
         doublings = math.ceil(math.log2(n_steps / self.first))

@@ -1,7 +1,8 @@
 """Devices, threads, precision and memory of a training."""
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -91,6 +92,22 @@ def single_threaded(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Time the second run of a call; the first one warms up."""
+    for _ in range(2):
+        wait_for(device)
+        start = time.perf_counter()
+        call()
+        wait_for(device)
+    return time.perf_counter() - start
 
 
 def check_precision_name(precision: str) -> None:

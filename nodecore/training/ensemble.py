@@ -24,8 +24,6 @@ from nodecore.training.devices import in_precision
 from nodecore.training.draws import Draws
 from nodecore.training.protocols import Protocol
 
-# --- models ---------------------------------------------------------------------------------------
-
 FIELDS = {"mlp": MLPField, "conv1d": Conv1dField, "conv2d": Conv2dField}
 OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 DECAYING = {"adam": torch.optim.AdamW, "sgd": torch.optim.SGD}  # beside the gradient, by the rate

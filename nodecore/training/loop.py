@@ -53,8 +53,6 @@ def batches(
             yield order[:, start : start + batch_size]
 
 
-# --- training -------------------------------------------------------------------------------------
-
 Progress = bool | Callable[[int], None]
 
 

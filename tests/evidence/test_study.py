@@ -677,13 +677,14 @@ def test_gaps_are_differences_of_means_over_the_seeds_that_trained():
     frame = pd.DataFrame(
         rows(1, (0.9, 0.7), (0.5, 0.5))
         + rows(2, (0.9, 0.4), (0.8, 0.0), trained=(True, False))
-        + rows(4, (0.3, 0.4), (0.8, 0.0), trained=(False, False))
+        + rows(4, (0.3, 0.4), (0.8, 0.0), trained=(False, False)),
+        columns=store.COLUMNS,
     )
     gaps = agreement_gaps(frame)
     assert gaps.loc[[1, 2]].tolist() == pytest.approx([0.3, 0.1])
     assert math.isnan(gaps.loc[4])
-    rk4 = agreement_gaps(pd.DataFrame(rows(8, (0.9, 0.8), (0.85, 0.75), solver="rk4")))
-    assert rk4.to_dict() == {8: pytest.approx(0.05)}
+    rk4 = pd.DataFrame(rows(8, (0.9, 0.8), (0.85, 0.75), solver="rk4"), columns=store.COLUMNS)
+    assert agreement_gaps(rk4).to_dict() == {8: pytest.approx(0.05)}
 
 
 def test_records_hold_no_numpy_or_torch_values(root):

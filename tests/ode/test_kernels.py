@@ -26,7 +26,6 @@ from nodecore.analysis.evaluate import accuracy
 from nodecore.ode import kernels
 from nodecore.ode.kernels import (
     BlockLayer,
-    StepControl,
     build,
     fused,
     solve_fused,
@@ -34,6 +33,7 @@ from nodecore.ode.kernels import (
     status,
     structs,
 )
+from nodecore.ode.kernels.selfcheck import CONTROL
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.loop import train
 from nodecore.training.protocols import get_protocol
@@ -145,18 +145,13 @@ class Problem:
         a, b = self.tableau
         same_as_last = bool(b[-1] == 0)
         stages = len(b) - same_as_last
-        control = StepControl(
+        control = CONTROL._replace(
             b_error=ERROR_WEIGHTS[len(b)],
             same_as_last=same_as_last,
             exponent={3: -1 / 2, 7: -1 / 5}[len(b)],
             rtol=self.tolerance,
             atol=self.tolerance,
-            t0=0.0,
-            t1=1.0,
             first_step=0.7,
-            safety=0.9,
-            min_factor=0.2,
-            max_factor=10.0,
             max_steps=200,
             per_sample=self.per_sample,
         )

@@ -20,6 +20,7 @@ from nodecore.claims.rules.base import (
     UNSURE,
     UNTESTED,
     Part,
+    Parts,
     Studies,
     at_papers_scale,
     best_of,
@@ -36,12 +37,7 @@ from nodecore.claims.rules.base import (
 )
 from nodecore.evidence.names import name_of
 from nodecore.evidence.runs import SEEDS
-from nodecore.evidence.tables import (
-    AGREES_AT_END,
-    as_trained,
-    compare_controllers,
-    mean_interval,
-)
+from nodecore.evidence.tables import AGREES_AT_END, as_trained, compare_controllers, mean_interval
 from nodecore.training.adapted import STARTS, USUAL_START
 from nodecore.training.adaption import OUTSIDE_GAP
 from nodecore.training.controllers import VARIATIONS
@@ -77,7 +73,7 @@ def _starts(material):
 def _beside_grid(studies, compare):
     """Parts for each data set whose grid is there as well: where its critical step is known,
     compare(material, grid, search, start) gives verdict and finding, for each start."""
-    grids, parts = of_kind(studies, "euler"), []
+    grids = of_kind(studies, "euler")
     for dataset, material in _adapted(studies):
         if (grid := grids.get(dataset)) is None:
             continue
@@ -85,24 +81,21 @@ def _beside_grid(studies, compare):
         for start, label in _starts(material).items():
             nothing = UNTESTED, unfound(grid)
             judged = compare(material, grid, search, start) if search else nothing
-            parts.append(Part(f"{name_of(dataset)}{label}", *judged))
-    return parts
+            yield Part(f"{name_of(dataset)}{label}", *judged)
 
 
 @decides("The constants that lie in the records. Holds if they are the paper's.")
-def constants_are_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def constants_are_the_same(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):
         run = next(e for e in material.found if e.run.steps.controller == "algorithm1")
         used = run.stored.header["controller_constants"]
         found = ", ".join(f"{name} {used[name]:g}" for name in numbers)
         verdict = grade(all(used[name] == value for name, value in numbers.items()))
-        parts.append(Part(name_of(dataset), verdict, found))
-    return parts
+        yield Part(name_of(dataset), verdict, found)
 
 
 @decides("Holds if no seed starts with more steps than the critical K of the grid.")
-def start_is_not_too_small(studies: Studies, numbers: Mapping) -> list[Part]:
+def start_is_not_too_small(studies: Studies, numbers: Mapping) -> Parts:
     def compare(material, grid, search, start):
         checks = material.history("algorithm1", start).dropna(subset="n_steps")
         first = checks.drop_duplicates("seed").set_index("seed")["n_steps"]
@@ -116,28 +109,25 @@ def start_is_not_too_small(studies: Studies, numbers: Mapping) -> list[Part]:
     "Reversals: changes of direction of the step in the second half of the training. Holds if "
     "every seed has two or more."
 )
-def steps_fluctuate(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def steps_fluctuate(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):
         turns = _algorithm1(material)["reversals"]
         found = f"{spread(turns)} reversals in the second half"
-        parts.append(Part(name_of(dataset), grade(*(turns >= 2)), found))
-    return parts
+        yield Part(name_of(dataset), grade(*(turns >= 2)), found)
 
 
 @decides(
     f"Weights are kept at the worst check that fails by more than {OUTSIDE_GAP:g} and at the next "
     "that passes. Holds if every seed with such a failure has passed a later check."
 )
-def violations_are_corrected(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def violations_are_corrected(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):
         marked = material.history("algorithm1").dropna(subset="mark")
         last = marked.groupby(["seed", "mark"]).tail(1)
         at = last.pivot(index="seed", columns="mark", values="iteration")
         at = at.reindex(columns=["violation", "recovery"]).dropna(subset="violation")
         if at.empty:
-            parts.append(Part(name_of(dataset), UNTESTED, "no check failed in the second half"))
+            yield Part(name_of(dataset), UNTESTED, "no check failed in the second half")
             continue
         passed = at["recovery"] > at["violation"]
         gaps = last.assign(gap=100 * last["outside_gap"].abs()).groupby("mark")["gap"]
@@ -145,8 +135,7 @@ def violations_are_corrected(studies: Studies, numbers: Mapping) -> list[Part]:
         found = f"{passed.sum()} of {len(at)} seeds pass again; gap {gaps['violation']} points"
         if "recovery" in gaps:
             found += f" inside, {gaps['recovery']} past it"
-        parts.append(Part(name_of(dataset), grade(*passed), found))
-    return parts
+        yield Part(name_of(dataset), grade(*passed), found)
 
 
 @decides(
@@ -154,8 +143,7 @@ def violations_are_corrected(studies: Studies, numbers: Mapping) -> list[Part]:
     f"{OUTSIDE_GAP:g}. Holds up to {100 * FEW_FAILURES:g} %, in part up to "
     f"{100 * SOME_FAILURES:g} %."
 )
-def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):
         checks = material.history("algorithm1").dropna(subset="outside_gap")
         late = checks.loc[checks["iteration"] > checks["iteration"].max() / 2]
@@ -163,21 +151,18 @@ def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> list[Part]:
         mean = shares.mean()
         verdict = HOLDS if mean <= FEW_FAILURES else PARTLY if mean <= SOME_FAILURES else FAILS
         found = f"{spread(100 * shares)} % of the checks fail"
-        parts.append(Part(name_of(dataset), verdict, found))
-    return parts
+        yield Part(name_of(dataset), verdict, found)
 
 
 @decides(
     "Accuracy of the finished model under Euler at its last step against the exact flow. Holds if "
     f"every seed's gap is at most {AGREES_AT_END:g}, in part if some are."
 )
-def ends_as_a_flow(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def ends_as_a_flow(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):
         gaps = _algorithm1(material)["agreement_gap"]
         found = f"gap {spread(100 * gaps)} points, worst seed {100 * gaps.max():.1f}"
-        parts.append(Part(name_of(dataset), grade(*(gaps <= AGREES_AT_END)), found))
-    return parts
+        yield Part(name_of(dataset), grade(*(gaps <= AGREES_AT_END)), found)
 
 
 @decides(
@@ -185,13 +170,12 @@ def ends_as_a_flow(studies: Studies, numbers: Mapping) -> list[Part]:
     f"{AGREES_AT_END:g}, the NFE by at most a factor of {FACTOR:g}, and the mean gap to the exact "
     f"flow is at most {AGREEMENT:g}. Holds if all are, in part if some."
 )
-def constants_are_robust(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def constants_are_robust(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):
         table = compare_controllers(_from(material.records, USUAL_START))
         there = [name for name in VARIATIONS if name in table.index]
         if not there:
-            parts.append(Part(name_of(dataset), UNTESTED, "no variation was trained"))
+            yield Part(name_of(dataset), UNTESTED, "no variation was trained")
             continue
         base = table.loc["algorithm1"]
         harmless = {name: _is_harmless(table.loc[name], base) for name in there}
@@ -202,8 +186,7 @@ def constants_are_robust(studies: Studies, numbers: Mapping) -> list[Part]:
                 name.removeprefix("algorithm1-").replace("-", " ") for name in harmful
             )
             found += f" (not: {listed})"
-        parts.append(Part(name_of(dataset), grade(*harmless.values()), found))
-    return parts
+        yield Part(name_of(dataset), grade(*harmless.values()), found)
 
 
 def _is_harmless(row, base):
@@ -224,7 +207,7 @@ def _summary_of(material, start):
     "critical K + 1, by the 95 % interval of its mean. Holds if both, in part if one, cannot tell "
     "if the seeds spread too much for either."
 )
-def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
+def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> Parts:
     def compare(material, grid, search, start):
         ours, theirs = _summary_of(material, start), best_of(grid.records, search)
         nfe = _algorithm1(material, start)["nfe_per_iteration"]
@@ -244,7 +227,7 @@ def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
     "trainings of the grid up to its critical K together. Holds if fewer; cannot tell where the "
     "interval has both."
 )
-def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> list[Part]:
+def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> Parts:
     def compare(material, grid, search, start):
         runs = grid.records.groupby("n_steps")["nfe_per_iteration"].mean()
         whole = runs[runs.index <= search.critical].sum()
@@ -262,8 +245,7 @@ def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> lis
     f"{100 * CLOSE:g} % of the paper's, in part within a factor of {FACTOR:g}, cannot tell where "
     "the interval reaches beyond."
 )
-def adaption_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def adaption_numbers_match(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):
         paper = TABLE1[dataset]
         for start, label in _starts(material).items():
@@ -276,6 +258,5 @@ def adaption_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
                 judge_ratio(mean_interval(nfe / paper["adaption NFE"]), CLOSE),
                 judge_accuracy(ours, (*paper["adaption accuracy"], len(SEEDS))),
             )
-            parts.append(Part(f"NFE{label}", verdicts[0], spread(nfe)))
-            parts.append(Part(f"accuracy{label}", verdicts[1], percent(*ours[:2])))
-    return parts
+            yield Part(f"NFE{label}", verdicts[0], spread(nfe))
+            yield Part(f"accuracy{label}", verdicts[1], percent(*ours[:2]))

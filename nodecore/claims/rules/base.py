@@ -1,6 +1,6 @@
 """The pieces of a verdict: its words, a claim's parts, a study's evidence, and the register."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -100,17 +100,29 @@ class Material:
 
 
 Studies = Mapping[str, Material]
-Decision = Callable[[Studies, Mapping], list[Part]]
+Parts = Iterator[Part]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A rule in a sentence, and the function that follows it: a part after the other."""
+
+    rule: str
+    parts: Callable[[Studies, Mapping], Parts]
+
+    def __call__(self, studies: Studies, numbers: Mapping) -> list[Part]:
+        return list(self.parts(studies, numbers))
+
+
 DECISIONS: dict[str, Decision] = {}
 
 
-def decides(rule: str) -> Callable[[Decision], Decision]:
+def decides(rule: str) -> Callable[[Callable[[Studies, Mapping], Parts]], Decision]:
     """Register a function under its name, with the rule it follows in a sentence."""
 
     def register(function):
-        function.rule = rule
-        DECISIONS[function.__name__] = function
-        return function
+        DECISIONS[function.__name__] = Decision(rule, function)
+        return DECISIONS[function.__name__]
 
     return register
 

@@ -21,6 +21,7 @@ from nodecore.claims.rules.base import (
     UNSURE,
     UNTESTED,
     Part,
+    Parts,
     Studies,
     at_papers_scale,
     best_of,
@@ -41,6 +42,7 @@ from nodecore.evidence.tables import (
     critical_rtols,
     critical_shares,
     exact_gaps,
+    gaps_to,
     own_accuracy,
     seed_critical,
     seed_gaps,
@@ -59,8 +61,8 @@ from nodecore.evidence.tables import (
     "rk4 in four times the steps), is at most that; in part if only the first. A single seed "
     "cannot tell, and a reduced scale that loses nothing is not comparable."
 )
-def critical_step_exists(studies: Studies, numbers: Mapping) -> list[Part]:
-    return [_critical_part(material) for material in studies.values()]
+def critical_step_exists(studies: Studies, numbers: Mapping) -> Parts:
+    return map(_critical_part, studies.values())
 
 
 def flow_gaps(frame: pd.DataFrame) -> pd.Series:
@@ -69,9 +71,7 @@ def flow_gaps(frame: pd.DataFrame) -> pd.Series:
     if not under_exact_flow(frame).empty:
         return exact_gaps(frame)
     finest = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == 4 * frame["n_steps"])
-    means = frame[finest & frame["trained"].astype(bool)].groupby("n_steps")["accuracy"].mean()
-    gaps = (own_accuracy(frame)["mean"] - means).abs()
-    return pd.Series(gaps.reindex(sorted(frame["n_steps"].unique())).astype(float))
+    return gaps_to(pd.DataFrame(frame[finest & frame["trained"].astype(bool)]), frame)
 
 
 def flow_name(frame: pd.DataFrame) -> str:
@@ -142,13 +142,12 @@ def _range_text(material):
 
 def _pair_parts(studies, pairs, compare):
     """A part for each pair of data sets whose grids of Euler's method are there."""
-    euler, parts = of_kind(studies, "euler"), []
+    euler = of_kind(studies, "euler")
     for pair in pairs:
         if all(dataset in euler for dataset in pair):
             found = " and ".join(f"{name_of(d)} {_range_text(euler[d])}" for d in pair)
             verdict = _pair_verdict(euler[pair[0]], euler[pair[1]], compare)
-            parts.append(Part(" and ".join(map(name_of, pair)), verdict, f"critical K: {found}"))
-    return parts
+            yield Part(" and ".join(map(name_of, pair)), verdict, f"critical K: {found}")
 
 
 PAIRS = (
@@ -159,12 +158,12 @@ PAIRS = (
 
 
 @decides(PAIRS + "Holds for two data sets whose ranges have no K in common.")
-def critical_step_differs(studies: Studies, numbers: Mapping) -> list[Part]:
+def critical_step_differs(studies: Studies, numbers: Mapping) -> Parts:
     return _pair_parts(studies, combinations(of_kind(studies, "euler"), 2), _apart)
 
 
 @decides(PAIRS + "Holds for a synthetic set and a set of images if the former needs more steps.")
-def synthetic_needs_more_steps(studies: Studies, numbers: Mapping) -> list[Part]:
+def synthetic_needs_more_steps(studies: Studies, numbers: Mapping) -> Parts:
     return _pair_parts(studies, product(numbers["synthetic"], numbers["images"]), _above)
 
 
@@ -172,47 +171,42 @@ def synthetic_needs_more_steps(studies: Studies, numbers: Mapping) -> list[Part]
     REDUCED + "Holds if the critical K of rk4 is smaller than that of Euler's method in all of the "
     "95 % redraws of seeds; cannot tell where the ranges meet."
 )
-def higher_order_allows_larger_steps(studies: Studies, numbers: Mapping) -> list[Part]:
+def higher_order_allows_larger_steps(studies: Studies, numbers: Mapping) -> Parts:
     euler, rk4 = of_kind(studies, "euler"), of_kind(studies, "rk4")
-    parts = []
     for dataset in (d for d in euler if d in rk4):
         ours, theirs = rk4[dataset], euler[dataset]
         found = f"critical K: rk4 {_range_text(ours)}, Euler {_range_text(theirs)}"
         verdict = _pair_verdict(theirs, ours, _above) if ours.at_papers_scale else OTHER_SCALE
-        parts.append(Part(name_of(dataset), verdict, found))
-    return parts
+        yield Part(name_of(dataset), verdict, found)
 
 
 @decides(
     "For each seed a line through its accuracies over log2 K; t test of the slopes over the "
     "seeds. Holds where no slope is told from zero, at a level of 0.05 over the number of studies."
 )
-def accuracy_has_no_trend(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def accuracy_has_no_trend(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
         line = trend(material.records)
         if line is None:
-            parts.append(Part(material.title, UNTESTED, "too few seeds or runs to tell"))
+            yield Part(material.title, UNTESTED, "too few seeds or runs to tell")
             continue
         found = (
             f"{100 * line.slope:+.2f} points for twice the steps (95 %: {100 * line.low:+.2f} to "
             f"{100 * line.high:+.2f})"
         )
         level = 0.05 / len(studies)
-        parts.append(Part(material.title, grade(not line.p_slope < level), found))
-    return parts
+        yield Part(material.title, grade(not line.p_slope < level), found)
 
 
 @decides(
     f"Holds if every run coarser than the critical K has a mean accuracy, as trained, of at most "
     f"{AGREEMENT:g} below the best ODE-like run's."
 )
-def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
         search, own = search_of(material), own_accuracy(material.records)
         if search is None or search.coarser is None:
-            parts.append(Part(material.title, UNTESTED, unfound(material)))
+            yield Part(material.title, UNTESTED, unfound(material))
             continue
         coarse = own.loc[own.index < search.critical]
         worst = coarse.loc[coarse["mean"].idxmin()]
@@ -221,8 +215,7 @@ def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> list[Part]:
             f"the others {percent(search.mean, search.std)}"
         )
         verdict = grade(worst["mean"] >= search.mean - AGREEMENT)
-        parts.append(Part(material.title, verdict, found))
-    return parts
+        yield Part(material.title, verdict, found)
 
 
 NEAR_BOUND = 0.05  # of the bound: where two tests may fall on different sides of it
@@ -235,11 +228,11 @@ NEAR_BOUND = 0.05  # of the bound: where two tests may fall on different sides o
     f"bound, too; in part if {100 * MANY:g} % of all do. Both tests ask for accuracy: that it is "
     "the right thing to ask is not tested."
 )
-def simple_test_suffices(studies: Studies, numbers: Mapping) -> list[Part]:
+def simple_test_suffices(studies: Studies, numbers: Mapping) -> Parts:
     tables = [_both_gaps(material.records) for material in studies.values()]
     gaps = np.concatenate(tables) if tables else np.empty((0, 2))
     if not len(gaps):
-        return []
+        return
     simple, exact = (gaps <= AGREEMENT).T
     same, near = simple == exact, (np.abs(gaps - AGREEMENT) <= NEAR_BOUND).any(axis=1)
     share = share_interval(int(same.sum()), len(same))
@@ -250,7 +243,7 @@ def simple_test_suffices(studies: Studies, numbers: Mapping) -> list[Part]:
         f"bound for {same[near].sum()} of {near.sum()}; {(simple & ~exact).sum()} pass the simple "
         f"test alone, {(exact & ~simple).sum()} the exact one alone"
     )
-    return [Part("all models in fixed steps", verdict, found)]
+    yield Part("all models in fixed steps", verdict, found)
 
 
 def _both_gaps(frame):
@@ -260,39 +253,33 @@ def _both_gaps(frame):
 
 
 @decides("Holds if every seed trained at every number of steps; in part if most did.")
-def trains_at_every_step(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def trains_at_every_step(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
         once = material.records.drop_duplicates(["n_steps", "seed"])
         models = once.loc[:, "trained"].astype(bool)
         verdict = HOLDS if models.all() else PARTLY if models.mean() >= MANY else FAILS
-        parts.append(Part(material.title, verdict, f"{models.sum()} of {len(models)} models"))
-    return parts
+        yield Part(material.title, verdict, f"{models.sum()} of {len(models)} models")
 
 
 @decides("Holds if the grid here goes as far as the paper's; in part if it ends before.")
-def grid_is_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def grid_is_the_same(studies: Studies, numbers: Mapping) -> Parts:
     for name, material in studies.items():
         last = int(material.records.loc[:, "n_steps"].max())
         verdict = HOLDS if last >= numbers[name] else PARTLY
-        parts.append(Part(material.title, verdict, f"K up to {last}, paper {numbers[name]}"))
-    return parts
+        yield Part(material.title, verdict, f"K up to {last}, paper {numbers[name]}")
 
 
 @decides(
     "The settings that lie in the records against those of the appendix. Holds if all are the "
     "same, in part if the training was made smaller."
 )
-def protocol_is_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def protocol_is_the_same(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
         dataset, wanted = material.dataset, numbers[material.dataset]
         used = material.found[0].stored.header["protocol"]
         other = [f"{k} {used[k]:g}, not {v:g}" for k, v in wanted.items() if used[k] != v]
         found = "; ".join(other) or f"all {len(wanted)} as in the paper"
-        parts.append(Part(name_of(dataset), PARTLY if other else HOLDS, found))
-    return parts
+        yield Part(name_of(dataset), PARTLY if other else HOLDS, found)
 
 
 # --- their numbers in Table 1 ---------------------------------------------------------------------
@@ -304,15 +291,14 @@ def protocol_is_the_same(studies: Studies, numbers: Mapping) -> list[Part]:
     f"{100 * (1 - MOST):.0f} % or more, or there is a single seed, it cannot tell; else in part if "
     "it is the next one on the grid."
 )
-def grid_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def grid_numbers_match(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in of_kind(studies, "euler").items():
         search, paper = search_of(material), TABLE1[dataset]
         theirs = 2 * (paper["grid NFE"][0] - 1)  # one past the last K that fails in the paper
         if search is None:
             far_enough = material.records.loc[:, "n_steps"].max() >= theirs and not material.cut
             verdict = FAILS if far_enough else UNTESTED
-            parts.append(Part("NFE", verdict, unfound(material)))
+            yield Part("NFE", verdict, unfound(material))
             continue
         ours = best_of(material.records, search)
         verdicts = at_papers_scale(
@@ -321,9 +307,8 @@ def grid_numbers_match(studies: Studies, numbers: Mapping) -> list[Part]:
             judge_accuracy(ours, (*paper["grid accuracy"], len(SEEDS))),
         )
         sureness = _sureness(material.records, search.critical)
-        parts.append(Part("NFE", verdicts[0], search.nfe.replace("-", "–") + sureness))
-        parts.append(Part("accuracy", verdicts[1], percent(*ours[:2])))
-    return parts
+        yield Part("NFE", verdicts[0], search.nfe.replace("-", "–") + sureness)
+        yield Part("accuracy", verdicts[1], percent(*ours[:2]))
 
 
 def _critical_verdict(material, ours, theirs):
@@ -342,15 +327,13 @@ def _critical_verdict(material, ours, theirs):
     "Trained at the coarsest tolerance. Holds if the mean accuracy changes by more than "
     f"{AGREEMENT:g} under the exact flow."
 )
-def coarse_tolerance_depends(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def coarse_tolerance_depends(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
         table = tolerances(material.records)
         rtol, row = table.index[0], table.iloc[0]
         shown = percent(row["mean"], row["std"]), percent(row["mean exact"], row["std exact"])
         found = f"trained at {rtol:g}: {shown[0]}, under the exact flow {shown[1]}"
-        parts.append(Part(material.title, grade(row["gap"] > AGREEMENT), found))
-    return parts
+        yield Part(material.title, grade(row["gap"] > AGREEMENT), found)
 
 
 @decides(
@@ -358,12 +341,11 @@ def coarse_tolerance_depends(studies: Studies, numbers: Mapping) -> list[Part]:
     f"mean accuracy by at most {AGREEMENT:g}. Holds if from there on every finer test tolerance of "
     "the same method changes it by no more either; in part if some do."
 )
-def fine_tolerance_is_independent(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def fine_tolerance_is_independent(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
         frame, critical = material.records, critical_rtols(material.records)
         if pd.isna(critical.loc["mean"]):
-            parts.append(Part(material.title, FAILS, "no critical tolerance on the grid"))
+            yield Part(material.title, FAILS, "no critical tolerance on the grid")
             continue
         moved = _changes_of_tolerance(frame[frame["rtol"] <= critical["mean"]])
         alone = sorted({f"{v:g}" for v in critical.drop("mean").dropna()}, key=float)
@@ -371,8 +353,7 @@ def fine_tolerance_is_independent(studies: Studies, numbers: Mapping) -> list[Pa
             f"from a tolerance of {critical['mean']:g} on (single seeds: {', '.join(alone)}); "
             f"finer tests change the mean by at most {points(moved.max())}"
         )
-        parts.append(Part(material.title, grade(*(moved <= AGREEMENT)), found))
-    return parts
+        yield Part(material.title, grade(*(moved <= AGREEMENT)), found)
 
 
 def _changes_of_tolerance(frame):

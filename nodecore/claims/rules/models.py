@@ -19,6 +19,7 @@ from nodecore.claims.rules.base import (
     MOST,
     PARTLY,
     Part,
+    Parts,
     Studies,
     critical_of,
     decides,
@@ -40,35 +41,33 @@ N_STARTS = 100  # trajectories that may cross
 
 
 @decides("The potential has as many minima as the paper says, and each is some sample's class.")
-def classes_are_minima(studies: Studies, numbers: Mapping) -> list[Part]:
+def classes_are_minima(studies: Studies, numbers: Mapping) -> Parts:
     training, _ = load_data("landscape")
     minima, shares = landscape_minima(), training.class_shares()
     places = ", ".join(f"{x:.2f}" for x in minima)
     shown = ", ".join(f"{100 * share:.0f} %" for share in shares.tolist())
     right = len(minima) == len(shares) == numbers["minima"] and bool((shares > 0).all())
     found = f"{len(minima)} minima, at x = {places}; {shown} of the training samples end there"
-    return [Part(name_of("landscape"), grade(right), found)]
+    yield Part(name_of("landscape"), grade(right), found)
 
 
 @decides(f"Holds for a data set whose dimension is within a factor of {FACTOR:g}.")
-def dimension_is_near(studies: Studies, numbers: Mapping) -> list[Part]:
+def dimension_is_near(studies: Studies, numbers: Mapping) -> Parts:
     ours = numbers["ours"]
-    parts = []
     for dataset, dimension in numbers["theirs"].items():
         factor = max(ours, dimension) / min(ours, dimension)
         found = f"{dimension} against {ours}: a factor of {factor:.1f}"
-        parts.append(Part(name_of(dataset), grade(factor <= FACTOR), found))
-    return parts
+        yield Part(name_of(dataset), grade(factor <= FACTOR), found)
 
 
 @decides(
     "A learned field is searched where its trajectories go. Holds if no seed's has a sink there; "
     "in part if some have none, or all have fewer than the true field."
 )
-def sinks_are_absent(studies: Studies, numbers: Mapping) -> list[Part]:
+def sinks_are_absent(studies: Studies, numbers: Mapping) -> Parts:
     evidence = studies["landscape-euler"].run(numbers["n_steps"])
     if evidence is None:
-        return []
+        return
     paths = _euler_paths(evidence)
     fields = [_member(evidence, i) for i in range(len(evidence.run.seeds))]
     counts = [_count_sinks(f, path) for f, path in zip(fields, paths.unbind(1), strict=True)]
@@ -76,7 +75,7 @@ def sinks_are_absent(studies: Studies, numbers: Mapping) -> list[Part]:
     verdict = HOLDS if none.all() else PARTLY if none.any() or fewer.all() else FAILS
     listed = ", ".join(map(str, counts))
     found = f"{int(none.sum())} of {len(counts)} fields have no sink; sinks by seed: {listed}"
-    return [Part(name_of("landscape"), verdict, found)]
+    yield Part(name_of("landscape"), verdict, found)
 
 
 def _member(evidence, member):
@@ -98,10 +97,10 @@ def _count_sinks(f, path):
     "fields differ, at the test samples, by more than half of their mean length; in part if only "
     "the fields differ."
 )
-def fields_differ(studies: Studies, numbers: Mapping) -> list[Part]:
+def fields_differ(studies: Studies, numbers: Mapping) -> Parts:
     evidence = studies["landscape-euler"].run(numbers["n_steps"])
     if evidence is None:
-        return []
+        return
     x = evidence.run.protocol.load()[1].x.expand(len(evidence.run.seeds), -1, -1)
     fields = [evidence.field(0.0, x)[i] for i in range(len(x))]
     fields.append(landscape_field(0.0, x[0].double()).to(x.dtype))
@@ -116,7 +115,7 @@ def fields_differ(studies: Studies, numbers: Mapping) -> list[Part]:
         f"field by {spread(from_true, 2)}; accuracies {100 * accuracies.min():.1f} to "
         f"{100 * accuracies.max():.1f} %"
     )
-    return [Part(name_of("landscape"), verdict, found)]
+    yield Part(name_of("landscape"), verdict, found)
 
 
 def _difference(f, g):
@@ -141,21 +140,21 @@ def _crossing_part(studies, n_steps, verdict_of):
     [material] = studies.values()
     evidence = material.run(n_steps)
     if evidence is None:
-        return []
+        return
     paths = _euler_paths(evidence).unbind(1)
     shares = np.array([find_crossings(path).share_of_pairs for path in paths])
     found = (
         f"{spread(100 * shares, 2)} % of the pairs cross; {int((shares == 0).sum())} of "
         f"{len(shares)} seeds have no crossing"
     )
-    return [Part(name_of(material.dataset), verdict_of(shares), found)]
+    yield Part(name_of(material.dataset), verdict_of(shares), found)
 
 
 @decides(
     f"{N_STARTS} starts that lie far apart. Holds if no pair crosses in any seed; in part if some "
     f"seed has none, or at most {100 * FEW_CROSSINGS:g} % of all pairs cross."
 )
-def trajectories_keep_apart(studies: Studies, numbers: Mapping) -> list[Part]:
+def trajectories_keep_apart(studies: Studies, numbers: Mapping) -> Parts:
     def verdict(shares):
         some = (shares == 0).any() or shares.mean() <= FEW_CROSSINGS
         return HOLDS if (shares == 0).all() else PARTLY if some else FAILS
@@ -167,7 +166,7 @@ def trajectories_keep_apart(studies: Studies, numbers: Mapping) -> list[Part]:
     f"{N_STARTS} starts that lie far apart. Holds if more than {100 * FEW_CROSSINGS:g} % of the "
     "pairs cross in every seed; in part if in some."
 )
-def trajectories_cross(studies: Studies, numbers: Mapping) -> list[Part]:
+def trajectories_cross(studies: Studies, numbers: Mapping) -> Parts:
     return _crossing_part(
         studies, numbers["n_steps"], lambda shares: grade(*(shares > FEW_CROSSINGS))
     )
@@ -195,7 +194,7 @@ def _change_part(studies, n_steps, verdict_of, which):
     [material] = studies.values()
     frame = material.records[material.records["n_steps"] == n_steps]
     if frame.empty:
-        return []
+        return
     table = changes(frame)
     pick = {"largest": np.argmax, "smallest": np.argmin}[which]
     row = table.iloc[pick(table["mean"].abs().to_numpy())]
@@ -205,14 +204,14 @@ def _change_part(studies, n_steps, verdict_of, which):
         f"{percent(own.mean(), own.std())} as trained; {which} loss under {len(table)} better "
         f"settings {100 * row['mean']:.1f}{deviation} points"
     )
-    return [Part(name_of(material.dataset), verdict_of(table["mean"]), found)]
+    yield Part(name_of(material.dataset), verdict_of(table["mean"]), found)
 
 
 @decides(
     "Holds if no better solver or finer step changes the mean accuracy by more than "
     f"{AGREEMENT:g}; in part if some do not."
 )
-def accuracy_is_kept(studies: Studies, numbers: Mapping) -> list[Part]:
+def accuracy_is_kept(studies: Studies, numbers: Mapping) -> Parts:
     def verdict(lost):
         return grade(*(lost.abs() <= AGREEMENT))
 
@@ -223,7 +222,7 @@ def accuracy_is_kept(studies: Studies, numbers: Mapping) -> list[Part]:
     f"Holds if every better solver or finer step loses more than {AGREEMENT:g} of the mean "
     "accuracy; in part if some do."
 )
-def accuracy_is_lost(studies: Studies, numbers: Mapping) -> list[Part]:
+def accuracy_is_lost(studies: Studies, numbers: Mapping) -> Parts:
     def verdict(lost):
         return grade(*(lost > AGREEMENT))
 
@@ -250,23 +249,20 @@ def _margin_material(studies):
     "Coarsest and critical run, training against test solver, every test sample. Holds if no "
     "sample whose end states lie closer together than its margin changes class."
 )
-def margin_keeps_the_class(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def margin_keeps_the_class(studies: Studies, numbers: Mapping) -> Parts:
     for material, *both in _margin_material(studies):
         tested = [_robustness_at(material, k) for k in both]
         inside = sum(int(t.inside.sum()) for t in tested)
         broken = sum(int((t.inside & t.flipped).sum()) for t in tested)
         found = f"{broken} of {inside:,} samples inside the margin change class"
-        parts.append(Part(material.title, grade(broken == 0), found))
-    return parts
+        yield Part(material.title, grade(broken == 0), found)
 
 
 @decides(
     f"Of the samples that keep their class at the critical step, the share that had to. Holds from "
     f"{100 * MOST:g} % on, in part from half."
 )
-def margin_explains_agreement(studies: Studies, numbers: Mapping) -> list[Part]:
-    parts = []
+def margin_explains_agreement(studies: Studies, numbers: Mapping) -> Parts:
     for material, _, critical in _margin_material(studies):
         tested = _robustness_at(material, critical)
         shares = (tested.inside & ~tested.flipped).sum(1) / (~tested.flipped).sum(1)
@@ -274,13 +270,12 @@ def margin_explains_agreement(studies: Studies, numbers: Mapping) -> list[Part]:
         verdict = HOLDS if mean >= MOST else PARTLY if mean >= 0.5 else FAILS
         share = spread(100 * shares.numpy())
         found = f"at K = {critical}, {share} % of those that keep their class are inside the margin"
-        parts.append(Part(material.title, verdict, found))
-    return parts
+        yield Part(material.title, verdict, found)
 
 
 # --- neither --------------------------------------------------------------------------------------
 
 
 @decides("No test decides this claim here; the reason is given.")
-def is_not_tested(studies: Studies, numbers: Mapping) -> list[Part]:
-    return []
+def is_not_tested(studies: Studies, numbers: Mapping) -> Parts:
+    return iter(())

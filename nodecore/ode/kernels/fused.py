@@ -376,17 +376,12 @@ def _check(z0, layers) -> None:
     members, channels = len(z0), z0.shape[2] if taps != 3 else 1
     if taps == 9 and channels != 1:
         raise ValueError(f"z0 has {channels} channels: the kernel takes one; use the torch path")
-    for number, (layer, width) in enumerate(
-        zip(layers, (layers[0].width, layers[1].width, channels), strict=True)
-    ):
-        shape = (
-            members,
-            layer.taps * (channels if number == 0 else layers[number - 1].width),
-            width,
-        )
+    widths = channels, layers[0].width, layers[1].width, channels
+    for number, (layer, before, width) in enumerate(zip(layers, widths, widths[1:], strict=False)):
+        shape = (members, layer.taps * before, width)
         if taps == 9:  # as conv2d has them
             size = 3 if number == 1 else 1
-            shape = (members, width, shape[1] // layer.taps, size, size)
+            shape = (members, width, before, size, size)
         _check_tensor(f"layers[{number}].weight", layer.weight, torch.float32, shape)
         _check_tensor(f"layers[{number}].bias", layer.bias, torch.float32, (members, width))
 
