@@ -20,6 +20,7 @@ from nodecore.check.scale import find_scale
 from nodecore.data.split import Split
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, trained_seeds, under_exact_flow
+from nodecore.ode.fields import Conv1dField, LinearHead, MLPField
 from nodecore.ode.steps import FixedSteps
 
 JACOBIAN_SAMPLES = 32
@@ -48,15 +49,18 @@ def scores(evidence: Evidence, split: Split) -> pd.DataFrame:
     """
     run, field, head = evidence.run, evidence.field, evidence.head
     assert isinstance(run.steps, FixedSteps) and run.steps.solver == "euler"
+    assert isinstance(field, MLPField | Conv1dField) and isinstance(head, LinearHead)
     k, n = run.steps.n_steps, len(run.seeds)
+    euler, midpoint = run.steps, FixedSteps("midpoint", k)
     start = split.x.expand(n, *split.x.shape)
     own, twice, four, other = (
-        solve_setting(field, start, FixedSteps(solver, steps)).z
-        for solver, steps in (("euler", k), ("euler", 2 * k), ("euler", 4 * k), ("midpoint", k))
+        solve_setting(field, start, setting).z
+        for setting in (euler, FixedSteps("euler", 2 * k), FixedSteps("euler", 4 * k), midpoint)
     )
     classes, by_twice, by_other = (head(z).argmax(-1) for z in (own, twice, other))
     right, still_right = ((c == split.y).double().mean(1) for c in (classes, by_other))
     orders = [order_test(ends, 1) for ends in zip(own, twice, four, strict=True)]
+    margins = robustness(field, head, split.x, euler, midpoint)
     norms = torch.stack([jacobian_norms(field, z[:, :JACOBIAN_SAMPLES], instance_axes=2)
                          for z in (start, own)])  # fmt: skip
     columns = {
@@ -64,25 +68,26 @@ def scores(evidence: Evidence, split: Split) -> pd.DataFrame:
         "classes changed under midpoint": (classes != by_other).double().mean(1),
         "classes changed in half the step": (classes != by_twice).double().mean(1),
         "end states moved by midpoint": _moved(start, own, other),
-        "end states moved beyond the margin": _beyond_margin(evidence, split),
+        "end states moved beyond the margin": 1 - margins.inside.double().mean(1),
         "observed order is not 1": [1 - (o.near.value if o else 1.0) for o in orders],
         "h L along trajectories": norms.amax((0, 2)) / k,
         "h L bounded by spectral norms": lipschitz_bound(field) / k,
     }
-    table = pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
-    table.insert(0, "seed", run.seeds)
-    table.insert(1, "n_steps", k)
     gaps = _gaps(evidence)
-    table.insert(2, "flow", table["seed"].map(gaps) <= AGREES_AT_END + 1e-9)
-    return table[table["seed"].isin(gaps.index)]
+    table = pd.DataFrame(
+        {"seed": run.seeds, "n_steps": k}
+        | {name: np.asarray(column) for name, column in columns.items()}
+    )
+    table = table[[seed in gaps for seed in run.seeds]]
+    return table.assign(flow=[gaps[seed] <= AGREES_AT_END + 1e-9 for seed in table["seed"]])
 
 
-def _gaps(evidence: Evidence) -> pd.Series:
-    """Return the gap between the accuracies as trained and of the exact flow, by seed."""
+def _gaps(evidence: Evidence) -> dict[int, float]:
+    """Return the gap between the accuracies as trained and of the exact flow, by trained seed."""
     records = evidence.records
     parts = (as_trained(records), under_exact_flow(records))
     own, exact = (rows.set_index("seed")["accuracy"].astype(float) for rows in parts)
-    return (own - exact).abs().loc[trained_seeds(records)]
+    return {seed: abs(float(own[seed] - exact[seed])) for seed in trained_seeds(records)}
 
 
 def _moved(start: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> list[float]:
@@ -92,12 +97,6 @@ def _moved(start: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> list[
         scale = find_scale(other[member], start[member])
         found.append(float(scale.distance(own[member], other[member]).median()))
     return found
-
-
-def _beyond_margin(evidence: Evidence, split: Split) -> torch.Tensor:
-    settings = (FixedSteps(solver, evidence.run.steps.n_steps) for solver in ("euler", "midpoint"))
-    found = robustness(evidence.field, evidence.head, split.x, *settings)
-    return 1 - found.inside.double().mean(1)
 
 
 # --- how well a score tells -----------------------------------------------------------------------
@@ -125,7 +124,7 @@ def _grids(
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Return scores and whether flows, (numbers of steps, seeds); NaN where there is no model."""
     wide = [
-        table.pivot(index="n_steps", columns="seed", values=column).reindex(columns=seeds)
+        table.pivot(index="n_steps", columns="seed", values=column)[seeds]
         for column in (criterion, "flow")
     ]
     return wide[0].to_numpy(float), wide[1].to_numpy(float), list(wide[0].index)
