@@ -86,8 +86,8 @@ def _gaps(evidence: Evidence) -> dict[int, float]:
     """Return the gap between the accuracies as trained and of the exact flow, by trained seed."""
     records = evidence.records
     parts = (as_trained(records), under_exact_flow(records))
-    own, exact = (rows.set_index("seed")["accuracy"].astype(float) for rows in parts)
-    return {seed: abs(float(own[seed] - exact[seed])) for seed in trained_seeds(records)}
+    own, exact = (rows.set_index("seed")["accuracy"].astype(float).to_dict() for rows in parts)
+    return {seed: abs(own[seed] - exact[seed]) for seed in trained_seeds(records)}
 
 
 def _moved(start: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> list[float]:
