@@ -194,7 +194,7 @@ SAME_COST = ("euler-K24", "rk4-K6")
 IN_THE_GRID = ("euler-K32", "euler-K128")
 FRESH = tuple(range(20, 35))
 FINALISTS: dict[str, tuple[str, ...]] = {
-    "landscape": (),  # chosen when its cures are trained
+    "landscape": ("euler-K10-loguniform-4,squared-0.1-coarser", "euler-K16-solver-midpoint"),
     "spheres2": ("rk4-K4-squared-0.1-coarser", "rk4-K5-uniform-2"),
 }
 
