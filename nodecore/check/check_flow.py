@@ -223,7 +223,8 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
     solved = found.probed | {problem.trained: own, problem.exact: exact}
     settled, (start, end) = found.reference.settled, problem.model.t
     searched = {setting: solved[setting] for setting in problem.searched if setting in solved}
-    curve = errors_by_step(rule, searched, exact, settled, end - start, problem.times_in(own.z))
+    times, bound = problem.times_in(own.z), problem.bound
+    curve = errors_by_step(rule, searched, exact, settled, end - start, times, bound)
     return FlowReport(
         verdict,
         reason,

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import torch
 from torch import Tensor
 
 from nodecore.analysis.crossings import find_crossings, refined_path, separated_starts
-from nodecore.analysis.evaluate import critical_n_steps
 from nodecore.analysis.intervals import Interval
 from nodecore.analysis.lipschitz import jacobian_norms
 from nodecore.check.inputs import Samples
@@ -119,14 +118,14 @@ class StepError:
         size: Its longest step, in the units of t, or its tolerance.
         distance: Median distance of the end states, in their units.
         wrong: Share of samples with a wrong class; None without labels.
-        gap: Difference of accuracies, or share of changed answers; what overflows counts as well.
+        agrees: Whether its answers surely are those of the exact flow, as a verdict would have it.
     """
 
     setting: Steps
     size: float
     distance: float
     wrong: Interval | None
-    gap: float
+    agrees: bool
 
 
 def errors_by_step(
@@ -136,6 +135,7 @@ def errors_by_step(
     settled: Tensor,
     span: float,
     times: int,
+    bound: float,
 ) -> tuple[StepError, ...]:
     """Compare settings of the training solver, coarse to fine, with the exact flow.
 
@@ -146,19 +146,20 @@ def errors_by_step(
         settled: Samples for which it is settled, (n,) bool.
         span: Length of the time.
         times: Number of output times of trajectories, or 1.
+        bound: Largest difference of accuracies, or share of changed answers, of a flow.
     """
     found = []
     for setting, rows in solved.items():
         tested = rule.tested(setting, rows, exact.outputs, settled)
-        gap = tested.changed.value if tested.drop is None else abs(tested.drop.value)
-        lost = tested.unsettled - int((~settled[rows.index]).sum())
+        difference = tested.changed if tested.drop is None else tested.drop
+        agrees = difference.within(bound) and tested.changed.low <= bound
         distances = farthest(rows.z - exact.z[rows.index], times)
         distances = distances[distances.isfinite() & settled[rows.index]]
         distance = float(distances.median()) if len(distances) else math.nan
         right = tested.accuracy
         wrong = right and Interval(1 - right.value, 1 - right.high, 1 - right.low)
         size = step_or_tolerance(setting, span)
-        found.append(StepError(setting, size, distance, wrong, gap + lost / tested.n))
+        found.append(StepError(setting, size, distance, wrong, agrees))
     return tuple(found)
 
 
@@ -174,5 +175,5 @@ def step_or_tolerance(setting: Steps, span: float) -> float:
 
 def coarsest(curve: tuple[StepError, ...]) -> Steps | None:
     """Return the coarsest setting from which on all agree with the exact flow; None if none."""
-    critical = critical_n_steps({place: error.gap for place, error in enumerate(curve)})
-    return None if critical is None else curve[critical].setting
+    agreeing = list(takewhile(lambda error: error.agrees, reversed(curve)))
+    return agreeing[-1].setting if agreeing else None
