@@ -178,7 +178,7 @@ class Dense {
     template <int V, class F> static inline void each(vec (&sum)[ROWS][V], F f) {
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 3
+#pragma GCC unroll 6
             for (int v = 0; v < V; ++v) f(sum[r][v], r, v * LANES);
     }
 

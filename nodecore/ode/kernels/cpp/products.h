@@ -17,16 +17,16 @@ inline void product(const float *x, const float *w, int64_t rows, int64_t depth,
             vec sum[ROWS][V];
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 3
+#pragma GCC unroll 6
                 for (int v = 0; v < V; ++v) sum[r][v] = load(start + column + v * LANES);
             const float *xs = x + row * depth, *ws = w + column;
             for (int64_t k = 0; k < depth; ++k, ++xs, ws += columns) {
                 vec weight[V];
-#pragma GCC unroll 3
+#pragma GCC unroll 6
                 for (int v = 0; v < V; ++v) weight[v] = load(ws + v * LANES);
 #pragma GCC unroll 8
                 for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 3
+#pragma GCC unroll 6
                     for (int v = 0; v < V; ++v) sum[r][v] += xs[r * depth] * weight[v];
             }
             finish(sum, row * columns + column, column);
@@ -68,16 +68,16 @@ inline void outer_block(const float *x, const float *g, float *out, int64_t rows
     vec sum[N][V] = {};
     for (int64_t row = 0; row < rows; ++row, x += depth, g += columns) {
         vec gradient[V];
-#pragma GCC unroll 3
+#pragma GCC unroll 6
         for (int v = 0; v < V; ++v) gradient[v] = load(g + v * LANES);
 #pragma GCC unroll 8
         for (int k = 0; k < N; ++k)
-#pragma GCC unroll 3
+#pragma GCC unroll 6
             for (int v = 0; v < V; ++v) sum[k][v] += x[k] * gradient[v];
     }
 #pragma GCC unroll 8
     for (int k = 0; k < N; ++k)
-#pragma GCC unroll 3
+#pragma GCC unroll 6
         for (int v = 0; v < V; ++v) {
             float *p = out + k * columns + v * LANES;
             store(p, load(p) + sum[k][v]);

@@ -18,10 +18,11 @@ constexpr int LANES = 16, ROWS = 8, PANEL = 3; // 32 registers: 8 x 3 sums, 3 we
 #elif defined(__AVX__)
 constexpr int LANES = 8, ROWS = 4, PANEL = 3; // 16 registers: 4 x 3, 3, 1
 #elif defined(__aarch64__)
-constexpr int LANES = 4, ROWS = 8, PANEL = 3;
+constexpr int LANES = 4, ROWS = 4, PANEL = 6; // 32 registers: 4 x 6, 6, 1
 #else
 constexpr int LANES = 4, ROWS = 4, PANEL = 2;
 #endif
+static_assert(LANES % ROWS == 0); // tiles have whole vectors of rows, and products take ROWS at once
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), may_alias));
 typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(float)), may_alias));
