@@ -1,5 +1,6 @@
 """Estimate what a check costs: evaluations of the field, and seconds."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,32 +13,47 @@ from nodecore.check.solves import solve_part
 from nodecore.ode.solution import SolveError
 
 JACOBIANS = 2 * 20 * 16 * 5  # products: with J and its transpose, iterations, samples, times
+JACOBIAN_CALLS = 2 * 20 * 5  # each about all samples at once
 
 
 def cost_of(problem: Problem) -> FlowCost:
-    """Count the evaluations of fixed steps, and measure adaptive ones on a few samples."""
+    """Count the evaluations of fixed steps, and measure adaptive ones on a few samples.
+
+    The seconds are those of the evaluations, and what each call of a solver takes besides, which is
+    most of it where states are small.
+    """
     n, probed = len(problem.samples), len(problem.probe)
     plan = dict.fromkeys(problem.probed, probed) | {problem.trained: n}
-    few = problem.samples[problem.probe[:FEW]]
+    few, solver = problem.samples[problem.probe[:FEW]], problem.solver
+    once, seconds_once = _measure(lambda: solver.once(few))
+    twice, seconds_twice = _measure(lambda: solver.twice(few))
+    of_a_call = seconds_once / max(1, once)
+    parts = math.ceil(n / problem.at_once(problem.exact))
+    calls = parts * seconds_once + seconds_twice + JACOBIAN_CALLS * of_a_call
     fixed, adaptive = 0, 0
     for setting, m in plan.items():
+        parts = math.ceil(m / problem.at_once(setting))
         if nfe := count_nfe(setting):
             fixed += m * nfe
+            calls += parts * nfe * of_a_call
         else:
-            adaptive += m * _measure(lambda s=setting: solve_part(problem.model, few, s))
-    solver = problem.solver
-    exact = n * _measure(lambda: solver.once(few)) + probed * _measure(lambda: solver.twice(few))
+            nfe, seconds = _measure(lambda s=setting: solve_part(problem.model, few, s))
+            adaptive += m * nfe
+            calls += parts * seconds
+    exact = n * once + probed * twice
     jacobians = JACOBIANS * min(16, n) // 16
     seconds = _seconds_of_one(problem) * (fixed + adaptive + (1 + solver.double) * exact)
-    return FlowCost(n, fixed, jacobians, adaptive + exact, seconds)
+    return FlowCost(n, fixed, jacobians, adaptive + exact, seconds + calls)
 
 
-def _measure(solve: Callable[[], Any]) -> int:
-    """Return the evaluations of a solve; 0 where it fails."""
+def _measure(solve: Callable[[], Any]) -> tuple[int, float]:
+    """Return the evaluations and the seconds of a solve; no evaluations where it fails."""
+    began = time.perf_counter()
     try:
-        return solve().nfe
+        nfe = solve().nfe
     except SolveError:
-        return 0
+        nfe = 0
+    return nfe, time.perf_counter() - began
 
 
 def _seconds_of_one(problem: Problem) -> float:
