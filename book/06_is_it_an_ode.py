@@ -18,11 +18,12 @@
 # **Question.** You have trained a model of your own. Does its vector field describe it, or does
 # it need the solver that it was trained with?
 #
-# **Answer.** Hand it to `nodecore.check_flow`. Of the models trained on this page, the one with
-# {glue:text}`n-steps:.0f` steps of Euler's method is **{glue:text}`Euler-verdict`**: {glue:text}`Euler-own:.0f` % accurate as
-# trained, {glue:text}`Euler-exact:.0f` % under its exact flow. With dopri5 it is **{glue:text}`dopri5-verdict`**
-# ({glue:text}`dopri5-own:.0f` and {glue:text}`dopri5-exact:.0f` %), a residual net is **{glue:text}`residual-verdict`**
-# ({glue:text}`residual-own:.0f` and {glue:text}`residual-exact:.0f` %).
+# **Answer.** Hand it to `nodecore.check_flow`. Of three models trained on this page, its verdict on one
+# with {glue:text}`n-steps:.0f` steps of Euler's method is "{glue:text}`Euler-verdict`":
+# {glue:text}`Euler-own:.0f` % accurate as trained, {glue:text}`Euler-exact:.0f` % under its exact flow; with
+# dopri5, "{glue:text}`dopri5-verdict`" ({glue:text}`dopri5-own:.0f` and {glue:text}`dopri5-exact:.0f` %); on a
+# residual net, "{glue:text}`residual-verdict`" ({glue:text}`residual-own:.0f` and
+# {glue:text}`residual-exact:.0f` %).
 
 # %% tags=["parameters", "hide-input"] example="euler_steps 64"
 profile = "laptop"  # length of the trainings: paper, laptop or smoke

@@ -13,6 +13,14 @@ from nodecore.evidence.gather import (
 SMOKE = {"seeds": [0], "profile": "smoke", "device": "cpu"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def results_of_these_tests(tmp_path_factory):
+    """Pages of other tests show all that lies in the results."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NODECORE_RESULTS", str(tmp_path_factory.mktemp("gathered")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def grids():
     return gather_grids(["spheres2"], ["euler", "rk4"], [1, 2, 4], **SMOKE)
