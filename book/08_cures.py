@@ -269,6 +269,8 @@ for dataset in datasets:
     names = {
         "drawn": "rk4-K5-uniform-2",
         "mixed": "euler-K16-solver-midpoint",
+        "six": "rk4-K6",
+        "both": "euler-K10-loguniform-4,squared-0.1-coarser",
         "fine": "euler-K128",
     }
     for word, name in names.items():
