@@ -134,11 +134,14 @@ def test_critical_steps_of_the_evidence_are_those_counted_by_hand(study):
             own = table[seed, document["header"]["train_solver"], k]
             if abs(own - table[(seed, *other)]) > 0.1:
                 failures.setdefault(seed, []).append(k)
+    gridded = [seed for seed, steps in grid.items() if len(steps) > 1]  # others trained at one K
     expected = {
-        seed: min(k for k in grid[seed] if k > max(failed)) for seed, failed in failures.items()
+        seed: min(k for k in grid[seed] if k > max(failures[seed]))
+        for seed in gridded
+        if seed in failures
     }
     found = seed_critical(store.records(store.COMMITTED, study, "paper"))
-    assert found.to_dict() == expected and len(expected) >= 5
+    assert found[found.index.isin(gridded)].to_dict() == expected and len(expected) >= 5
 
 
 def test_a_run_in_which_a_seed_did_not_train_does_not_count_for_it():
