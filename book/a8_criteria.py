@@ -43,9 +43,9 @@ from myst_nb import glue
 from nodecore.evidence.catalogue import MORE_GRID_SEEDS, grid_runs
 from nodecore.evidence.criteria import CRITERIA, discrimination, scores
 from nodecore.evidence.found import find
+from nodecore.evidence.gather import gather
 from nodecore.evidence.measure import tested_on
 from nodecore.evidence.names import name_of
-from nodecore.evidence.obtain import obtain
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.pages.parameters import check_parameters
@@ -56,9 +56,7 @@ plots.use_style()
 # %% tags=["hide-input"]
 tables = {}
 for dataset in datasets:
-    found = [
-        obtain(run, device=device) for run in grid_runs(dataset, "euler", n_steps, seeds, profile)
-    ]
+    found = gather(grid_runs(dataset, "euler", n_steps, seeds, profile), device)
     more = map(find, grid_runs(dataset, "euler", n_steps, MORE_GRID_SEEDS, profile))
     found += [evidence for evidence in more if evidence]
     test = tested_on(found[0].run).sample(n_samples)

@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nodecore.analysis.evaluate import solve_setting
-from nodecore.analysis.intervals import Interval
+from nodecore.analysis.evaluate import for_members, solve_setting
+from nodecore.analysis.intervals import TAILS, Interval
 from nodecore.analysis.lipschitz import jacobian_norms, lipschitz_bound
-from nodecore.analysis.margins import robustness
+from nodecore.analysis.margins import class_margins
 from nodecore.check.order import order_test
 from nodecore.check.scale import find_scale
 from nodecore.data.split import Split
 from nodecore.evidence.found import Evidence
-from nodecore.evidence.tables import AGREES_AT_END, as_trained, trained_seeds, under_exact_flow
+from nodecore.evidence.frontier import accuracies
+from nodecore.evidence.tables import AGREES_AT_END, trained_seeds
 from nodecore.ode.fields import Conv1dField, LinearHead, MLPField
 from nodecore.ode.steps import FixedSteps
 
@@ -41,7 +42,7 @@ CRITERIA: dict[str, tuple[bool, float | None]] = {
 
 @torch.no_grad()
 def scores(evidence: Evidence, split: Split) -> pd.DataFrame:
-    """Score the seeds of a run with Euler's method that trained.
+    """Score the seeds of a run with Euler's method that trained, on samples in random order.
 
     Returns:
         One row for each seed: seed, n_steps, flow, whether it is one by the accuracies of the whole
@@ -50,17 +51,16 @@ def scores(evidence: Evidence, split: Split) -> pd.DataFrame:
     run, field, head = evidence.run, evidence.field, evidence.head
     assert isinstance(run.steps, FixedSteps) and run.steps.solver == "euler"
     assert isinstance(field, MLPField | Conv1dField) and isinstance(head, LinearHead)
-    k, n = run.steps.n_steps, len(run.seeds)
-    euler, midpoint = run.steps, FixedSteps("midpoint", k)
-    start = split.x.expand(n, *split.x.shape)
+    k = run.steps.n_steps
+    start = for_members(field, split.x)
     own, twice, four, other = (
-        solve_setting(field, start, setting).z
-        for setting in (euler, FixedSteps("euler", 2 * k), FixedSteps("euler", 4 * k), midpoint)
+        solve_setting(field, start, FixedSteps(solver, steps)).z
+        for solver, steps in (("euler", k), ("euler", 2 * k), ("euler", 4 * k), ("midpoint", k))
     )
     classes, by_twice, by_other = (head(z).argmax(-1) for z in (own, twice, other))
     right, still_right = ((c == split.y).double().mean(1) for c in (classes, by_other))
     orders = [order_test(ends, 1) for ends in zip(own, twice, four, strict=True)]
-    margins = robustness(field, head, split.x, euler, midpoint)
+    inside = (other.double() - own.double()).norm(dim=-1) < class_margins(head, own)
     norms = torch.stack([jacobian_norms(field, z[:, :JACOBIAN_SAMPLES], instance_axes=2)
                          for z in (start, own)])  # fmt: skip
     columns = {
@@ -68,26 +68,18 @@ def scores(evidence: Evidence, split: Split) -> pd.DataFrame:
         "classes changed under midpoint": (classes != by_other).double().mean(1),
         "classes changed in half the step": (classes != by_twice).double().mean(1),
         "end states moved by midpoint": _moved(start, own, other),
-        "end states moved beyond the margin": 1 - margins.inside.double().mean(1),
+        "end states moved beyond the margin": 1 - inside.double().mean(1),
         "observed order is not 1": [1 - (o.near.value if o else 1.0) for o in orders],
         "h L along trajectories": norms.amax((0, 2)) / k,
         "h L bounded by spectral norms": lipschitz_bound(field) / k,
     }
-    gaps = _gaps(evidence)
+    gaps = accuracies(evidence)["gap"]
     table = pd.DataFrame(
         {"seed": run.seeds, "n_steps": k}
         | {name: np.asarray(column) for name, column in columns.items()}
     )
-    table = table[[seed in gaps for seed in run.seeds]]
-    return table.assign(flow=[gaps[seed] <= AGREES_AT_END + 1e-9 for seed in table["seed"]])
-
-
-def _gaps(evidence: Evidence) -> dict[int, float]:
-    """Return the gap between the accuracies as trained and of the exact flow, by trained seed."""
-    records = evidence.records
-    parts = (as_trained(records), under_exact_flow(records))
-    own, exact = (rows.set_index("seed")["accuracy"].astype(float).to_dict() for rows in parts)
-    return {seed: abs(own[seed] - exact[seed]) for seed in trained_seeds(records)}
+    table = table[table["seed"].isin(trained_seeds(evidence.records))]
+    return table.assign(flow=[gaps.at[seed] <= AGREES_AT_END + 1e-9 for seed in table["seed"]])
 
 
 def _moved(start: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> list[float]:
@@ -115,7 +107,7 @@ def discrimination(table: pd.DataFrame, criterion: str) -> Interval:
     generator = np.random.default_rng(0)
     drawn = generator.integers(0, len(seeds), (RESAMPLES, len(seeds)))
     areas = [_area(score[:, rows], flow[:, rows], step) for rows in drawn]
-    low, high = np.nanquantile(areas, (0.025, 0.975)) if not np.isnan(value) else (np.nan,) * 2
+    low, high = np.nanquantile(areas, TAILS) if not np.isnan(value) else (np.nan,) * 2
     return Interval(value, float(low), float(high))
 
 

@@ -22,8 +22,7 @@ def get_device(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         chosen = None
-    # On meta, which has shapes and no numbers, tests look for steps that would fail on a GPU.
-    if chosen is None or chosen.type not in ("cpu", "cuda", "meta"):
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
         raise ValueError(f"device = {device!r}: give auto, cpu or cuda")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {device!r}: no CUDA device is visible here; use cpu or auto")

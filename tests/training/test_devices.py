@@ -122,7 +122,11 @@ WAYS = {
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """The other device, which has fused optimisers as the CPU and GPUs have."""
+    """The other device, which has fused optimisers as the CPU and GPUs have.
+
+    No user may train on it, so that trainings here do not ask whether it may be used.
+    """
+    monkeypatch.setattr("nodecore.training.loop.get_device", torch.device)
     optimiser = import_module("torch.optim.optimizer")
     supported = optimiser._get_fused_kernels_supported_devices()
     monkeypatch.setattr(

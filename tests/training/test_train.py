@@ -468,6 +468,7 @@ def test_the_digest_changes_with_every_value():
         ({"seeds": [1, 1]}, r"seeds = \[1, 1\]: give at least one whole number"),
         ({"seeds": [-1]}, r"seeds = \[-1\]: give at least one whole number"),
         ({"device": "tpu9"}, "device = 'tpu9': give auto, cpu or cuda"),
+        ({"device": "meta"}, "device = 'meta': give auto, cpu or cuda"),
         ({"backend": "numba"}, "backend = 'numba' is unknown; choose one of auto, fused, torch"),
     ],
 )
