@@ -17,10 +17,10 @@ MAX_OPERATOR = 4096  # rows of a layer's operator, beyond which its singular val
 def lipschitz_bound(field: MLPField | Conv1dField) -> Tensor:
     """Compute upper bounds on L, (members,) float64: the product of the layers' spectral norms.
 
-    ReLU never lengthens a difference, so L is at most the product of the norms of what lies
-    between. Raises ValueError for a convolution along too many positions.
+    No activation of fields lengthens a difference, so L is at most the product of the norms of what
+    lies between. Raises ValueError for a convolution along too many positions.
     """
-    norms = [spectral_norm(layer, field.positions) for layer in field.block_layers()]
+    norms = [spectral_norm(layer, field.positions) for layer in field.layers()]
     return torch.stack(norms).prod(0)
 
 

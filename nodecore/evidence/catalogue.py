@@ -8,6 +8,7 @@ from nodecore.data.datasets import IMAGES
 from nodecore.evidence.runs import SEEDS, Run
 from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.training.adapted import FIRST_RTOL, STARTS, USUAL_START, Adapted
+from nodecore.training.changes import get_changes
 from nodecore.training.controllers import EVERY, controller_name
 from nodecore.training.cures import get_cures
 from nodecore.training.protocols import check_profile
@@ -220,6 +221,51 @@ def _cure_runs(dataset):
     )
 
 
+# Is it the field or the optimiser? Trainings of Euler's method with a coarse step and with the
+# critical one, in which one thing is another: about a third or three times the learning rate, and
+# so on; with "pieces" a residual network, whose layers have weights of their own.
+ABLATED_STEPS = {"landscape": (8, 32), "spheres2": (8, 64)}
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    dataset: (
+        *("width-16", "width-128", "initialisation-torch"),
+        *(f"learning_rate-{rate:g}" for rate in rates),
+        f"learning_rate-{sgd:g},optimiser-sgd",
+        *("activation-tanh", "activation-softplus", "gradient-adjoint"),
+    )
+    for dataset, rates, sgd in (
+        ("landscape", (1.7e-4, 1.5e-3), 0.03),
+        ("spheres2", (3.3e-5, 3e-4), 0.01),
+    )
+}
+DEPTHS = (4, 8, 16, 32)
+
+
+def ablation_run(
+    dataset: str,
+    n_steps: int,
+    changes: str,
+    seeds: Sequence[int] = SEEDS,
+    profile: str = "paper",
+) -> Run:
+    """The run of a training with these changes of the protocol, such as "width-16"."""
+    changed = get_changes(changes, dataset)
+    return Run(dataset, FixedSteps("euler", n_steps), tuple(seeds), profile, changes=changed)
+
+
+def residual_run(
+    dataset: str, depth: int, seeds: Sequence[int] = SEEDS, profile: str = "paper"
+) -> Run:
+    """The run of a residual network of so many layers, each with weights of its own."""
+    return ablation_run(dataset, depth, f"pieces-{depth}", seeds, profile)
+
+
+def _ablation_runs(dataset):
+    return (
+        *(ablation_run(dataset, k, c) for c in ABLATIONS[dataset] for k in ABLATED_STEPS[dataset]),
+        *(residual_run(dataset, depth) for depth in DEPTHS),
+    )
+
+
 STUDIES = {
     "spheres2-growing-T": growing_runs("spheres2"),
     "spheres2-per-sample": per_sample_runs("spheres2"),
@@ -237,6 +283,7 @@ STUDIES = {
     ),
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
     **{f"{dataset}-cures": _cure_runs(dataset) for dataset in FINALISTS},
+    **{f"{dataset}-ablations": _ablation_runs(dataset) for dataset in ABLATIONS},
     **{
         name: tuple(r for p in IMAGE_PROFILES for r in image_runs(name, p))
         for name in IMAGE_STUDIES

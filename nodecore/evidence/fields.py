@@ -54,7 +54,7 @@ HEADER = {
     "a mapping with a number T": "protocol",
 }
 OPTIONAL_HEADER = {
-    "text": "controller start cures revision history_sha256",
+    "text": "controller start cures changes revision history_sha256",
     "true or false": "per_sample",
     "a whole number >= 1": "n_steps",
     "a number > 0": "rtol first_rtol",

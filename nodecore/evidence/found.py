@@ -1,6 +1,5 @@
 """The evidence of a run that lies in a store, and its model rebuilt from the stored weights."""
 
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -112,7 +111,7 @@ def _check_run(stored, run):
         raise store.RecordError(stored.path, held_not_run)
     constants = run.steps.constants if isinstance(run.steps, Adapted) else {}
     mine = {
-        "protocol": asdict(run.protocol),
+        "protocol": run.protocol.values,
         "controller_constants": constants.get("controller"),
         "start_constants": constants.get("start"),
     }

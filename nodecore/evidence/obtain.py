@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from nodecore.evidence.measure import evaluate_run, flipped
 from nodecore.evidence.provenance import device_name, kernel_version, recorded_revision
 from nodecore.evidence.runs import Run
 from nodecore.training.adapted import Adapted
+from nodecore.training.changes import name_changes
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.cures import name_cures
 from nodecore.training.deadline import Deadline
@@ -127,10 +128,11 @@ def _header(run, trained):
         "profile": run.profile,
         **run.steps.columns,
         **({"cures": name_cures(run.cures)} if run.cures else {}),
+        **({"changes": name_changes(run.changes)} if run.changes else {}),
         "start_constants": constants.get("start"),
         "controller_constants": constants.get("controller"),
         "seeds": list(run.seeds),
-        "protocol": asdict(run.protocol),
+        "protocol": run.protocol.values,
         "protocol_hash": run.digest,
         "seconds": round(trained.seconds, 2),
         "backend": trained.backend,

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nodecore.evidence import store
 from nodecore.training.adapted import Adapted, AnySteps, steps_of
+from nodecore.training.changes import Changes, check_changes, get_changes, name_changes
 from nodecore.training.cures import Cures, check_cures, get_cures, name_cures
 from nodecore.training.loop import check_seeds
 from nodecore.training.protocols import Protocol, digest, get_protocol
@@ -19,7 +20,8 @@ class Run:
     """One ensemble to train: a data set, the steps of its training, and its seeds.
 
     steps: with a controller's name, not a controller. T: the time to integrate over, 1 in the
-    paper, which fixed steps fill. cures: what the training does besides, none in the paper. Raises
+    paper, which fixed steps fill. cures: what the training does besides, none in the paper.
+    changes: values of the protocol that are others, by name, such as (("width", 16),). Raises
     ValueError.
     """
 
@@ -29,12 +31,14 @@ class Run:
     profile: str = "paper"
     T: float = 1.0
     cures: Cures = ()
+    changes: Changes = ()
 
     def __post_init__(self):
         check_seeds(self.seeds)
         object.__setattr__(self, "seeds", tuple(sorted(self.seeds)))
         get_protocol(self.dataset, self.profile)
         object.__setattr__(self, "cures", check_cures(self.cures, self.steps))
+        object.__setattr__(self, "changes", check_changes(self.changes, self.dataset))
         if not 0 < self.T < math.inf:
             raise ValueError(f"T = {self.T!r}: give a time > 0")
         if isinstance(self.steps, Adapted) and not isinstance(self.steps.controller, str):
@@ -45,7 +49,9 @@ class Run:
     @property
     def study(self) -> str:
         """The study it belongs to: `<dataset>-<train solver>`, `-adaption` (of steps), `-tolerance`
-        (its adaption), `-growing-T`, `-per-sample`, or `-cures`."""
+        (its adaption), `-growing-T`, `-per-sample`, `-cures`, or `-ablations`."""
+        if self.changes:
+            return f"{self.dataset}-ablations"
         if self.cures:
             return f"{self.dataset}-cures"
         if self.T != 1.0:
@@ -61,7 +67,8 @@ class Run:
         """What its name says without the seeds, such as `euler-K8` or `euler-K16-loguniform-4`."""
         time = "" if self.T == 1.0 else f"-T{self.T:g}"
         cures = f"-{name_cures(self.cures)}" if self.cures else ""
-        return f"{self.steps.name}{time}{cures}"
+        changes = f"-{name_changes(self.changes)}" if self.changes else ""
+        return f"{self.steps.name}{time}{cures}{changes}"
 
     @property
     def name(self) -> str:
@@ -75,7 +82,7 @@ class Run:
 
     @property
     def protocol(self) -> Protocol:
-        return replace(get_protocol(self.dataset, self.profile), T=self.T)
+        return replace(get_protocol(self.dataset, self.profile), T=self.T, **dict(self.changes))
 
     @property
     def digest(self) -> str:
@@ -84,7 +91,7 @@ class Run:
         more = self.steps.constants if isinstance(self.steps, Adapted) else {}
         more |= {"per_sample": True} if self.steps.per_sample else {}
         more |= {"cures": name_cures(self.cures)} if self.cures else {}
-        return digest(asdict(self.protocol) | more)
+        return digest(self.protocol.values | more)
 
     def path(self, root: Path | None = None) -> Path:
         """Return where its JSON lies below a root, by default the scratch store."""
@@ -95,7 +102,8 @@ def run_of(header: Mapping) -> Run:
     """The run that a header describes. ValueError, TypeError or KeyError where there is none."""
     steps, cures = steps_of(header), get_cures(header.get("cures") or "")
     T, seeds = header["protocol"]["T"], tuple(header["seeds"])
-    return Run(header["dataset"], steps, seeds, header["profile"], T, cures)
+    changes = get_changes(header.get("changes") or "", header["dataset"])
+    return Run(header["dataset"], steps, seeds, header["profile"], T, cures, changes)
 
 
 def _ranges(seeds):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from nodecore.data.datasets import DATASETS
 from nodecore.evidence.catalogue import STUDIES, get_study
 from nodecore.evidence.runs import Run
+from nodecore.ode.fields import PiecewiseField
 from nodecore.ode.steps import FixedSteps, Setting
 from nodecore.ode.tableaus import get_tableau
 from nodecore.training.draws import count_evaluations
@@ -76,7 +78,8 @@ def _multiplications(protocol):
     Those of its middle layer count, which has by far the most. Where there is one channel, a
     look-up in the kernel's tables stands for those of all inputs.
     """
-    field = make_model(protocol, [0])[0]
+    field = make_model(replace(protocol, pieces=1), [0])[0]
+    assert not isinstance(field, PiecewiseField)
     channels = field.third[1].numel()
     positions = math.prod(DATASETS[protocol.dataset].shape) // channels
     return field.second[0].numel() * positions // (protocol.width if channels == 1 else 1)

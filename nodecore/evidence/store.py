@@ -34,7 +34,7 @@ COMMITTED = PROJECT / "book" / "results"
 # Every row of a frame of records has all of these, NaN or None where one does not apply.
 COLUMNS = [
     *("study", "dataset", "profile", "train_solver", "n_steps", "rtol"),
-    *("controller", "first_rtol", "start", "cures"),
+    *("controller", "first_rtol", "start", "cures", "changes"),
     *("seed", "test_solver", "test_n_steps", "test_rtol"),
     *("accuracy", "train_accuracy", "trained", "status"),
     # Of image sets: which test images `accuracy` is about; and beside it that on all of them.

@@ -16,64 +16,112 @@ from torch.utils.checkpoint import checkpoint
 
 from nodecore.ode.kernels import BlockLayer
 
+ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "softplus": F.softplus}
 
-def _affine(fan_in: int, weight_shape: tuple, bias_shape: tuple, generators) -> nn.ParameterList:
-    """Weight (members, *weight_shape) normal with std sqrt(2 / fan_in), bias zero.
 
-    Kaiming's initialisation with gain sqrt 2 (He et al. 2015), the paper authors' released default.
-    """
+def _kaiming(fan_in, weight_shape, bias_shape, generator):
+    """Weight normal with std sqrt(2 / fan_in), bias zero: gain sqrt 2 (He et al. 2015), the paper
+    authors' released default."""
     std = math.sqrt(2.0 / fan_in)
-    weight = torch.stack([std * torch.randn(weight_shape, generator=g) for g in generators])
-    return nn.ParameterList([weight, torch.zeros(len(generators), *bias_shape)])
+    return std * torch.randn(weight_shape, generator=generator), torch.zeros(bias_shape)
+
+
+def _torch_default(fan_in, weight_shape, bias_shape, generator):
+    """Both uniform to 1 / sqrt(fan_in) on either side, as nn.Linear and nn.Conv2d begin."""
+    bound = 1 / math.sqrt(fan_in)
+    drawn = (torch.rand(s, generator=generator) for s in (weight_shape, bias_shape))
+    return tuple(bound * (2 * values - 1) for values in drawn)
+
+
+INITIALISATIONS = {"kaiming": _kaiming, "torch": _torch_default}
+
+
+def _affine(
+    fan_in: int, weight_shape: tuple, bias_shape: tuple, generators, initialisation: str = "kaiming"
+) -> nn.ParameterList:
+    """Weight (members, *weight_shape) and bias (members, *bias_shape)."""
+    draw = INITIALISATIONS[initialisation]
+    members = [draw(fan_in, weight_shape, bias_shape, g) for g in generators]
+    return nn.ParameterList([torch.stack(parts) for parts in zip(*members, strict=True)])
 
 
 class MLPField(nn.Module):
-    """Dense field dim - width - width - dim with ReLU, on z (members, batch, dim); autonomous."""
+    """Dense field dim - width - width - dim on z (members, batch, dim); autonomous.
+
+    activation and initialisation: of ACTIVATIONS and INITIALISATIONS.
+    """
 
     positions = 1
 
-    def __init__(self, dim: int = 2, width: int = 48, *, generators: Sequence[torch.Generator]):
+    def __init__(
+        self,
+        dim: int = 2,
+        width: int = 48,
+        activation: str = "relu",
+        initialisation: str = "kaiming",
+        *,
+        generators: Sequence[torch.Generator],
+    ):
         super().__init__()
-        self.first = _affine(dim, (dim, width), (width,), generators)
-        self.second = _affine(width, (width, width), (width,), generators)
-        self.third = _affine(width, (width, dim), (dim,), generators)
+        self.activation = activation
+        self.first = _affine(dim, (dim, width), (width,), generators, initialisation)
+        self.second = _affine(width, (width, width), (width,), generators, initialisation)
+        self.third = _affine(width, (width, dim), (dim,), generators, initialisation)
 
     def forward(self, t: float | Tensor, z: Tensor) -> Tensor:
-        z = F.relu(_apply(self.first, z))
-        z = F.relu(_apply(self.second, z))
+        activate = ACTIVATIONS[self.activation]
+        z = activate(_apply(self.first, z))
+        z = activate(_apply(self.second, z))
         return _apply(self.third, z)
 
-    def block_layers(self) -> tuple[BlockLayer, ...]:
-        """Return the layers as the fused kernel takes them."""
+    def layers(self) -> tuple[BlockLayer, ...]:
+        """Return the affine maps in their order."""
         return tuple(BlockLayer(*layer) for layer in (self.first, self.second, self.third))
+
+    def block_layers(self) -> tuple[BlockLayer, ...] | None:
+        """Return the layers as the fused kernel takes them; None for another activation."""
+        return self.layers() if self.activation == "relu" else None
 
 
 class Conv1dField(nn.Module):
     """Convolution field along the dim entries of z (members, batch, dim); autonomous.
 
-    Conv1d 1-width k1, ReLU, width-width k3 pad 1, ReLU, width-1 k1. Weights of the middle layer:
-    (members, 3 taps x width in, width out), rows by tap, then channel.
+    Conv1d 1-width k1, activation, width-width k3 pad 1, activation, width-1 k1. Weights of the
+    middle layer: (members, 3 taps x width in, width out), rows by tap, then channel. activation and
+    initialisation: of ACTIVATIONS and INITIALISATIONS.
     """
 
-    def __init__(self, dim: int, width: int = 32, *, generators: Sequence[torch.Generator]):
+    def __init__(
+        self,
+        dim: int,
+        width: int = 32,
+        activation: str = "relu",
+        initialisation: str = "kaiming",
+        *,
+        generators: Sequence[torch.Generator],
+    ):
         super().__init__()
-        self.positions = dim
-        self.first = _affine(1, (1, width), (width,), generators)
-        self.second = _affine(3 * width, (3 * width, width), (width,), generators)
-        self.third = _affine(width, (width, 1), (1,), generators)
+        self.positions, self.activation = dim, activation
+        self.first = _affine(1, (1, width), (width,), generators, initialisation)
+        self.second = _affine(3 * width, (3 * width, width), (width,), generators, initialisation)
+        self.third = _affine(width, (width, 1), (1,), generators, initialisation)
 
     def forward(self, t: float | Tensor, z: Tensor) -> Tensor:
-        members, batch, dim = z.shape
-        hidden = F.relu(_apply(self.first, z.reshape(members, batch * dim, 1)))
+        (members, batch, dim), activate = z.shape, ACTIVATIONS[self.activation]
+        hidden = activate(_apply(self.first, z.reshape(members, batch * dim, 1)))
         # A product with the three neighbours side by side: a grouped conv1d is many times slower.
         padded = F.pad(hidden.view(members, batch, dim, -1), (0, 0, 1, 1))
         taps = torch.cat([padded[:, :, tap : tap + dim] for tap in range(3)], dim=-1)
-        hidden = F.relu(_apply(self.second, taps.view(members, batch * dim, -1)))
+        hidden = activate(_apply(self.second, taps.view(members, batch * dim, -1)))
         return _apply(self.third, hidden).view(members, batch, dim)
 
-    def block_layers(self) -> tuple[BlockLayer, ...]:
-        """Return the layers as the fused kernel takes them."""
+    def layers(self) -> tuple[BlockLayer, ...]:
+        """Return the affine maps in their order."""
         return BlockLayer(*self.first), BlockLayer(*self.second, taps=3), BlockLayer(*self.third)
+
+    def block_layers(self) -> tuple[BlockLayer, ...] | None:
+        """Return the layers as the fused kernel takes them; None for another activation."""
+        return self.layers() if self.activation == "relu" else None
 
 
 class Conv2dField(nn.Module):
@@ -145,7 +193,32 @@ class Conv2dField(nn.Module):
         return torch.cat(slopes)
 
 
-Field = MLPField | Conv1dField | Conv2dField
+class PiecewiseField(nn.Module):
+    """Field that has other weights in each of equal pieces of [0, T].
+
+    Euler's method with a step to a piece is a residual network with weights of its own in every
+    layer.
+    """
+
+    def __init__(self, pieces: Sequence[MLPField | Conv1dField], T: float = 1.0):
+        super().__init__()
+        self.pieces, self.T = nn.ModuleList(pieces), T
+
+    def forward(self, t: float | Tensor, z: Tensor) -> Tensor:
+        # A step that begins at a border, but for rounding, has the piece behind it.
+        at = torch.as_tensor(t, dtype=torch.float64) * len(self.pieces) / self.T + 1e-6
+        at = at.long().clamp(0, len(self.pieces) - 1)
+        slopes = torch.zeros_like(z)
+        for index in at.unique().tolist():
+            here = (at == index).view(*at.shape, *[1] * (z.dim() - at.dim())).to(z.device)
+            slopes = torch.where(here, self.pieces[index](t, z), slopes)
+        return slopes
+
+    def block_layers(self) -> None:
+        """Return None: the fused kernel has one set of weights."""
+
+
+Field = MLPField | Conv1dField | Conv2dField | PiecewiseField
 
 
 def hidden_bytes(images: int, width: int, pixels: int, bytes_each: int = 4) -> int:
@@ -180,9 +253,17 @@ def _channels_last(z):
 class LinearHead(nn.Module):
     """Linear classifier: flat states (members, batch, ...), logits (members, batch, classes)."""
 
-    def __init__(self, features: int, n_classes: int, *, generators: Sequence[torch.Generator]):
+    def __init__(
+        self,
+        features: int,
+        n_classes: int,
+        initialisation: str = "kaiming",
+        *,
+        generators: Sequence[torch.Generator],
+    ):
         super().__init__()
-        self.linear = _affine(features, (features, n_classes), (n_classes,), generators)
+        shapes = (features, n_classes), (n_classes,)
+        self.linear = _affine(features, *shapes, generators, initialisation)
 
     def forward(self, z: Tensor) -> Tensor:
         kind = z.device.type

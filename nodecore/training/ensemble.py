@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from nodecore.data.datasets import DATASETS
 from nodecore.data.seeding import make_generator
 from nodecore.ode.adaptive import solve_adaptive
-from nodecore.ode.fields import Conv1dField, Conv2dField, Field, LinearHead, MLPField
+from nodecore.ode.fields import (
+    Conv1dField,
+    Conv2dField,
+    Field,
+    LinearHead,
+    MLPField,
+    PiecewiseField,
+)
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.kernels import FusedAdaptive
 from nodecore.ode.solution import Solution, SolveError
@@ -33,8 +40,17 @@ def make_model(protocol: Protocol, seeds: Sequence[int]) -> tuple[Field, LinearH
     """Vector field and classifier, one member for each seed, freshly initialised."""
     data = DATASETS[protocol.dataset]
     generators = [make_generator(seed, "initialisation") for seed in seeds]
-    vector_field = FIELDS[protocol.field](data.shape[0], protocol.width, generators=generators)
-    head = LinearHead(math.prod(data.shape), data.n_classes, generators=generators)
+    changed = {}
+    if protocol.field != "conv2d":
+        changed = {"activation": protocol.activation, "initialisation": protocol.initialisation}
+    fields = [
+        FIELDS[protocol.field](data.shape[0], protocol.width, **changed, generators=generators)
+        for _ in range(protocol.pieces)
+    ]
+    vector_field = fields[0] if protocol.pieces == 1 else PiecewiseField(fields, protocol.T)
+    head = LinearHead(
+        math.prod(data.shape), data.n_classes, protocol.initialisation, generators=generators
+    )
     return vector_field, head
 
 

@@ -10,6 +10,7 @@ from nodecore.ode.kernels import FusedAdaptive, classify_fused
 from nodecore.ode.prepare import prepare_fused
 from nodecore.ode.solution import SolveError
 from nodecore.ode.steps import FixedSteps
+from nodecore.training.adjoint import AdjointStep
 from nodecore.training.cured import choose_cured_step
 from nodecore.training.ensemble import Ensemble
 
@@ -156,7 +157,9 @@ class GraphedStep:
 
 def choose_step(ensemble: Ensemble, backend: str) -> Callable[..., None]:
     """The kernel has a way of its own, and a GPU has one where the steps stay the same; so have
-    cures that change more than the number of steps."""
+    the adjoint's gradients, and cures that change more than the number of steps."""
+    if ensemble.protocol.gradient == "adjoint":
+        return AdjointStep(ensemble)
     cured = choose_cured_step(ensemble, backend)
     if cured is not None:
         return cured

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nodecore.data.seeding import make_generator
 from nodecore.ode.backends import choose_adaptive_backend, choose_backend
 from nodecore.ode.fields import Conv2dField
+from nodecore.ode.steps import FixedSteps
 from nodecore.training.adapted import Adapted, AnySteps
 from nodecore.training.adaption import Adaption, ToleranceAdaption
 from nodecore.training.cures import Cure, check_cures, name_cures
@@ -112,6 +113,8 @@ def train(
     """
     check_seeds(seeds)
     cures = check_cures(cures, steps)
+    if protocol.gradient == "adjoint" and (cures or not isinstance(steps, FixedSteps)):
+        raise ValueError("gradient = 'adjoint': it is for fixed steps without cures; leave it out")
     place = get_device(device)
     check_precision(precision, protocol, place)
     if precision != "float32":  # which is all that the kernel computes in
@@ -248,7 +251,7 @@ def _identity(ensemble, x, look_every, precision):
         backend = choose_backend(ensemble.field, batch, backend=ensemble.backend)
     steps = ensemble.steps
     return {
-        "protocol": asdict(ensemble.protocol),
+        "protocol": ensemble.protocol.values,
         "solver": ensemble.tableau.name,
         "seeds": ensemble.seeds,
         "n_steps": steps.n_steps,

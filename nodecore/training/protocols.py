@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from nodecore.data.datasets import IMAGES, SYNTHETIC, check_dataset, load
 from nodecore.data.split import Split
@@ -30,16 +31,29 @@ class Protocol:
     n_test: int = 1000
     data_seed: int = 0
     T: float = 1.0
+    activation: str = "relu"  # one of fields.ACTIVATIONS
+    initialisation: str = "kaiming"  # one of fields.INITIALISATIONS
+    gradient: str = "backpropagation"  # or "adjoint", see training.adjoint
+    pieces: int = 1  # of time, each with weights of its own
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All values by name. Those that no protocol of the paper changes are there only where they
+        are not the usual ones: records older than these have a digest without them."""
+        usual = {name: getattr(Protocol, name) for name in _UNCHANGED}
+        return {key: value for key, value in asdict(self).items() if usual.get(key) != value}
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any value of the protocol."""
-        return digest(asdict(self))
+        return digest(self.values)
 
     def load(self) -> tuple[Split, Split]:
         """The training and the test split."""
         return load(self.dataset, self.n_train, self.n_test, self.data_seed)
 
+
+_UNCHANGED = ("activation", "initialisation", "gradient", "pieces")
 
 # The paper's appendix A. Sizes of the synthetic sets are its authors' released defaults.
 _SPHERES = Protocol("spheres2", "conv1d", 32, 128, "adam", 1e-4, 10_000)

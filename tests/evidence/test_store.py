@@ -78,7 +78,7 @@ def test_frames_have_every_column_and_the_headers_values(path):
 
 
 DESIGNED = """
-    study dataset profile train_solver n_steps rtol controller first_rtol start cures
+    study dataset profile train_solver n_steps rtol controller first_rtol start cures changes
     seed test_solver test_n_steps test_rtol accuracy train_accuracy trained status
     test_split accuracy_all test_split_all
     nfe_per_iteration seconds backend device protocol_hash revision

@@ -453,7 +453,8 @@ def test_the_digest_changes_with_every_value():
     changes = {
         "dataset": "spheres3", "field": "mlp", "width": 9, "batch_size": 33, "optimiser": "sgd",
         "learning_rate": 2e-2, "iterations": 51, "n_train": 97, "n_test": 41, "data_seed": 1,
-        "T": 2.0,
+        "T": 2.0, "activation": "tanh", "initialisation": "torch", "gradient": "adjoint",
+        "pieces": 2,
     }  # fmt: skip
     digests = {replace(TINY, **{k: v}).digest for k, v in changes.items()} | {TINY.digest}
     assert len(digests) == len(changes) + 1

@@ -1,0 +1,62 @@
+"""Changes of a protocol, one value at a time, as names that files and records carry."""
+
+from collections.abc import Iterable
+
+from nodecore.data.datasets import IMAGES
+from nodecore.ode.fields import ACTIVATIONS, INITIALISATIONS
+
+Changes = tuple[tuple[str, float | int | str], ...]  # values of a protocol that are others, by name
+OF_IMAGES = ("gradient", "learning_rate", "optimiser", "width")  # what may change
+OF_OTHERS = ("activation", "initialisation", "pieces")  # and of other fields
+_KINDS = {"learning_rate": float, "pieces": int, "width": int}
+_CHOICES = {
+    "activation": tuple(ACTIVATIONS),
+    "gradient": ("backpropagation", "adjoint"),
+    "initialisation": tuple(INITIALISATIONS),
+    "optimiser": ("adam", "sgd"),
+}
+
+
+def name_changes(changes: Changes) -> str:
+    """Return changes as one text, such as `activation-tanh,width-16`."""
+    return ",".join(f"{name}-{value}" for name, value in changes)
+
+
+def get_changes(name: str, dataset: str) -> Changes:
+    """Return the changes that a text of `name_changes` describes; none for an empty one.
+
+    Raises:
+        ValueError: A name or value is unknown; the message lists the known ones.
+    """
+    pairs = (each.partition("-")[::2] for each in name.split(",")) if name else ()
+    return check_changes([(key, _parsed(key, value)) for key, value in pairs], dataset)
+
+
+def _parsed(key, value):
+    try:
+        return _KINDS.get(key, str)(value)
+    except ValueError as error:
+        raise ValueError(f"{key} = {value!r}: give a number") from error
+
+
+def check_changes(changes: Iterable[tuple[str, float | int | str]], dataset: str) -> Changes:
+    """Return changes of a data set's protocol in the order of their names.
+
+    Raises:
+        ValueError: A name or value is unknown or stands twice, or the data set's field has none.
+    """
+    changes = tuple(sorted(changes))
+    names = [name for name, _ in changes]
+    changeable = OF_IMAGES if dataset in IMAGES else (*OF_IMAGES, *OF_OTHERS)
+    for name, value in changes:
+        if name not in changeable or names.count(name) > 1:
+            raise ValueError(
+                f"changes = {changes!r}: for {dataset} give of {', '.join(changeable)}, each once"
+            )
+        allowed, kind = _CHOICES.get(name), _KINDS.get(name, str)
+        if allowed is not None and value not in allowed:
+            raise ValueError(f"{name} = {value!r} is unknown; choose one of {', '.join(allowed)}")
+        positive = type(value) is kind and not isinstance(value, str) and value > 0
+        if allowed is None and not positive:
+            raise ValueError(f"{name} = {value!r}: give a {kind.__name__} > 0")
+    return changes
