@@ -212,10 +212,17 @@ def cure_run(
     return Run(dataset, steps, tuple(seeds), profile, cures=get_cures(cures or ""))
 
 
+def steered_run(dataset: str, seeds: Sequence[int] = SEEDS, profile: str = "paper") -> Run:
+    """The run of a training whose K a controller chooses, with steps drawn around it."""
+    steps, cures = Adapted("euler", "pi"), get_cures("loguniform-4")
+    return Run(dataset, steps, tuple(seeds), profile, cures=cures)
+
+
 def _cure_runs(dataset):
     """Those without cures lie beside the grids of their solvers. They are no part of these, whose
     seeds are joined."""
     return (
+        *(steered_run(dataset, seeds) for seeds in (SEEDS, FRESH)),
         *(cure_run(dataset, training) for training in (*CURES, *SAME_COST)),
         *(cure_run(dataset, training, FRESH) for training in (*FINALISTS[dataset], SAME_COST[-1])),
     )

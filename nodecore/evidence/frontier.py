@@ -11,7 +11,7 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.adapted import Adapted
-from nodecore.training.cures import ChosenSteps
+from nodecore.training.cures import ChosenSteps, DrawnSteps
 
 
 def accuracies(evidence: Evidence) -> pd.DataFrame:
@@ -90,7 +90,8 @@ def is_at_least(change: Interval) -> str:
 def describe(run: Run) -> str:
     """Return what a training does, as text and figures print it; Euler's method goes unsaid."""
     if isinstance(run.steps, Adapted):
-        return name_of(str(run.steps.controller))
+        drawn = [c.describe_around() for c in run.cures if isinstance(c, DrawnSteps)]
+        return ", ".join([name_of(str(run.steps.controller)), *drawn])
     n_steps, solver = run.steps.n_steps or 0, run.steps.solver
     said = [cure.describe(n_steps) for cure in run.cures]
     if not any(isinstance(cure, ChosenSteps) for cure in run.cures):

@@ -5,6 +5,7 @@ from nodecore.ode.tableaus import TABLEAUS
 
 OF_CONTROLLERS = {  # where it is more than the name without hyphens
     "algorithm1": "Algorithm 1",
+    "pi": "PI control",
     "settling-gap": "settling by gap",
     "settling-discord": "settling by discord",
     "settling-closeness": "settling by closeness",

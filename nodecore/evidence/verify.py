@@ -176,7 +176,7 @@ def _wrong_values(evidence):
     trained.diverged_at = torch.where(_finite(evidence), -1, trained.diverged_at.clamp(min=1))
     if run.steps.n_steps is not None:
         trained.nfe_per_iteration[:] = evaluations_under(run.steps)
-    if run.cures:
+    if run.cures and run.steps.n_steps is not None:
         trained.nfe_per_iteration[:] = evaluations_of(run)
     for member, seed in enumerate(run.seeds):
         rows = _records_of(evidence, [member])

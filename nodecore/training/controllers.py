@@ -41,7 +41,7 @@ class Observation:
 
 
 Bounds = tuple[float, float]  # of a step: the shortest and the longest
-SIGNALS = ("gap", "discord", "closeness", "bend")  # what may be held low
+SIGNALS = ("gap", "discord", "flips", "closeness", "bend")  # what may be held low
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class StepState:
     """The step h in use, whether the last check failed, and what a controller remembers.
 
     wish: the step it would take if changes were free. checks, mean: how many it has seen since it
-    last began anew, and the signal's mean. bad: the shortest step that was too long.
+    last began anew, and the signal's mean. bad: the shortest step that was too long. error: the
+    last check's, relative to a target.
     """
 
     step_size: float
@@ -58,6 +59,7 @@ class StepState:
     checks: int = 0
     mean: float = 0.0
     bad: float = math.inf
+    error: float = 0.0
 
 
 def _constant(default: float, wanted: str, allows: Callable[[float], bool]) -> Any:
@@ -94,6 +96,7 @@ class Controller:
 
     reads: ClassVar[tuple[str, ...]] = ()  # fields of Observation besides the accuracies
     tries_increases: ClassVar[bool] = False  # whether `confirm` wants to see a longer step first
+    tests_itself: ClassVar[bool] = False  # whether the better solve is its solver's own
 
     def __post_init__(self):
         for constant in (each for each in fields(self) if each.metadata):
@@ -273,6 +276,35 @@ class Remembering(Calm):
 
 
 @dataclass(frozen=True)
+class ProportionalIntegral(Calm):
+    """Steers log h by the signal's relative error and its change, in PI form.
+
+    The better solve is that of the training's own solver with half the step: no second solver.
+    Errors count as at most `most`. Gustafsson, Lundh, Soederlind 1988 (BIT 28, p. 270) choose an
+    adaptive solver's steps so.
+    """
+
+    signal: str = "flips"
+    target: float = _above(0, 0.05)
+    integral: float = _above(0, 0.02)
+    proportional: float = _constant(0.04, "number >= 0", lambda value: value >= 0)
+    most: float = _above(0, 2.0)
+
+    tests_itself: ClassVar[bool] = True
+
+    def test_step(self, step_size: float) -> float:
+        return step_size / 2
+
+    def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
+        # log h <- log h - k_I e_n - k_P (e_n - e_(n-1)),  e = signal / target - 1
+        error = min(getattr(seen, self.signal) / self.target - 1, self.most)
+        change = error - state.error if state.checks else 0.0
+        factor = math.exp(-self.integral * error - self.proportional * change)
+        step = _within(factor * state.step_size, bounds)
+        return StepState(step, self.disagrees(seen), checks=state.checks + 1, error=error)
+
+
+@dataclass(frozen=True)
 class Sawtooth(Controller):
     """Sees nothing: from T / most_steps h grows by `increase` to T / fewest_steps, and anew.
 
@@ -304,6 +336,7 @@ CONTROLLERS = {
     "settling-gap": Settling(signal="gap"),
     "settling-closeness": Settling(signal="closeness", target=0.55),
     "settling-bend": Settling(signal="bend", target=0.45),
+    "pi": ProportionalIntegral(),
 }
 VARIATIONS = {  # of the paper's constants, one at a time
     f"algorithm1-{name}-{value:g}": Algorithm1(**{name: value})

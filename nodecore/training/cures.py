@@ -9,14 +9,14 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from nodecore.ode.steps import FixedSteps, check_n_steps
 from nodecore.ode.tableaus import TABLEAUS, get_tableau
-from nodecore.training.adapted import AnySteps
+from nodecore.training.adapted import Adapted, AnySteps
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class ChosenSteps(Cure):
 
     decides: ClassVar[str] = "the number of steps"
 
-    def counts(self, n_steps: int, draws: Tensor, share: Tensor) -> Tensor:
+    def counts(self, n_steps: int | Tensor, draws: Tensor, share: Tensor) -> Tensor:
         """Return numbers of steps, int64, in the shape of `draws`, which are uniform on [0, 1).
 
-        n_steps: K. share: how much of the training lies before an iteration, of a shape that
-        broadcasts with draws.
+        n_steps: K, or an int64 one for each. share: how much of the training lies before an
+        iteration. Both of shapes that broadcast with draws.
         """
         raise NotImplementedError
 
@@ -66,6 +66,8 @@ class DrawnSteps(ChosenSteps):
     here they keep a model from fitting one step size.
     """
 
+    law: ClassVar[str]
+
     factor: float
 
     def __post_init__(self):
@@ -76,20 +78,32 @@ class DrawnSteps(ChosenSteps):
         """Return the least and the largest number of steps that may be drawn."""
         return max(1, round(n_steps / self.factor)), round(n_steps * self.factor)
 
+    def describe(self, n_steps: int) -> str:
+        least, most = self.ends(n_steps)
+        return f"K {self.law} on {least} to {most}"
+
+    def describe_around(self) -> str:
+        """Return what it does where a controller has the K."""
+        return f"K {self.law} around it, factor {self.factor:g}"
+
+    def _ends(self, n_steps: int | Tensor) -> tuple[Any, Any]:
+        """Return the same of one K, or of each of several, as float64."""
+        if not isinstance(n_steps, Tensor):
+            return self.ends(n_steps)
+        least = (n_steps.double() / self.factor).round().clamp(min=1)
+        return least, (n_steps.double() * self.factor).round()
+
 
 @dataclass(frozen=True)
 class UniformSteps(DrawnSteps):
     """Every number of steps from K / factor to K times factor is equally likely."""
 
     key: ClassVar[str] = "uniform"
+    law: ClassVar[str] = "uniform"
 
-    def counts(self, n_steps: int, draws: Tensor, share: Tensor) -> Tensor:
-        least, most = self.ends(n_steps)
-        return least + (draws * (most - least + 1)).long()
-
-    def describe(self, n_steps: int) -> str:
-        least, most = self.ends(n_steps)
-        return f"K uniform on {least} to {most}"
+    def counts(self, n_steps: int | Tensor, draws: Tensor, share: Tensor) -> Tensor:
+        least, most = self._ends(n_steps)
+        return (least + (draws * (most - least + 1)).floor()).long()
 
 
 @dataclass(frozen=True)
@@ -97,14 +111,11 @@ class LogUniformSteps(DrawnSteps):
     """The logarithm is uniform: as many batches have fewer than K steps as have more."""
 
     key: ClassVar[str] = "loguniform"
+    law: ClassVar[str] = "log-uniform"
 
-    def counts(self, n_steps: int, draws: Tensor, share: Tensor) -> Tensor:
-        least, most = self.ends(n_steps)
+    def counts(self, n_steps: int | Tensor, draws: Tensor, share: Tensor) -> Tensor:
+        least, most = self._ends(n_steps)
         return (least * (most / least) ** draws).round().long()
-
-    def describe(self, n_steps: int) -> str:
-        least, most = self.ends(n_steps)
-        return f"K log-uniform on {least} to {most}"
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,8 @@ class RefinedSteps(ChosenSteps):
     def __post_init__(self):
         check_n_steps(self.first, "first")
 
-    def counts(self, n_steps: int, draws: Tensor, share: Tensor) -> Tensor:
+    def counts(self, n_steps: int | Tensor, draws: Tensor, share: Tensor) -> Tensor:
+        assert isinstance(n_steps, int)  # check_cures has seen to it
         doublings = math.ceil(math.log2(n_steps / self.first))
         at = (share * (doublings + 1)).long()
         return (self.first * 2**at).clamp(max=n_steps).expand(draws.shape)
@@ -321,8 +333,14 @@ def check_cures(cures: Sequence[Cure], steps: AnySteps) -> Cures:
             raise ValueError(f"cures = {', '.join(named)}: each decides {part}; give one of them")
     if not cures:
         return cures
+    adapted = isinstance(steps, Adapted) and steps.first_rtol is None
+    if adapted and all(isinstance(cure, DrawnSteps) for cure in cures):
+        return cures
     if not isinstance(steps, FixedSteps):
-        raise ValueError(f"cures = {name_cures(cures)}: they are for fixed steps; got {steps!r}")
+        raise ValueError(
+            f"cures = {name_cures(cures)}: they are for fixed steps, drawn numbers of steps for "
+            f"adapted ones, too; got {steps!r}"
+        )
     for cure in cures:
         if isinstance(cure, RefinedSteps) and cure.first >= steps.n_steps:
             raise ValueError(

@@ -14,26 +14,35 @@ class Draws:
     """Draws of a training, each member's from a generator of its own seed.
 
     n_steps (iterations, members) int64; other, whether the other solver takes a batch, bool, and
-    stretch, the ends over T, float64, likewise; None where no cure decides it.
+    stretch, the ends over T, float64, likewise; None where no cure decides it, and n_steps where a
+    controller has the K around which they are drawn: see `around`.
     """
 
     def __init__(
-        self, cures: Sequence[Cure], n_steps: int, seeds: Sequence[int], iterations: int
+        self, cures: Sequence[Cure], n_steps: int | None, seeds: Sequence[int], iterations: int
     ) -> None:
         shape, generators = (iterations, 3), [make_generator(seed, "draws") for seed in seeds]
         draws = [torch.rand(shape, generator=g, dtype=torch.float64) for g in generators]
         steps, solvers, ends = torch.stack(draws, 1).unbind(2)
         share = torch.arange(iterations, dtype=torch.float64)[:, None] / iterations
+        self.steps, self.share = steps, share
+        self.rule = next((cure for cure in cures if isinstance(cure, ChosenSteps)), None)
         self.n_steps: Tensor | None = None
         self.other: Tensor | None = None
         self.stretch: Tensor | None = None
         for cure in cures:
-            if isinstance(cure, ChosenSteps):
+            if isinstance(cure, ChosenSteps) and n_steps is not None:
                 self.n_steps = cure.counts(n_steps, steps, share)
             elif isinstance(cure, DrawnSolver):
                 self.other = cure.chosen(solvers)
             elif isinstance(cure, DrawnEnd):
                 self.stretch = cure.stretch(ends)
+
+    def around(self, n_steps: Tensor, iteration: int) -> Tensor:
+        """Return the numbers of steps of an iteration, the first is 1, around these, (members,)."""
+        assert self.rule is not None
+        at = iteration - 1
+        return self.rule.counts(n_steps, self.steps[at], self.share[at])
 
 
 def count_evaluations(

@@ -23,6 +23,7 @@ from nodecore.ode.fields import (
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.kernels import FusedAdaptive
 from nodecore.ode.solution import Solution, SolveError
+from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 from nodecore.training.adapted import AnySteps
 from nodecore.training.adaption import Adaption
@@ -102,16 +103,13 @@ class Ensemble:
         options |= {} if decay is None else {"weight_decay": decay}
         self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
         # What cures draw for each iteration, where there are any.
-        self.draws = (
-            Draws(self.cures, steps.n_steps, seeds, protocol.iterations)
-            if cures and steps.n_steps
-            else None
-        )
-        self.adaption: Adaption | None = None  # who says what `sizes` are to be, if anyone does
-        # Of the next solve: the size of its steps or its tolerance, one, or (members,) float64.
-        self.sizes: float | Tensor | None = (
+        self.draws = Draws(self.cures, steps.n_steps, seeds, protocol.iterations) if cures else None
+        self.adaption: Adaption | None = None  # who says what `chosen` is to be, if anyone does
+        # The size of the steps that are meant, or the tolerance: one, or (members,) float64.
+        self.chosen: float | Tensor | None = (
             steps.rtol if steps.n_steps is None else protocol.T / steps.n_steps
         )
+        self.sizes = self.chosen  # the same of the next solve, which may be drawn
         self.nfe = torch.zeros(len(seeds), dtype=torch.float64, device=device)
         self.alive = torch.ones(len(seeds), dtype=torch.bool, device=device)
         self.finite_iterations = torch.zeros(len(seeds), dtype=torch.int64, device=device)
@@ -166,7 +164,7 @@ class Ensemble:
 
     def _take(self, sizes):
         if sizes is not None:
-            self.sizes = sizes
+            self.sizes = self.chosen = sizes
 
     def solve(
         self, x: Tensor, tableau: str | ButcherTableau, sizes: Tensor | None = None
@@ -224,8 +222,19 @@ class Ensemble:
         if self.iteration == 1:
             self._take(self.adaption.begin(x))
         adaption = self.adaption
-        step(x, y, partial(self._adapt, adaption, x, y) if adaption.due() else None)
+        if adaption.due():  # of the steps that are meant, whatever is drawn between checks
+            step(x, y, partial(self._adapt, adaption, x, y))
+        else:
+            self._draw()
+            step(x, y)
+            self.sizes = self.chosen
         adaption.look()
+
+    def _draw(self):
+        """Draw the next solve's steps around those that a controller means."""
+        if self.draws is not None and isinstance(self.chosen, Tensor):
+            meant = count_steps(self.chosen, self.protocol.T)
+            self.sizes = self.protocol.T / self.draws.around(meant, self.iteration).double()
 
     def _adapt(self, adaption, x, y, z):
         self._take(adaption.see(x, y, z))

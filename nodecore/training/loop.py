@@ -201,7 +201,7 @@ def _result(ensemble, seconds, precision):
         device=str(ensemble.device),
         precision=precision,
         execution=ensemble.how_executed(),
-        step_size=ensemble.sizes if adaption else None,
+        step_size=ensemble.chosen if adaption else None,
         history=adaption.history if adaption else [],
         marks={k: ensemble.named(v) for k, v in adaption.marks.items()} if adaption else {},
     )

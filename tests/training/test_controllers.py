@@ -17,6 +17,7 @@ from nodecore.training.controllers import (
     Algorithm1,
     ConfirmedIncrease,
     Observation,
+    ProportionalIntegral,
     Remembering,
     Sawtooth,
     Settling,
@@ -172,6 +173,34 @@ def test_settling_reads_the_signal_it_is_given(signal):
     assert rule.update(StepState(0.1), low).step_size > 0.1
 
 
+# --- proportional and integral --------------------------------------------------------------------
+
+
+def test_pi_follows_its_formula():
+    rule = ProportionalIntegral(target=0.1, integral=0.02, proportional=0.05)
+    state = rule.update(StepState(0.2), Observation(0.8, 0.8, flips=0.15))  # e = 0.5, none before
+    assert state.step_size == pytest.approx(0.2 * math.exp(-0.02 * 0.5))
+    after = rule.update(state, Observation(0.8, 0.8, flips=0.05))  # e = -0.5, a change of -1
+    assert after.step_size == pytest.approx(state.step_size * math.exp(0.02 * 0.5 + 0.05))
+    far = rule.update(StepState(0.2), Observation(0.8, 0.8, flips=1.0))
+    assert far.step_size == pytest.approx(0.2 * math.exp(-0.02 * rule.most))
+
+
+def test_pi_settles_where_the_signal_is_on_target():
+    """On a plant whose flips grow with the step, from either side, and without a limit cycle."""
+    rule = ProportionalIntegral(target=0.05)
+    for first in (1.0, 0.001):
+        state = StepState(first)
+        for _ in range(600):
+            flips = min(1.0, 2 * state.step_size)
+            state = rule.update(state, Observation(0.8, 0.8, flips=flips))
+        assert state.step_size == pytest.approx(0.025, rel=0.01)
+
+
+def test_pi_tests_with_half_the_step():
+    assert ProportionalIntegral().test_step(0.25) == 0.125
+
+
 def test_the_sawtooth_goes_its_way_whatever_it_sees():
     rule = Sawtooth(most_steps=10, fewest_steps=4, increase=1.5)
     taken = walk(rule, StepState(0.9), [Observation(0.9, 0.9), Observation(0.9, 0.1)] * 4)
@@ -239,6 +268,8 @@ def test_constants_that_cannot_work_are_refused(name, constants, message):
         (Remembering, {"calm": 0.2}, "calm = 0.2, alarm = 0.04: give 0 <= calm < alarm"),
         (Remembering, {"ease": 0.0}, r"ease = 0.0: give a share in \(0, 1\]"),
         (Remembering, {"keep": 1.2}, r"keep = 1.2: give a share in \(0, 1\]"),
+        (ProportionalIntegral, {"target": 0.0}, "target = 0.0: give a number > 0"),
+        (ProportionalIntegral, {"proportional": -1.0}, "proportional = -1.0: give a number >= 0"),
         (Sawtooth, {"increase": 1.0}, "increase = 1.0: give a number > 1"),
         (Sawtooth, {"fewest_steps": 48}, "most_steps = 48: give a number > 48"),
         (Settling, {"signal": "hum"}, "signal = 'hum' is unknown; choose one of gap, discord"),

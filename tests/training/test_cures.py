@@ -12,8 +12,10 @@ from torch.nn import functional as F
 from nodecore.data.seeding import make_generator
 from nodecore.evidence.runs import Run, run_of
 from nodecore.ode.fields import MLPField
-from nodecore.ode.steps import FixedSteps, Tolerance
+from nodecore.ode.steps import FixedSteps, Tolerance, count_steps
+from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
+from nodecore.training.controllers import ProportionalIntegral
 from nodecore.training.cured import Stretched
 from nodecore.training.cures import (
     Cure,
@@ -29,7 +31,7 @@ from nodecore.training.cures import (
     name_cures,
 )
 from nodecore.training.draws import Draws, count_evaluations
-from nodecore.training.ensemble import make_model
+from nodecore.training.ensemble import Ensemble, make_model
 from nodecore.training.loop import train
 from nodecore.training.protocols import Protocol
 
@@ -96,6 +98,9 @@ def test_what_cannot_be_is_refused(make, message):
     [
         ("uniform-2,loguniform-2", FixedSteps("euler", 8), "each decides the number of steps"),
         ("decay-0.1", Tolerance("dopri5", 1e-3), "they are for fixed steps"),
+        ("decay-0.1", Adapted("euler", "algorithm1"), "drawn numbers of steps for adapted ones"),
+        ("uniform-2", Adapted("dopri5", "algorithm1"), "they are for fixed steps"),
+        ("refined-2", Adapted("euler", "algorithm1"), "they are for fixed steps"),
         ("refined-8", FixedSteps("euler", 8), "first = 8: give fewer steps than the last ones, 8"),
         ("solver-midpoint", FixedSteps("midpoint", 8), "'midpoint' is the training's solver"),
         ("squared-1-euler", FixedSteps("euler", 8), "'euler' is the training's solver"),
@@ -152,6 +157,16 @@ def test_a_member_draws_by_its_own_seed():
     alone, together = drawn("loguniform-4", seeds=(3,)), drawn("loguniform-4", seeds=(7, 3))
     assert torch.equal(alone.n_steps[:, 0], together.n_steps[:, 1])
     assert not torch.equal(together.n_steps[:, 0], together.n_steps[:, 1])
+
+
+@pytest.mark.parametrize("name", ["uniform-2", "loguniform-4"])
+def test_draws_around_a_controllers_steps_are_those_around_a_fixed_number(name):
+    around = drawn(name, n_steps=None, seeds=(3, 4, 5), iterations=50)
+    fixed = {k: drawn(name, n_steps=k, seeds=(3, 4, 5), iterations=50).n_steps for k in (1, 7, 16)}
+    for iteration in range(1, 51):
+        counts = around.around(torch.tensor([7, 1, 16]), iteration)
+        row = [int(fixed[k][iteration - 1, member]) for member, k in enumerate((7, 1, 16))]
+        assert counts.tolist() == row
 
 
 # --- iterations -----------------------------------------------------------------------------------
@@ -291,6 +306,51 @@ def test_every_number_of_steps_that_is_drawn_is_taken(backend):
     drawn = Draws(how["cures"], 16, [0, 1], 120).n_steps
     assert {25, 29, 31, 41} < set(drawn.flatten().tolist())
     assert (120 * trained.nfe_per_iteration).round().tolist() == drawn.sum(0).tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_adapted_training_draws_around_its_steps_and_checks_at_them(backend, monkeypatch):
+    taken, solve = [], Ensemble.solve
+
+    def noted(self, x, tableau, sizes=None):
+        solution = solve(self, x, tableau, sizes)
+        taken.append((self.iteration, len(x[0]), tableau, solution.nfe.tolist()))
+        return solution
+
+    monkeypatch.setattr(Ensemble, "solve", noted)
+    protocol = replace(TINY, iterations=20, T=1.0)
+    rule = ProportionalIntegral(every=5, integral=0.3)
+    cures = get_cures("loguniform-4")
+    steps = Adapted("euler", rule)
+    trained = train(protocol, steps, [0, 1], backend=backend, cures=cures, look_every=7, **QUIET)
+    checks = {row["iteration"]: [] for row in trained.history if "train_accuracy" in row}
+    for row in trained.history:
+        if "train_accuracy" in row:
+            checks[row["iteration"]].append(row["n_steps"])
+    assert list(checks) == [5, 10, 15, 20]
+    assert count_steps(trained.step_size, 1.0).tolist() == checks[20]
+    if backend == "torch":
+        draws = Draws(cures, None, [0, 1], 20)
+        mine = {i: nfe for i, n, _, nfe in taken if n == protocol.batch_size and i % 5}
+        for iteration in (6, 8, 11, 19):  # after a check at 5, 10 or 15: K is that of the next one
+            meant = torch.tensor(checks[5 * (iteration // 5) + 5])
+            assert mine[iteration] == draws.around(meant, iteration).tolist()
+        looks = [nfe for i, n, _, nfe in taken if i == 14 and n == protocol.n_test]
+        assert looks == [checks[15]]
+
+
+def test_an_adapted_training_with_draws_killed_anywhere_ends_at_the_same_bits(tmp_path):
+    steps = Adapted("euler", ProportionalIntegral(every=2, integral=0.3))
+    how = {"steps": steps, "seeds": [0, 1], "cures": get_cures("uniform-2"), **QUIET}
+    whole = train(TINY, **how)
+    for after in (2, 3):
+        with pytest.raises(Killed):
+            train(TINY, checkpoint=Deadly(tmp_path / "state", after), **how)
+    resumed = train(TINY, checkpoint=Checkpoint(tmp_path / "state"), **how)
+    for ours, its in zip(parameters(resumed), parameters(whole), strict=True):
+        assert torch.equal(ours, its)
+    assert torch.equal(resumed.nfe_per_iteration, whole.nfe_per_iteration)
+    assert torch.equal(resumed.step_size, whole.step_size)
 
 
 @pytest.mark.parametrize("name", NAMES)
