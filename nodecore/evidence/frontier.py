@@ -6,7 +6,7 @@ import pandas as pd
 
 from nodecore.analysis.intervals import Interval, bootstrap_difference, bootstrap_mean
 from nodecore.evidence.found import Evidence
-from nodecore.evidence.names import name_of
+from nodecore.evidence.names import describe_changes, name_of
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
 from nodecore.ode.steps import FixedSteps
@@ -58,7 +58,7 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
 
 def is_plain(run: Run) -> bool:
     """Tell whether a training takes fixed steps and does nothing else."""
-    return isinstance(run.steps, FixedSteps) and not run.cures
+    return isinstance(run.steps, FixedSteps) and not run.cures and not run.changes
 
 
 def difference(one: Evidence, other: Evidence) -> Interval:
@@ -88,10 +88,13 @@ def is_at_least(change: Interval) -> str:
 
 
 def describe(run: Run) -> str:
-    """Return what a training does, as text and figures print it; Euler's method goes unsaid."""
+    """Return what a training does, as text and figures print it; Euler's method goes unsaid, and
+    beside changes of the protocol the number of steps, too."""
     if isinstance(run.steps, Adapted):
         drawn = [c.describe_around() for c in run.cures if isinstance(c, DrawnSteps)]
         return ", ".join([name_of(str(run.steps.controller)), *drawn])
+    if run.changes:
+        return describe_changes(run.changes)
     n_steps, solver = run.steps.n_steps or 0, run.steps.solver
     said = [cure.describe(n_steps) for cure in run.cures]
     if not any(isinstance(cure, ChosenSteps) for cure in run.cures):

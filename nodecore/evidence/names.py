@@ -2,6 +2,7 @@
 
 from nodecore.data.datasets import DATASETS
 from nodecore.ode.tableaus import TABLEAUS
+from nodecore.training.changes import Changes
 
 OF_CONTROLLERS = {  # where it is more than the name without hyphens
     "algorithm1": "Algorithm 1",
@@ -11,6 +12,15 @@ OF_CONTROLLERS = {  # where it is more than the name without hyphens
     "settling-closeness": "settling by closeness",
     "settling-bend": "settling by bend",
 }
+OF_CHANGES = {  # of a protocol
+    "activation": "{}",
+    "gradient": "gradients by the {}",
+    "initialisation": "{}'s initialisation",
+    "learning_rate": "learning rate {:g}",
+    "optimiser": "{}",
+    "pieces": "{} layers",
+    "width": "width {}",
+}
 OF_STARTS = {"euclidean": "Euclidean norms", "hairer": "scaled norms"}
 
 
@@ -19,3 +29,8 @@ def name_of(name: str) -> str:
     if name in DATASETS or name in TABLEAUS:
         return (DATASETS.get(name) or TABLEAUS[name]).label
     return (OF_CONTROLLERS | OF_STARTS).get(name, name.replace("-", " "))
+
+
+def describe_changes(changes: Changes) -> str:
+    """Return changes of a protocol as text and figures print them, such as "width 16"."""
+    return ", ".join(OF_CHANGES[name].format(value) for name, value in changes)
