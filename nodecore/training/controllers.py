@@ -349,7 +349,8 @@ VARIATIONS = {  # of the paper's constants, one at a time
     for value in values
 }
 BLIND = {"sawtooth": Sawtooth()}
-EVERY = CONTROLLERS | VARIATIONS | BLIND
+STRICTER = {"pi-target-0.025": ProportionalIntegral(target=0.025)}  # half as many changed classes
+EVERY = CONTROLLERS | VARIATIONS | BLIND | STRICTER
 AUTO = "remembering-discord"  # what "auto" means
 
 
@@ -359,7 +360,7 @@ def controller_name(name: str) -> str:
     if name not in EVERY:
         raise ValueError(
             f"controller = {name!r} is unknown; choose one of auto, {', '.join(CONTROLLERS)}, "
-            f"a variation, {', '.join(VARIATIONS)}, or {', '.join(BLIND)}"
+            f"a variation, {', '.join(VARIATIONS | STRICTER)}, or {', '.join(BLIND)}"
         )
     return name
 
