@@ -14,8 +14,10 @@ from nodecore.evidence.catalogue import (
     BUDGET,
     CURES,
     FINALISTS,
-    STUDIES,
+    ablation_run,
     cure_run,
+    residual_run,
+    steered_run,
 )
 from nodecore.evidence.found import find
 from nodecore.evidence.frontier import (
@@ -27,7 +29,6 @@ from nodecore.evidence.frontier import (
     is_at_least,
 )
 from nodecore.evidence.obtain import obtain
-from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.selection import evaluations_of
 from nodecore.evidence.verify import verify
 
@@ -165,13 +166,32 @@ def test_a_run_with_a_cure_is_kept_found_and_verified(monkeypatch, tmp_path):
     assert "nfe_per_iteration of seed 0 is" in checked["problem"]
 
 
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        (
+            steered_run("landscape", "pi", profile="smoke"),
+            "PI control, K log-uniform around it, factor 4",
+        ),
+        (ablation_run("landscape", 8, "activation-tanh", profile="smoke"), "tanh"),
+        (residual_run("spheres2", 4, profile="smoke"), "4 layers"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_steered_and_changed_runs_are_kept_found_and_verified(run, says, tmp_path):
+    obtain(run, root=tmp_path, device="cpu", progress=False)
+    again = find(run, tmp_path)
+    assert again.run == run and describe(run) == says
+    [checked] = verify([run.study], "smoke", root=tmp_path).to_dict("records")
+    assert checked["agrees"] and not checked["problem"]
+
+
 # --- the committed evidence -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dataset", FINALISTS)
 def test_finalists_follow_from_the_first_seeds_by_the_rule(dataset):
-    runs = [run for run in STUDIES[f"{dataset}-cures"] if run.seeds == SEEDS and run.cures]
-    found = [find(run, store.COMMITTED) for run in runs]
+    found = [find(cure_run(dataset, training), store.COMMITTED) for training in CURES]
     if not all(found):
-        pytest.skip(f"{sum(map(bool, found))} of {len(runs)} cures have records so far")
+        pytest.skip(f"{sum(map(bool, found))} of {len(found)} cures have records so far")
     assert list(FINALISTS[dataset]) == finalists(frontier(found), BUDGET)
