@@ -85,8 +85,8 @@ AdaptionExplorer([found[d, "algorithm1"] for d in datasets])
 # %% [markdown]
 # Up to the first check that decides otherwise under your constants, the training would have been the
 # same; what it would have become after that, the record cannot tell. The explorer counts failed checks
-# from the first iteration on, and its $K$ is the one set after a check; the tables count the second half
-# of the training, and give the $K$ of its last iterations.
+# from the first iteration on, and its $K$ is the one that a check finds in use; the tables count the
+# second half of the training, and give the $K$ of its last iterations.
 #
 # {cite:t}`ott2020` claim that this costs about as much as the critical step of the grid and is about as
 # accurate; that the step oscillates indefinitely, which is left to future work.

@@ -153,14 +153,14 @@ class AdaptionExplorer(Explorer):
     def draw(self) -> Figure:
         rows = self.history
         figure, (above, below) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True)
-        above.step(rows["iteration"], 1 / rows["step_size"], where="post", color="black")
+        above.step(rows["iteration"], 1 / rows["step_size"], where="pre", color="black")
         rerun = self.rerun
         if rerun is not None and rerun.departs is not None:
             late = rows["iteration"] >= rerun.departs
             above.step(
                 rows["iteration"][late],
                 1 / rerun.step_sizes[late],
-                where="post",
+                where="pre",
                 color=plots.CROSSING_COLOUR,
                 linestyle="--",
             )

@@ -7,7 +7,7 @@ import { gaps, lastCheck, stepsOf } from "./rule.js";
 /** @param {Shell} shell */
 export function makeNumbers(shell) {
   const iterations = figure("iteration", "iteration");
-  const steps = figure("n_steps", "steps K after this check");
+  const steps = figure("n_steps", "steps K at this check");
   const train = figure("train", "training solver");
   const test = figure("test", "test solver");
   const failed = figure("failed", "failed checks so far");

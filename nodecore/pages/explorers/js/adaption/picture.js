@@ -42,12 +42,13 @@ function drawSteps(plane, colour, history, other, iteration) {
   const others = exponents(other?.steps ?? []);
   const low = Math.floor(Math.min(...recorded, ...others));
   const high = Math.max(low + 1, Math.ceil(Math.max(...recorded, ...others)));
+  const since = [0, ...iterations.slice(0, -1)]; // the step of a check was taken at the one before
   const context = plane.begin([0, last, low - 0.1, high + 0.1]);
   clipped(plane, context, () => {
-    drawLine(plane, context, iterations, recorded, colour("ink"), iteration);
+    drawLine(plane, context, since, recorded, colour("ink"), iteration);
     if (other && other.departs !== null) {
       context.setLineDash(DASHES);
-      drawLine(plane, context, iterations, others, colour("crossing"), last, other.departs);
+      drawLine(plane, context, since, others, colour("crossing"), last, other.departs);
       context.setLineDash([]);
     }
     markFailed(plane, context, colour, history, recorded, iteration);
