@@ -1,6 +1,6 @@
 // The planes of the adaption explorer: steps over the iterations, and the accuracies that decided.
 
-import { drawAxes } from "../draw/axes.js";
+import { drawAxes, powerOfTwo } from "../draw/axes.js";
 import { drawSquare, drawLine, drawSample, drawUpright } from "../draw/lines.js";
 import { clipped, makePlane } from "../draw/plane.js";
 
@@ -54,9 +54,7 @@ function drawSteps(plane, colour, history, other, iteration) {
     markFailed(plane, context, colour, history, recorded, iteration);
     drawUpright(plane, context, colour, iteration);
   });
-  drawAxes(plane, context, colour, "iteration", "steps K", (value) =>
-    Number.isInteger(value) ? `${2 ** value}` : "",
-  );
+  drawAxes(plane, context, colour, "iteration", "steps K", { yText: powerOfTwo });
 }
 
 function drawAccuracies(plane, colour, { iterations, train, test }, iteration) {
