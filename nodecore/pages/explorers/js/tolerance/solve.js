@@ -7,9 +7,13 @@ import { makeModel, selectMember } from "../compute/models.js";
 import { pick } from "../compute/runs.js";
 import { viewOf } from "../compute/views.js";
 
+/** The vector field of the seed, as `memory` has it while the tolerance changes. */
+export function fieldOf(memory, { trained, seed, keys }) {
+  return memory.once("net", keys.member, () => makeModel(selectMember(trained, seed))).field;
+}
+
 /** Every start by itself: its states, the ends of the steps that were rejected, the counts. */
-export function solveEach({ trained, seed, tableau, rtol }) {
-  const { field } = makeModel(selectMember(trained, seed));
+export function solveEach(field, { trained, tableau, rtol }) {
   const { x, y, starts } = trained.dataset;
   const runs = [];
   let failures = 0;
@@ -25,9 +29,8 @@ export function solveEach({ trained, seed, tableau, rtol }) {
 }
 
 /** What all trajectories visit, solved exactly: a view that rests while the tolerance changes. */
-export function stillView({ trained, seed }, solvers) {
+export function stillView(field, { trained }, solvers) {
   const tableau = solvers.find(({ name }) => name === EXACT_SOLVER) ?? solvers[0];
-  const { field } = makeModel(selectMember(trained, seed));
   const starts = pick(trained.dataset.x, trained.dataset.starts);
   try {
     const { path, ts } = solveAdaptive(field, tableau, starts, EXACT_RTOL);
