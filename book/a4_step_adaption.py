@@ -171,7 +171,12 @@ together[["trained", *restless]]
 # $K + 1$, as in Table 1. The table gives that sum up to the critical $K$, which a lucky searcher stops
 # at, and over the whole grid.
 
+
 # %% tags=["hide-input"]
+def listed(values):
+    return ", ".join(f"{value:.0f}" for value in values)
+
+
 grids = {
     d: records_if_whole(grid_runs(d, "euler", GRIDS[f"{d}-euler"], seeds, profile))
     for d in datasets
@@ -186,7 +191,7 @@ for d in datasets:
     critical = searches[d].critical if searches[d] else None
     grid = GRIDS[f"{d}-euler"]
     cost = [sum(k + 1 for k in grid if critical and k <= critical), sum(k + 1 for k in grid)]
-    rows.append([name_of(d), ", ".join(f"{k}" for k in first), ", ".join(f"{k:.0f}" for k in late),
+    rows.append([name_of(d), listed(first), listed(late),
                  f"{nfe:.1f}", *(f"{c} ({c / nfe:.1f} times)" if c else "-" for c in cost)])  # fmt: skip
 columns = ["data set", "first K", "late K", "NFE, Algorithm 1", "NFE, grid to its critical K",
            "NFE, whole grid"]  # fmt: skip
@@ -248,11 +253,6 @@ def begun(dataset, start):
 every_start = {(d, s): begun(d, s) for d in [*datasets, *adapted] for s in STARTS}
 walks = {key: first_and_last(evidence) for key, evidence in every_start.items() if evidence}
 walks = {key: walk for key, walk in walks.items() if len(walk)}
-
-
-def listed(values):
-    return ", ".join(f"{value:.0f}" for value in values)
-
 
 rows = [
     [name_of(d), name_of(s), listed(walk["first_n_steps"]), listed(walk["final_n_steps"]),
