@@ -233,15 +233,15 @@ def zeros_row(name, seed):
     sinks = [
         z for z, kind in zip(points.points.tolist(), points.kinds, strict=True) if kind == "sink"
     ]
-    cells = [names.get(name, "true field"), "" if seed is None else seed]
-    cells += [points.kinds.count(kind) for kind in ("sink", "saddle", "source")]
+    counts = ", ".join(str(points.kinds.count(kind)) for kind in ("sink", "saddle", "source"))
+    cells = [names.get(name, "true field") + ("" if seed is None else f", seed {seed}"), counts]
     cells += [", ".join(f"({a:.2f}, {b:.2f})" for a, b in sinks) or "none"]
     sink = resting[name, seed]
     cells += [f"{100 * (sink >= 0).double().mean():.1f}", f"{100 * share_right(sink):.1f}"]
-    return [*map(str, cells), "holds" if holds else "fails"]
+    return [*cells, "holds" if holds else "fails"]
 
 
-header = ["field", "seed", "sinks", "saddles", "sources", "sinks at"]
+header = ["field", "sinks, saddles, sources", "sinks at"]
 header += ["samples at a sink (%)", "right by sink (%)", "check"]
 lines = [header, [":--"] * len(header), *(zeros_row(*key) for key in found)]
 Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))

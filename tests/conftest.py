@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, sync_playwright
 from nodecore.data import images
 from nodecore.data.datasets import _all_images, load
 from nodecore.pages.build import ROOT, build_book
-from nodecore.pages.pdf import BROWSERS
+from nodecore.pages.pdf import find_browser
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -24,7 +24,7 @@ settings.load_profile("repeatable")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+BROWSER = find_browser()
 EXPLORER_PAGE = (
     "<!doctype html><html data-theme='light'><meta charset='utf-8'>"
     "<meta name='viewport' content='width=device-width'><body>{}"

@@ -19,6 +19,11 @@ FOOTER = (
 MARGIN = "18mm"
 
 
+def find_browser() -> str | None:
+    """Where a Chromium or Chrome is; None without one."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def print_book(html: Path | None = None, target: Path | None = None) -> Path:
     """Print the pages in `html`, those of the last `make book`, to `target`; returns it.
 
@@ -29,7 +34,7 @@ def print_book(html: Path | None = None, target: Path | None = None) -> Path:
     target = target or html.parent / "book.pdf"
     if not (html / "book" / "index.html").exists():
         raise BookError(f"{html} holds no pages: build them first (make book)")
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser_path = find_browser()
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

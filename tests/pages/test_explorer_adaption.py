@@ -9,6 +9,7 @@ from browsing import ExplorerReader, as_html
 from nodecore.evidence import store
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
+from nodecore.ode.steps import FixedSteps
 from nodecore.pages.explorers import AdaptionExplorer
 from nodecore.pages.explorers.adaption import _checks
 from nodecore.training.adapted import Adapted
@@ -21,20 +22,32 @@ def evidence():
     return find(RUN, store.COMMITTED)
 
 
+@pytest.fixture(scope="module")
+def fixed():
+    return [find(Run("spheres2", FixedSteps("euler", k)), store.COMMITTED) for k in (4, 64)]
+
+
 @pytest.fixture
 def explorer(evidence):
     return AdaptionExplorer([evidence])
 
 
 @pytest.fixture(scope="module")
-def html(evidence):
-    return as_html(AdaptionExplorer([evidence]))
+def html(evidence, fixed):
+    return as_html(AdaptionExplorer([evidence], fixed))
 
 
-def recorded(evidence, seed):
-    """The checks as they lie in the file."""
+def recorded(evidence, seed, column="failed"):
+    """The rows of a seed that have a column, by default its checks, as they lie in the file."""
     table = pd.read_csv(evidence.stored.path.with_suffix(".history.csv"))
-    return table[(table["seed"] == seed) & table["failed"].notna()].reset_index(drop=True)
+    return table[(table["seed"] == seed) & table[column].notna()].reset_index(drop=True)
+
+
+def spent_by_hand(rows):
+    """Evaluations per iteration up to the last of these checks of Euler against midpoint."""
+    since = rows["iteration"].shift(fill_value=0)
+    steps = (rows["iteration"] - since) * rows["n_steps"] + 2 * rows["n_steps"]
+    return (2 + steps.sum()) / rows["iteration"].iloc[-1]
 
 
 # --- from Python --------------------------------------------------------------------------------
@@ -56,6 +69,30 @@ def test_another_threshold_departs_at_the_first_check_that_it_judges_otherwise(e
     assert len(between)
     assert explorer.rerun.departs == rows["iteration"][between.index[0] + 1]
     assert explorer.rerun.failed.sum() == (gaps > 0.05).sum()
+
+
+def test_in_the_end_it_has_spent_what_the_record_says(explorer, evidence):
+    spent = evidence.records.groupby("seed")["nfe_per_iteration"].first()
+    for explorer.seed in RUN.seeds:
+        assert explorer.history["nfe"].iloc[-1] == pytest.approx(spent[explorer.seed], rel=1e-9)
+        looks, wanted = explorer.looks, recorded(evidence, explorer.seed, "accuracy")
+        assert looks["iteration"].tolist() == wanted["iteration"].tolist()
+        assert looks["accuracy"].tolist() == wanted["accuracy"].tolist()
+        early = recorded(evidence, explorer.seed).query("iteration <= 500")
+        assert looks["nfe"].iloc[0] == pytest.approx(spent_by_hand(early))
+
+
+def test_fixed_steps_stand_beside_trainings_of_their_own_data_set(evidence, fixed):
+    other = find(Run("landscape", RUN.steps), store.COMMITTED)
+    own, others = AdaptionExplorer([evidence, other], fixed).data["runs"]
+    for found, (nfe, accuracy, exact) in zip(fixed, own["fixed"], strict=True):
+        rows = found.records
+        solved = rows[rows["test_solver"] == "dopri5"]
+        mine = rows[(rows["test_solver"] == "euler") & (rows["test_n_steps"] == rows["n_steps"])]
+        assert nfe == found.run.steps.n_steps
+        assert accuracy == pytest.approx(mine["accuracy"].mean())
+        assert exact == pytest.approx(solved[solved["test_rtol"] == 1e-6]["accuracy"].mean())
+    assert others["fixed"] == []
 
 
 def test_a_refused_state_names_what_there_is(explorer):
@@ -102,7 +139,64 @@ def test_moving_through_the_iterations_shows_the_record(visit_explorers, html, e
         assert reader.number("n_steps") == np.ceil(1 / row["step_size"] * (1 - 1e-6))
         failed = rows["failed"].astype(bool)[rows["iteration"] <= 500 * presses].sum()
         assert reader.number("failed") == failed
+        spent = spent_by_hand(rows[rows["iteration"] <= 500 * presses])
+        assert reader.number("nfe") == pytest.approx(spent, abs=0.051)
+        look = recorded(evidence, seed, "accuracy").set_index("iteration").loc[500 * presses]
+        assert reader.number("accuracy") == pytest.approx(100 * look["accuracy"], abs=0.051)
     assert reader.page.complaints == []
+
+
+def test_between_two_looks_the_accuracy_is_that_of_the_one_before(visit_explorers, html):
+    reader = ExplorerReader(visit_explorers(html))
+    slider = reader.root.get_by_label("iteration", exact=True)
+    slider.press("Home")
+    reader.settle()
+    accuracy = reader.root.locator("[data-number=accuracy]")
+    assert accuracy.text_content() == "–", "nothing is seen before the first look"
+    slider.press("PageUp")
+    reader.settle()
+    at_look = reader.number("accuracy")
+    slider.press("ArrowRight")
+    reader.settle()
+    assert (reader.number("iteration"), reader.number("accuracy")) == (550, at_look)
+
+
+def test_the_point_lies_where_its_numbers_are(visit_explorers, html):
+    """Three moments of a training: distances in the plane are those of log cost and accuracy."""
+    reader = ExplorerReader(visit_explorers(html))
+    slider = reader.root.get_by_label("iteration", exact=True)
+    slider.press("Home")
+    places, numbers = [], []
+    for presses in (1, 4, 8):
+        for _ in range(presses):
+            slider.press("PageUp")
+        reader.settle()
+        numbers.append([np.log2(reader.number("nfe")), reader.number("accuracy")])
+        places.append(middle_of_point(reader))
+    for axis in (0, 1):
+        (a, b, c), (p, q, r) = np.array(numbers)[:, axis], np.array(places)[:, axis]
+        assert abs(r - p) > 20, "it moves"
+        assert (q - p) / (r - p) == pytest.approx((b - a) / (c - a), abs=0.02)
+
+
+def middle_of_point(reader):
+    """Mean pixel of the plane of cost and accuracy that has the accent's colour."""
+    canvas = reader.root.get_by_label("Test accuracy against evaluations per iteration so far")
+    return canvas.evaluate(
+        """canvas => {
+            const root = canvas.getRootNode().querySelector("section");
+            const accent = getComputedStyle(root).getPropertyValue("--class-0").trim();
+            const wanted = accent.match(/\\w\\w/g).map((part) => parseInt(part, 16));
+            const { width, height } = canvas;
+            const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+            const found = [];
+            for (let i = 0; i < width * height; i++) {
+                const alike = [...wanted, 255].every((part, k) => part === data[4 * i + k]);
+                if (alike) found.push([i % width, Math.floor(i / width)]);
+            }
+            return [0, 1].map((k) => found.reduce((sum, at) => sum + at[k], 0) / found.length);
+        }"""
+    )
 
 
 def test_another_threshold_is_told_as_python_tells_it(visit_explorers, html, explorer):

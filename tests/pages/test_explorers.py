@@ -401,6 +401,25 @@ def test_it_follows_the_theme_of_the_page(visit_explorers, html):
     assert min(map(int, re.findall(r"\d+", page.evaluate(ink))[:3])) > 192
 
 
+def test_on_paper_it_is_light_whatever_the_page_is(visit_explorers, html):
+    """The canvases, too: they are drawn anew before the browser prints."""
+    page = visit_explorers(html, color_scheme="dark")
+    Reader(page).choose("background", "nothing")
+    canvas = page.locator("canvas[tabindex]")
+    page.evaluate("document.documentElement.dataset.theme = 'light'")
+    settle(page)
+    light = pixels(canvas)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    settle(page)
+    assert pixels(canvas) != light
+    page.emulate_media(media="print")
+    page.locator(".nodecore-explorer section[data-theme=light]").wait_for()
+    assert pixels(canvas) == light
+    page.emulate_media(media="screen")
+    page.locator(".nodecore-explorer section[data-theme=dark]").wait_for()
+    assert page.complaints == []
+
+
 @pytest.mark.parametrize("width", [360, 1200])
 def test_it_fits_any_width_and_is_sharp(visit_explorers, html, width):
     page = visit_explorers(html, viewport={"width": width, "height": 900}, device_scale_factor=2)

@@ -228,6 +228,15 @@ def test_every_picture_is_a_captioned_figure(html: Path, name: str):
     assert loose == []
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_table_has_at_most_five_columns_of_values(html: Path, name: str):
+    """A row of pandas says by its tag what is its name; elsewhere the first cell is."""
+    soup = BeautifulSoup((html / f"{name}.html").read_text(), "html.parser")
+    for row in soup.select("article tbody tr"):
+        values = len(row.select("td")) - (not row.select("th"))
+        assert values <= 5, row.get_text(" ", strip=True)
+
+
 def test_the_scorecard_shows_every_claim_with_its_verdict(html: Path):
     page = soup(html / "book/07_scorecard.html")
     shown = {card["id"]: card.select_one(".verdict").get_text() for card in page.select(".claim")}

@@ -10,12 +10,20 @@ import traitlets
 from matplotlib.figure import Figure
 
 from nodecore.evidence.found import Evidence
+from nodecore.evidence.frontier import accuracies
 from nodecore.evidence.names import name_of
+from nodecore.evidence.spending import evaluations
 from nodecore.ode.tableaus import finer_solver
 from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.constants import SAME_STEP
-from nodecore.pages.explorers.host import Explorer, check_choice, check_evidence, check_range
+from nodecore.pages.explorers.host import (
+    Explorer,
+    check_choice,
+    check_evidence,
+    check_range,
+    none_for_nan,
+)
 from nodecore.pages.explorers.packing import encode
 from nodecore.training.adaption import step_bounds
 from nodecore.training.controllers import (
@@ -46,8 +54,9 @@ class Rerun:
 class AdaptionExplorer(Explorer):
     """The recorded history of an adapting training, replayed, with the constants of its rule.
 
-    evidence: runs with a controller. Every trait can be set and read: run (the name of a run),
-    seed, iteration, and for Algorithm 1 threshold, decrease and increase; `rerun` follows.
+    evidence: runs that adapt fixed steps. fixed: plain runs of fixed steps, to set beside those of
+    the same data set. Every trait can be set and read: run (the name of a run), seed, iteration,
+    and for Algorithm 1 threshold, decrease and increase; `rerun` follows.
 
     Raises ValueError without runs, or for one without a history; TraitError for a state that is
     not there.
@@ -61,10 +70,11 @@ class AdaptionExplorer(Explorer):
     decrease = traitlets.Float(0.5).tag(sync=True)
     increase = traitlets.Float(1.1).tag(sync=True)
 
-    def __init__(self, evidence: Sequence[Evidence]):
+    def __init__(self, evidence: Sequence[Evidence], fixed: Sequence[Evidence] = ()):
         check_evidence(evidence)
         self._runs = {f"{found.run.study}/{found.run.name}": found for found in evidence}
         self._checks = {name: _checks(found) for name, found in self._runs.items()}
+        self._fixed = [(found.run.dataset, _balance(found).mean()) for found in fixed]
         first, found = next(iter(self._runs.items()))
         super().__init__(
             data={"runs": [self._pack(name) for name in self._runs], "ranges": RANGES},
@@ -78,6 +88,7 @@ class AdaptionExplorer(Explorer):
         """What the browser needs of a run; keys as in `js/adaption/state.js`."""
         found, controller = self._runs[name], _rule(self._runs[name].run)
         solver = controller.test_solver or finer_solver(found.run.steps.solver)
+        exact = dict(zip(found.run.seeds, none_for_nan(_balance(found)["exact"]), strict=True))
         return {
             "name": name,
             "title": _title(found.run),
@@ -86,10 +97,20 @@ class AdaptionExplorer(Explorer):
             "every": controller.every,
             "bounds": step_bounds(found.run.protocol.T),
             "constants": _constants(found.run) or None,
+            "fixed": [none_for_nan(means) for means in self._fixed_beside(found)],
             "histories": [
-                _pack_history(seed, rows) for seed, rows in self._checks[name].groupby("seed")
+                _pack_history(rows, _looks(found, rows)) | {"seed": seed, "exact": exact[seed]}
+                for seed, rows in ((s, self._checks_of(name, s)) for s in found.run.seeds)
             ],
         }
+
+    def _checks_of(self, name, seed) -> pd.DataFrame:
+        rows = self._checks[name]
+        return rows.loc[rows["seed"] == seed].reset_index(drop=True)
+
+    def _fixed_beside(self, found) -> list[pd.Series]:
+        """Means of nfe, own and exact of each run of fixed steps on the same data set."""
+        return [means for dataset, means in self._fixed if dataset == found.run.dataset]
 
     # --- the state ------------------------------------------------------------------------------
 
@@ -117,9 +138,14 @@ class AdaptionExplorer(Explorer):
 
     @property
     def history(self) -> pd.DataFrame:
-        """The recorded checks of the seed: iteration, step_size, the two accuracies, failed."""
-        rows = self._checks[self.run]
-        return rows.loc[rows["seed"] == self.seed].reset_index(drop=True)
+        """The recorded checks of the seed: iteration, step_size, the two accuracies, failed, and
+        nfe, the evaluations per iteration up to the check."""
+        return self._checks_of(self.run, self.seed)
+
+    @property
+    def looks(self) -> pd.DataFrame:
+        """The looks at the test set of the seed: iteration, accuracy, and nfe as in `history`."""
+        return _looks(self._runs[self.run], self.history)
 
     @property
     def rerun(self) -> Rerun | None:
@@ -142,35 +168,59 @@ class AdaptionExplorer(Explorer):
     def describe(self) -> str:
         found, rows = self._runs[self.run], self.history
         row = rows[rows["iteration"] <= max(self.iteration, rows["iteration"][0])].iloc[-1]
+        looks = self.looks
+        reached = looks.loc[looks["iteration"] <= self.iteration, "accuracy"].tolist()
+        seen = f"{100 * reached[-1]:.1f} %" if reached else "not yet seen"
         return (
             f"{_title(found.run)}, seed {self.seed}, "
             f"iteration {self.iteration:,}: h = {row['step_size']:.4f}, accuracy of the batch "
             f"{100 * row['train_accuracy']:.1f} % under the training solver, "
             f"{100 * row['test_accuracy']:.1f} % under the test solver; "
-            f"{int(rows['failed'].to_numpy().sum())} of {len(rows)} checks failed"
+            f"{int(rows['failed'].to_numpy().sum())} of {len(rows)} checks failed; "
+            f"{row['nfe']:.1f} evaluations per iteration so far, test accuracy {seen}"
         )
 
     def draw(self) -> Figure:
-        rows = self.history
-        figure, (above, below) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True)
-        above.step(rows["iteration"], 1 / rows["step_size"], where="post", color="black")
-        rerun = self.rerun
+        figure = plt.figure(figsize=(8, 4.6), layout="constrained")
+        places = figure.add_gridspec(2, 2, width_ratios=(3, 2))
+        above = figure.add_subplot(places[0, 0])
+        self._draw_steps(above)
+        self._draw_accuracies(figure.add_subplot(places[1, 0], sharex=above))
+        self._draw_balance(figure.add_subplot(places[:, 1]))
+        figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+        figure.suptitle(self.title().replace("; ", ";\n", 1), fontsize=9)
+        return figure
+
+    def _draw_steps(self, ax):
+        rows, rerun = self.history, self.rerun
+        ax.step(rows["iteration"], 1 / rows["step_size"], where="pre", color="black")
         if rerun is not None and rerun.departs is not None:
             late = rows["iteration"] >= rerun.departs
-            above.step(
-                rows["iteration"][late],
-                1 / rerun.step_sizes[late],
-                where="post",
-                color=plots.CROSSING_COLOUR,
-                linestyle="--",
-            )
-        above.set_yscale("log", base=2)
-        above.set_ylabel("steps $K$")
+            sizes = rerun.step_sizes[late]
+            style = {"color": plots.CROSSING_COLOUR, "linestyle": "--"}
+            ax.step(rows["iteration"][late], 1 / sizes, where="pre", **style)
+        ax.set_yscale("log", base=2)
+        ax.set_ylabel("steps $K$")
+
+    def _draw_accuracies(self, ax):
+        rows = self.history
         for name, colour in zip(("train", "test"), plots.CLASS_COLOURS, strict=False):
-            below.step(rows["iteration"], rows[f"{name}_accuracy"], where="post", color=colour)
-        below.set(xlabel="iteration", ylabel="accuracy of the batch", ylim=(0, 1))
-        figure.suptitle(self.title(), fontsize=9)
-        return figure
+            ax.step(rows["iteration"], rows[f"{name}_accuracy"], where="post", color=colour)
+        ax.set(xlabel="iteration", ylabel="accuracy of the batch", ylim=(0, 1))
+
+    def _draw_balance(self, ax):
+        """Where the training stands, of cost and accuracy, beside trainings of fixed steps."""
+        found, looks = self._runs[self.run], self.looks
+        looks = looks[looks["iteration"] <= self.iteration]
+        fixed = pd.DataFrame(self._fixed_beside(found), columns=["nfe", "own", "exact"])
+        hollow = {"color": "grey", "markerfacecolor": "none"}
+        ax.plot(looks["nfe"], looks["accuracy"], color="black", linewidth=1)
+        ax.plot(looks["nfe"][-1:], looks["accuracy"][-1:], "o", label="this training so far")
+        ax.plot(fixed["nfe"], fixed["own"], ".", color="grey", label="fixed steps, as trained")
+        ax.plot(fixed["nfe"], fixed["exact"], ".", label="fixed steps, exact flow", **hollow)
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set(xlabel="evaluations per iteration", ylabel="test accuracy")
 
 
 def _title(run):
@@ -181,9 +231,23 @@ def _last_iteration(rows: pd.DataFrame) -> int:
     return int(rows["iteration"].to_numpy().max())
 
 
+def _balance(found) -> pd.DataFrame:
+    """What each seed of a run cost in the end, and what it is worth: nfe, own and exact."""
+    return accuracies(found).loc[:, ["nfe", "own", "exact"]]
+
+
+def _looks(found, checks) -> pd.DataFrame:
+    """The looks at the test set of the seed whose checks these are: iteration, accuracy and nfe."""
+    seen = found.history.reindex(columns=["iteration", "seed", "accuracy"]).dropna()
+    own = seen.loc[seen["seed"] == checks["seed"].iloc[0], ["iteration", "accuracy"]]
+    return pd.merge_asof(own, checks[["iteration", "nfe"]], on="iteration")
+
+
 def _checks(found) -> pd.DataFrame:
-    """The recorded checks of a run. Raises ValueError without any, or where they are not those of
-    the rule that the record names."""
+    """The recorded checks of a run, with nfe, the evaluations per iteration up to each.
+
+    Raises ValueError without any, or where they are not those of the rule that the record names.
+    """
     if found.history is None:
         raise ValueError(f"{found.path} has no history: give a run with a controller")
     seen = found.history.loc[found.history["failed"].notna()].astype({"failed": bool})
@@ -199,7 +263,11 @@ def _checks(found) -> pd.DataFrame:
                     f"{found.path}: the steps of seed {seed} are not those of "
                     f"{found.run.steps.controller}; run the study again"
                 )
-    return seen
+    spent = [
+        pd.Series(evaluations(found.run, rows) / rows["iteration"], index=rows.index)
+        for _, rows in seen.groupby("seed")
+    ]
+    return seen.assign(nfe=pd.concat(spent))
 
 
 def _rule(run) -> Controller:
@@ -219,15 +287,17 @@ def _constants(run) -> dict[str, float]:
     return {} if rule is None else {name: getattr(rule, name) for name in RANGES}
 
 
-def _pack_history(seed, rows):
+def _pack_history(rows, looks):
     def numbers(column):
         return encode(rows[column], np.float32)
 
     return {
-        "seed": int(seed),
         "iterations": rows["iteration"].astype(int).tolist(),
         "steps": numbers("step_size"),
         "train": numbers("train_accuracy"),
         "test": numbers("test_accuracy"),
         "failed": rows["failed"].tolist(),
+        "spent": numbers("nfe"),
+        "looks": looks["iteration"].astype(int).tolist(),
+        "accuracies": encode(looks["accuracy"], np.float32),
     }

@@ -1,5 +1,6 @@
 // The adaption explorer: the recorded walk of a step size, and what other constants would have done.
 
+import { makeBalance } from "./adaption/balance.js";
 import { makeControls } from "./adaption/controls.js";
 import { makeNumbers } from "./adaption/numbers.js";
 import { makePicture } from "./adaption/picture.js";
@@ -20,13 +21,18 @@ function start(shell) {
   const controls = makeControls(shell, data);
   const numbers = makeNumbers(shell);
   const picture = makePicture(shell);
+  const balance = makeBalance(shell);
   const symbols = legend();
+  const balanceSymbols = legend();
 
   body.append(
     row("controls", ...controls.choices),
     numbers.element,
-    ...picture.elements,
-    symbols.element,
+    row(
+      "beside",
+      row("stacked", ...picture.elements, symbols),
+      row("stacked", balance, balanceSymbols),
+    ),
     controls.clock.element,
     ...controls.rule.map(({ element }) => element),
     row("row", controls.asRecorded),
@@ -43,6 +49,9 @@ function start(shell) {
     numbers.show(state, other, iteration);
     const colour = readColours(root);
     picture.draw(colour, state, other, iteration);
-    symbols.show(`${root.dataset.theme} ${state.run.name}`, picture.symbols(colour, state));
+    balance.draw(colour, state, iteration);
+    const key = `${root.dataset.theme} ${state.run.name}`;
+    symbols.show(key, picture.symbols(colour, state));
+    balanceSymbols.show(key, balance.symbols(colour, state));
   };
 }

@@ -5,7 +5,7 @@ import { makeChart } from "./draw/chart.js";
 import { makeControls, toleranceScale } from "./tolerance/controls.js";
 import { makeNumbers } from "./tolerance/numbers.js";
 import { makePicture } from "./tolerance/picture.js";
-import { makeBatch, solveEach, stillView } from "./tolerance/solve.js";
+import { fieldOf, makeBatch, makeEach, stillView } from "./tolerance/solve.js";
 import { readToleranceData, recorded, resolve } from "./tolerance/state.js";
 import { h, row } from "./ui/dom.js";
 import { legend } from "./ui/figures.js";
@@ -21,6 +21,7 @@ function start(shell) {
   const memory = makeMemory();
   const scale = toleranceScale(data);
   const controls = makeControls(shell, data, scale);
+  const own = makeEach(shell);
   const batch = makeBatch(shell);
   const numbers = makeNumbers(shell);
   const picture = makePicture(shell);
@@ -38,12 +39,11 @@ function start(shell) {
   );
 
   return function update() {
-    const begun = performance.now();
     const state = resolve(model, data);
     const { trained, keys } = state;
-    const known = memory.holds("each", keys.run);
-    const each = memory.once("each", keys.run, () => solveEach(state));
-    const view = memory.once("view", keys.member, () => stillView(state, data.solvers));
+    const field = fieldOf(memory, state);
+    const each = own.ask(field, state);
+    const view = memory.once("view", keys.member, () => stillView(field, state, data.solvers));
     const answer = batch.ask(state);
     controls.show(state);
     numbers.show(state, each, answer);
@@ -57,6 +57,5 @@ function start(shell) {
       chance: trained.dataset.chance,
     });
     symbols.show(`${trained.dataset.name} ${root.dataset.theme}`, picture.symbols(colour, state));
-    performance.measure("explorer-redraw", { start: begun, detail: { solved: !known } });
   };
 }

@@ -2,20 +2,23 @@
 
 import { h, percent, thousands } from "../ui/dom.js";
 import { figure, figureList } from "../ui/figures.js";
-import { gaps, lastCheck, stepsOf } from "./rule.js";
+import { gaps, lastCheck, lastLook, stepsOf } from "./rule.js";
 
 /** @param {Shell} shell */
 export function makeNumbers(shell) {
   const iterations = figure("iteration", "iteration");
-  const steps = figure("n_steps", "steps K after this check");
+  const steps = figure("n_steps", "steps K");
   const train = figure("train", "training solver");
   const test = figure("test", "test solver");
-  const failed = figure("failed", "failed checks so far");
+  const failed = figure("failed", "failed checks");
+  const spent = figure("nfe", "evaluations");
+  const accuracy = figure("accuracy", "test accuracy");
   const honest = h("p", { class: "summary honest" });
 
   function show({ run, history, constants }, other, iteration) {
     const at = lastCheck(history, iteration);
     const count = history.failed.slice(0, at + 1).filter(Boolean).length;
+    const look = lastLook(history, iteration);
     const { threshold } = constants;
     const would = gaps(history).filter((gap, i) => i <= at && gap > threshold).length;
     iterations.show(thousands(iteration), `of ${thousands(history.iterations.at(-1))}`);
@@ -23,15 +26,22 @@ export function makeNumbers(shell) {
     train.show(percent(history.train[at]), run.solver);
     test.show(percent(history.test[at]), run.testSolver);
     failed.show(`${count}`, `threshold ${threshold.toFixed(2)}: ${would}`);
+    spent.show(history.spent[at].toFixed(1), "per iteration");
+    accuracy.show(
+      look < 0 ? "–" : percent(history.accuracies[look]),
+      look < 0 ? "not yet seen" : `at ${thousands(history.looks[look])}`,
+    );
     honest.textContent = tellHonestly(run, history, other);
     shell.announce(
       `${run.title}, seed ${history.seed}, iteration ${thousands(iteration)}: ` +
         `${stepsOf(history.steps[at])} steps; accuracy of the batch ` +
         `${percent(history.train[at])} under the training solver, ` +
-        `${percent(history.test[at])} under the test solver. ${honest.textContent}`,
+        `${percent(history.test[at])} under the test solver; ` +
+        `${history.spent[at].toFixed(1)} evaluations per iteration so far. ${honest.textContent}`,
     );
   }
-  return { element: figureList([iterations, steps, train, test, failed]).element, honest, show };
+  const figures = [iterations, steps, train, test, failed, spent, accuracy];
+  return { element: figureList(figures).element, honest, show };
 }
 
 /** What a re-run on recorded accuracies can say, and what not. */

@@ -1,6 +1,6 @@
 // The planes of the adaption explorer: steps over the iterations, and the accuracies that decided.
 
-import { drawAxes } from "../draw/axes.js";
+import { drawAxes, powerOfTwo } from "../draw/axes.js";
 import { drawSquare, drawLine, drawSample, drawUpright } from "../draw/lines.js";
 import { clipped, makePlane } from "../draw/plane.js";
 
@@ -42,20 +42,19 @@ function drawSteps(plane, colour, history, other, iteration) {
   const others = exponents(other?.steps ?? []);
   const low = Math.floor(Math.min(...recorded, ...others));
   const high = Math.max(low + 1, Math.ceil(Math.max(...recorded, ...others)));
+  const since = [0, ...iterations.slice(0, -1)]; // the step of a check was taken at the one before
   const context = plane.begin([0, last, low - 0.1, high + 0.1]);
   clipped(plane, context, () => {
-    drawLine(plane, context, iterations, recorded, colour("ink"), iteration);
+    drawLine(plane, context, since, recorded, colour("ink"), iteration);
     if (other && other.departs !== null) {
       context.setLineDash(DASHES);
-      drawLine(plane, context, iterations, others, colour("crossing"), last, other.departs);
+      drawLine(plane, context, since, others, colour("crossing"), last, other.departs);
       context.setLineDash([]);
     }
     markFailed(plane, context, colour, history, recorded, iteration);
     drawUpright(plane, context, colour, iteration);
   });
-  drawAxes(plane, context, colour, "iteration", "steps K", (value) =>
-    Number.isInteger(value) ? `${2 ** value}` : "",
-  );
+  drawAxes(plane, context, colour, "iteration", "steps K", { yText: powerOfTwo });
 }
 
 function drawAccuracies(plane, colour, { iterations, train, test }, iteration) {

@@ -32,6 +32,11 @@ export function lastCheck({ iterations }, iteration) {
   return next < 0 ? iterations.length - 1 : Math.max(0, next - 1);
 }
 
+/** Index of the last look at or before an iteration; -1 before all. */
+export function lastLook({ looks }, iteration) {
+  return looks.findLastIndex((each) => each <= iteration);
+}
+
 /** Whole steps that fill the time, the last one perhaps shorter. */
 export function stepsOf(size) {
   return String(Math.max(1, Math.ceil((1 / size) * (1 - 1e-6)))); // the record is in float32

@@ -11,6 +11,10 @@ import { demand, keepSeed } from "../compute/state.js";
  * @property {number[]} train
  * @property {number[]} test
  * @property {boolean[]} failed
+ * @property {number[]} spent evaluations per iteration up to each check
+ * @property {number[]} looks iterations of the looks at the test set, and
+ * @property {number[]} accuracies what they saw
+ * @property {number | null} exact accuracy of the exact flow in the end
  */
 
 /** {runs, ranges} of the explorer's `data`. Throws an Error that names what is wrong. */
@@ -24,16 +28,18 @@ export function readAdaptionData(data) {
 }
 
 /** @returns {History} */
-function readHistory({ seed, iterations, steps, train, test, failed }, name) {
-  const n = iterations.length;
-  const read = (text, what) => [...readNumbers(text, Float32Array, `the ${what} of ${name}`, n)];
+function readHistory(packed, name) {
+  const { iterations, looks } = packed;
+  const read = (text, what, { length }) => [
+    ...readNumbers(text, Float32Array, `the ${what} of ${name}`, length),
+  ];
   return {
-    seed,
-    iterations,
-    steps: read(steps, "steps"),
-    train: read(train, "training accuracies"),
-    test: read(test, "test accuracies"),
-    failed,
+    ...packed,
+    steps: read(packed.steps, "steps", iterations),
+    train: read(packed.train, "training accuracies", iterations),
+    test: read(packed.test, "test accuracies", iterations),
+    spent: read(packed.spent, "evaluations", iterations),
+    accuracies: read(packed.accuracies, "looks", looks),
   };
 }
 

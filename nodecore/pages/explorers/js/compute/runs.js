@@ -1,5 +1,6 @@
 // A run: the trajectories of some starts under a solver and its steps, with their crossings.
 
+import { solveAdaptive } from "./adaptive.js";
 import { findCrossings, finiteTrajectories } from "./crossings.js";
 import { CHORDS, EULER, MOST_CHORDS } from "../constants.js";
 import { solveFixed } from "./fixed.js";
@@ -37,6 +38,24 @@ export function solveRun(field, tableau, starts, nSteps) {
   const crossings = { ...packed, between, pairs };
   const nTrajectories = starts.length / 2 - finite.leftOut;
   return { path, nPoints, crossings, leftOut: finite.leftOut, nTrajectories };
+}
+
+/**
+ * Each start by itself, with steps that adapt. Returns {runs, failures}: a run is what solveAdaptive
+ * gives, with nPoints and the index of its start; from `failures` starts no step led on.
+ */
+export function solveEach(field, tableau, starts, tolerance) {
+  const runs = [];
+  for (let start = 0; start < starts.length / 2; start++) {
+    try {
+      const point = starts.slice(2 * start, 2 * start + 2);
+      const run = solveAdaptive(field, tableau, point, tolerance);
+      runs.push({ ...run, start, nPoints: run.ts.length });
+    } catch {
+      // the step size underflows, or the state is not finite
+    }
+  }
+  return { runs, failures: starts.length / 2 - runs.length };
 }
 
 /** What the training step of a model visits: a view that rests while K changes. */

@@ -3,13 +3,14 @@
 //
 // Messages in: {model, x, y}, then {id, setting, view, curve}; a newer one ends what is under way
 // after its accuracy. Messages out: {id, accuracy, ...}, {id, regions, size}, {id, nSteps, value}.
-// Or trajectories: {model}, then {id, run: {tableau, nSteps, starts}}, which gives {id, run}.
+// Or trajectories: {model}, then {id, run: {tableau, nSteps, starts}}, which gives {id, run}, or
+// {id, each: {tableau, tolerance, starts}}, which gives {id, each}.
 
 import { solveAdaptive } from "./adaptive.js";
 import { solveFixed } from "./fixed.js";
 import { classify } from "./layers.js";
 import { makeModel } from "./models.js";
-import { solveRun } from "./runs.js";
+import { solveEach, solveRun } from "./runs.js";
 import { gridRow } from "./views.js";
 
 const SLICE = 64; // points between two looks at the messages
@@ -26,6 +27,12 @@ self.onmessage = async ({ data: message }) => {
   }
   if (message.run) {
     sendRun(message.id, message.run);
+    return;
+  }
+  if (message.each) {
+    const { tableau, starts, tolerance } = message.each;
+    const each = solveEach(data.field, tableau, starts, tolerance);
+    self.postMessage({ id: message.id, each });
     return;
   }
   const { id, setting, view, curve } = message;

@@ -1,13 +1,15 @@
 // The frame of a plane, round numbers along it, names in its corners.
 
 /**
- * yText(value): what stands at a tick of the y axis, where that is not the number.
+ * xText(value), yText(value): what stands at a tick of an axis, where that is not the number.
  *
  * @param {Plane} plane
  * @param {CanvasRenderingContext2D} context
  * @param {Colour} colour
+ * @param {{xText?: (value: number) => string, yText?: (value: number) => string}} texts
  */
-export function drawAxes(plane, context, colour, xName, yName, yText = formatTick) {
+export function drawAxes(plane, context, colour, xName, yName, texts = {}) {
+  const { xText = formatTick, yText = formatTick } = texts;
   const { left, top, width, height } = plane.inner();
   const [x0, x1, y0, y1] = plane.view;
   context.strokeStyle = colour("line");
@@ -18,7 +20,7 @@ export function drawAxes(plane, context, colour, xName, yName, yText = formatTic
   context.textAlign = "center";
   context.textBaseline = "top";
   for (const x of ticks(x0, x1)) {
-    context.fillText(formatTick(x), plane.toPixel(x, y0)[0], top + height + 4);
+    context.fillText(xText(x), plane.toPixel(x, y0)[0], top + height + 4);
   }
   context.textAlign = "right";
   context.textBaseline = "middle";
@@ -56,6 +58,11 @@ function ticks(a, b) {
   return Array.from({ length: Math.floor(b / step) - first + 1 }, (_, i) => (first + i) * step);
 }
 
-function formatTick(value) {
+/** A tick on a scale of powers of two. */
+export function powerOfTwo(exponent) {
+  return Number.isInteger(exponent) ? formatTick(2 ** exponent) : "";
+}
+
+export function formatTick(value) {
   return value.toLocaleString("en-GB", { maximumSignificantDigits: 6 }).replace("-", "−");
 }

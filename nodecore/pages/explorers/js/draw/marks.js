@@ -41,6 +41,15 @@ export function drawStart(context, colour, pixel, label, size = 3.2) {
   context.stroke();
 }
 
+/** A disc around a pixel, or with `open` its outline. */
+export function drawDisc(context, colour, [x, y], size, open = false) {
+  context.beginPath();
+  context.arc(x, y, size, 0, 2 * Math.PI);
+  context.lineWidth = 1.5;
+  context[open ? "strokeStyle" : "fillStyle"] = colour;
+  context[open ? "stroke" : "fill"]();
+}
+
 /** A ring at each pixel, the mark of a crossing. */
 export function drawRings(context, colour, pixels) {
   context.strokeStyle = colour("crossing");

@@ -8,23 +8,24 @@ import { toleranceText } from "./controls.js";
 export function makeNumbers(shell) {
   const accuracyFigure = figure("accuracy", "test accuracy", true);
   const batchFigure = figure("batch_accepted", "steps, all points alike");
-  const ownFigure = figure("accepted", "steps, each its own");
+  const ownFigure = figure("accepted", "steps, each its own", true);
   const { element, busy } = figureList([accuracyFigure, batchFigure, ownFigure]);
 
-  function show({ trained, seed, tableau, rtol }, { runs, failures }, answer) {
+  function show({ trained, seed, tableau, rtol }, each, answer) {
     const n = thousands(trained.dataset.y.length);
     const share = accuracyText(answer);
     const { accepted, rejected, nfe, error } = answer;
-    busy(!answer.fresh);
+    const fresh = answer.fresh && each.fresh;
+    busy(!fresh);
     accuracyFigure.show(share, `of ${n} points`);
     if (accepted !== undefined) {
       batchFigure.show(`${accepted}`, `accepted, ${rejected} rejected, ${nfe} evaluations`);
     } else batchFigure.show("–", error ?? "");
-    const own = countSteps(runs);
-    const lost = failures ? `; ${failures} cannot be solved` : "";
-    const note = `accepted, ${own.rejected} rejected, mean of ${runs.length}${lost}`;
+    const own = countSteps(each.runs);
+    const lost = each.failures ? `; ${each.failures} cannot be solved` : "";
+    const note = `accepted, ${own.rejected} rejected, mean of ${each.runs.length}${lost}`;
     ownFigure.show(own.accepted, note);
-    if (!answer.fresh) return;
+    if (!fresh) return;
     shell.announce(
       `Trained with ${trained.title}, seed ${seed}; tested with ${tableau.title} at tolerance ` +
         `${toleranceText(rtol)}: ${share} of ${n} test points are right. ` +

@@ -20,7 +20,7 @@ export function makePicture(shell) {
     const { x, y, starts } = trained.dataset;
     const labels = starts.map((i) => y[i]);
     clipped(plane, context, () => {
-      for (const run of runs) drawSteps(plane, context, colour, run);
+      for (const run of runs) drawSteps(plane, context, colour, run, labels[run.start]);
       const rejected = runs.flatMap(({ attempts }) =>
         attempts.filter(({ accepted }) => !accepted).map(({ end }) => plane.toPixel(end[0], end[1])),
       );
@@ -41,7 +41,7 @@ export function makePicture(shell) {
 }
 
 /** One trajectory with a dot where each of its steps ended. */
-function drawSteps(plane, context, colour, { path, nPoints, label }) {
+function drawSteps(plane, context, colour, { path, nPoints }, label) {
   drawTrajectories(plane, context, colour, { path, nPoints, labels: [label], time: 1 });
   context.fillStyle = classColour(colour, label);
   for (let k = 1; k < nPoints; k++) {

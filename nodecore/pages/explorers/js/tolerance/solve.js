@@ -1,33 +1,50 @@
-// What the tolerance explorer computes: each start by itself here, all points alike in the worker.
+// What the tolerance explorer computes in workers: each start by itself, and all points alike.
 
 import { EXACT_RTOL, EXACT_SOLVER } from "../constants.js";
 import { solveAdaptive } from "../compute/adaptive.js";
 import { makeAssistant } from "../compute/assistant.js";
 import { makeModel, selectMember } from "../compute/models.js";
-import { pick } from "../compute/runs.js";
+import { pick, solveEach } from "../compute/runs.js";
 import { viewOf } from "../compute/views.js";
 
-/** Every start by itself: its states, the ends of the steps that were rejected, the counts. */
-export function solveEach({ trained, seed, tableau, rtol }) {
-  const { field } = makeModel(selectMember(trained, seed));
-  const { x, y, starts } = trained.dataset;
-  const runs = [];
-  let failures = 0;
-  for (const i of starts) {
-    try {
-      const run = solveAdaptive(field, tableau, pick(x, [i]), rtol);
-      runs.push({ ...run, label: y[i], nPoints: run.ts.length });
-    } catch {
-      failures += 1; // no step leads on
-    }
-  }
-  return { runs, failures };
+/** The vector field of the seed, as `memory` has it while the tolerance changes. */
+export function fieldOf(memory, { trained, seed, keys }) {
+  return memory.once("net", keys.member, () => makeModel(selectMember(trained, seed))).field;
+}
+
+/**
+ * Every start by itself: ask(field, state) gives the newest runs there are, `fresh` where they are
+ * those to the state, and has the worker solve for another tolerance. Those of another seed or
+ * training are solved at once.
+ *
+ * @param {Shell} shell
+ */
+export function makeEach(shell) {
+  let newest = { key: null, member: null };
+  const assistant = makeAssistant(shell, "explorer-each", (data, tag) => {
+    newest = { ...tag, ...data.each };
+    shell.ask();
+  });
+  return {
+    /** @returns {any} */
+    ask(field, { trained, seed, tableau, rtol, keys }) {
+      const starts = pick(trained.dataset.x, trained.dataset.starts);
+      const tag = { key: keys.run, member: keys.member };
+      if (newest.member !== tag.member) {
+        newest = { ...tag, ...solveEach(field, tableau, starts, rtol) };
+      }
+      const fresh = newest.key === tag.key;
+      const model = selectMember(trained, seed);
+      const request = { each: { tableau, starts, tolerance: rtol } };
+      if (!fresh) assistant.want(tag, { key: keys.member, model }, request);
+      return { ...newest, fresh };
+    },
+  };
 }
 
 /** What all trajectories visit, solved exactly: a view that rests while the tolerance changes. */
-export function stillView({ trained, seed }, solvers) {
+export function stillView(field, { trained }, solvers) {
   const tableau = solvers.find(({ name }) => name === EXACT_SOLVER) ?? solvers[0];
-  const { field } = makeModel(selectMember(trained, seed));
   const starts = pick(trained.dataset.x, trained.dataset.starts);
   try {
     const { path, ts } = solveAdaptive(field, tableau, starts, EXACT_RTOL);

@@ -87,7 +87,7 @@ function begin({ root, body, model, guard, start }) {
   };
   guard(() => {
     update = start(shell);
-    endings.push(followTheme(root, ask));
+    endings.push(followTheme(root, redraw));
     model.on("change", ask);
     update();
   });

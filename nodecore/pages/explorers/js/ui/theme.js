@@ -8,23 +8,27 @@ export function bookColours() {
   return `.explorer { ${classes.join(" ")} --crossing: ${CROSSING_COLOUR}; }\n`;
 }
 
-/** Keep the explorer light or dark as the page is; redraw() when that changes. Returns an end. */
+/**
+ * Keep the explorer light or dark as the page is, and light on paper; redraw() at once when that
+ * changes, for what is printed has no next frame. Returns an end.
+ */
 export function followTheme(root, redraw) {
   const media = matchMedia("(prefers-color-scheme: dark)");
+  const paper = matchMedia("print");
+  const theme = () => (isDark(media) && !paper.matches ? "dark" : "light");
   const update = () => {
-    const theme = isDark(media) ? "dark" : "light";
-    if (root.dataset.theme === theme) return;
-    root.dataset.theme = theme;
+    if (root.dataset.theme === theme()) return;
+    root.dataset.theme = theme();
     redraw();
   };
-  root.dataset.theme = isDark(media) ? "dark" : "light";
+  root.dataset.theme = theme();
   const observer = new MutationObserver(update);
   observer.observe(document.documentElement, { attributeFilter: ["data-theme"] });
   observer.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
-  media.addEventListener("change", update);
+  for (const query of [media, paper]) query.addEventListener("change", update);
   return () => {
     observer.disconnect();
-    media.removeEventListener("change", update);
+    for (const query of [media, paper]) query.removeEventListener("change", update);
   };
 }
 
