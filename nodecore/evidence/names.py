@@ -6,8 +6,8 @@ from nodecore.training.changes import Changes
 
 OF_CONTROLLERS = {  # where it is more than the name without hyphens
     "algorithm1": "Algorithm 1",
-    "pi": "PI control",
-    "pi-target-0.025": "PI control, target 2.5 %",
+    "pi": "PI control by half the step",
+    "pi-finer": "PI control by midpoint",
     "settling-gap": "settling by gap",
     "settling-discord": "settling by discord",
     "settling-closeness": "settling by closeness",

@@ -16,6 +16,7 @@ from nodecore.training.controllers import (
     VARIATIONS,
     Algorithm1,
     ConfirmedIncrease,
+    EmbeddedPI,
     Observation,
     ProportionalIntegral,
     Remembering,
@@ -197,8 +198,9 @@ def test_pi_settles_where_the_signal_is_on_target():
         assert state.step_size == pytest.approx(0.025, rel=0.01)
 
 
-def test_pi_tests_with_half_the_step():
-    assert ProportionalIntegral().test_step(0.25) == 0.125
+def test_embedded_pi_tests_with_half_the_step():
+    assert EmbeddedPI().test_step(0.25) == 0.125
+    assert ProportionalIntegral().test_step(0.25) == 0.25
 
 
 def test_the_sawtooth_goes_its_way_whatever_it_sees():

@@ -15,7 +15,7 @@ from nodecore.ode.fields import MLPField
 from nodecore.ode.steps import FixedSteps, Tolerance, count_steps
 from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
-from nodecore.training.controllers import ProportionalIntegral
+from nodecore.training.controllers import EmbeddedPI
 from nodecore.training.cured import Stretched
 from nodecore.training.cures import (
     Cure,
@@ -319,7 +319,7 @@ def test_an_adapted_training_draws_around_its_steps_and_checks_at_them(backend, 
 
     monkeypatch.setattr(Ensemble, "solve", noted)
     protocol = replace(TINY, iterations=20, T=1.0)
-    rule = ProportionalIntegral(every=5, integral=0.3)
+    rule = EmbeddedPI(every=5, integral=0.3)
     cures = get_cures("loguniform-4")
     steps = Adapted("euler", rule)
     trained = train(protocol, steps, [0, 1], backend=backend, cures=cures, look_every=7, **QUIET)
@@ -340,7 +340,7 @@ def test_an_adapted_training_draws_around_its_steps_and_checks_at_them(backend, 
 
 
 def test_an_adapted_training_with_draws_killed_anywhere_ends_at_the_same_bits(tmp_path):
-    steps = Adapted("euler", ProportionalIntegral(every=2, integral=0.3))
+    steps = Adapted("euler", EmbeddedPI(every=2, integral=0.3))
     how = {"steps": steps, "seeds": [0, 1], "cures": get_cures("uniform-2"), **QUIET}
     whole = train(TINY, **how)
     for after in (2, 3):
