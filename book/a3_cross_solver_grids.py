@@ -47,7 +47,7 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
-from nodecore.analysis.crossings import find_crossings, separated_starts
+from nodecore.analysis.crossings import find_crossings
 from nodecore.analysis.evaluate import (
     AGREEMENT,
     EXACT,
@@ -83,7 +83,7 @@ from nodecore.evidence.tables import (
     trend,
     under_exact_flow,
 )
-from nodecore.ode.fixed import solve_fixed
+from nodecore.evidence.trajectories import follow
 from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
@@ -721,10 +721,8 @@ glue("margin-certain", 100 * float(every_model["inside"].mean()), display=False)
 # %% tags=["hide-input"]
 def signs_of(model):
     """Share of crossing pairs and the bounds of h L, for each seed of an Euler-trained model."""
-    field, k = copy.deepcopy(model.field).double(), model.run.steps.n_steps
-    x = model.run.protocol.load()[1].x.double()
-    starts = x[separated_starts(x, n_starts)].expand(len(model.run.seeds), -1, -1)
-    path = solve_fixed(field, starts, "euler", n_steps=k, path=True).path
+    followed, k = follow(model, n_starts), model.run.steps.n_steps
+    field, path = followed.double, followed.path()
     states = path[: -1 : max(1, k // 8)].transpose(0, 1).flatten(1, 2)
     low = jacobian_norms(field, states, instance_axes=2, n_iterations=6).amax(1) / k
     columns = {

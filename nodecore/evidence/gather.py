@@ -1,11 +1,12 @@
 """What a chapter and its appendix both show: the evidence of their runs, found or trained."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from nodecore.evidence.catalogue import grid_runs, tolerance_runs
 from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
+from nodecore.evidence.trajectories import Followed, follow
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.adapted import Adapted
 
@@ -15,13 +16,25 @@ def gather(runs: Iterable[Run], device: str) -> list[Evidence]:
     return [evidence for run in runs if (evidence := obtain(run, device=device)) is not None]
 
 
-def gather_models(
-    dataset: str, n_steps: Mapping[str, int], seeds: Sequence[int], profile: str, device: str
-) -> dict[str, Evidence]:
-    """The same network, trained with several numbers of Euler steps, by the names of these."""
-    steps = [FixedSteps("euler", k) for k in n_steps.values()]
+def gather_pair(
+    dataset: str,
+    fine: int,
+    coarse: int,
+    seeds: Sequence[int],
+    n_starts: int,
+    profile: str,
+    device: str,
+) -> dict[str, Followed]:
+    """The same network, trained with many Euler steps ("fine") and with few ("coarse").
+
+    n_starts: how many trajectories are to be followed. ValueError for a single one.
+    """
+    if n_starts < 2:
+        raise ValueError(f"n_starts = {n_starts}: choose at least 2, a pair")
+    steps = [FixedSteps("euler", k) for k in (fine, coarse)]
     runs = [Run(dataset, s, seeds=tuple(seeds), profile=profile) for s in steps]
-    return dict(zip(n_steps, gather(runs, device), strict=True))
+    models = [follow(evidence, n_starts) for evidence in gather(runs, device)]
+    return dict(zip(("fine", "coarse"), models, strict=True))
 
 
 def gather_grids(

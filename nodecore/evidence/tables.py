@@ -335,7 +335,8 @@ class GridSearch:
 
     critical: the coarsest n_steps from which on the solvers agree. coarser: the one before it on
     the grid, None if there is none. disagreeing: seeds that trained and do not agree at `critical`
-    by themselves. best, mean, std: n_steps of the highest mean accuracy among the ODE-like runs.
+    by themselves. best, mean, std: n_steps of the highest mean accuracy among the ODE-like runs;
+    seeds: how many trained there.
     """
 
     critical: int
@@ -344,11 +345,17 @@ class GridSearch:
     best: int
     mean: float
     std: float
+    seeds: int
 
     @property
     def nfe(self) -> str:
         """NFE around the critical step as the paper counts them, K + 1, such as 33-65."""
         return "-".join(str(k + 1) for k in (self.coarser, self.critical) if k)
+
+    @property
+    def accuracy(self) -> tuple[float, float, int]:
+        """Mean and std of accuracy, and number of seeds, of the best ODE-like run."""
+        return self.mean, self.std, self.seeds
 
 
 def grid_search(frame: pd.DataFrame) -> GridSearch | None:
@@ -361,7 +368,9 @@ def grid_search(frame: pd.DataFrame) -> GridSearch | None:
     disagreeing = int((seed_gaps(frame).loc[critical] > AGREEMENT).sum())
     ode_like = own_accuracy(frame).loc[critical:]
     best = int(ode_like["mean"].idxmax())
-    return GridSearch(critical, coarser, disagreeing, best, *map(float, ode_like.loc[best]))
+    mean, std = map(float, ode_like.loc[best])
+    seeds = len(as_trained(frame).query("n_steps == @best"))
+    return GridSearch(critical, coarser, disagreeing, best, mean, std, seeds)
 
 
 def adaption_ends(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """What a chapter and its appendix both show: each run once, where they look for it."""
 
 import pytest
+import torch
 
 from nodecore.evidence.gather import (
     adaption_run,
     gather_adaptions,
     gather_grids,
-    gather_models,
+    gather_pair,
     gather_tolerances,
 )
 
@@ -26,10 +27,22 @@ def grids():
     return gather_grids(["spheres2"], ["euler", "rk4"], [1, 2, 4], **SMOKE)
 
 
-def test_models_have_the_names_of_their_steps(grids):
-    models = gather_models("spheres2", {"coarse": 1, "fine": 2}, **SMOKE)
-    assert {name: m.run.steps.n_steps for name, m in models.items()} == {"coarse": 1, "fine": 2}
-    assert models["coarse"].path == grids["spheres2", "euler"][0].path, "trained once"
+def test_a_pair_is_named_by_its_steps_and_followed_from_the_same_starts(grids):
+    models = gather_pair("spheres2", 2, 1, n_starts=5, **SMOKE)
+    assert {name: m.n_steps for name, m in models.items()} == {"fine": 2, "coarse": 1}
+    assert models["coarse"].evidence.path == grids["spheres2", "euler"][0].path, "trained once"
+    assert torch.equal(models["fine"].starts, models["coarse"].starts)
+    assert models["fine"].path().shape == (3, 1, 5, 2)
+    assert torch.equal(models["fine"].path(4)[0], models["coarse"].path()[0])
+    z = models["fine"].path()[1, 0]
+    torch.testing.assert_close(
+        models["fine"].member(0)(0.0, z), models["fine"].double(0.0, z[None])[0]
+    )
+
+
+def test_a_single_start_makes_no_pair_of_trajectories():
+    with pytest.raises(ValueError, match="n_starts = 1: choose at least 2"):
+        gather_pair("spheres2", 2, 1, n_starts=1, **SMOKE)
 
 
 def test_grids_are_kept_by_data_set_and_solver(grids):
