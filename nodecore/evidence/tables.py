@@ -145,16 +145,18 @@ def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
 Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
 
 
-def tell_critical(gaps: pd.Series, critical: float | None) -> str:
-    """A critical n_steps as text, of a grid with these gaps.
+def tell_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> str:
+    """The critical n_steps of the mean as text.
 
     Where the grid's coarse end is not there, or it ends at that step, it is a bound only.
     """
-    if critical is None or pd.isna(critical):
+    grid = gaps(frame)
+    critical = critical_n_steps(grid.to_dict())
+    if critical is None:
         return "none"
-    if critical == gaps.index[0] > 1:
-        return f"at most {critical:.0f}"
-    return f"at least {critical:.0f}" if critical == gaps.index[-1] else f"{critical:.0f}"
+    if critical == grid.index[0] > 1:
+        return f"at most {critical}"
+    return f"at least {critical}" if critical == grid.index[-1] else f"{critical}"
 
 
 def seed_gaps(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.DataFrame:

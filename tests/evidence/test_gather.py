@@ -5,11 +5,13 @@ import torch
 
 from nodecore.evidence.gather import (
     adaption_run,
+    gather_adapted_tolerances,
     gather_adaptions,
     gather_grids,
     gather_pair,
     gather_tolerances,
 )
+from nodecore.evidence.names import name_of
 
 SMOKE = {"seeds": [0], "profile": "smoke", "device": "cpu"}
 
@@ -58,5 +60,15 @@ def test_adaptions_are_kept_by_data_set_and_controller():
 
 
 def test_other_sets_of_tolerances_are_shown_and_never_trained():
-    found = gather_tolerances("spheres2", ["landscape"], ["dopri5"], [1.0], **SMOKE)
+    found, frames = gather_tolerances("spheres2", ["landscape"], ["dopri5"], [1.0], **SMOKE)
     assert list(found) == [("spheres2", "dopri5", 1.0)]
+    [(key, frame)] = frames.items()
+    assert key == ("spheres2", "dopri5") and set(frame["rtol"]) == {1.0}
+
+
+def test_adapted_tolerances_are_kept_by_their_start_and_the_title_of_the_rule():
+    found = gather_adapted_tolerances("spheres2", ["dopri5"], [0.1], ["algorithm1"], **SMOKE)
+    [((solver, first, title), evidence)] = found.items()
+    steps = evidence.run.steps
+    assert (solver, first) == (steps.solver, steps.first_rtol) == ("dopri5", 0.1)
+    assert title == name_of(steps.controller) == "Algorithm 1"
