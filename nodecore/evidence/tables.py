@@ -296,8 +296,8 @@ def _slope(accuracies):
     return line.slope
 
 
-def difference_interval(one: tuple, other: tuple, level: float = 0.95) -> tuple[float, float]:
-    """Compute the confidence interval of one mean less the other; each is (mean, std, seeds).
+def difference_interval(one: tuple, other: tuple) -> tuple[float, float]:
+    """Compute the 95 % interval of one mean less the other; each is (mean, std, seeds).
 
     Welch's. Where one side has a single seed, the other's std serves both; where both have, nothing
     is known and the interval is infinite.
@@ -310,7 +310,7 @@ def difference_interval(one: tuple, other: tuple, level: float = 0.95) -> tuple[
         stds = [stds[int(counts[0] == 1)]] * 2
     parts = [std**2 / n for std, n in zip(stds, counts, strict=True)]
     freedom = max(counts) - 1 if 1 in counts else _welch_freedom(parts, counts)
-    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(sum(parts))
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
     middle = one[0] - other[0]
     return float(middle - half), float(middle + half)
 
