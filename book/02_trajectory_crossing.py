@@ -40,7 +40,6 @@ from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
-import copy
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -48,15 +47,14 @@ import numpy as np
 import pandas as pd
 from myst_nb import glue
 
-from nodecore.analysis.crossings import euler_path, find_crossings, separated_starts
+from nodecore.analysis.crossings import euler_path, find_crossings
 from nodecore.analysis.evaluate import cross_solver_grid
 from nodecore.data.datasets import DATASETS
 from nodecore.data.synthetic import landscape_field
 from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
-from nodecore.evidence.gather import gather_models
+from nodecore.evidence.gather import gather_pair
 from nodecore.evidence.runs import SEEDS
-from nodecore.evidence.tables import trained_seeds
 from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
 from nodecore.pages.explorers import PairExplorer, TrajectoryExplorer
@@ -64,26 +62,14 @@ from nodecore.pages.explorers import PairExplorer, TrajectoryExplorer
 plots.use_style()
 if shown_seed not in seeds:
     raise ValueError(f"shown_seed = {shown_seed}: choose one of seeds = {seeds}")
-if n_starts < 2:
-    raise ValueError(f"n_starts = {n_starts}: choose at least 2, a pair")
 
 # %% tags=["hide-input"]
-n_steps = {"fine": n_steps_fine, "coarse": n_steps_coarse}
-models = gather_models("landscape", n_steps, seeds, profile, device)
-runs = {name: model.run for name, model in models.items()}
-_, test = runs["fine"].protocol.load()
-# Seeds that trained; should none have, all.
-used = {name: trained_seeds(model.records) or seeds for name, model in models.items()}
-
-# %% tags=["hide-input"]
-fields = {name: copy.deepcopy(model.field).double() for name, model in models.items()}
-starts = separated_starts(test.x, n_starts)
-n_pairs = n_starts * (n_starts - 1) // 2
-paths = {
-    name: euler_path(f, test.x[starts], runs[name].steps.n_steps, len(seeds))
-    for name, f in fields.items()
-}
+models = gather_pair("landscape", n_steps_fine, n_steps_coarse, seeds, n_starts, profile, device)
+runs = {name: model.evidence.run for name, model in models.items()}
+paths = {name: model.path() for name, model in models.items()}
+test, starts = models["fine"].test, models["fine"].starts
 true_path = euler_path(landscape_field, test.x[starts], n_steps_fine)
+n_pairs = n_starts * (n_starts - 1) // 2
 
 # %% tags=["hide-input"]
 own_steps = {factor * run.steps.n_steps for run in runs.values() for factor in (1, 2)}
@@ -91,12 +77,12 @@ test_steps = sorted({2**i for i in range(max(own_steps).bit_length())} | own_ste
 settings = [FixedSteps(solver, k) for solver in test_solvers for k in test_steps]
 accuracies = {}
 for name, model in models.items():
-    grid = cross_solver_grid(model.field, model.head, test, settings)
+    grid = cross_solver_grid(model.evidence.field, model.evidence.head, test, settings)
     accuracies[name] = pd.DataFrame(
         {"test_solver": s.solver, "test_n_steps": s.n_steps, "seed": seed, "accuracy": value}
         for s, values in grid
         for seed, value in zip(seeds, values.tolist(), strict=True)
-        if seed in used[name]
+        if seed in model.used
     )
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "(a), (b): trajectories of one network trained with a fine and a coarse step, one seed, 40 of 100 starts; rings: crossings. (c), (d): accuracy under three solvers, mean and range over the seeds. As published: paper scale, 5 seeds, `book/results/landscape-euler`. After {cite:t}`ott2020`, Fig. 1.", "name": "fig-crossing"}, "image": {"alt": "Top: the trajectories of the fine and of the coarse model, with a ring at every crossing. Bottom: the accuracy of both under three solvers against the number of test steps, with the training step marked."}}
@@ -146,7 +132,7 @@ stored = [
     if run.seeds == SEEDS
 ]
 explorer = TrajectoryExplorer.from_evidence(
-    [models["coarse"], models["fine"], *filter(None, stored)],
+    [models["coarse"].evidence, models["fine"].evidence, *filter(None, stored)],
     seed=shown_seed,
 )
 explorer
@@ -181,23 +167,21 @@ explorer
 
 
 # %% tags=["hide-input"]
-def crossing_shares(f, n_steps, members):
+def crossing_shares(path):
     """The share of the pairs that cross, for each member."""
-    return [
-        find_crossings(p).share_of_pairs
-        for p in euler_path(f, test.x[starts], n_steps, members).unbind(1)
-    ]
+    return [find_crossings(p).share_of_pairs for p in path.unbind(1)]
 
 
-true_shares = pd.Series({k: crossing_shares(landscape_field, k, 1)[0] for k in test_steps})
+true_paths = {k: euler_path(landscape_field, test.x[starts], k) for k in test_steps}
+true_shares = pd.Series({k: crossing_shares(path)[0] for k, path in true_paths.items()})
 shares = {
-    name: pd.DataFrame({k: crossing_shares(f, k, len(seeds)) for k in test_steps}, index=seeds)
-    for name, f in fields.items()
+    name: pd.DataFrame({k: crossing_shares(m.path(k)) for k in test_steps}, index=seeds)
+    for name, m in models.items()
 }
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the pairs of trajectories that cross against the number of Euler steps, under the true vector field and under the two learned ones (mean over the seeds). Rings: the steps of the training. Logarithmic down to a single pair, linear below. As published: paper scale, 5 seeds.", "name": "fig-crossing-share"}, "image": {"alt": "Three lines, the share of crossing pairs against the number of steps, for the true field, the fine and the coarse model; rings mark the training steps."}}
 names = {name: f"trained with $h = 1/{run.steps.n_steps}$" for name, run in runs.items()}
-means = {label: shares[name].loc[used[name]].mean() for name, label in names.items()}
+means = {label: shares[name].loc[models[name].used].mean() for name, label in names.items()}
 fig, ax = plt.subplots(figsize=(8, 3.6))
 trained_at = {names[name]: run.steps.n_steps for name, run in runs.items()}
 plots.crossing_shares(
@@ -212,9 +196,9 @@ for name, run in runs.items():
     k, table = run.steps.n_steps, accuracies[name]
     own = table.loc[(table["test_solver"] == "euler") & (table["test_n_steps"] == k), "accuracy"]
     finer = table[table["test_n_steps"] >= k].groupby(["test_solver", "test_n_steps"])["accuracy"]
-    cross = shares[name].loc[used[name], k]
-    rows = [seeds.index(seed) for seed in used[name]]
-    angles = np.concatenate([find_crossings(paths[name][:, row]).angles for row in rows])
+    cross = shares[name].loc[models[name].used, k]
+    rows = paths[name][:, models[name].rows].unbind(1)
+    angles = np.concatenate([find_crossings(path).angles for path in rows])
     glue(f"{name}-crossing", 100 * float(cross.mean()), display=False)
     glue(f"{name}-crossing-seeds", float((cross > 0).sum()), display=False)
     glue(f"{name}-angle", float(np.median(angles)) if len(angles) else np.nan, display=False)
@@ -226,7 +210,7 @@ for k in (n_steps_coarse, n_steps_fine):
     glue(f"at-{end}-fine", fine, display=False)
     glue(f"at-{end}-coarse", coarse, display=False)
 glue("seeds", float(len(seeds)), display=False)
-pair = [models["coarse"], models["fine"]]
+pair = [models["coarse"].evidence, models["fine"].evidence]
 glue("pair", PairExplorer.from_evidence(pair, n_starts=n_drawn, seed=shown_seed), display=False)
 
 # %% [markdown]

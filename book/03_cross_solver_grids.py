@@ -181,16 +181,15 @@ download_links(fig, "fig-critical", pd.concat(tables))
 # %% tags=["hide-input"]
 def critical_row(d, s):
     """The cells of a study."""
-    five = tell_critical(gaps[d, s], found[d, s] and found[d, s].critical)
     frame = records_of(best([f"{d}-{s}"])[0].found) if d in datasets else judged[d, s]
     frame = frame if frame["seed"].nunique() > len(seeds) else judged[d, s]
-    every, spread = grid_search(frame), critical_sensitivity(frame, ())
+    spread = critical_sensitivity(frame, ())
     redraws = " to ".join(dict.fromkeys(f"{k:.0f}" for k in spread.redraws))
     scale = judged[d, s]["profile"].iloc[0]
     return {
         "data set, trained with": f"{name_of(d)}{f', {scale}' * (scale != 'paper')}, {name_of(s)}",
-        "critical K": five,
-        "with all seeds": tell_critical(agreement_gaps(frame), every and every.critical),
+        "critical K": tell_critical(judged[d, s]),
+        "with all seeds": tell_critical(frame),
         "95 % range": redraws if spread.seeds > 1 else "-",
         "seeds that agree": f"{spread.agreeing} of {spread.seeds}" if spread.seeds else "-",
     }

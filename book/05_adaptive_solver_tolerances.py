@@ -46,29 +46,23 @@ from myst_nb import glue
 
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.claims.paper import percent
-from nodecore.evidence.gather import gather_tolerances
+from nodecore.evidence.gather import gather_adapted_tolerances, gather_tolerances
 from nodecore.evidence.names import name_of
-from nodecore.evidence.obtain import obtain
-from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import (
     critical_rtols,
     exact_gaps,
-    records_by_solver,
     seed_gaps,
     tolerance_ends,
     tolerances,
 )
 from nodecore.pages import plots
 from nodecore.pages.explorers import ToleranceExplorer
-from nodecore.training.adapted import Adapted
-from nodecore.training.controllers import controller_name
 
 plots.use_style()
 SHARED = {"sharey": True, "squeeze": False}
 
 # %% tags=["hide-input"]
-found = gather_tolerances(dataset, others, solvers, rtols, seeds, profile, device)
-frames = records_by_solver(list(found.values()))
+found, frames = gather_tolerances(dataset, others, solvers, rtols, seeds, profile, device)
 sets = list(dict.fromkeys(data for data, _ in frames))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Move the tolerance of the test: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed, ringed at the tolerance of the training. Computed in the page from the weights behind the records (as published: paper scale).", "name": "fig-tolerance-explorer"}}
@@ -170,10 +164,9 @@ glue("fine-lost", max(float(gap.iloc[-1]) for gap in lost), display=False)
 # finest tolerance that it may choose, $10^{-5}$.
 
 # %% tags=["hide-input"]
-adapted = {(s, first, name_of(controller_name(c))): obtain(
-    Run(dataset, Adapted(s, c, first_rtol=first), seeds=seeds, profile=profile),
-    device=device)
-    for s in solvers for first in first_rtols for c in controllers}  # fmt: skip
+adapted = gather_adapted_tolerances(
+    dataset, solvers, first_rtols, controllers, seeds, profile, device
+)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The tolerance in use over the training, every seed, for each method (rows) and rule (columns), in the colour of the tolerance that it begins at. Shaded: from the critical tolerance of the trainings above to the next coarser one. Paper scale and 5 seeds unless stated.", "name": "fig-tolerance-adaption"}, "image": {"alt": "Tolerances against the iteration on a logarithmic axis: from the coarse start they fall to the shaded range, from the fine one they rise to it or towards it; the paper's rule goes on swinging, the others come to rest."}}
 rules = list(dict.fromkeys(rule for *_, rule in adapted))

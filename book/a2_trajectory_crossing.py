@@ -31,21 +31,17 @@ from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 
-import copy
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from nodecore.analysis.crossings import euler_path, find_crossings, separated_starts
+from nodecore.analysis.crossings import euler_path, find_crossings
 from nodecore.analysis.evaluate import accuracy, predict
 from nodecore.analysis.fixed_points import find_fixed_points, value_and_jacobian, winding_number
 from nodecore.data.synthetic import landscape_field
-from nodecore.evidence.gather import gather_models
-from nodecore.evidence.tables import trained_seeds
-from nodecore.ode.fields import take_members
+from nodecore.evidence.gather import gather_pair
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
@@ -53,26 +49,12 @@ from nodecore.pages import plots
 plots.use_style()
 if shown_seed not in seeds:
     raise ValueError(f"shown_seed = {shown_seed}: choose one of seeds = {seeds}")
-if n_starts < 2:
-    raise ValueError(f"n_starts = {n_starts}: choose at least 2, a pair")
 
 # %% tags=["hide-input"]
-n_steps = {"fine": n_steps_fine, "coarse": n_steps_coarse}
-models = gather_models("landscape", n_steps, seeds, profile, device)
-runs = {name: model.run for name, model in models.items()}
-_, test = runs["fine"].protocol.load()
-# Seeds that trained; should none have, all.
-used = {name: trained_seeds(model.records) or seeds for name, model in models.items()}
-
-# %% tags=["hide-input"]
-fields = {name: copy.deepcopy(model.field).double() for name, model in models.items()}
-names = {name: f"trained with $h = 1/{run.steps.n_steps}$" for name, run in runs.items()}
-starts = separated_starts(test.x, n_starts)
-paths = {
-    name: euler_path(f, test.x[starts], runs[name].steps.n_steps, len(seeds))
-    for name, f in fields.items()
-}
-true_path = euler_path(landscape_field, test.x[starts], n_steps_fine)
+models = gather_pair("landscape", n_steps_fine, n_steps_coarse, seeds, n_starts, profile, device)
+names = {name: f"trained with $h = 1/{model.n_steps}$" for name, model in models.items()}
+paths = {name: model.path() for name, model in models.items()}
+test = models["fine"].test
 
 # %% [markdown]
 # ## The two models in numbers
@@ -85,27 +67,26 @@ true_path = euler_path(landscape_field, test.x[starts], n_steps_fine)
 
 # %% tags=["hide-input"]
 finest = FixedSteps("rk4", 2 * n_steps_fine)
-rows = {name: [seeds.index(seed) for seed in used[name]] for name in models}
 
 
-def accuracy_of(name, solver, n_steps):
-    model = models[name]
-    return accuracy(model.field, model.head, test, FixedSteps(solver, n_steps))[rows[name]].numpy()
+def accuracy_of(model, solver, n_steps):
+    found, setting = model.evidence, FixedSteps(solver, n_steps)
+    return accuracy(found.field, found.head, test, setting)[model.rows].numpy()
 
 
-def flipped(name):
+def flipped(model):
     """Share of the test set that the finest solver puts into another class, for each seed."""
-    model, own = models[name], runs[name].steps
-    before, after = (predict(model.field, model.head, test.x, s) for s in (own, finest))
-    return (before != after)[rows[name]].double().mean(1).numpy()
+    found, settings = model.evidence, (model.evidence.run.steps, finest)
+    before, after = (predict(found.field, found.head, test.x, s) for s in settings)
+    return (before != after)[model.rows].double().mean(1).numpy()
 
 
-def folded(name):
+def folded(model, path):
     """Share of the visited states at which an Euler step reverses orientation, for each seed."""
-    states = paths[name][:-1].permute(1, 0, 2, 3).flatten(1, 2)[:, ::5]
-    _, jacobian = value_and_jacobian(fields[name], states)
-    determinant = torch.linalg.det(torch.eye(2) + jacobian / runs[name].steps.n_steps)
-    return (determinant < 0)[rows[name]].double().mean(1).numpy()
+    states = path[:-1].permute(1, 0, 2, 3).flatten(1, 2)[:, ::5]
+    _, jacobian = value_and_jacobian(model.double, states)
+    determinant = torch.linalg.det(torch.eye(2) + jacobian / model.n_steps)
+    return (determinant < 0)[model.rows].double().mean(1).numpy()
 
 
 # %% tags=["hide-input"]
@@ -116,33 +97,32 @@ def percent(values, digits=1):
     return f"{values.mean():.{digits}f}{spread}"
 
 
-def crossing(name, n_steps):
+def crossing(path):
     """The share of the pairs that cross, for each seed, and the median angle over all crossings."""
-    path = euler_path(fields[name], test.x[starts], n_steps, len(seeds))
-    found = [find_crossings(path[:, row]) for row in rows[name]]
+    found = [find_crossings(member) for member in path.unbind(1)]
     angles = np.concatenate([each.angles for each in found])
     angle = f"{np.median(angles):.1f}°" if len(angles) else "no crossing"
     return np.array([each.share_of_pairs for each in found]), angle
 
 
 measures = {}
-for name, run in runs.items():
-    k = run.steps.n_steps
-    (own, angle), (half, _) = crossing(name, k), crossing(name, 2 * k)
+for name, model in models.items():
+    k = model.n_steps
+    (own, angle), (half, _) = (crossing(model.path(n)[:, model.rows]) for n in (k, 2 * k))
     measures[f"$h = 1/{k}$"] = {
-        "accuracy: Euler, training step": percent(accuracy_of(name, "euler", k)),
-        "accuracy: Euler, half the step": percent(accuracy_of(name, "euler", 2 * k)),
-        "accuracy: midpoint, training step": percent(accuracy_of(name, "midpoint", k)),
+        "accuracy: Euler, training step": percent(accuracy_of(model, "euler", k)),
+        "accuracy: Euler, half the step": percent(accuracy_of(model, "euler", 2 * k)),
+        "accuracy: midpoint, training step": percent(accuracy_of(model, "midpoint", k)),
         f"accuracy: rk4, $h = 1/{finest.n_steps}$": percent(
-            accuracy_of(name, "rk4", finest.n_steps)
+            accuracy_of(model, "rk4", finest.n_steps)
         ),
-        f"samples put elsewhere by rk4, $h = 1/{finest.n_steps}$": percent(flipped(name)),
+        f"samples put elsewhere by rk4, $h = 1/{finest.n_steps}$": percent(flipped(model)),
         "pairs that cross: Euler, training step": percent(own, 2),
         "pairs that cross: Euler, half the step": percent(half, 2),
         "seeds without crossing: training step": f"{(own == 0).sum()} of {len(own)}",
         "seeds without crossing: half the step": f"{(half == 0).sum()} of {len(half)}",
         "median angle of crossing: Euler, training step": angle,
-        "states where an Euler step folds the plane": percent(folded(name), 2),
+        "states where an Euler step folds the plane": percent(folded(model, paths[name]), 2),
     }
 table = pd.DataFrame(measures)
 Markdown(
@@ -170,13 +150,8 @@ def zeros(f, path):
     return found, found.index == winding_number(f, *box)
 
 
-def member_field(name, member):
-    """The vector field of one seed, on z (N, 2)."""
-    alone = take_members(fields[name], [member])
-    return lambda t, z: alone(t, z[None])[0]
-
-
-singles = {(name, seed): member_field(name, i) for name in models for i, seed in enumerate(seeds)}
+true_path = euler_path(landscape_field, test.x[models["fine"].starts], n_steps_fine)
+singles = {(name, seed): m.member(i) for name, m in models.items() for i, seed in enumerate(seeds)}
 found = {("true", None): zeros(landscape_field, true_path[:, 0])}
 for (name, seed), f in singles.items():
     found[name, seed] = zeros(f, paths[name][:, seeds.index(seed)])
@@ -223,7 +198,8 @@ def share_right(sink):
 z0 = test.x.expand(len(seeds), -1, -1).contiguous()
 resting = {("true", None): test.y}  # this is how the labels were made
 for name, model in models.items():
-    z = solve_fixed(model.field, z0, "euler", step_size=1 / n_steps_fine, t=(0.0, LONG)).z
+    field = model.evidence.field
+    z = solve_fixed(field, z0, "euler", step_size=1 / n_steps_fine, t=(0.0, LONG)).z
     resting |= {(name, seed): resting_sink(name, seed, z[i]) for i, seed in enumerate(seeds)}
 
 

@@ -47,7 +47,7 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
-from nodecore.analysis.crossings import find_crossings, separated_starts
+from nodecore.analysis.crossings import find_crossings
 from nodecore.analysis.evaluate import (
     AGREEMENT,
     EXACT,
@@ -67,7 +67,6 @@ from nodecore.evidence.joined import best, training_of
 from nodecore.evidence.names import name_of
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import (
-    agreement_gaps,
     as_trained,
     critical_sensitivity,
     critical_shares,
@@ -83,7 +82,7 @@ from nodecore.evidence.tables import (
     trend,
     under_exact_flow,
 )
-from nodecore.ode.fixed import solve_fixed
+from nodecore.evidence.trajectories import follow
 from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
@@ -419,7 +418,6 @@ plt.show()
 # %% tags=["hide-input"]
 judged = frames | {key: frame for key, frame in frames_higher.items() if whole[key]}
 judged |= {key: frame for key, frame in frames_images.items() if len(frame)}
-gaps = {key: agreement_gaps(frame) for key, frame in judged.items()}
 found = {key: grid_search(frame) for key, frame in judged.items()}
 
 # %% tags=["hide-input"]
@@ -432,19 +430,17 @@ def number(k):
 
 
 rows = []
-for (d, s), search in found.items():
-    tested = len(under_exact_flow(judged[d, s]))
-    exact = critical_n_steps(exact_gaps(judged[d, s])) if tested else "not tested"
+for (d, s), frame in judged.items():
+    tested = len(under_exact_flow(frame))
+    told = [tell_critical(frame), tell_critical(frame, exact_gaps) if tested else "not tested"]
     alone = ", ".join(map(number, each[d, s].sort_values()))
     share = ", ".join(f"{number(k)}: {100 * p:.0f} %" for k, p in drawn[d, s].items() if p >= 0.05)
-    judgements = [search and search.critical, exact]
-    told = [k if k == "not tested" else tell_critical(gaps[d, s], k) for k in judgements]
-    scale = judged[d, s]["profile"].iloc[0]
+    scale = frame["profile"].iloc[0]
     where = name_of(d) if scale == "paper" else f"{name_of(d)}, {scale}"
     rows.append([where, name_of(s), *told, alone])
     rows[-1] += [
         share if len(each[d, s]) > 1 else "-",
-        f"{gaps[d, s].index[0]} to {gaps[d, s].index[-1]}",
+        f"{frame['n_steps'].min()} to {frame['n_steps'].max()}",
     ]
 columns = ["data set", "trained with", "critical K", "exact flow", "seed by seed", "drawn anew"]
 pd.DataFrame(rows, columns=[*columns, "grid"]).set_index(columns[:2])
@@ -500,9 +496,7 @@ def sensitivity(frame):
 
 
 rows = {
-    (name_of(d), name_of(s)): {
-        "critical K": tell_critical(gaps[d, s], found[d, s] and found[d, s].critical)
-    }
+    (name_of(d), name_of(s)): {"critical K": tell_critical(frame)}
     | sensitivity(more.get((d, s), frame))
     for (d, s), frame in judged.items()
 }
@@ -729,10 +723,8 @@ glue("margin-certain", 100 * float(every_model["inside"].mean()), display=False)
 # %% tags=["hide-input"]
 def signs_of(model):
     """Share of crossing pairs and the bounds of h L, for each seed of an Euler-trained model."""
-    field, k = copy.deepcopy(model.field).double(), model.run.steps.n_steps
-    x = model.run.protocol.load()[1].x.double()
-    starts = x[separated_starts(x, n_starts)].expand(len(model.run.seeds), -1, -1)
-    path = solve_fixed(field, starts, "euler", n_steps=k, path=True).path
+    followed, k = follow(model, n_starts), model.run.steps.n_steps
+    field, path = followed.double, followed.path()
     states = path[: -1 : max(1, k // 8)].transpose(0, 1).flatten(1, 2)
     low = jacobian_norms(field, states, instance_axes=2, n_iterations=6).amax(1) / k
     columns = {

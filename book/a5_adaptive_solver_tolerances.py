@@ -43,29 +43,19 @@ import pandas as pd
 from nodecore.analysis.evaluate import AGREEMENT, EXACT, solve_setting
 from nodecore.claims.paper import percent
 from nodecore.evidence.catalogue import TOLERANCES, growing_runs, per_sample_runs
-from nodecore.evidence.gather import gather_tolerances
+from nodecore.evidence.gather import gather_adapted_tolerances, gather_tolerances
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
-from nodecore.evidence.runs import Run
-from nodecore.evidence.tables import (
-    as_trained,
-    records_by_solver,
-    tolerance_ends,
-    tolerances,
-    under_exact_flow,
-)
+from nodecore.evidence.tables import as_trained, tolerance_ends, tolerances, under_exact_flow
 from nodecore.ode.steps import Tolerance
 from nodecore.pages import plots
-from nodecore.training.adapted import Adapted
-from nodecore.training.controllers import controller_name
 
 plots.use_style()
 smaller = "laptop" if profile == "paper" else profile  # of the trainings by either norm
 SHARED = {"sharey": True, "squeeze": False}
 
 # %% tags=["hide-input"]
-found = gather_tolerances(dataset, others, solvers, rtols, seeds, profile, device)
-frames = records_by_solver(list(found.values()))
+found, frames = gather_tolerances(dataset, others, solvers, rtols, seeds, profile, device)
 sets = list(dict.fromkeys(data for data, _ in frames))
 
 # %% [markdown]
@@ -258,10 +248,9 @@ side_by_side.stack(0, future_stack=True).rename_axis(["method", "trained at", ""
 # many of the checks, which are the same for all rules, found the accuracies more than 0.1 apart.
 
 # %% tags=["hide-input"]
-adapted = {(s, first, name_of(controller_name(c))): obtain(
-    Run(dataset, Adapted(s, c, first_rtol=first), seeds=seeds, profile=profile),
-    device=device)
-    for s in solvers for first in first_rtols for c in controllers}  # fmt: skip
+adapted = gather_adapted_tolerances(
+    dataset, solvers, first_rtols, controllers, seeds, profile, device
+)
 ends = {
     (name_of(s), f"{first:g}", rule): tolerance_ends(e.records)
     for (s, first, rule), e in adapted.items()

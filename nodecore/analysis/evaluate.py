@@ -164,10 +164,10 @@ def cross_solver_settings(
 
 
 def cross_solver_grid(
-    field: nn.Module, head: nn.Module, split: Split, settings: Iterable[Setting], T: float = 1.0
+    field: nn.Module, head: nn.Module, split: Split, settings: Iterable[Setting]
 ) -> list[tuple[Setting, Tensor]]:
     """Pair each setting with the accuracies (members,) float64 under it."""
-    return [(setting, accuracy(field, head, split, setting, T)) for setting in settings]
+    return [(setting, accuracy(field, head, split, setting)) for setting in settings]
 
 
 def check_setting(solver: str, n_steps: int) -> FixedSteps:

@@ -11,6 +11,7 @@ from nodecore.ode.solution import VectorField
 
 Corner = Tensor | Sequence[float]  # of a box, (dim,)
 TOLERANCE = 1e-9  # of |f| at a zero, relative to the largest |f| on the grid of starts
+POINTS_PER_SIDE = 2000  # of a box, along which a winding number is counted
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,15 @@ def value_and_jacobian(f: VectorField, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def winding_number(
-    f: VectorField, low: Corner, high: Corner, *, points_per_side: int = 2000
-) -> int:
+def winding_number(f: VectorField, low: Corner, high: Corner) -> int:
     """Count the turns of f(z), z (N, 2) float64, along the edge of a 2-D box.
 
     The count is the sum of the indices of the zeros inside. See find_fixed_points for the box; f is
-    evaluated at so many points along each side.
+    evaluated at POINTS_PER_SIDE points along each side.
     """
     (x0, y0), (x1, y1) = (corner.tolist() for corner in _check_box(low, high))
     corners = torch.tensor([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]], dtype=torch.float64)
-    part = torch.linspace(0, 1, points_per_side, dtype=torch.float64)[:, None]
+    part = torch.linspace(0, 1, POINTS_PER_SIDE, dtype=torch.float64)[:, None]
     edge = torch.cat([a + part * (b - a) for a, b in pairwise(corners)])
     value = f(_zero(edge), edge)
     turns = torch.atan2(value[:, 1], value[:, 0]).diff()

@@ -152,7 +152,6 @@ def flow_cost(
 ) -> FlowCost:
     """Estimate what `check_flow` with the same arguments would cost; solves a few samples only."""
     options.pop("verbose", None)
-    options.setdefault("solver", None)
     with forked():
         return cost_of(pose(field, head, x, y, **options))
 

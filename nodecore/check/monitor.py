@@ -272,14 +272,14 @@ def monitor(
     training |= {"step_size": step_size, "grid": grid, "solve": solve}
     training = {name: value for name, value in training.items() if value is not None}
     solved = ascending(read_times(t))
-    read_training(**({"solver": None} | training), t=solved)
+    read_training(solved, **training)
     if share is not None and not 0 < share < 1:
         raise ValueError(f"share = {share!r}: give a share of the time in (0, 1), or None")
     model = {"field": field, "head": head, "stem": stem, "t": t, "tolerance": tolerance}
     model |= {"loss": loss, "output_times": output_times}
     return Monitor(
         model,
-        {"solver": None} | training,
+        training,
         None if controller is None else _read_controller(controller, training, output_times),
         every=whole("every", every),
         share=share,

@@ -12,17 +12,8 @@ from nodecore.check import inputs, probes
 from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
 from nodecore.check.model import FEW, FlowModel, Layers
 from nodecore.check.problem import LEAST_PROBE, PROBE_NUMBERS, SMALL, Problem
-from nodecore.check.reference import (
-    ExactSolver,
-    make_mesh,
-)
-from nodecore.check.settings import (
-    CLASSICAL,
-    read_grid,
-    read_training,
-    steps_past,
-    times_of,
-)
+from nodecore.check.reference import ExactSolver, make_mesh
+from nodecore.check.settings import CLASSICAL, read_grid, read_training, steps_past, times_of
 from nodecore.check.solves import solve_part
 from nodecore.check.verdict import Loss
 from nodecore.ode.solution import SolveError
@@ -63,7 +54,7 @@ def pose(
     """
     times, rows = inputs.read_times(t), inputs.whole("rows", rows)
     solved = inputs.ascending(times)
-    trained, notes = read_training(t=solved, **training)
+    trained, notes = read_training(solved, **training)
     x = inputs.read_inputs(x)
     n = len(tensors_of(x)[0])
     tolerance, bound = _read_tolerance(tolerance, y, loss), _read_bound(bound)

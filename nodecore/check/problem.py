@@ -9,21 +9,9 @@ from torch import Tensor
 from nodecore.check import probes
 from nodecore.check.inputs import Samples
 from nodecore.check.model import FlowModel
-from nodecore.check.reference import (
-    METHOD,
-    ExactSolver,
-    Proof,
-    Reference,
-    Yardstick,
-    prove,
-)
+from nodecore.check.reference import METHOD, ExactSolver, Proof, Reference, Yardstick, prove
 from nodecore.check.scale import Scale, find_scale
-from nodecore.check.settings import (
-    OwnSolve,
-    better_settings,
-    searched_settings,
-    steps_past,
-)
+from nodecore.check.settings import OwnSolve, better_settings, searched_settings, steps_past
 from nodecore.check.solves import Patience, Solved, samples_at_once, solve_part, solve_samples
 from nodecore.check.verdict import Loss, Rule, Terms
 from nodecore.ode.steps import Steps, Tolerance

@@ -13,14 +13,7 @@ from nodecore.check.evidence import StepError
 from nodecore.check.order import OrderTest
 from nodecore.check.plots import draw
 from nodecore.check.settings import CLASSICAL
-from nodecore.check.verdict import (
-    CANNOT_TELL,
-    FLOW,
-    NOT_A_FLOW,
-    Recall,
-    Sensitivity,
-    Tested,
-)
+from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW, Recall, Sensitivity, Tested
 from nodecore.ode.steps import Steps
 
 

@@ -83,9 +83,9 @@ class OwnSolve(Steps):
 
 
 def read_training(
-    solver: Any,
     t: tuple[float, float],
     *,
+    solver: Any = None,
     n_steps: Any = None,
     rtol: Any = None,
     atol: Any = None,

@@ -131,7 +131,7 @@ def suggest_steps(
         ValueError: An argument is bad, or there are too few samples for a verdict.
     """
     most = whole("most", most)
-    name = read_training(solver, (0.0, 1.0), n_steps=1)[0].solver
+    name = read_training((0.0, 1.0), solver=solver, n_steps=1)[0].solver
     by_tolerance = get_tableau(name).b_embedded is not None
     fewest = 1 if by_tolerance else _fewest_steps(output_times, t, most)
     n_steps = fewest * math.ceil(FIRST_STEPS / fewest)

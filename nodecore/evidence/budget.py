@@ -51,7 +51,7 @@ def train_within(
     check_precision_name(precision)
     place, left = get_device(device), []
     for run in runs:
-        name = f"{run.study}/{run.name}"
+        name = run.title
         how = {"device": str(place), "precision": precision_of(run, precision)}
         try:
             needed = RESERVE * predict(run, root=root, deadline=deadline, **how)

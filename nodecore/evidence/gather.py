@@ -1,13 +1,20 @@
 """What a chapter and its appendix both show: the evidence of their runs, found or trained."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import pandas as pd
 
 from nodecore.evidence.catalogue import grid_runs, tolerance_runs
 from nodecore.evidence.found import Evidence, find
+from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
+from nodecore.evidence.tables import records_by_solver
+from nodecore.evidence.trajectories import Followed, follow
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.adapted import Adapted
+from nodecore.training.controllers import controller_name
 
 
 def gather(runs: Iterable[Run], device: str) -> list[Evidence]:
@@ -15,13 +22,25 @@ def gather(runs: Iterable[Run], device: str) -> list[Evidence]:
     return [evidence for run in runs if (evidence := obtain(run, device=device)) is not None]
 
 
-def gather_models(
-    dataset: str, n_steps: Mapping[str, int], seeds: Sequence[int], profile: str, device: str
-) -> dict[str, Evidence]:
-    """The same network, trained with several numbers of Euler steps, by the names of these."""
-    steps = [FixedSteps("euler", k) for k in n_steps.values()]
+def gather_pair(
+    dataset: str,
+    fine: int,
+    coarse: int,
+    seeds: Sequence[int],
+    n_starts: int,
+    profile: str,
+    device: str,
+) -> dict[str, Followed]:
+    """The same network, trained with many Euler steps ("fine") and with few ("coarse").
+
+    n_starts: how many trajectories are to be followed. ValueError for a single one.
+    """
+    if n_starts < 2:
+        raise ValueError(f"n_starts = {n_starts}: choose at least 2, a pair")
+    steps = [FixedSteps("euler", k) for k in (fine, coarse)]
     runs = [Run(dataset, s, seeds=tuple(seeds), profile=profile) for s in steps]
-    return dict(zip(n_steps, gather(runs, device), strict=True))
+    models = [follow(evidence, n_starts) for evidence in gather(runs, device)]
+    return dict(zip(("fine", "coarse"), models, strict=True))
 
 
 def gather_grids(
@@ -63,9 +82,30 @@ def gather_tolerances(
     seeds: Sequence[int],
     profile: str,
     device: str,
-) -> dict[tuple[str, str, float | None], Evidence]:
-    """Trainings with a tolerance, by data set, method and tolerance; of `others` what is stored."""
+) -> tuple[dict[tuple[str, str, float | None], Evidence], dict[tuple[str, str], pd.DataFrame]]:
+    """Trainings with a tolerance, by data set, method and tolerance; of `others` what is stored.
+
+    And the records of all tolerances, by data set and method.
+    """
     grid = solvers, rtols, seeds, profile
     every = gather(tolerance_runs(dataset, *grid), device)
     every += [e for d in others for run in tolerance_runs(d, *grid) if (e := find(run))]
-    return {(e.run.dataset, e.run.steps.solver, e.run.steps.rtol): e for e in every}
+    found = {(e.run.dataset, e.run.steps.solver, e.run.steps.rtol): e for e in every}
+    return found, records_by_solver(every)
+
+
+def gather_adapted_tolerances(
+    dataset: str,
+    solvers: Sequence[str],
+    first_rtols: Sequence[float],
+    controllers: Sequence[str],
+    seeds: Sequence[int],
+    profile: str,
+    device: str,
+) -> dict[tuple[str, float, str], Evidence]:
+    """Trainings with an adapted tolerance, by method, first tolerance and title of the rule."""
+    settings = list(product(solvers, first_rtols, map(controller_name, controllers)))
+    steps = [Adapted(solver, rule, first_rtol=first) for solver, first, rule in settings]
+    runs = [Run(dataset, s, seeds=tuple(seeds), profile=profile) for s in steps]
+    keys = [(solver, first, name_of(rule)) for solver, first, rule in settings]
+    return dict(zip(keys, gather(runs, device), strict=True))

@@ -30,7 +30,6 @@ def obtain(
     run: Run,
     *,
     device: str = "auto",
-    backend: str = "auto",
     precision: str = "float32",
     root: Path | None = None,
     progress: Progress = True,
@@ -56,7 +55,7 @@ def obtain(
         if found is not None:
             return found
         checkpoint = Checkpoint(checkpoint_path(path), deadline=deadline)
-        how = {"device": device, "backend": backend, "precision": precision, "progress": progress}
+        how = {"device": device, "precision": precision, "progress": progress}
         how |= {"check": deadline.check} if deadline is not None else {}
         how |= {"write_first": partial(keep, run, root=root)} if run.dataset in IMAGES else {}
         result = train_run(run, checkpoint=checkpoint, **how)

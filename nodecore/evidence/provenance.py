@@ -23,6 +23,13 @@ def backend_here() -> str:
     return "fused" if fused else "torch"
 
 
+def testing_here() -> dict[str, str | int | None]:
+    """What tests on this CPU are made with, as headers have it."""
+    backend = backend_here()
+    made = {"device": device_name("cpu"), "torch": torch.__version__}
+    return made | {"backend": backend, "kernel": kernel_version(backend)}
+
+
 def device_name(device: str) -> str:
     """The model of a device; of the CPU also the threads."""
     if device.startswith("cuda"):

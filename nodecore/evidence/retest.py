@@ -14,7 +14,7 @@ from nodecore.evidence import store
 from nodecore.evidence.fields import key_of
 from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.measure import groups_of, measure
-from nodecore.evidence.provenance import backend_here, device_name, kernel_version, revision
+from nodecore.evidence.provenance import revision, testing_here
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import select
 from nodecore.ode.fields import take_members
@@ -104,10 +104,7 @@ def _entry(records):
         "settings": [f"{solver} {n_steps or rtol}" for solver, n_steps, rtol in settings],
         "revision": revision(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_name("cpu"),
-        "torch": torch.__version__,
-        "backend": backend_here(),
-        "kernel": kernel_version(backend_here()),
+        **testing_here(),
     }
 
 

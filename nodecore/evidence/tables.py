@@ -145,16 +145,18 @@ def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
 Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
 
 
-def tell_critical(gaps: pd.Series, critical: float | None) -> str:
-    """A critical n_steps as text, of a grid with these gaps.
+def tell_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> str:
+    """The critical n_steps of the mean as text.
 
     Where the grid's coarse end is not there, or it ends at that step, it is a bound only.
     """
-    if critical is None or pd.isna(critical):
+    grid = gaps(frame)
+    critical = critical_n_steps(grid.to_dict())
+    if critical is None:
         return "none"
-    if critical == gaps.index[0] > 1:
-        return f"at most {critical:.0f}"
-    return f"at least {critical:.0f}" if critical == gaps.index[-1] else f"{critical:.0f}"
+    if critical == grid.index[0] > 1:
+        return f"at most {critical}"
+    return f"at least {critical}" if critical == grid.index[-1] else f"{critical}"
 
 
 def seed_gaps(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.DataFrame:
@@ -294,8 +296,8 @@ def _slope(accuracies):
     return line.slope
 
 
-def difference_interval(one: tuple, other: tuple, level: float = 0.95) -> tuple[float, float]:
-    """Compute the confidence interval of one mean less the other; each is (mean, std, seeds).
+def difference_interval(one: tuple, other: tuple) -> tuple[float, float]:
+    """Compute the 95 % interval of one mean less the other; each is (mean, std, seeds).
 
     Welch's. Where one side has a single seed, the other's std serves both; where both have, nothing
     is known and the interval is infinite.
@@ -308,7 +310,7 @@ def difference_interval(one: tuple, other: tuple, level: float = 0.95) -> tuple[
         stds = [stds[int(counts[0] == 1)]] * 2
     parts = [std**2 / n for std, n in zip(stds, counts, strict=True)]
     freedom = max(counts) - 1 if 1 in counts else _welch_freedom(parts, counts)
-    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(sum(parts))
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
     middle = one[0] - other[0]
     return float(middle - half), float(middle + half)
 
@@ -335,7 +337,8 @@ class GridSearch:
 
     critical: the coarsest n_steps from which on the solvers agree. coarser: the one before it on
     the grid, None if there is none. disagreeing: seeds that trained and do not agree at `critical`
-    by themselves. best, mean, std: n_steps of the highest mean accuracy among the ODE-like runs.
+    by themselves. best, mean, std: n_steps of the highest mean accuracy among the ODE-like runs;
+    seeds: how many trained there.
     """
 
     critical: int
@@ -344,11 +347,17 @@ class GridSearch:
     best: int
     mean: float
     std: float
+    seeds: int
 
     @property
     def nfe(self) -> str:
         """NFE around the critical step as the paper counts them, K + 1, such as 33-65."""
         return "-".join(str(k + 1) for k in (self.coarser, self.critical) if k)
+
+    @property
+    def accuracy(self) -> tuple[float, float, int]:
+        """Mean and std of accuracy, and number of seeds, of the best ODE-like run."""
+        return self.mean, self.std, self.seeds
 
 
 def grid_search(frame: pd.DataFrame) -> GridSearch | None:
@@ -361,7 +370,9 @@ def grid_search(frame: pd.DataFrame) -> GridSearch | None:
     disagreeing = int((seed_gaps(frame).loc[critical] > AGREEMENT).sum())
     ode_like = own_accuracy(frame).loc[critical:]
     best = int(ode_like["mean"].idxmax())
-    return GridSearch(critical, coarser, disagreeing, best, *map(float, ode_like.loc[best]))
+    mean, std = map(float, ode_like.loc[best])
+    seeds = len(as_trained(frame).query("n_steps == @best"))
+    return GridSearch(critical, coarser, disagreeing, best, mean, std, seeds)
 
 
 def adaption_ends(frame: pd.DataFrame) -> pd.DataFrame:

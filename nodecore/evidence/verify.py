@@ -28,7 +28,7 @@ from nodecore.evidence.measure import (
     tested_on,
     trained_on,
 )
-from nodecore.evidence.provenance import backend_here, device_name, kernel_version
+from nodecore.evidence.provenance import testing_here
 from nodecore.evidence.retest import lacking, stored_training
 from nodecore.evidence.selection import evaluations_of, evaluations_under, select
 from nodecore.ode import kernels
@@ -133,10 +133,7 @@ def verified(evidence: Evidence | store.RecordError, seconds: float, draw: rando
 
 
 def _allowed(header):
-    here = {
-        **{"torch": torch.__version__, "device": device_name("cpu"), "backend": backend_here()},
-        "kernel": kernel_version(backend_here()),
-    }
+    here = testing_here()
     made = [header, *header.get("tested", [])]  # trained and tested, then tested anew
     first = {"kernel": kernels.FIRST_VERSION if header["backend"] == "fused" else None}
     made = [first | entry for entry in made]

@@ -91,7 +91,7 @@ def test_rtol_and_atol_may_differ():
     ("name", "ours"), [("heun2", "heun"), ("Euler", "euler"), ("RK45", "dopri5")]
 )
 def test_names_of_other_libraries_are_understood(name, ours):
-    setting, notes = read_training(name, ENDS, n_steps=np.int64(4))
+    setting, notes = read_training(ENDS, solver=name, n_steps=np.int64(4))
     assert setting == FixedSteps(ours, 4) and name in notes[0]
 
 
@@ -109,7 +109,7 @@ def test_names_of_other_libraries_are_understood(name, ours):
 )
 def test_a_training_that_is_not_clear_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        read_training(options.pop("solver"), ENDS, **options)
+        read_training(ENDS, **options)
 
 
 def test_a_grid_halves():

@@ -1,14 +1,17 @@
 """What a chapter and its appendix both show: each run once, where they look for it."""
 
 import pytest
+import torch
 
 from nodecore.evidence.gather import (
     adaption_run,
+    gather_adapted_tolerances,
     gather_adaptions,
     gather_grids,
-    gather_models,
+    gather_pair,
     gather_tolerances,
 )
+from nodecore.evidence.names import name_of
 
 SMOKE = {"seeds": [0], "profile": "smoke", "device": "cpu"}
 
@@ -26,10 +29,22 @@ def grids():
     return gather_grids(["spheres2"], ["euler", "rk4"], [1, 2, 4], **SMOKE)
 
 
-def test_models_have_the_names_of_their_steps(grids):
-    models = gather_models("spheres2", {"coarse": 1, "fine": 2}, **SMOKE)
-    assert {name: m.run.steps.n_steps for name, m in models.items()} == {"coarse": 1, "fine": 2}
-    assert models["coarse"].path == grids["spheres2", "euler"][0].path, "trained once"
+def test_a_pair_is_named_by_its_steps_and_followed_from_the_same_starts(grids):
+    models = gather_pair("spheres2", 2, 1, n_starts=5, **SMOKE)
+    assert {name: m.n_steps for name, m in models.items()} == {"fine": 2, "coarse": 1}
+    assert models["coarse"].evidence.path == grids["spheres2", "euler"][0].path, "trained once"
+    assert torch.equal(models["fine"].starts, models["coarse"].starts)
+    assert models["fine"].path().shape == (3, 1, 5, 2)
+    assert torch.equal(models["fine"].path(4)[0], models["coarse"].path()[0])
+    z = models["fine"].path()[1, 0]
+    torch.testing.assert_close(
+        models["fine"].member(0)(0.0, z), models["fine"].double(0.0, z[None])[0]
+    )
+
+
+def test_a_single_start_makes_no_pair_of_trajectories():
+    with pytest.raises(ValueError, match="n_starts = 1: choose at least 2"):
+        gather_pair("spheres2", 2, 1, n_starts=1, **SMOKE)
 
 
 def test_grids_are_kept_by_data_set_and_solver(grids):
@@ -45,5 +60,15 @@ def test_adaptions_are_kept_by_data_set_and_controller():
 
 
 def test_other_sets_of_tolerances_are_shown_and_never_trained():
-    found = gather_tolerances("spheres2", ["landscape"], ["dopri5"], [1.0], **SMOKE)
+    found, frames = gather_tolerances("spheres2", ["landscape"], ["dopri5"], [1.0], **SMOKE)
     assert list(found) == [("spheres2", "dopri5", 1.0)]
+    [(key, frame)] = frames.items()
+    assert key == ("spheres2", "dopri5") and set(frame["rtol"]) == {1.0}
+
+
+def test_adapted_tolerances_are_kept_by_their_start_and_the_title_of_the_rule():
+    found = gather_adapted_tolerances("spheres2", ["dopri5"], [0.1], ["algorithm1"], **SMOKE)
+    [((solver, first, title), evidence)] = found.items()
+    steps = evidence.run.steps
+    assert (solver, first) == (steps.solver, steps.first_rtol) == ("dopri5", 0.1)
+    assert title == name_of(steps.controller) == "Algorithm 1"

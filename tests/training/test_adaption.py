@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from ensembles import parameters
 
 from nodecore.data.seeding import make_generator
 from nodecore.evidence.catalogue import STUDIES
@@ -30,10 +31,6 @@ from nodecore.training.protocols import Protocol
 
 TINY = Protocol("spheres2", "mlp", 8, 32, "adam", 1e-2, 20, n_train=96, n_test=40)
 QUIET = {"device": "cpu", "progress": False}
-
-
-def parameters(trained):
-    return [*trained.field.parameters(), *trained.head.parameters()]
 
 
 # --- signals --------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """A training stopped anywhere goes on to the same bits; a state of another is left alone."""
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ensembles import Deadly, Killed, parameters, poison
 from marks import needs_kernel
 from safetensors import safe_open
 
@@ -19,7 +19,7 @@ from nodecore.training import checkpoint
 from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.controllers import Algorithm1
-from nodecore.training.ensemble import Ensemble, make_model
+from nodecore.training.ensemble import Ensemble
 from nodecore.training.loop import train
 from nodecore.training.protocols import Protocol
 
@@ -31,28 +31,6 @@ WAYS = {
     "adapted": {"steps": Adapted("euler", Algorithm1(every=2)), "look_every": 3},
     "tolerance": {"steps": Tolerance("dopri5", 1e-3)},
 }
-
-
-class Killed(BaseException):
-    """What ends a training in these tests as kill -9 does: nothing catches it."""
-
-
-class Deadly(Checkpoint):
-    """Saves after every iteration, and dies once it has saved `after` of them."""
-
-    def __init__(self, path, after):
-        super().__init__(path, every=0.0)
-        self.after = after
-
-    def save(self, *state):
-        super().save(*state)
-        self.after -= 1
-        if self.after == 0:
-            raise Killed
-
-
-def parameters(trained):
-    return [*trained.field.parameters(), *trained.head.parameters()]
 
 
 def assert_same(trained, expected):
@@ -111,13 +89,7 @@ def test_it_goes_on_where_it_stopped(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_member_that_diverged_stays_so(monkeypatch, tmp_path, way):
-    def make_poisoned(protocol, seeds):
-        field, head = make_model(protocol, seeds)
-        with torch.no_grad():
-            field.third[0][1] = math.nan
-        return field, head
-
-    monkeypatch.setattr("nodecore.training.ensemble.make_model", make_poisoned)
+    poison(monkeypatch)
     whole = train(TINY, seeds=[0, 1, 2], **WAYS[way], **QUIET)
     interrupted(tmp_path / "state", 5, seeds=(0, 1, 2), **WAYS[way])
     monkeypatch.undo()  # the state alone must tell of it

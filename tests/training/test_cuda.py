@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ensembles import Killed, parameters, poison
 
 from nodecore.analysis.evaluate import accuracy
 from nodecore.data.datasets import DATASETS
@@ -64,18 +65,18 @@ def on_gpu(protocol, **how):
     return train(protocol, device="cuda", **how, **QUIET)
 
 
-def parameters(trained):
-    return [p.detach().cpu() for p in (*trained.field.parameters(), *trained.head.parameters())]
+def on_the_cpu(trained):
+    return [p.detach().cpu() for p in parameters(trained)]
 
 
 def moved_apart(trained, expected, members=slice(None)):
     """How far two trainings ended from each other, as a share of the way from where they began."""
     start = (*make_model(expected.protocol, expected.seeds),)
     begun = [p.detach() for module in start for p in module.parameters()]
-    theirs = parameters(expected)
+    theirs = on_the_cpu(expected)
     apart, way = (
         torch.cat([(a - b)[members].flatten() for a, b in zip(ours, theirs, strict=True)]).norm()
-        for ours in (parameters(trained), begun)
+        for ours in (on_the_cpu(trained), begun)
     )
     return float(apart / way)
 
@@ -133,10 +134,6 @@ def test_replays_of_a_graph_are_single_iterations(protocol, precision, eager):
     assert graphed.nfe_per_iteration.tolist() == [8.0] * 3
 
 
-class Killed(BaseException):
-    """What ends a training as a kill does."""
-
-
 class Memory:
     """A checkpoint after every iteration; ends the training after so many."""
 
@@ -189,14 +186,7 @@ def test_evaluations_are_counted_exactly_where_steps_are_adapted():
 def test_a_member_that_diverges_leaves_the_others_alone(protocol, monkeypatch):
     how = {"steps": FixedSteps("euler", 2)}
     healthy = on_gpu(protocol, **how)
-
-    def make_poisoned(protocol, seeds):
-        field, head = make_model(protocol, seeds)
-        with torch.no_grad():
-            field.third[0][1] = math.nan
-        return field, head
-
-    monkeypatch.setattr("nodecore.training.ensemble.make_model", make_poisoned)
+    poison(monkeypatch)
     trained = on_gpu(protocol, **how)
     assert healthy.diverged_at.tolist() == [-1, -1, -1]
     assert trained.diverged_at.tolist() == [-1, 1, -1]
@@ -223,7 +213,7 @@ def test_a_gpu_without_memory_for_maps_computes_them_again(monkeypatch):
 )
 def test_other_fields_train_as_on_the_cpu(how):
     cpu, gpu = on_cpu(SPHERES, **how), on_gpu(SPHERES, **how)
-    for ours, its in zip(parameters(gpu), parameters(cpu), strict=True):
+    for ours, its in zip(on_the_cpu(gpu), on_the_cpu(cpu), strict=True):
         torch.testing.assert_close(ours, its, rtol=0, atol=1e-4)
     torch.testing.assert_close(cpu.nfe_per_iteration, gpu.nfe_per_iteration, rtol=0.1, atol=0)
 

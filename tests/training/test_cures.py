@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ensembles import Deadly, Killed, parameters
 from marks import needs_kernel
-from test_checkpoint import Deadly, Killed
 from torch.nn import functional as F
 
 from nodecore.data.seeding import make_generator
@@ -44,10 +44,6 @@ NAMES = [
     "loguniform-3,end-0.25,squared-0.1-coarser,decay-0.1",
     "uniform-2,solver-rk4,kl-1e-05-coarser",
 ]
-
-
-def parameters(trained):
-    return [*trained.field.parameters(), *trained.head.parameters()]
 
 
 # --- values ---------------------------------------------------------------------------------------

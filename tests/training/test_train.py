@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ensembles import parameters, poison
 from marks import needs_kernel
 from torch.nn import functional as F
 
@@ -27,10 +28,6 @@ TINY_MLP = replace(TINY, field="mlp", width=16)
 SEEDS_OFF_KINKS = [0, 2]
 BACKENDS = ["torch", pytest.param("fused", marks=needs_kernel)]
 QUIET = {"device": "cpu", "progress": False}
-
-
-def parameters(trained):
-    return [*trained.field.parameters(), *trained.head.parameters()]
 
 
 # --- an independent loop --------------------------------------------------------------------------
@@ -338,18 +335,6 @@ def test_each_sample_may_train_with_steps_of_its_own(backend):
 
 
 # --- divergence -----------------------------------------------------------------------------------
-
-
-def poison(monkeypatch, value, member=1):
-    """One member starts with weights that cannot be solved with."""
-
-    def make_poisoned(protocol, seeds):
-        field, head = make_model(protocol, seeds)
-        with torch.no_grad():
-            field.third[0][member] = value
-        return field, head
-
-    monkeypatch.setattr("nodecore.training.ensemble.make_model", make_poisoned)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])

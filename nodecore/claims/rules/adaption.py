@@ -11,32 +11,29 @@ from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.claims.rules.base import (
     ACCURACIES,
-    DECIDED,
     FACTOR,
     FAILS,
     HOLDS,
     PARTLY,
-    REDUCED,
-    UNSURE,
+    TABLE1_NUMBERS,
     UNTESTED,
     Part,
     Parts,
     Studies,
-    at_papers_scale,
-    best_of,
     decides,
     extent,
     grade,
+    grade_together,
     judge_accuracy,
     judge_below,
     judge_ratio,
     of_kind,
     search_of,
     spread,
+    table1_parts,
     unfound,
 )
 from nodecore.evidence.names import name_of
-from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, compare_controllers, mean_interval
 from nodecore.training.adapted import STARTS, USUAL_START
 from nodecore.training.adaption import OUTSIDE_GAP
@@ -209,15 +206,14 @@ def _summary_of(material, start):
 )
 def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> Parts:
     def compare(material, grid, search, start):
-        ours, theirs = _summary_of(material, start), best_of(grid.records, search)
+        ours, theirs = _summary_of(material, start), search.accuracy
         nfe = _algorithm1(material, start)["nfe_per_iteration"]
         found = (
             f"accuracy {percent(*ours[:2])}, grid {percent(*theirs[:2])}; NFE {spread(nfe)}, "
             f"grid {search.nfe.replace('-', '–')}"
         )
         judged = judge_accuracy(ours, theirs), judge_below(mean_interval(nfe), search.critical + 1)
-        decided = [verdict == HOLDS for verdict in judged if verdict in DECIDED]
-        return (grade(*decided) if len(decided) == len(judged) else UNSURE), found
+        return grade_together(*judged), found
 
     return _beside_grid(studies, compare)
 
@@ -241,22 +237,14 @@ def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> Par
 
 
 @decides(
-    REDUCED + ACCURACIES + "NFE of Algorithm 1, by the 95 % interval of its mean: holds within "
+    TABLE1_NUMBERS + "NFE of Algorithm 1, by the 95 % interval of its mean: holds within "
     f"{100 * CLOSE:g} % of the paper's, in part within a factor of {FACTOR:g}, cannot tell where "
     "the interval reaches beyond."
 )
 def adaption_numbers_match(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):
-        paper = TABLE1[dataset]
         for start, label in _starts(material).items():
-            nfe, ours = (
-                _algorithm1(material, start)["nfe_per_iteration"],
-                _summary_of(material, start),
-            )
-            verdicts = at_papers_scale(
-                material,
-                judge_ratio(mean_interval(nfe / paper["adaption NFE"]), CLOSE),
-                judge_accuracy(ours, (*paper["adaption accuracy"], len(SEEDS))),
-            )
-            yield Part(f"NFE{label}", verdicts[0], spread(nfe))
-            yield Part(f"accuracy{label}", verdicts[1], percent(*ours[:2]))
+            nfe = _algorithm1(material, start)["nfe_per_iteration"]
+            ratio = mean_interval(nfe / TABLE1[dataset]["adaption NFE"])
+            judged, ours = (judge_ratio(ratio, CLOSE), spread(nfe)), _summary_of(material, start)
+            yield from table1_parts(material, "adaption", judged, ours, label)

@@ -7,12 +7,13 @@ from functools import cached_property
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from nodecore.claims.paper import TABLE1, percent
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
+from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import (
     AGREES_AT_END,
     GridSearch,
-    as_trained,
     difference_interval,
     grid_search,
     redraw_range,
@@ -141,6 +142,12 @@ def grade(*conditions: bool) -> str:
     return HOLDS if all(conditions) else PARTLY if any(conditions) else FAILS
 
 
+def grade_together(*verdicts: str) -> str:
+    """Holds if all that are judged hold, in part if some do; cannot tell unless all are decided."""
+    decided = DECIDED.issuperset(verdicts)
+    return grade(*(verdict == HOLDS for verdict in verdicts)) if decided else UNSURE
+
+
 def points(value: float) -> str:
     """A difference of accuracies as text."""
     return f"{100 * value:.1f} points"
@@ -197,12 +204,7 @@ ACCURACIES = (
     "outside; else cannot tell. "
 )
 REDUCED = "Not comparable where the models have a reduced scale. "
-
-
-def best_of(frame: pd.DataFrame, search: GridSearch) -> tuple:
-    """Mean and std of accuracy, and number of seeds, of the best ODE-like run of a grid."""
-    trained = as_trained(frame)
-    return search.mean, search.std, len(trained.loc[trained["n_steps"] == search.best])
+TABLE1_NUMBERS = REDUCED + ACCURACIES
 
 
 def judge_accuracy(ours: tuple, theirs: tuple) -> str:
@@ -213,9 +215,18 @@ def judge_accuracy(ours: tuple, theirs: tuple) -> str:
     return FAILS if low > AGREES_AT_END or high < -AGREES_AT_END else UNSURE
 
 
-def at_papers_scale(material: Material, *verdicts: str) -> tuple[str, ...]:
-    """The verdicts on numbers beside the paper's; see REDUCED."""
-    return verdicts if material.at_papers_scale else (OTHER_SCALE,) * len(verdicts)
+def table1_parts(
+    material: Material, way: str, nfe: tuple[str, str], ours: tuple, label: str = ""
+) -> Parts:
+    """Parts for the two numbers of a row of the paper's Table 1; see TABLE1_NUMBERS.
+
+    way: "grid" or "adaption". nfe: verdict and finding. ours: accuracy as (mean, std, seeds).
+    """
+    paper = TABLE1[material.dataset][f"{way} accuracy"]
+    accuracy = judge_accuracy(ours, (*paper, len(SEEDS))), percent(*ours[:2])
+    for name, (verdict, found) in (("NFE", nfe), ("accuracy", accuracy)):
+        comparable = verdict if material.at_papers_scale else OTHER_SCALE
+        yield Part(f"{name}{label}", comparable, found)
 
 
 def judge_ratio(interval: tuple[float, float], close: float) -> str:

@@ -10,7 +10,6 @@ from nodecore.analysis.evaluate import AGREEMENT, critical_n_steps
 from nodecore.analysis.intervals import share_interval
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.claims.rules.base import (
-    ACCURACIES,
     FAILS,
     HOLDS,
     MANY,
@@ -18,25 +17,23 @@ from nodecore.claims.rules.base import (
     OTHER_SCALE,
     PARTLY,
     REDUCED,
+    TABLE1_NUMBERS,
     UNSURE,
     UNTESTED,
     Part,
     Parts,
     Studies,
-    at_papers_scale,
-    best_of,
     critical_of,
     decides,
     extent,
     grade,
-    judge_accuracy,
     of_kind,
     points,
     search_of,
+    table1_parts,
     unfound,
 )
 from nodecore.evidence.names import name_of
-from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import (
     agreement_gaps,
     critical_rtols,
@@ -286,29 +283,24 @@ def protocol_is_the_same(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    REDUCED + ACCURACIES + f"NFE of the grid: where the critical K is the paper's in more than "
+    TABLE1_NUMBERS + f"NFE of the grid: where the critical K is the paper's in more than "
     f"{100 * MOST:g} % of the redraws of seeds it holds; where it is that in "
     f"{100 * (1 - MOST):.0f} % or more, or there is a single seed, it cannot tell; else in part if "
     "it is the next one on the grid."
 )
 def grid_numbers_match(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in of_kind(studies, "euler").items():
-        search, paper = search_of(material), TABLE1[dataset]
-        theirs = 2 * (paper["grid NFE"][0] - 1)  # one past the last K that fails in the paper
+        search = search_of(material)
+        # One past the last K that fails in the paper.
+        theirs = 2 * (TABLE1[dataset]["grid NFE"][0] - 1)
         if search is None:
             far_enough = material.records.loc[:, "n_steps"].max() >= theirs and not material.cut
             verdict = FAILS if far_enough else UNTESTED
             yield Part("NFE", verdict, unfound(material))
             continue
-        ours = best_of(material.records, search)
-        verdicts = at_papers_scale(
-            material,
-            _critical_verdict(material, search.critical, theirs),
-            judge_accuracy(ours, (*paper["grid accuracy"], len(SEEDS))),
-        )
-        sureness = _sureness(material.records, search.critical)
-        yield Part("NFE", verdicts[0], search.nfe.replace("-", "–") + sureness)
-        yield Part("accuracy", verdicts[1], percent(*ours[:2]))
+        verdict = _critical_verdict(material, search.critical, theirs)
+        found = search.nfe.replace("-", "–") + _sureness(material.records, search.critical)
+        yield from table1_parts(material, "grid", (verdict, found), search.accuracy)
 
 
 def _critical_verdict(material, ours, theirs):

@@ -1,13 +1,12 @@
 """Claims that are decided on data and on single models: fields, trajectories, margins."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from nodecore.analysis.crossings import find_crossings, separated_starts
+from nodecore.analysis.crossings import find_crossings
 from nodecore.analysis.evaluate import AGREEMENT, check_setting
 from nodecore.analysis.fixed_points import find_fixed_points
 from nodecore.analysis.margins import robustness
@@ -30,8 +29,7 @@ from nodecore.data.datasets import load as load_data
 from nodecore.data.synthetic import landscape_field, landscape_minima
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import as_trained, under_exact_flow
-from nodecore.ode.fields import take_members
-from nodecore.ode.fixed import solve_fixed
+from nodecore.evidence.trajectories import follow
 
 FEW_CROSSINGS = 0.01  # share of pairs: fewer are a blemish, more a habit
 N_STARTS = 100  # trajectories that may cross
@@ -65,23 +63,21 @@ def dimension_is_near(studies: Studies, numbers: Mapping) -> Parts:
     "in part if some have none, or all have fewer than the true field."
 )
 def sinks_are_absent(studies: Studies, numbers: Mapping) -> Parts:
-    evidence = studies["landscape-euler"].run(numbers["n_steps"])
-    if evidence is None:
-        return
-    paths = _euler_paths(evidence)
-    fields = [_member(evidence, i) for i in range(len(evidence.run.seeds))]
-    counts = [_count_sinks(f, path) for f, path in zip(fields, paths.unbind(1), strict=True)]
-    none, fewer = (np.array(counts) < bound for bound in (1, len(landscape_minima())))
-    verdict = HOLDS if none.all() else PARTLY if none.any() or fewer.all() else FAILS
-    listed = ", ".join(map(str, counts))
-    found = f"{int(none.sum())} of {len(counts)} fields have no sink; sinks by seed: {listed}"
-    yield Part(name_of("landscape"), verdict, found)
+    for where, evidence in _runs_of([studies["landscape-euler"]], numbers["n_steps"]):
+        model = follow(evidence, N_STARTS)
+        counts = [_count_sinks(model.member(i), p) for i, p in enumerate(model.path().unbind(1))]
+        none, fewer = (np.array(counts) < bound for bound in (1, len(landscape_minima())))
+        verdict = HOLDS if none.all() else PARTLY if none.any() or fewer.all() else FAILS
+        listed = ", ".join(map(str, counts))
+        found = f"{int(none.sum())} of {len(counts)} fields have no sink; sinks by seed: {listed}"
+        yield Part(where, verdict, found)
 
 
-def _member(evidence, member):
-    """The vector field of one seed on z (N, dim), float64."""
-    alone = take_members(deepcopy(evidence.field).double(), [member])
-    return lambda t, z: alone(t, z[None])[0]
+def _runs_of(materials, n_steps):
+    """(data set, its run in so many steps) for each study that has one."""
+    for material in materials:
+        if (evidence := material.run(n_steps)) is not None:
+            yield name_of(material.dataset), evidence
 
 
 def _count_sinks(f, path):
@@ -98,24 +94,22 @@ def _count_sinks(f, path):
     "the fields differ."
 )
 def fields_differ(studies: Studies, numbers: Mapping) -> Parts:
-    evidence = studies["landscape-euler"].run(numbers["n_steps"])
-    if evidence is None:
-        return
-    x = evidence.run.protocol.load()[1].x.expand(len(evidence.run.seeds), -1, -1)
-    fields = [evidence.field(0.0, x)[i] for i in range(len(x))]
-    fields.append(landscape_field(0.0, x[0].double()).to(x.dtype))
-    away = [_difference(a, b) for a, b in combinations(fields[:-1], 2)]
-    from_true = [_difference(a, fields[-1]) for a in fields[:-1]]
-    accuracies = as_trained(evidence.records).loc[:, "accuracy"]
-    different = min([*away, *from_true]) > 0.5
-    alike = accuracies.max() - accuracies.min() <= AGREEMENT
-    verdict = HOLDS if different and alike else PARTLY if different else FAILS
-    found = (
-        f"two seeds' fields differ by {spread(away, 2)} of their mean length, and from the true "
-        f"field by {spread(from_true, 2)}; accuracies {100 * accuracies.min():.1f} to "
-        f"{100 * accuracies.max():.1f} %"
-    )
-    yield Part(name_of("landscape"), verdict, found)
+    for where, evidence in _runs_of([studies["landscape-euler"]], numbers["n_steps"]):
+        x = evidence.run.protocol.load()[1].x.expand(len(evidence.run.seeds), -1, -1)
+        fields = [evidence.field(0.0, x)[i] for i in range(len(x))]
+        fields.append(landscape_field(0.0, x[0].double()).to(x.dtype))
+        away = [_difference(a, b) for a, b in combinations(fields[:-1], 2)]
+        from_true = [_difference(a, fields[-1]) for a in fields[:-1]]
+        accuracies = as_trained(evidence.records).loc[:, "accuracy"]
+        different = min([*away, *from_true]) > 0.5
+        alike = accuracies.max() - accuracies.min() <= AGREEMENT
+        verdict = HOLDS if different and alike else PARTLY if different else FAILS
+        found = (
+            f"two seeds' fields differ by {spread(away, 2)} of their mean length, and from the "
+            f"true field by {spread(from_true, 2)}; accuracies {100 * accuracies.min():.1f} to "
+            f"{100 * accuracies.max():.1f} %"
+        )
+        yield Part(where, verdict, found)
 
 
 def _difference(f, g):
@@ -127,27 +121,16 @@ def _difference(f, g):
 # --- one model: trajectories, other solvers, the margin -------------------------------------------
 
 
-def _euler_paths(evidence):
-    """Trajectories as trained, from starts that lie far apart, (n_steps + 1, members, N, 2)."""
-    x = evidence.run.protocol.load()[1].x.double()
-    starts = x[separated_starts(x, N_STARTS)].expand(len(evidence.run.seeds), -1, -1)
-    f = deepcopy(evidence.field).double()
-    return solve_fixed(f, starts, "euler", n_steps=evidence.run.steps.n_steps, path=True).states
-
-
 def _crossing_part(studies, n_steps, verdict_of):
     """Describe how many pairs of trajectories cross, seed by seed."""
-    [material] = studies.values()
-    evidence = material.run(n_steps)
-    if evidence is None:
-        return
-    paths = _euler_paths(evidence).unbind(1)
-    shares = np.array([find_crossings(path).share_of_pairs for path in paths])
-    found = (
-        f"{spread(100 * shares, 2)} % of the pairs cross; {int((shares == 0).sum())} of "
-        f"{len(shares)} seeds have no crossing"
-    )
-    yield Part(name_of(material.dataset), verdict_of(shares), found)
+    for where, evidence in _runs_of(studies.values(), n_steps):
+        paths = follow(evidence, N_STARTS).path().unbind(1)
+        shares = np.array([find_crossings(path).share_of_pairs for path in paths])
+        found = (
+            f"{spread(100 * shares, 2)} % of the pairs cross; {int((shares == 0).sum())} of "
+            f"{len(shares)} seeds have no crossing"
+        )
+        yield Part(where, verdict_of(shares), found)
 
 
 @decides(

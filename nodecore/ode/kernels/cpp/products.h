@@ -6,6 +6,19 @@
 
 namespace {
 
+// sum[n][v] += x[n * stride] w[v]: a column of N numbers times a row of V vectors.
+template <int N, int V>
+inline __attribute__((always_inline)) void add_outer(vec (&sum)[N][V], const float *x,
+                                                     int64_t stride, const float *w) {
+    vec row[V];
+#pragma GCC unroll 6
+    for (int v = 0; v < V; ++v) row[v] = load(w + v * LANES);
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n)
+#pragma GCC unroll 6
+        for (int v = 0; v < V; ++v) sum[n][v] += x[n * stride] * row[v];
+}
+
 // out[row][column] = finish(start[column] + sum over k of x[row][k] w[k][column])
 // x (rows, depth), w (depth, columns); `finish` gets ROWS x V sums in registers and stores them.
 template <class Finish>
@@ -20,15 +33,8 @@ inline void product(const float *x, const float *w, int64_t rows, int64_t depth,
 #pragma GCC unroll 6
                 for (int v = 0; v < V; ++v) sum[r][v] = load(start + column + v * LANES);
             const float *xs = x + row * depth, *ws = w + column;
-            for (int64_t k = 0; k < depth; ++k, ++xs, ws += columns) {
-                vec weight[V];
-#pragma GCC unroll 6
-                for (int v = 0; v < V; ++v) weight[v] = load(ws + v * LANES);
-#pragma GCC unroll 8
-                for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 6
-                    for (int v = 0; v < V; ++v) sum[r][v] += xs[r * depth] * weight[v];
-            }
+            for (int64_t k = 0; k < depth; ++k, ++xs, ws += columns)
+                add_outer(sum, xs, depth, ws);
             finish(sum, row * columns + column, column);
         }
     });
@@ -66,15 +72,7 @@ template <int N, int V>
 inline void outer_block(const float *x, const float *g, float *out, int64_t rows, int64_t depth,
                         int64_t columns) {
     vec sum[N][V] = {};
-    for (int64_t row = 0; row < rows; ++row, x += depth, g += columns) {
-        vec gradient[V];
-#pragma GCC unroll 6
-        for (int v = 0; v < V; ++v) gradient[v] = load(g + v * LANES);
-#pragma GCC unroll 8
-        for (int k = 0; k < N; ++k)
-#pragma GCC unroll 6
-            for (int v = 0; v < V; ++v) sum[k][v] += x[k] * gradient[v];
-    }
+    for (int64_t row = 0; row < rows; ++row, x += depth, g += columns) add_outer(sum, x, 1, g);
 #pragma GCC unroll 8
     for (int k = 0; k < N; ++k)
 #pragma GCC unroll 6
