@@ -60,6 +60,7 @@ from nodecore.pages import plots
 from nodecore.pages.explorers import PairExplorer, TrajectoryExplorer
 
 plots.use_style()
+seeds = sorted(seeds)  # as the members of an ensemble lie
 if shown_seed not in seeds:
     raise ValueError(f"shown_seed = {shown_seed}: choose one of seeds = {seeds}")
 

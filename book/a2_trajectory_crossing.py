@@ -151,6 +151,7 @@ def zeros(f, path):
 
 
 true_path = euler_path(landscape_field, test.x[models["fine"].starts], n_steps_fine)
+seeds = sorted(seeds)  # as the members of an ensemble lie
 singles = {(name, seed): m.member(i) for name, m in models.items() for i, seed in enumerate(seeds)}
 found = {("true", None): zeros(landscape_field, true_path[:, 0])}
 for (name, seed), f in singles.items():

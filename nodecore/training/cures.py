@@ -78,6 +78,13 @@ class DrawnSteps(ChosenSteps):
         """Return the least and the largest number of steps that may be drawn."""
         return max(1, round(n_steps / self.factor)), round(n_steps * self.factor)
 
+    def counts(self, n_steps: int | Tensor, draws: Tensor, share: Tensor) -> Tensor:
+        return self.between(*self._ends(n_steps), draws).long()
+
+    def between(self, least: Any, most: Any, draws: Tensor) -> Tensor:
+        """Return whole numbers from least to most, float64, by the law."""
+        raise NotImplementedError
+
     def describe(self, n_steps: int) -> str:
         least, most = self.ends(n_steps)
         return f"K {self.law} on {least} to {most}"
@@ -101,9 +108,8 @@ class UniformSteps(DrawnSteps):
     key: ClassVar[str] = "uniform"
     law: ClassVar[str] = "uniform"
 
-    def counts(self, n_steps: int | Tensor, draws: Tensor, share: Tensor) -> Tensor:
-        least, most = self._ends(n_steps)
-        return (least + (draws * (most - least + 1)).floor()).long()
+    def between(self, least: Any, most: Any, draws: Tensor) -> Tensor:
+        return least + (draws * (most - least + 1)).floor()
 
 
 @dataclass(frozen=True)
@@ -113,9 +119,8 @@ class LogUniformSteps(DrawnSteps):
     key: ClassVar[str] = "loguniform"
     law: ClassVar[str] = "log-uniform"
 
-    def counts(self, n_steps: int | Tensor, draws: Tensor, share: Tensor) -> Tensor:
-        least, most = self._ends(n_steps)
-        return (least * (most / least) ** draws).round().long()
+    def between(self, least: Any, most: Any, draws: Tensor) -> Tensor:
+        return (least * (most / least) ** draws).round()
 
 
 @dataclass(frozen=True)
