@@ -3,6 +3,7 @@
 import pytest
 from browsing import ExplorerReader, as_html
 
+from nodecore.evidence.catalogue import cure_run
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import SEEDS, Run
 from nodecore.ode.steps import FixedSteps
@@ -31,6 +32,20 @@ def test_both_models_follow_the_slider_with_the_numbers_of_nodecore(explorer, vi
             known, _ = part.split(" pairs cross")  # trained with …, … % are right and …
             assert f"{known} of 780 pairs cross" in said.text_content()
     explorer.n_steps = 8
+    assert page.complaints == []
+
+
+def test_a_cured_training_tells_its_cure_beside_a_plain_one(visit_explorers):
+    runs = [cure_run("landscape", name) for name in ("euler-K24", "euler-K16-solver-midpoint")]
+    explorer = PairExplorer.from_evidence(list(map(find, runs)), n_starts=10)
+    said = explorer.describe().split(": ")[1]
+    assert "trained with K = 16, or midpoint, drawn, " in said and "trained with h = 1/24, " in said
+    page = visit_explorers(as_html(explorer))
+    headings = ExplorerReader(page).root.locator("p.heading")
+    assert headings.all_text_contents() == [
+        "trained with K = 16, or midpoint, drawn",
+        "trained with h = 1/24",
+    ]
     assert page.complaints == []
 
 

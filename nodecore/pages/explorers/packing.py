@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nodecore.data.datasets import DATASETS
 from nodecore.data.split import Split
 from nodecore.evidence.found import Evidence
+from nodecore.evidence.frontier import describe
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import trained_seeds
 from nodecore.ode.fields import LinearHead
@@ -28,9 +29,9 @@ class Model:
 
     field, head: of nodecore, with a members axis, or plain torch: nn.Linear, or nn.Sequential of
     nn.Linear, nn.ReLU and nn.Tanh. The field is autonomous. dataset: the name of the points;
-    classes: names of the labels. train_n_steps: Euler steps of the training, where it had any.
-    seeds, trained: one entry for each member, by default 0, 1, ... and True. Raises ValueError for
-    what an explorer cannot show.
+    classes: names of the labels. train_n_steps: Euler steps of the training, where it had any;
+    title: how the training is told, by default by these. seeds, trained: one entry for each member,
+    by default 0, 1, ... and True. Raises ValueError for what an explorer cannot show.
     """
 
     field: nn.Module
@@ -42,6 +43,7 @@ class Model:
     train_n_steps: int | None = None
     seeds: Sequence[int] = ()
     trained: Sequence[bool] = ()
+    title: str = ""
 
     def __post_init__(self):
         field, head = pack_stack("field", self.field), pack_stack("head", self.head)
@@ -53,6 +55,8 @@ class Model:
                 f"field maps {field.inputs} numbers to {field.outputs} and head takes "
                 f"{head.inputs}: an explorer draws the plane, give 2 everywhere"
             )
+        if self.train_n_steps and not self.title:
+            object.__setattr__(self, "title", f"trained with h = 1/{self.train_n_steps}")
         members = len(field.numbers)
         if len(head.numbers) != members:
             raise ValueError(f"field has {members} members, head {len(head.numbers)}: give as many")
@@ -86,6 +90,7 @@ class Model:
             train_n_steps=run.steps.n_steps,
             seeds=run.seeds,
             trained=[seed in trained for seed in run.seeds],
+            title=f"trained with {describe(run)}" if run.cures else "",
         )
 
     def member(self, seed: int) -> tuple[Callable, nn.Module]:
@@ -101,6 +106,7 @@ class Model:
         return {
             "dataset": self.dataset,
             "nSteps": self.train_n_steps,
+            "title": self.title,
             "seeds": list(self.seeds[:n_seeds]),
             "trained": list(self.trained[:n_seeds]),
             "field": field.spec,

@@ -29,7 +29,7 @@ class PairExplorer(TrajectoryExplorer):
 
     def describe(self) -> str:
         told = [
-            f"trained with h = 1/{model.train_n_steps}, {100 * self._accuracy_of(model):.1f} % are "
+            f"{model.title}, {100 * self._accuracy_of(model):.1f} % are "
             f"right and {len(self._run_of(model).crossings.pairs)} pairs cross"
             for model in self._in_order()
         ]
@@ -40,9 +40,9 @@ class PairExplorer(TrajectoryExplorer):
         for ax, model in zip(axes, self._in_order(), strict=True):
             run = self._run_of(model)
             self._draw_run(ax, run, model, mark_steps=self.n_steps <= MARKED_STEPS)
-            ax.set_title(f"trained with h = 1/{model.train_n_steps}", fontsize=9)
+            ax.set_title(model.title, fontsize=9)
         return figure
 
     def _in_order(self):
-        """The models as the page shows them, the coarse one first."""
+        """The models as the page shows them, that of fewer steps first."""
         return sorted(self._models, key=lambda model: model.train_n_steps or 0)

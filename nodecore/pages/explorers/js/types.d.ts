@@ -130,6 +130,7 @@ interface Dataset {
 interface Trained {
   dataset: Dataset;
   nSteps: number | null;
+  title: string;
   seeds: number[];
   trained: boolean[];
   field: StackSpec;

@@ -11,7 +11,7 @@ import { figure, figureList, tellCrossings } from "../ui/figures.js";
 
 /** {element, trained, show}; show(state, colour) gives what it shows in words once it is computed. */
 export function makeSide(shell, trained) {
-  const title = `trained with h = 1/${trained.nSteps}`;
+  const { title } = trained;
   const memory = makeMemory();
   const runner = makeRunner(shell);
   const answers = makeAnswers(shell, { ticks: [] }); // no curve is asked for
