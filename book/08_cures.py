@@ -307,9 +307,12 @@ for dataset in datasets:
 # to {glue:text}`pi-gap-spheres2:.0f` points. Half the step lies among those that are drawn, so the model learns to agree
 # there without being a flow, and the controller lengthens the step further.
 #
-# **A solver that training does not use is not fooled.** By midpoint every seed on the landscape is within
-# {glue:text}`pi-finer-gap-landscape:.1f` points, but for {glue:text}`pi-finer-nfe-landscape:.0f` evaluations, more than
-# 128 plain steps. None of these beats a draw around a fixed K, so `auto` in this package stays what it was.
+# **A solver that training does not use is not fooled.** By midpoint the spheres have
+# {glue:text}`pi-finer-spheres2:.1f` % for {glue:text}`pi-finer-nfe-spheres2:.0f` evaluations, about half of what
+# Algorithm 1 spends, with gaps of up to {glue:text}`pi-finer-gap-spheres2:.1f` points. On the landscape every seed is
+# within {glue:text}`pi-finer-gap-landscape:.1f` points, but for {glue:text}`pi-finer-nfe-landscape:.0f` evaluations: the
+# target is stricter than it need be there. No controller here beats a draw around a fixed K on both sets, so `auto`
+# in this package stays what it was.
 #
 # ## On Monday
 #
