@@ -42,7 +42,6 @@ from nodecore.pages.parameters import check_parameters
 check_parameters()
 
 import math
-from itertools import product
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -61,7 +60,6 @@ from nodecore.evidence.catalogue import (
     cure_run,
     steered_run,
 )
-from nodecore.evidence.found import find
 from nodecore.evidence.frontier import (
     accuracies,
     describe,
@@ -70,6 +68,7 @@ from nodecore.evidence.frontier import (
     is_at_least,
     is_plain,
 )
+from nodecore.evidence.gather import find_all, find_trainings
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import SEEDS, Run
@@ -85,21 +84,11 @@ plots.use_style()
 obtain(cure_run(datasets[0], training, seeds, profile), device=device)
 FEW, MANY = (2, 4, 6, 8, 16, 32, 64), (8, 16, 24, 32, 64, 128, 256)
 GRID = [f"{s}-K{k}" for s in plain for k in (FEW if s == "rk4" else MANY)]
-
-
-def found_of(dataset, trainings, seeds=seeds):
-    """The evidence there is of these trainings."""
-    runs = [cure_run(dataset, name, seeds, profile) for name in dict.fromkeys(trainings)]
-    return [evidence for run in runs if (evidence := find(run)) is not None]
-
-
-first = {d: found_of(d, [*GRID, *CURES, training]) for d in datasets}
-for dataset, controller in product(datasets, controllers):
-    run = Run(dataset, Adapted("euler", controller), tuple(seeds), profile)
-    first[dataset] += [evidence] if (evidence := find(run)) else []
-for dataset, controller in product(datasets, STEERED):
-    run = steered_run(dataset, controller, seeds, profile)
-    first[dataset] += [evidence] if (evidence := find(run)) else []
+first = {d: find_trainings(d, [*GRID, *CURES, training], seeds, profile) for d in datasets}
+for dataset in datasets:
+    runs = [Run(dataset, Adapted("euler", c), tuple(seeds), profile) for c in controllers]
+    runs += [steered_run(dataset, c, seeds, profile) for c in STEERED]
+    first[dataset] += find_all(runs)
 tables = {d: frontier(found) for d, found in first.items()}
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of the exact flow against the evaluations in a training iteration, means of 5 seeds with 95 % bootstrap intervals. Lines: plain steps, their number beside them. Stars: cures, of Euler's method unless named. Paper scale unless stated. Records: `book/results/<data set>-<solver>` and `-cures`.", "name": "fig-frontier"}, "image": {"alt": "Two panels in which lines of plain steps rise with the evaluations, and stars of cures lie above or below them."}}
@@ -117,7 +106,7 @@ drawn = pd.concat(tables, names=["dataset"]).reset_index(level=0)
 download_links(fig, "fig-frontier", drawn)
 
 # %% tags=["hide-input"]
-known = [f"{sum(bool(e.run.cures) for e in first[d])} of {len(CURES)} on {name_of(d)}"
+known = [f"{sum(e.run.training in CURES for e in first[d])} of {len(CURES)} on {name_of(d)}"
          for d in datasets]  # fmt: skip
 Markdown(f"Cures of the catalogue that have records at this profile: {', '.join(known)}.")
 
@@ -128,7 +117,8 @@ Markdown(f"Cures of the catalogue that have records at this profile: {', '.join(
 # the accuracy of its exact flow (Dopri 5(4) at a tolerance of $10^{-6}$), and the largest gap of a
 # seed between that and the accuracy as trained. The cost is the number of evaluations of the vector
 # field in a training iteration, all solves together. All seeds count, also those that did not train.
-# Plain steps of two solvers stand beside the cures: a better solver is a cure, too.
+# Plain steps of two solvers stand beside the cures: a better solver is a cure, too. {ref}`appendix-cures` goes
+# through the cures one by one.
 
 # %% [markdown]
 # ## Two trainings for the same evaluations
@@ -137,7 +127,7 @@ Markdown(f"Cures of the catalogue that have records at this profile: {', '.join(
 # Euler's method, the other with 16 steps of Euler's method or midpoint. Drag the number of test steps.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed on the landscape under two trainings, solved with Euler's method in your number of steps, with a ring at every crossing. Computed in the page from the weights behind `book/results/landscape-cures` (as published: paper scale).", "name": "fig-cured-pair"}}
-pair = found_of("landscape", ["euler-K24", "euler-K16-solver-midpoint"], SEEDS)
+pair = find_trainings("landscape", ["euler-K24", "euler-K16-solver-midpoint"], SEEDS, profile)
 missing = Markdown("There are no records of these two yet.")
 PairExplorer.from_evidence(pair, n_starts=40, seed=0) if len(pair) == 2 else missing
 
@@ -156,8 +146,8 @@ PairExplorer.from_evidence(pair, n_starts=40, seed=0) if len(pair) == 2 else mis
 # %% tags=["hide-input"]
 rivals = {d: [*FINALISTS.get(d, ()), SAME_COST[-1]] for d in datasets}
 fresh = {
-    d: {e.run.training: e for e in [*found_of(d, rivals[d], FRESH),
-                                    *found_of(d, IN_THE_GRID, MORE_GRID_SEEDS)]}
+    d: {e.run.training: e for e in [*find_trainings(d, rivals[d], FRESH, profile),
+                                    *find_trainings(d, IN_THE_GRID, MORE_GRID_SEEDS, profile)]}
     for d in datasets
 }  # fmt: skip
 
@@ -213,59 +203,6 @@ download_links(fig, "fig-fresh-gaps", table)
 
 
 # %% [markdown]
-# ## Cure by cure, seeds 0 to 4
-#
-# Each cell below has the accuracy of the exact flow and, in brackets, the largest gap of a seed, in
-# per cent and points.
-
-
-# %% tags=["remove-cell"]
-def section(*kinds):
-    """The cures whose name has one of these words, a column for each data set."""
-    cells = {}
-    for dataset in datasets:
-        for evidence, row in zip(first[dataset], tables[dataset].to_dict("records"), strict=True):
-            if not row["plain"] and any(kind in row["training"] for kind in kinds):
-                cell = f"{100 * row['exact']:.1f} ({100 * row['worst']:.1f})"
-                cells.setdefault(describe(evidence.run), {"NFE": f"{row['nfe']:.1f}"})
-                cells[describe(evidence.run)][name_of(dataset)] = cell
-    table = pd.DataFrame(cells).T.rename_axis("training").fillna("-")
-    return table if len(table) else Markdown("There are no records of these yet.")
-
-
-# %% [markdown]
-# **A number of steps that is drawn.** For each batch of each member, uniformly or with a uniform
-# logarithm. The model never sees one step size often enough to fit it; random steps stand for a
-# solver's error in {cite:t}`abdulle2020`.
-
-# %% tags=["hide-input"]
-section("uniform")
-
-# %% [markdown]
-# **A solver, or an end, that is drawn.** {cite:t}`gusak2021` draw a solver for each batch, here Euler's
-# method or midpoint with even odds; {cite:t}`ghosh2020` draw the end of the integration (STEER).
-
-# %% tags=["hide-input"]
-section("solver", "end")
-
-# %% [markdown]
-# **Two solves that should agree.** The loss grows with the distance between the logits of two solves
-# of a batch, both differentiated: Euler's method and midpoint at the same step, or Euler's method with
-# $K$ and with $K/2$ steps, which costs half as much. The distance is a square, or a Kullback-Leibler
-# divergence as in {cite:t}`liang2021`.
-
-# %% tags=["hide-input"]
-section("squared", "kl")
-
-# %% [markdown]
-# **Coarse to fine, and smoother fields.** {cite:t}`queiruga2020` refine the steps of a model; here $K$
-# doubles after equal times. Weight decay {cite:p}`loshchilov2019` keeps the field's slopes small, and
-# with them Euler's error.
-
-# %% tags=["hide-input"]
-section("refined", "decay")
-
-# %% [markdown]
 # ## A controller that says around which K to draw
 #
 # The K around which steps are drawn need not be the same for every seed. PI control {cite:p}`gustafsson1988`
@@ -280,7 +217,7 @@ for dataset in datasets:
     runs = [steered_run(dataset, name, STEERED[name], profile) for name in STEERED]
     others = MORE_SEEDS.get(dataset, seeds)
     runs += [Run(dataset, Adapted("euler", c), tuple(others), profile) for c in controllers]
-    steered[dataset] = [evidence for run in runs if (evidence := find(run))]
+    steered[dataset] = find_all(runs)
 
 
 def tabulate_controllers(dataset):

@@ -5,7 +5,7 @@ from itertools import product
 
 import pandas as pd
 
-from nodecore.evidence.catalogue import grid_runs, tolerance_runs
+from nodecore.evidence.catalogue import cure_run, grid_runs, tolerance_runs
 from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
@@ -41,6 +41,19 @@ def gather_pair(
     runs = [Run(dataset, s, seeds=tuple(seeds), profile=profile) for s in steps]
     models = [follow(evidence, n_starts) for evidence in gather(runs, device)]
     return dict(zip(("fine", "coarse"), models, strict=True))
+
+
+def find_all(runs: Iterable[Run]) -> list[Evidence]:
+    """The evidence that there is of these runs, in their order; trains nothing."""
+    return [evidence for run in runs if (evidence := find(run)) is not None]
+
+
+def find_trainings(
+    dataset: str, trainings: Iterable[str], seeds: Sequence[int], profile: str
+) -> list[Evidence]:
+    """The evidence that there is of trainings with and without cures, by name, each once."""
+    names = dict.fromkeys(trainings)
+    return find_all(cure_run(dataset, name, seeds, profile) for name in names)
 
 
 def gather_grids(

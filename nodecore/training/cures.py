@@ -91,7 +91,7 @@ class DrawnSteps(ChosenSteps):
 
     def describe_around(self) -> str:
         """Return what it does where a controller has the K."""
-        return f"K {self.law} around it, factor {self.factor:g}"
+        return f"K drawn, factor {self.factor:g}"
 
     def _ends(self, n_steps: int | Tensor) -> tuple[Any, Any]:
         """Return the same of one K, or of each of several, as float64."""

@@ -171,7 +171,7 @@ def test_a_run_with_a_cure_is_kept_found_and_verified(monkeypatch, tmp_path):
     [
         (
             steered_run("landscape", "pi", profile="smoke"),
-            "PI control by half the step, K log-uniform around it, factor 4",
+            "PI control by half the step, K drawn, factor 4",
         ),
         (ablation_run("landscape", 8, "activation-tanh", profile="smoke"), "tanh"),
         (residual_run("spheres2", 4, profile="smoke"), "4 layers"),

@@ -1,0 +1,106 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (appendix-cures)=
+# # Appendix: cure by cure
+#
+# **Question.** Which cures does {ref}`chapter-cures` compare, and what does each of them do?
+#
+# **Answer.** Steps or solvers that are drawn, two solves that should agree, steps from coarse to fine, and
+# smoother fields. With Euler's method, a drawn solver is the best of those that cost at most 24 evaluations on the
+# spheres, and drawn steps with a term for agreement on the landscape; both cures of rk4 are better still on the
+# spheres.
+
+# %% tags=["parameters", "hide-input"] example="profile laptop"
+profile = "paper"  # size of every run: paper, laptop or smoke
+device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
+datasets = ["spheres2", "landscape"]  # data sets, a column each
+seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders, on which finalists are chosen
+training = "euler-K16-loguniform-4"  # trained here if missing, on the first data set
+
+# %% tags=["hide-input"]
+import pandas as pd
+from IPython.display import Markdown
+
+from nodecore.evidence.catalogue import CURES, cure_run
+from nodecore.evidence.frontier import describe, frontier
+from nodecore.evidence.gather import find_trainings
+from nodecore.evidence.names import name_of
+from nodecore.evidence.obtain import obtain
+from nodecore.pages.parameters import check_parameters
+
+check_parameters()
+obtain(cure_run(datasets[0], training, seeds, profile), device=device)
+found = {d: find_trainings(d, [training, *CURES], seeds, profile) for d in datasets}
+tables = {d: frontier(every).to_dict("records") for d, every in found.items()}
+
+
+def section(*kinds):
+    """The cures whose name has one of these words, a column for each data set."""
+    cells = {}
+    for dataset in datasets:
+        for evidence, row in zip(found[dataset], tables[dataset], strict=True):
+            if any(kind in row["training"] for kind in kinds):
+                name = describe(evidence.run)
+                cells.setdefault(name, {"NFE": f"{row['nfe']:.1f}"})
+                cell = f"{100 * row['exact']:.1f} ({100 * row['worst']:.1f})"
+                cells[name][name_of(dataset)] = cell
+    table = pd.DataFrame(cells).T.rename_axis("training").fillna("-")
+    return table if len(table) else Markdown("There are no records of these yet.")
+
+
+# %% [markdown]
+# Each cell below has the accuracy of the exact flow and, in brackets, the largest gap of a seed between that
+# and the accuracy as trained, in per cent and points. NFE: evaluations of the field in a training iteration, all
+# solves together. These are the seeds on which finalists are chosen: the chapter has others. Records:
+# `book/results/<data set>-cures/<profile>/`.
+#
+# ## A number of steps that is drawn
+#
+# For each batch of each member, uniformly or with a uniform
+# logarithm. The model never sees one step size often enough to fit it; random steps stand for a
+# solver's error in {cite:t}`abdulle2020`.
+
+# %% tags=["hide-input"]
+section("uniform")
+
+# %% [markdown]
+# ## A solver, or an end, that is drawn
+#
+# {cite:t}`gusak2021` draw a solver for each batch, here Euler's
+# method or midpoint with even odds; {cite:t}`ghosh2020` draw the end of the integration (STEER).
+
+# %% tags=["hide-input"]
+section("solver", "end")
+
+# %% [markdown]
+# ## Two solves that should agree
+#
+# The loss grows with the distance between the logits of two solves
+# of a batch, both differentiated: Euler's method and midpoint at the same step, or Euler's method with
+# $K$ and with $K/2$ steps, which costs half as much. The distance is a square, or a Kullback-Leibler
+# divergence as in {cite:t}`liang2021`.
+
+# %% tags=["hide-input"]
+section("squared", "kl")
+
+# %% [markdown]
+# ## Coarse to fine, and smoother fields
+#
+# {cite:t}`queiruga2020` refine the steps of a model; here $K$
+# doubles after equal times. Weight decay {cite:p}`loshchilov2019` keeps the field's slopes small, and
+# with them Euler's error.
+
+# %% tags=["hide-input"]
+section("refined", "decay")
