@@ -19,9 +19,10 @@
 # solve them *as an ODE*?
 #
 # **Answer.** The energy landscape of {cite:t}`ott2020` is fair: its labels come out of a known ODE, and
-# the largest class has {glue:text}`largest-landscape:.0f` % of them. Concentric spheres no flow of the plane can
-# separate. As an ODE means that no trajectories cross: in the time {glue:text}`h:g` the true flow shrinks every area to
-# {glue:text}`flow-factor:.2f` of itself, while a single Euler step turns areas over, down to {glue:text}`euler-factor:.1f`.
+# the largest class has {glue:text}`largest-landscape:.0f` % of them. No flow of the plane makes
+# concentric rings separable by a straight line. To solve a task as an ODE means that no trajectories cross: over a time
+# of {glue:text}`h:g` the true flow multiplies every area by {glue:text}`flow-factor:.2f`, one Euler step of that length by
+# as little as {glue:text}`euler-factor:.1f`; a negative factor means that the plane is folded.
 
 # %% tags=["parameters", "hide-input"] example="step_size 0.5"
 profile = "paper"  # size of the data sets: paper, laptop or smoke
@@ -141,7 +142,8 @@ plots.class_legend(fig, names, loc="outside lower center", ncols=3)
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]
-# No trajectory crosses an edge, and none crosses another. At $t = 60$ the largest speed of these particles
+# In phase space, on the left, no trajectory crosses an edge, and none crosses another; on the right curves meet at one
+# position with different velocities. At $t = 60$ the largest speed of these particles
 # is {glue:text}`rest-speed:.4f`, and the largest distance from the minimum of the class
 # {glue:text}`rest-distance:.4f`.
 #
@@ -211,8 +213,8 @@ pd.DataFrame(rows).T
 # which is negative near a maximum of $V$ if $h$ is large, here beyond {glue:text}`largest-h:.2f`. There the step
 # folds the plane, and different starts land on the same spot. All that land at $(X, W)$ are roots of a
 # polynomial: $x + hv = X$ and $(1 - h\gamma)v - hV'(x) = W$ give
-# $(1 - h\gamma)(X - x) - h^2 V'(x) = hW$. {numref}`fig-fold` has the {glue:text}`same:.0f` starts that land where
-# a particle at rest does that starts at the least $V''$.
+# $(1 - h\gamma)(X - x) - h^2 V'(x) = hW$. One Euler step takes a particle at rest at the
+# place of the least $V''$ to some point; {numref}`fig-fold` has all {glue:text}`same:.0f` starts that land there.
 
 # %% tags=["hide-input"]
 curvature = POTENTIAL.deriv(2)

@@ -18,11 +18,11 @@
 # **Question.** A Neural ODE is trained through a solver that takes steps. Is the trained model
 # still an ODE, or has it become something that works with those steps only?
 #
-# **Answer.** With a coarse step it is no ODE any more: {glue:text}`coarse-crossing:.0f` % of the pairs
-# of trajectories cross at the step of the training, and the accuracy falls from {glue:text}`coarse-own:.0f` % as trained to
-# {glue:text}`coarse-least:.0f` % under a more exact solver. With a fine step
-# {glue:text}`fine-crossing:.1f` % of the pairs cross, and the accuracy of {glue:text}`fine-own:.0f` % falls to
-# {glue:text}`fine-least:.0f` % at worst.
+# **Answer.** With a coarse step it is no ODE any more: its accuracy falls from {glue:text}`coarse-own:.0f` % as
+# trained to {glue:text}`coarse-least:.0f` % under a more exact solver, and {glue:text}`coarse-crossing:.0f` % of the
+# pairs of trajectories cross at the step of the training. With a fine step the accuracy of
+# {glue:text}`fine-own:.0f` % falls to {glue:text}`fine-least:.0f` % at worst, and {glue:text}`fine-crossing:.1f` % of
+# the pairs cross.
 
 # %% tags=["parameters", "hide-input"] example="n_steps_coarse 4"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -154,16 +154,16 @@ explorer
 # A sub-step of Euler's method, $\Psi_{\tau h}(z) = z + \tau h f(z)$, is a piece of a straight line.
 # So a trajectory is a polygon, and {py:func}`nodecore.analysis.crossings.find_crossings` decides for any two
 # of its segments, in exact arithmetic, whether they cross. It counts the points where two
-# trajectories change sides; contact alone does not count, nor do two starts on one orbit that
-# follow each other.
+# trajectories change sides; contact alone does not count, nor do two trajectories that follow
+# the same orbit one behind the other.
 
 # %% [markdown]
 # ## Do the crossings vanish when the step is halved?
 #
 # A crossing belongs to the vector field *and* the solver. The learned field is Lipschitz, so it has
 # a {term}`flow`, whose curves never cross; with ever smaller steps the crossings must go. What matters is
-# where they go. If a model is an ODE its trajectories are apart at the training step, and a smaller
-# step changes nothing. If they need steps with which the model was never trained, the model is not
+# where they go. If a model behaves like an ODE, few or no trajectories cross at the training step, and a smaller
+# step hardly changes its answers. If they need steps with which the model was never trained, the model is not
 # the flow of its field. Trajectories are compared from starts that lie far apart, in double precision.
 
 
@@ -215,11 +215,11 @@ pair = [models["coarse"].evidence, models["fine"].evidence]
 glue("pair", PairExplorer.from_evidence(pair, n_starts=n_drawn, seed=shown_seed), display=False)
 
 # %% [markdown]
-# At equal steps the two learned fields are much alike. Solved with the coarse step, trajectories cross in
+# At equal steps the two learned fields produce about as many crossings. Solved with the coarse step, trajectories cross in
 # {glue:text}`at-coarse-fine:.1f` % of the pairs under the finely trained field and in
 # {glue:text}`at-coarse-coarse:.1f` % under the coarsely trained one; with the fine step in
-# {glue:text}`at-fine-fine:.2f` % and {glue:text}`at-fine-coarse:.2f` %. What sets the models apart is less
-# the field than the step with which it is used.
+# {glue:text}`at-fine-fine:.2f` % and {glue:text}`at-fine-coarse:.2f` %. So the share of crossings says
+# more about the step than about the field. The fields differ all the same: their accuracies do, solved finely.
 #
 # **Why do some seeds cross even when fine?** {glue:text}`fine-crossing-seeds:.0f` of
 # {glue:text}`seeds:.0f` finely trained seeds have crossings, at a median angle of

@@ -19,9 +19,9 @@
 #
 # **Answer.** Roughly. On the sets in the plane Algorithm 1 takes {glue:text}`nfe-least:.0f` to
 # {glue:text}`nfe-most:.0f` evaluations an iteration, much like the critical step of the grid, but its
-# seeds differ too much to call that a match. Its step never rests, and {glue:text}`agreeing:.0f` of
-# {glue:text}`seeds:.0f` models end within 5 points of their exact flow. Calmer rules miss some of
-# their goals on seeds that had no part in the choice of their constants.
+# seeds differ too much to call that a match. Its step never rests, and only {glue:text}`agreeing:.0f` of
+# the {glue:text}`seeds:.0f` models, of all data sets, end within 5 points of their exact flow. The best calmer rule
+# misses most of its goals on seeds that had no part in the choice of its constants.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -79,7 +79,7 @@ def seen(dataset, controller, column):
     return found[dataset, controller].history.reindex(columns=columns).dropna(subset=column)
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Step through the recorded training of one seed: its number of steps $K$, the batch's accuracy under both solvers, and what it has cost and reached, beside fixed steps (means over seeds). Dashed: constants of yours, which is no result. Paper scale, 5 seeds (as published).", "name": "fig-adaption-explorer"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Step through the recorded training of one seed: its number of steps $K$, the batch's accuracy under both solvers, and what it has cost and reached, beside fixed steps (means over seeds). Dashed: the steps under your own constants, an illustration and no result. Paper scale, 5 seeds (as published).", "name": "fig-adaption-explorer"}}
 walks = [found[d, controller] for d in datasets for controller in ("algorithm1", calm)]
 plain = [grid_runs(d, "euler", GRIDS[f"{d}-euler"], seeds, profile) for d in datasets]
 AdaptionExplorer(walks, fixed=[e for runs in plain for run in runs if (e := find(run))])
@@ -88,10 +88,9 @@ AdaptionExplorer(walks, fixed=[e for runs in plain for run in runs if (e := find
 # Up to the first check that decides otherwise under your constants, the training would have been the
 # same; what it would have become after that, the record cannot tell. The explorer counts failed checks
 # from the first iteration on, and its $K$ is the one that a check finds in use; the tables count the
-# second half of the training, and give the $K$ of its last iterations. In the plane of cost and accuracy a
-# training moves by its evaluations so far and its accuracy as trained, at each look at the test set.
-# The exact flow is known of finished models only: for fixed steps the open circles tell what is left
-# of a high accuracy once the coarse steps are taken away.
+# second half of the training, and give the $K$ of its last iterations. The second panel traces
+# evaluations per iteration so far against accuracy as trained, a point for each test on the test set.
+# Open circles: the accuracy of fixed steps' models under the exact flow, which is known of finished models only.
 #
 # {cite:t}`ott2020` claim that this costs about as much as the critical step of the grid and is about as
 # accurate; that the step oscillates indefinitely, which is left to future work.
@@ -223,7 +222,7 @@ download_links(fig, "fig-moments", kept.reset_index())
 # beside the paper's, and our grid's ({ref}`chapter-grids`): the $K$ around its critical step and the best
 # accuracy among its ODE-like runs. NFE of a grid counts $K + 1$, as the paper does. The sets in the plane
 # have seeds 0 to 4. On images, at the reduced scale, the adaption costs more than the critical step of the
-# grid: it begins with far more steps than it needs.
+# grid, probably since it begins with far more steps than it needs.
 
 # %% tags=["hide-input"]
 # Adaption and grid of a set of images, at one scale.
@@ -269,7 +268,7 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 #
 # Algorithm 1 lengthens the step as long as nothing is wrong, so it keeps asking for a failure. Rules
 # that hold a signal at a target, or remember what was too long, are calmer; {ref}`appendix-adaption` has
-# eight of them. The one that did best on the five seeds its constants were chosen on is set beside
+# eight of them. The one that was chosen on seeds 0 to 4 is set beside
 # Algorithm 1 here, **on ten seeds that had no part in that choice**. Its name is remembering
 # discord: discord is the share of samples whose class the two solvers disagree on, and what was once too
 # long is not tried again. The goals were set before any trial: at most a fifth of Algorithm 1's spread of
