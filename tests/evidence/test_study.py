@@ -616,7 +616,7 @@ def test_the_studies_are_the_papers_grids():
 
 def test_more_seeds_are_runs_of_their_own_where_the_critical_step_may_lie():
     found = {}
-    for name in STUDIES:
+    for name in GRIDS:
         for run in get_study(name):
             if run.seeds == tuple(range(5, 20)):
                 found.setdefault(name, []).append(run.steps.n_steps)
