@@ -41,7 +41,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from myst_nb import glue
 
-from nodecore.analysis.evaluate import cross_solver_grid
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.evidence.catalogue import GRIDS, MORE_SEEDS, calmer_controller, grid_runs
 from nodecore.evidence.found import find
@@ -56,8 +55,7 @@ from nodecore.evidence.tables import (
     records_if_whole,
     records_of,
 )
-from nodecore.ode.fields import take_members
-from nodecore.ode.steps import FixedSteps
+from nodecore.evidence.violations import seen, test_moments, worst_violation
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.pages.explorers import AdaptionExplorer
@@ -70,13 +68,6 @@ calm = controller_name(calm)
 
 # %% tags=["hide-input"]
 found = gather_adaptions(datasets, ("algorithm1", calm), seeds, profile, device)
-
-
-def seen(dataset, controller, column):
-    """The rows of a history that have a column; a short training may lack some."""
-    columns = ["iteration", "seed", "step_size", "n_steps", "train_accuracy", "test_accuracy"]
-    columns += ["failed", "at_shortest", "outside_gap", "mark", "accuracy"]
-    return found[dataset, controller].history.reindex(columns=columns).dropna(subset=column)
 
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Step through the recorded training of one seed: its number of steps $K$, the batch's accuracy under both solvers, and what it has cost and reached, beside fixed steps (means over seeds). Dashed: the steps under your own constants, an illustration and no result. Paper scale, 5 seeds (as published).", "name": "fig-adaption-explorer"}}
@@ -135,16 +126,8 @@ plt.show()
 # for the seed with the largest gap; {numref}`fig-moments` tests the kept models with finer steps
 # and with better solvers.
 
-
 # %% tags=["remove-cell"]
-def worst_violation(dataset):
-    """Seed and history row of the largest gap whose weights were kept, or None."""
-    marked = seen(dataset, "algorithm1", "mark")
-    marked = marked[marked["mark"] == "violation"].groupby("seed").tail(1)
-    return None if marked.empty else marked.loc[marked["outside_gap"].abs().idxmax()]
-
-
-worst = {d: worst_violation(d) for d in datasets}
+worst = {d: worst_violation(found[d, "algorithm1"]) for d in datasets}
 shown = [d for d in datasets if worst[d] is not None]
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Around the failed check with the largest gap in the second half of the training, one seed: accuracy on the batch of each check under Euler's method and under the midpoint method at the same step (top), and the number of steps (bottom). Vertical lines: failed checks. Paper scale unless stated.", "name": "fig-failed-check"}, "image": {"alt": "Two accuracies that agree until a check at which the midpoint method's falls far below Euler's; the number of steps doubles there and the two agree again."}}
@@ -155,7 +138,7 @@ for (top, bottom), dataset in zip(axes.T, datasets, strict=True):
         top.set_title(f"{name_of(dataset)}: no violation")
         continue
     iteration, seed = worst[dataset][["iteration", "seed"]]
-    rows = seen(dataset, "algorithm1", "test_accuracy")
+    rows = seen(found[dataset, "algorithm1"], "test_accuracy")
     rows = rows[(rows["seed"] == seed) & ((rows["iteration"] - iteration).abs() <= window / 2)]
     plots.checks(top, rows)
     plots.steps_at_checks(bottom, rows)
@@ -169,36 +152,13 @@ plots.stamp_profile(fig, profile)
 around = pd.concat(near, names=["dataset"]) if near else pd.DataFrame()
 download_links(fig, "fig-failed-check", around.reset_index())
 
-
 # %% tags=["remove-cell"]
 TESTED = ("euler", "midpoint", "rk4")
 LABELS = {"violation": "inside", "recovery": "past it"}
-
-
-def moments_of(dataset):
-    """The marks of one seed with their checks: inside the violation, and past it where it got so."""
-    violation, history = worst[dataset], seen(dataset, "algorithm1", "n_steps")
-    own = history[history["seed"] == violation["seed"]]
-    later = own[(own["mark"] == "recovery") & (own["iteration"] > violation["iteration"])]
-    return {"violation": violation} | ({"recovery": later.iloc[-1]} if len(later) else {})
-
-
-def tested_moments(dataset):
-    """Accuracies of that seed's model at these moments, under three solvers and finer steps."""
-    evidence = found[dataset, "algorithm1"]
-    member, test = evidence.run.seeds.index(worst[dataset]["seed"]), evidence.run.protocol.load()[1]
-    tested = []
-    for mark, row in moments_of(dataset).items():
-        model = [take_members(part, [member]) for part in evidence.marked(mark)]
-        k = int(row["n_steps"])
-        settings = {FixedSteps(s, round(f * k)): f for s in TESTED for f in (1, 4 / 3, 2, 4)}
-        moment = f"{LABELS[mark]}\niteration {int(row['iteration'])}\n$K = {k}$"
-        for setting, accuracy in cross_solver_grid(*model, test, settings):
-            tested.append([moment, setting.solver, settings[setting], float(accuracy)])
-    return pd.DataFrame(tested, columns=["moment", "solver", "factor", "accuracy"])
-
-
-moments = {d: tested_moments(d) for d in shown}
+moments = {d: test_moments(found[d, "algorithm1"], worst[d], TESTED) for d in shown}
+for table in moments.values():
+    rows = zip(table["mark"].map(LABELS), table["iteration"], table["n_steps"], strict=True)
+    table["moment"] = [f"{label}\niteration {i}\n$K = {k}$" for label, i, k in rows]
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same seed's model at two moments of the training, on the test set: inside the violation of {numref}`fig-failed-check`, and at the next check that passed. From left to right: 1, 4/3, 2 and 4 times the training's steps. Cf. {cite:t}`ott2020`, Fig. 6. Paper scale unless stated.", "name": "fig-moments"}, "image": {"alt": "Inside the violation every better solver and finer step lowers the accuracy; at the next passed check they nearly agree."}}
 fig, axes = plt.subplots(1, len(datasets), figsize=(8, 3.6), sharey=True, squeeze=False)

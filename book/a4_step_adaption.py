@@ -59,6 +59,7 @@ from nodecore.evidence.tables import (
     records_if_whole,
     seed_gaps,
 )
+from nodecore.evidence.violations import seen
 from nodecore.ode.fixed import solve_fixed
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
@@ -85,14 +86,6 @@ others = [c for c in EVERY if c not in ("algorithm1", calm)]
 stored = {(d, c): find(adaption_run(d, c, seeds, profile)) for d in datasets for c in others}
 found |= {key: evidence for key, evidence in stored.items() if evidence is not None}
 
-
-def seen(dataset, controller, column):
-    """The rows of a history that have a column; a short training may lack some."""
-    columns = ["iteration", "seed", "step_size", "n_steps", "train_accuracy", "test_accuracy"]
-    columns += ["failed", "at_shortest", "outside_gap", "mark", "accuracy"]
-    return found[dataset, controller].history.reindex(columns=columns).dropna(subset=column)
-
-
 # %% [markdown]
 # ## Accuracy and number of steps over the training
 #
@@ -110,8 +103,8 @@ def draw_training(controller):
     size = (8, 2.8 * len(datasets) + 0.6)
     fig, axes = plt.subplots(len(datasets), 2, figsize=size, **SHARED)
     for (left, right), dataset in zip(axes, datasets, strict=True):
-        plots.over_iterations(left, seen(dataset, controller, "accuracy"), "accuracy", seeds)
-        plots.over_iterations(right, seen(dataset, controller, "n_steps"), "n_steps", seeds)
+        plots.over_iterations(left, seen(found[dataset, controller], "accuracy"), "accuracy", seeds)
+        plots.over_iterations(right, seen(found[dataset, controller], "n_steps"), "n_steps", seeds)
         left.set(ylabel=f"{name_of(dataset)}\ntest accuracy", ylim=(0, 1.05))
         right.set_ylabel("number of steps $K$")
     handles, labels = axes[0, 1].get_legend_handles_labels()
@@ -184,7 +177,7 @@ grids = {
 searches = {d: None if frame is None else grid_search(frame) for d, frame in grids.items()}
 rows = []
 for d in datasets:
-    history = seen(d, "algorithm1", "n_steps").groupby("seed")
+    history = seen(found[d, "algorithm1"], "n_steps").groupby("seed")
     first = history["n_steps"].first()
     late = history["n_steps"].apply(lambda k: k[len(k) // 2 :].mean())
     nfe = ends[d]["nfe_per_iteration"].mean()
@@ -423,7 +416,7 @@ size = (8, 2.8 * len(datasets) + 0.6)
 fig, axes = plt.subplots(len(datasets), 2, figsize=size, sharey="row", **SHARED)
 for row, dataset in zip(axes, datasets, strict=True):
     for ax, controller in zip(row, ("algorithm1", calm), strict=True):
-        plots.over_iterations(ax, seen(dataset, controller, "n_steps"), "n_steps", seeds)
+        plots.over_iterations(ax, seen(found[dataset, controller], "n_steps"), "n_steps", seeds)
         total = found[dataset, controller].run.protocol.iterations
         ax.axvspan(total / 2, total, color="#f0f0f0", zorder=0)
         ax.set_title(f"{name_of(dataset)}, {name_of(controller)}")
@@ -439,9 +432,9 @@ download_links(fig, "fig-calm", followed("algorithm1", calm))
 # No step may get shorter than $T / 10{,}000$. How often did one?
 
 # %% tags=["hide-input"]
-limits = {key: int(seen(*key, "at_shortest")["at_shortest"].sum()) for key in found}
+limits = {key: int(seen(found[key], "at_shortest")["at_shortest"].sum()) for key in found}
 print(f"checks after which a step was at that limit: {sum(limits.values())} of "
-      f"{sum(len(seen(*key, 'at_shortest')) for key in found):,}")  # fmt: skip
+      f"{sum(len(seen(found[key], 'at_shortest')) for key in found):,}")  # fmt: skip
 
 # %% [markdown]
 # ## Images
@@ -468,7 +461,7 @@ for row, dataset in zip(axes, adapted, strict=False):
     for ax, (controller, column) in zip(row, panels, strict=True):
         if (dataset, controller) in found:
             own = found[dataset, controller].run.seeds
-            plots.over_iterations(ax, seen(dataset, controller, column), column, own)
+            plots.over_iterations(ax, seen(found[dataset, controller], column), column, own)
         else:
             ax.text(0.5, 0.5, "no records yet", transform=ax.transAxes, ha="center")
         ax.set_title(name_of(controller))

@@ -1,0 +1,53 @@
+"""The worst failed check of an adaption, and the models around it, from the committed evidence."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from nodecore.evidence.found import find
+from nodecore.evidence.runs import Run
+from nodecore.evidence.violations import seen, test_moments, worst_violation
+from nodecore.training.adapted import Adapted
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    return find(Run("landscape", Adapted("euler", "algorithm1")))
+
+
+def test_the_worst_violation_has_the_largest_gap_of_those_that_were_kept_last(evidence):
+    worst = {}
+    for row in evidence.history.to_dict("records"):
+        if row.get("mark") == "violation":
+            worst[row["seed"]] = abs(row["outside_gap"])  # a later mark replaces an earlier one
+    found = worst_violation(evidence)
+    assert worst[found["seed"]] == abs(found["outside_gap"]) == max(worst.values()) > 0.1
+
+
+def test_moments_are_tested_with_the_weights_of_the_moment(evidence):
+    violation = worst_violation(evidence)
+    table = test_moments(evidence, violation, ("euler", "midpoint"))
+    assert len(table) == 2 * 2 * 4  # inside and past it, two solvers, four factors
+    (field, head), member = (
+        evidence.marked("violation"),
+        evidence.run.seeds.index(violation["seed"]),
+    )
+    _, test = evidence.run.protocol.load()
+    z, k = test.x.expand(len(evidence.run.seeds), -1, -1), int(violation["n_steps"])
+    with torch.no_grad():
+        for _ in range(k):
+            z = z + field(0.0, z) / k
+        right = float((head(z)[member].argmax(-1) == test.y).double().mean())
+    chosen = (table["mark"] == "violation") & (table["solver"] == "euler") & (table["factor"] == 1)
+    assert table.loc[chosen, "accuracy"].item() == pytest.approx(right, abs=0.002)
+
+
+def test_a_training_without_marks_has_no_violation():
+    bare: Any = SimpleNamespace(history=pd.DataFrame({"iteration": [50], "seed": [0]}), path="a")
+    assert seen(bare, "mark").empty and worst_violation(bare) is None
+    fixed: Any = SimpleNamespace(history=None, path="a")
+    with pytest.raises(ValueError, match="a has no history: give a run with adapted steps"):
+        seen(fixed, "mark")
