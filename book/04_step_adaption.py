@@ -43,8 +43,7 @@ from myst_nb import glue
 
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.evidence.catalogue import GRIDS, MORE_SEEDS, calmer_controller, grid_runs
-from nodecore.evidence.found import find
-from nodecore.evidence.gather import adaption_run, gather_adaptions
+from nodecore.evidence.gather import adaption_run, find_all, gather_adaptions
 from nodecore.evidence.joined import best
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import (
@@ -73,7 +72,7 @@ found = gather_adaptions(datasets, ("algorithm1", calm), seeds, profile, device)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Step through the recorded training of one seed: its number of steps $K$, the batch's accuracy under both solvers, and what it has cost and reached, beside fixed steps (means over seeds). Dashed: the steps under your own constants, an illustration and no result. Paper scale, 5 seeds (as published).", "name": "fig-adaption-explorer"}}
 walks = [found[d, controller] for d in datasets for controller in ("algorithm1", calm)]
 plain = [grid_runs(d, "euler", GRIDS[f"{d}-euler"], seeds, profile) for d in datasets]
-AdaptionExplorer(walks, fixed=[e for runs in plain for run in runs if (e := find(run))])
+AdaptionExplorer(walks, fixed=find_all(run for runs in plain for run in runs))
 
 # %% [markdown]
 # Up to the first check that decides otherwise under your constants, the training would have been the
@@ -237,7 +236,7 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 # %% tags=["hide-input"]
 fresh = {
-    d: [e for c in ("algorithm1", calm) if (e := find(adaption_run(d, c, MORE_SEEDS[d], profile)))]
+    d: find_all(adaption_run(d, c, MORE_SEEDS[d], profile) for c in ("algorithm1", calm))
     for d in datasets
     if d in MORE_SEEDS
 }

@@ -55,8 +55,8 @@ from nodecore.evidence.catalogue import (
     cure_run,
     residual_run,
 )
-from nodecore.evidence.found import find
 from nodecore.evidence.frontier import accuracies, describe, frontier
+from nodecore.evidence.gather import find_all
 from nodecore.evidence.measure import tested_on
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
@@ -78,8 +78,7 @@ def ablated(dataset, k):
     """The plain training with k steps and those with changes, as far as there are records."""
     runs = [cure_run(dataset, f"euler-K{k}", seeds, profile)]
     runs += [ablation_run(dataset, k, name, seeds, profile) for name in ABLATIONS[dataset]]
-    found = [evidence for run in runs if (evidence := find(run))]
-    return {describe(e.run) if e.run.changes else "the protocol": e for e in found}
+    return {describe(e.run) if e.run.changes else "the protocol": e for e in find_all(runs)}
 
 
 found = {(d, k): ablated(d, k) for d in datasets for k in ABLATED_STEPS[d]}
@@ -146,16 +145,15 @@ for dataset in datasets:
 
 # %% tags=["hide-input"]
 rows = {}
-for depth in depths:
-    if evidence := find(residual_run(residual, depth, seeds, profile)):
-        row, test = frontier([evidence]).iloc[0], tested_on(evidence.run).sample(300)
-        changes = layer_changes(evidence.field, for_members(evidence.field, test.x))
-        rows[depth] = {
-            "as trained, %": f"{100 * row['own']:.1f}",
-            "exact flow, %": f"{100 * row['exact']:.1f}",
-            "worst gap, points": f"{100 * row['worst']:.1f}",
-            "difference of layers": f"{float(changes.median()):.2f}",
-        }
+for evidence in find_all(residual_run(residual, depth, seeds, profile) for depth in depths):
+    row, test = frontier([evidence]).iloc[0], tested_on(evidence.run).sample(300)
+    changes = layer_changes(evidence.field, for_members(evidence.field, test.x))
+    rows[evidence.run.protocol.pieces] = {
+        "as trained, %": f"{100 * row['own']:.1f}",
+        "exact flow, %": f"{100 * row['exact']:.1f}",
+        "worst gap, points": f"{100 * row['worst']:.1f}",
+        "difference of layers": f"{float(changes.median()):.2f}",
+    }
 pd.DataFrame(rows).T.rename_axis("layers")
 
 # %% tags=["remove-cell"]

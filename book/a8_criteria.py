@@ -42,8 +42,7 @@ from myst_nb import glue
 
 from nodecore.evidence.catalogue import MORE_GRID_SEEDS, grid_runs
 from nodecore.evidence.criteria import CRITERIA, discrimination, scores
-from nodecore.evidence.found import find
-from nodecore.evidence.gather import gather
+from nodecore.evidence.gather import find_all, gather
 from nodecore.evidence.measure import tested_on
 from nodecore.evidence.names import name_of
 from nodecore.pages import plots
@@ -57,8 +56,7 @@ plots.use_style()
 tables = {}
 for dataset in datasets:
     found = gather(grid_runs(dataset, "euler", n_steps, seeds, profile), device)
-    more = map(find, grid_runs(dataset, "euler", n_steps, MORE_GRID_SEEDS, profile))
-    found += [evidence for evidence in more if evidence]
+    found += find_all(grid_runs(dataset, "euler", n_steps, MORE_GRID_SEEDS, profile))
     test = tested_on(found[0].run).sample(n_samples)
     tables[dataset] = pd.concat([scores(evidence, test) for evidence in found], ignore_index=True)
 areas = {d: {name: discrimination(tables[d], name) for name in CRITERIA} for d in datasets}

@@ -102,7 +102,7 @@ def gather_tolerances(
     """
     grid = solvers, rtols, seeds, profile
     every = gather(tolerance_runs(dataset, *grid), device)
-    every += [e for d in others for run in tolerance_runs(d, *grid) if (e := find(run))]
+    every += find_all(run for d in others for run in tolerance_runs(d, *grid))
     found = {(e.run.dataset, e.run.steps.solver, e.run.steps.rtol): e for e in every}
     return found, records_by_solver(every)
 

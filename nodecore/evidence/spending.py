@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from nodecore.evidence.runs import Run
 from nodecore.ode.steps import count_steps
-from nodecore.ode.tableaus import finer_solver, get_tableau
+from nodecore.ode.tableaus import get_tableau
 from nodecore.training.adapted import Adapted
 from nodecore.training.controllers import ConfirmedIncrease
 
@@ -26,7 +26,7 @@ def evaluations(run: Run, checks: pd.DataFrame) -> np.ndarray:
             f"{run.title} is not counted by its checks: give a run that adapts h alone"
         )
     rule, stages = steps.rule, get_tableau(steps.solver).n_solution_stages
-    better = get_tableau(rule.test_solver or finer_solver(steps.solver)).n_solution_stages
+    better = get_tableau(rule.better_solver(steps.solver)).n_solution_stages
     sizes = checks["step_size"].to_numpy(float)
     # The step of a check has been in use since the check before.
     trained = np.diff(checks["iteration"], prepend=0) * stages * _count(sizes, T)

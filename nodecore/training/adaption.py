@@ -88,8 +88,8 @@ class Adaption:
         """Set what has to be known before the first batch."""
         self.bounds = step_bounds(self.ensemble.protocol.T)
         self.outside = finer_solver(self.ensemble.tableau)
-        usual = self.ensemble.tableau if self.controller.tests_itself else self.outside
-        self.test_tableau = get_tableau(self.controller.test_solver or usual)
+        tested = self.controller.better_solver(self.ensemble.steps.solver)
+        self.test_tableau = get_tableau(tested)
 
     def begin(self, x: Tensor) -> Tensor | None:
         """The steps to begin with, (members,): Hairer's first step with order 1, on the first

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from nodecore.data.datasets import IMAGES
 from nodecore.ode.fields import ACTIVATIONS, INITIALISATIONS
+from nodecore.training.ensemble import OPTIMISERS
 
 Changes = tuple[tuple[str, float | int | str], ...]  # values of a protocol that are others, by name
 OF_IMAGES = ("gradient", "learning_rate", "optimiser", "width")  # what may change
@@ -13,7 +14,7 @@ _CHOICES = {
     "activation": tuple(ACTIVATIONS),
     "gradient": ("backpropagation", "adjoint"),
     "initialisation": tuple(INITIALISATIONS),
-    "optimiser": ("adam", "sgd"),
+    "optimiser": tuple(OPTIMISERS),
 }
 
 

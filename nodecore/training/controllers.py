@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
+from nodecore.ode.tableaus import finer_solver
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -96,7 +98,6 @@ class Controller:
 
     reads: ClassVar[tuple[str, ...]] = ()  # fields of Observation besides the accuracies
     tries_increases: ClassVar[bool] = False  # whether `confirm` wants to see a longer step first
-    tests_itself: ClassVar[bool] = False  # whether the better solve is its solver's own
 
     def __post_init__(self):
         for constant in (each for each in fields(self) if each.metadata):
@@ -104,6 +105,10 @@ class Controller:
             if not (isinstance(value, int | float) and allows(value)):
                 wanted = constant.metadata["wanted"]
                 raise ValueError(f"{constant.name} = {value!r}: give a {wanted}")
+
+    def better_solver(self, solver: str) -> str:
+        """The solver of its checks where `solver` trains."""
+        return self.test_solver or finer_solver(solver)
 
     def test_step(self, step_size: float) -> float:
         """The test solver's step where training takes step_size."""
@@ -302,7 +307,8 @@ class ProportionalIntegral(Calm):
 class EmbeddedPI(ProportionalIntegral):
     """PI control without a second solver: the better solve is the training's with half the step."""
 
-    tests_itself: ClassVar[bool] = True
+    def better_solver(self, solver: str) -> str:
+        return self.test_solver or solver
 
     def test_step(self, step_size: float) -> float:
         return step_size / 2

@@ -13,7 +13,6 @@ from nodecore.evidence.found import Evidence
 from nodecore.evidence.frontier import accuracies
 from nodecore.evidence.names import name_of
 from nodecore.evidence.spending import evaluations
-from nodecore.ode.tableaus import finer_solver
 from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.constants import SAME_STEP
@@ -87,7 +86,7 @@ class AdaptionExplorer(Explorer):
     def _pack(self, name):
         """What the browser needs of a run; keys as in `js/adaption/state.js`."""
         found, controller = self._runs[name], _rule(self._runs[name].run)
-        solver = controller.test_solver or finer_solver(found.run.steps.solver)
+        solver = controller.better_solver(found.run.steps.solver)
         exact = dict(zip(found.run.seeds, none_for_nan(_balance(found)["exact"]), strict=True))
         return {
             "name": name,
