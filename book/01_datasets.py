@@ -55,10 +55,11 @@ from nodecore.data.synthetic import (
     potential,
     resting_place,
 )
+from nodecore.evidence.names import name_of
 from nodecore.ode.fixed import solve_fixed
 from nodecore.pages import plots
 from nodecore.training.devices import get_device
-from nodecore.training.protocols import get_protocol
+from nodecore.training.protocols import PROTOCOLS, get_protocol
 
 torch.set_default_dtype(torch.float64)
 plots.use_style()
@@ -249,6 +250,32 @@ for ax, name in zip(axes, landings, strict=True):
     plots.labelled_points(ax, landings[name], range(len(same)), size=[130, 55, 18])
     ax.set(title=name, xlabel="position $x$", ylabel="velocity $v$")
     ax.label_outer()
+
+# %% [markdown]
+# ## What is trained on them
+#
+# The networks and settings are those of {cite:t}`ott2020`, here and in all chapters. A vector field has
+# three layers with ReLU between them and does not depend on time. *Dense* layers act on the whole state.
+# *Convolutions* act on each coordinate or pixel, the middle one on its direct neighbours too. A linear layer
+# classifies $z(T)$; field and classifier are trained together on the cross entropy. Each seed draws the initial
+# weights and the order of the batches anew. The profile `laptop` is for machines without a GPU: it trains for fewer
+# iterations, and on images with a narrower field and 1,000 test images.
+
+# %% tags=["hide-input"]
+layers = {"mlp": "dense", "conv1d": "convolutions", "conv2d": "convolutions"}
+optimisers = {"adam": "Adam", "sgd": "SGD"}
+rows = {}
+for dataset, of_paper in PROTOCOLS.items():
+    laptop = get_protocol(dataset, "laptop")
+    batches = [f"{p.iterations:,} of {p.batch_size}" for p in (of_paper, laptop)]
+    narrower = f", width {laptop.width}" if laptop.width != of_paper.width else ""
+    rows[name_of(dataset)] = {
+        "layers, width": f"{layers[of_paper.field]}, {of_paper.width}",
+        "optimiser, rate": f"{optimisers[of_paper.optimiser]}, {of_paper.learning_rate:g}",
+        "batches": batches[0],
+        "batches, laptop": batches[1] + narrower,
+    }
+pd.DataFrame(rows).T
 
 # %% tags=["remove-cell"]
 shares = torch.cat([training.y, test.y]).bincount() / (len(training) + len(test))

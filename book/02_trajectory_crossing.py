@@ -86,7 +86,7 @@ for name, model in models.items():
         if seed in model.used
     )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "(a), (b): trajectories of one network trained with a fine and a coarse step, one seed, 40 of 100 starts; rings: crossings. (c), (d): accuracy under three solvers, mean and range over the seeds. As published: paper scale, 5 seeds, `book/results/landscape-euler`. After {cite:t}`ott2020`, Fig. 1.", "name": "fig-crossing"}, "image": {"alt": "Top: the trajectories of the fine and of the coarse model, with a ring at every crossing. Bottom: the accuracy of both under three solvers against the number of test steps, with the training step marked."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "(a), (b): trajectories of one network trained with a fine and a coarse step, one seed, 40 of 100 starts; rings: crossings. (c), (d): accuracy under three solvers, mean and range over the seeds. In this book: paper scale, 5 seeds, `book/results/landscape-euler`. After {cite:t}`ott2020`, Fig. 1.", "name": "fig-crossing"}, "image": {"alt": "Top: the trajectories of the fine and of the coarse model, with a ring at every crossing. Bottom: the accuracy of both under three solvers against the number of test steps, with the training step marked."}}
 fig, axes = plt.subplots(2, 2, figsize=(8, 7), height_ratios=[1.5, 1])
 member, labels = seeds.index(shown_seed), test.y[starts[:n_drawn]]
 for column, (name, run) in enumerate(runs.items()):
@@ -125,7 +125,7 @@ plots.stamp_profile(fig, profile)
 # coarsely trained one loses it, and its trajectories cross in other places. A click in the plane starts a
 # trajectory of your own.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under your solver and number of steps, with a ring at every crossing; tint: the class that the model gives to a start there. Below: accuracy on the test set, ringed at the training step. Computed in the page from the weights behind the records (as published: paper scale).", "name": "fig-trajectory-explorer"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under your solver and number of steps, with a ring at every crossing; tint: the class that the model gives to a start there. Below: accuracy on the test set, ringed at the training step. Computed in the page from the weights behind the records (in this book: paper scale).", "name": "fig-trajectory-explorer"}}
 stored = [
     find(replace(run, profile=profile))
     for name in ("landscape-euler", "spheres2-euler")
@@ -180,7 +180,7 @@ shares = {
     for name, m in models.items()
 }
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the pairs of trajectories that cross against the number of Euler steps, under the true vector field and under the two learned ones (mean over the seeds). Rings: the steps of the training. Logarithmic down to a single pair, linear below. As published: paper scale, 5 seeds.", "name": "fig-crossing-share"}, "image": {"alt": "Three lines, the share of crossing pairs against the number of steps, for the true field, the fine and the coarse model; rings mark the training steps."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the pairs of trajectories that cross against the number of Euler steps, under the true vector field and under the two learned ones (mean over the seeds). Rings: the steps of the training. Logarithmic down to a single pair, linear below. In this book: paper scale, 5 seeds.", "name": "fig-crossing-share"}, "image": {"alt": "Three lines, the share of crossing pairs against the number of steps, for the true field, the fine and the coarse model; rings mark the training steps."}}
 names = {name: f"trained with $h = 1/{run.steps.n_steps}$" for name, run in runs.items()}
 means = {label: shares[name].loc[models[name].used].mean() for name, label in names.items()}
 fig, ax = plt.subplots(figsize=(8, 3.6))
@@ -212,7 +212,8 @@ for k in (n_steps_coarse, n_steps_fine):
     glue(f"at-{end}-coarse", coarse, display=False)
 glue("seeds", float(len(seeds)), display=False)
 pair = [models["coarse"].evidence, models["fine"].evidence]
-glue("pair", PairExplorer.from_evidence(pair, n_starts=n_drawn, seed=shown_seed), display=False)
+options = {"n_starts": n_drawn, "seed": shown_seed, "n_steps": n_steps_fine}
+glue("pair", PairExplorer.from_evidence(pair, **options), display=False)
 
 # %% [markdown]
 # At equal steps the two learned fields produce about as many crossings. Solved with the coarse step, trajectories cross in
@@ -233,7 +234,7 @@ glue("pair", PairExplorer.from_evidence(pair, n_starts=n_drawn, seed=shown_seed)
 # The labels come from a known ODE, {eq}`eq-particle`. Did the fine model find it? Here are all its
 # seeds beside the true dynamics, from the same starts and over the same time.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories from the same starts over the time $T = 1$, coloured by class: under the true vector field, and under those that the fine model learned with each seed. Rings: crossings. As published: paper scale, `book/results/landscape-euler`. After {cite:t}`ott2020`, Fig. 22.", "name": "fig-true-and-learned"}, "image": {"alt": "The true trajectories circle around three minima. Every seed of the fine model draws another pattern, which pushes the classes towards different sides."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories from the same starts over the time $T = 1$, coloured by class: under the true vector field, and under those that the fine model learned with each seed. Rings: crossings. In this book: paper scale, `book/results/landscape-euler`. After {cite:t}`ott2020`, Fig. 22.", "name": "fig-true-and-learned"}, "image": {"alt": "The true trajectories circle around three minima. Every seed of the fine model draws another pattern, which pushes the classes towards different sides."}}
 panels = {"true dynamics": true_path[:, 0]}
 panels |= dict(zip((f"seed {seed}" for seed in seeds), paths["fine"].unbind(1), strict=True))
 n_rows = -(-len(panels) // 3)

@@ -69,7 +69,7 @@ calm = controller_name(calm)
 found = gather_adaptions(datasets, ("algorithm1", calm), seeds, profile, device)
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Step through the recorded training of one seed: its number of steps $K$, the batch's accuracy under both solvers, and what it has cost and reached, beside fixed steps (means over seeds). Dashed: the steps under your own constants, an illustration and no result. Paper scale, 5 seeds (as published).", "name": "fig-adaption-explorer"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Step through the recorded training of one seed: its number of steps $K$, the batch's accuracy under both solvers, and what it has cost and reached, beside fixed steps (means over seeds). Dashed: the steps under your own constants, an illustration and no result. In this book: paper scale, 5 seeds.", "name": "fig-adaption-explorer"}}
 walks = [found[d, controller] for d in datasets for controller in ("algorithm1", calm)]
 plain = [grid_runs(d, "euler", GRIDS[f"{d}-euler"], seeds, profile) for d in datasets]
 AdaptionExplorer(walks, fixed=find_all(run for runs in plain for run in runs))

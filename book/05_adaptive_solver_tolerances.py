@@ -65,7 +65,7 @@ SHARED = {"sharey": True, "squeeze": False}
 found, frames = gather_tolerances(dataset, others, solvers, rtols, seeds, profile, device)
 sets = list(dict.fromkeys(data for data, _ in frames))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Move the tolerance of the test: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed, ringed at the tolerance of the training. Computed in the page from the weights behind the records (as published: paper scale).", "name": "fig-tolerance-explorer"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Move the tolerance of the test: a dot where a step was accepted, a cross where one that was rejected would have ended. Below the slider: recorded accuracies of this seed, ringed at the tolerance of the training. Computed in the page from the weights behind the records (in this book: paper scale).", "name": "fig-tolerance-explorer"}}
 panels = rtols[::2] if len(rtols) > 4 else rtols
 ToleranceExplorer([found[dataset, solver, rtol] for solver in solvers for rtol in panels])
 

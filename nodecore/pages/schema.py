@@ -85,7 +85,6 @@ ALLOWED = {
     "dataset": _PLANE,
     "datasets": _PLANE,
     "higher": _PLANE,
-    "residual": _PLANE,
     "others": Allowed(tuple(SYNTHETIC), empty=True),
     "images": Allowed(tuple(IMAGES)),
     "solvers": Allowed(_EMBEDDED),

@@ -1,5 +1,7 @@
 """The pair explorer: its numbers against nodecore's, by keyboard, in a browser."""
 
+import re
+
 import pytest
 from browsing import ExplorerReader, as_html
 
@@ -27,11 +29,28 @@ def test_both_models_follow_the_slider_with_the_numbers_of_nodecore(explorer, vi
         slider.press(key)
         said = reader.root.locator("[aria-live=polite]")
         said.filter(has_text=f"Solved in {n_steps} steps").wait_for()
+        assert reader.root.locator(".now").text_content() == f"K = {n_steps}, h = 1/{n_steps}"
         explorer.n_steps = n_steps
         for part in explorer.describe().split(": ")[1].split("; "):
             known, _ = part.split(" pairs cross")  # trained with …, … % are right and …
             assert f"{known} of 780 pairs cross" in said.text_content()
     explorer.n_steps = 8
+    assert page.complaints == []
+
+
+def test_the_number_below_the_slider_stands_under_the_thumb(explorer, visit_explorers):
+    page = visit_explorers(as_html(explorer))
+    root = ExplorerReader(page).root
+    slider = root.get_by_label("number of test steps K")
+    track = slider.bounding_box()
+    ticks = root.locator(".ticks span")
+    assert ticks.all_text_contents() == [str(2**i) for i in range(10)]
+    for text, share in (("1", 0.0), ("8", 1 / 3), ("256", 8 / 9)):
+        tick = ticks.filter(has_text=re.compile(f"^{text}$")).bounding_box()
+        thumb = track["x"] + 8 + share * (track["width"] - 16)
+        assert tick["x"] + tick["width"] / 2 == pytest.approx(thumb, abs=1)
+    last = ticks.last.bounding_box()
+    assert last["x"] + last["width"] == pytest.approx(track["x"] + track["width"], abs=1)
     assert page.complaints == []
 
 

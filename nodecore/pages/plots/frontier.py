@@ -19,7 +19,7 @@ def frontier(ax: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
     """Draw accuracy of the exact flow in per cent against evaluations per iteration.
 
     table: see evidence.frontier; plain rows are joined by a line for each solver, with their
-    numbers of steps. labels: of the other rows, in their order, set beside the axes.
+    numbers of steps. labels: of the other rows, in their order, set beside the axes; "" for none.
     """
     is_plain, bars = table["plain"].astype(bool), {"capsize": 2, "elinewidth": 0.8}
     plain, cured = table.loc[is_plain].sort_values(by="nfe"), table.loc[~is_plain]
@@ -47,8 +47,8 @@ def _bars(rows):
 
 
 def _label_beside(ax, points):
-    """Write each point's label to the right of the axes, in the order of their heights."""
-    points = sorted(points, key=lambda point: point[1])
+    """Write the points' labels to the right of the axes, in the order of their heights."""
+    points = sorted((point for point in points if point[2]), key=lambda point: point[1])
     bottom, top = ax.get_ylim()
     wanted = [(y - bottom) / (top - bottom) for _, y, _ in points]
     for (x, y, label), place in zip(points, _apart(wanted, LABEL_GAP), strict=True):

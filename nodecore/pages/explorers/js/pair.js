@@ -3,7 +3,7 @@
 import { makeSide } from "./pair/side.js";
 import { stepScale } from "./trajectory/controls.js";
 import { nameParts, readTrajectoryData, resolve } from "./trajectory/state.js";
-import { slider } from "./ui/controls.js";
+import { slider, tickNumbers } from "./ui/controls.js";
 import { h, row } from "./ui/dom.js";
 import { classSymbols, crossingSymbol, legend } from "./ui/figures.js";
 import { explorer } from "./ui/shell.js";
@@ -17,14 +17,17 @@ function start(shell) {
   const data = readTrajectoryData(model.get("data"));
   const label = "number of test steps K";
   const onInput = (n) => put({ n_steps: n });
-  const steps = slider(label, { ...stepScale(data.maxSteps), onInput });
+  const scale = stepScale(data.maxSteps);
+  const steps = slider(label, { ...scale, onInput });
+  const now = h("span", { class: "now" });
   const sides = data.models.map((trained) => makeSide(shell, trained));
   const symbols = legend();
 
   body.append(
     row("halves", ...sides.map((side) => side.element)),
-    row("row heading", h("span", { class: "grow" }, label)),
+    row("row heading", h("span", { class: "grow" }, label), now),
     steps.element,
+    tickNumbers(scale),
     symbols.element,
     shell.summary,
   );
@@ -33,7 +36,8 @@ function start(shell) {
     const state = resolve(model, data);
     const { nSteps, dataset } = state;
     const colour = readColours(root);
-    steps.show(nSteps, `K = ${nSteps}, h = 1/${nSteps}`);
+    now.textContent = `K = ${nSteps}, h = 1/${nSteps}`;
+    steps.show(nSteps, now.textContent);
     const told = sides.map((side) => side.show(withTrained(state, side.trained), colour));
     symbols.show(`${dataset.name} ${root.dataset.theme}`, [
       ...classSymbols(colour, dataset.classes),

@@ -94,3 +94,11 @@ export function slider(label, { toPosition, toValue, nudge, onInput, onChange = 
   }
   return { element: input, show };
 }
+
+/** The numbers below a slider, each under the place of the thumb that stands for it. */
+export function tickNumbers({ toPosition, ticks }) {
+  const numbers = ticks.map(([value, text]) =>
+    h("span", { style: `left: ${100 * toPosition(value)}%` }, text),
+  );
+  return h("div", { class: "ticks", "aria-hidden": "true" }, ...numbers); // the slider tells its own
+}
