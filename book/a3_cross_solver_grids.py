@@ -56,7 +56,6 @@ from nodecore.analysis.evaluate import (
     predict,
     scaled_steps,
 )
-from nodecore.analysis.lipschitz import jacobian_norms, lipschitz_bound
 from nodecore.analysis.margins import robustness
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.data.datasets import DATASETS, IMAGES
@@ -83,6 +82,7 @@ from nodecore.evidence.tables import (
     under_exact_flow,
 )
 from nodecore.evidence.trajectories import follow
+from nodecore.ode.lipschitz import jacobian_norms, lipschitz_bound
 from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links

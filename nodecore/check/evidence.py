@@ -9,7 +9,6 @@ from torch import Tensor
 
 from nodecore.analysis.crossings import find_crossings, refined_path, separated_starts
 from nodecore.analysis.intervals import Interval
-from nodecore.analysis.lipschitz import jacobian_norms
 from nodecore.check.inputs import Samples
 from nodecore.check.model import FlowModel
 from nodecore.check.probes import random_index
@@ -17,6 +16,7 @@ from nodecore.check.scale import farthest
 from nodecore.check.settings import OwnSolve, TimeGrid
 from nodecore.check.solves import Solved, is_finite, solve_part
 from nodecore.check.verdict import Rule
+from nodecore.ode.lipschitz import jacobian_norms
 from nodecore.ode.solution import SolveError
 from nodecore.ode.steps import FixedSteps, Steps
 

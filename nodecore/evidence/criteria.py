@@ -13,7 +13,6 @@ import torch
 
 from nodecore.analysis.evaluate import for_members, solve_setting
 from nodecore.analysis.intervals import TAILS, Interval
-from nodecore.analysis.lipschitz import jacobian_norms, lipschitz_bound
 from nodecore.analysis.margins import class_margins
 from nodecore.check.order import order_test
 from nodecore.check.scale import find_scale
@@ -22,6 +21,7 @@ from nodecore.evidence.found import Evidence
 from nodecore.evidence.frontier import accuracies
 from nodecore.evidence.tables import AGREES_AT_END, trained_seeds
 from nodecore.ode.fields import Conv1dField, LinearHead, MLPField
+from nodecore.ode.lipschitz import jacobian_norms, lipschitz_bound
 from nodecore.ode.steps import FixedSteps
 
 JACOBIAN_SAMPLES = 32

@@ -34,7 +34,7 @@ class AdjointStep:
             total.add_(gradient)
         ensemble.count(solution)
         ensemble.account(losses.detach())
-        ensemble.optimiser.step()
+        ensemble.update()
 
     @torch.no_grad()
     def _integrate(self, z: Tensor) -> list[Tensor]:

@@ -12,7 +12,14 @@ from nodecore.ode.kernels import BlockLayer
 from nodecore.ode.prepare import prepare_fused
 from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import get_tableau
-from nodecore.training.cures import COARSER, Consistency, Cure, DrawnEnd, DrawnSolver
+from nodecore.training.cures import (
+    COARSER,
+    Consistency,
+    Cure,
+    DrawnEnd,
+    DrawnSolver,
+    LocalError,
+)
 from nodecore.training.ensemble import Ensemble, member_losses
 
 
@@ -23,6 +30,9 @@ def choose_cured_step(ensemble: Ensemble, backend: str) -> Callable[..., None] |
     drawn = _find(ensemble, DrawnSolver) or _find(ensemble, DrawnEnd)
     if consistency and not drawn and backend == "fused":
         return FusedConsistentStep(ensemble, consistency)
+    local = _find(ensemble, LocalError)
+    if local is not None:
+        return LocalErrorStep(ensemble, local)
     return CuredStep(ensemble) if consistency or drawn else None
 
 
@@ -91,7 +101,7 @@ class CuredStep:
         losses.sum().backward()
         ensemble.nfe += nfe.to(ensemble.device) if isinstance(nfe, Tensor) else nfe
         ensemble.account(losses.detach())
-        ensemble.optimiser.step()
+        ensemble.update()
 
     def _end(self, x):
         """z(T) of the solves that are drawn, and their evaluations.
@@ -127,6 +137,43 @@ class CuredStep:
         return None if values is None else values[self.ensemble.iteration - 1]
 
 
+class LocalErrorStep:
+    """A training step of Euler's method that charges one of its K steps for its local error.
+
+    The steps before and after it are solves of their own, through the kernel or torch.
+    """
+
+    def __init__(self, ensemble: Ensemble, local: LocalError):
+        self.ensemble, self.local = ensemble, local
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        ensemble = self.ensemble
+        K, T = ensemble.steps.n_steps or 0, ensemble.protocol.T
+        charged = (ensemble.iteration - 1) % K
+        z = self._steps(x, charged, (0.0, charged * T / K))
+        slope = ensemble.field(0.0, z)
+        z = z + T / K * slope
+        # K times Euler's local error h / 2 (f_(n+1) - f_n), to leading order
+        error = T / 2 * (ensemble.field(0.0, z) - slope)
+        z = self._steps(z, K - charged - 1, ((charged + 1) * T / K, T))
+        penalty = error.flatten(2).square().sum(-1).mean(1)
+        losses = member_losses(ensemble.head(z), y) + self.local.weight * penalty
+        ensemble.gradient.zero_()
+        losses.sum().backward()
+        ensemble.nfe += K + 1
+        ensemble.account(losses.detach())
+        ensemble.update()
+
+    def _steps(self, z, n_steps, t):
+        if n_steps == 0:
+            return z
+        solution = solve_fixed(
+            self.ensemble.field, z, "euler", n_steps=n_steps, t=t, backend=self.ensemble.backend
+        )
+        self.ensemble.backend_used = solution.backend
+        return solution.z
+
+
 class FusedConsistentStep:
     """A training step that compares two solves, both through the fused kernel without autograd,
     which sees their logits only. Equal to CuredStep up to rounding, in half the time."""
@@ -155,7 +202,7 @@ class FusedConsistentStep:
                 total.add_(gradient)
         ensemble.nfe += self.nfe
         ensemble.account(losses)
-        ensemble.optimiser.step()
+        ensemble.update()
 
     def _loss(self, logits, y):
         """Losses, (members,), and the gradients of their sum with respect to either logits."""

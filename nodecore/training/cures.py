@@ -266,6 +266,51 @@ class Divergence(Consistency):
 
 
 @dataclass(frozen=True)
+class LocalError(Cure):
+    """The loss grows with the square of the local error of Euler's method in one step of a solve.
+
+    One batch is charged for its first step, the next one for its second, and so on. weight: of the
+    square of K times that error, as if all K steps had it. Pal, Edelman, Rackauckas 2023 (PMLR
+    202:26809) charge a random step for an embedded estimate.
+    """
+
+    key: ClassVar[str] = "local"
+    decides: ClassVar[str] = "the loss"
+
+    weight: float
+
+    def __post_init__(self):
+        _check_number("weight", self.weight, 0.0, "a weight > 0, such as 0.1")
+        object.__setattr__(self, "weight", float(self.weight))
+
+    def describe(self, n_steps: int) -> str:
+        return f"local error, weight {self.weight:g}"
+
+
+@dataclass(frozen=True)
+class Bounded(Cure):
+    """After each update the layers are shrunk until h times the bound on L is at most `most`.
+
+    h is the step that is meant, and the bound on the Lipschitz constant L the product of the
+    layers' spectral norms; with h L < 1 each Euler step is one-to-one (Behrmann et al. 2019,
+    arXiv:1811.00995). A projection after each update is that of Gouk et al. 2021
+    (arXiv:1804.04368); here all layers of a field shrink by one factor.
+    """
+
+    key: ClassVar[str] = "bound"
+    decides: ClassVar[str] = "the bound"
+
+    most: float
+
+    def __post_init__(self):
+        _check_number("most", self.most, 0.0, "a bound > 0 on h L, such as 1")
+        object.__setattr__(self, "most", float(self.most))
+
+    def describe(self, n_steps: int) -> str:
+        return f"h L at most {self.most:g}"
+
+
+@dataclass(frozen=True)
 class Decay(Cure):
     """Weights decay towards zero, beside the gradient: a smoother field is less stiff.
 
@@ -287,7 +332,7 @@ class Decay(Cure):
 
 Cures = tuple[Cure, ...]
 KINDS = (UniformSteps, LogUniformSteps, RefinedSteps, DrawnSolver, DrawnEnd)
-KINDS += (SquaredDifference, Divergence, Decay)
+KINDS += (SquaredDifference, Divergence, LocalError, Bounded, Decay)
 _BY_KEY = {kind.key: kind for kind in KINDS}
 
 
@@ -346,6 +391,8 @@ def check_cures(cures: Sequence[Cure], steps: AnySteps) -> Cures:
             f"cures = {name_cures(cures)}: they are for fixed steps, drawn numbers of steps for "
             f"adapted ones, too; got {steps!r}"
         )
+    if any(isinstance(cure, LocalError) for cure in cures):
+        _check_local_error(cures, steps)
     for cure in cures:
         if isinstance(cure, RefinedSteps) and cure.first >= steps.n_steps:
             raise ValueError(
@@ -357,6 +404,19 @@ def check_cures(cures: Sequence[Cure], steps: AnySteps) -> Cures:
                 f"cure = {cure.name!r}: {solver!r} is the training's solver; name another one"
             )
     return cures
+
+
+def _check_local_error(cures, steps):
+    if steps.solver != "euler":
+        raise ValueError(
+            f"cures = {name_cures(cures)}: the local error is that of Euler's method; got {steps!r}"
+        )
+    others = [cure.name for cure in cures if isinstance(cure, ChosenSteps | DrawnSolver | DrawnEnd)]
+    if others:
+        raise ValueError(
+            f"cures = {name_cures(cures)}: local takes the training's own steps; leave out "
+            f"{', '.join(others)}"
+        )
 
 
 def _check_number(name, value, above, wanted, below=math.inf):

@@ -7,7 +7,15 @@ from torch import Tensor
 
 from nodecore.data.seeding import make_generator
 from nodecore.ode.tableaus import get_tableau
-from nodecore.training.cures import COARSER, ChosenSteps, Consistency, Cure, DrawnEnd, DrawnSolver
+from nodecore.training.cures import (
+    COARSER,
+    ChosenSteps,
+    Consistency,
+    Cure,
+    DrawnEnd,
+    DrawnSolver,
+    LocalError,
+)
 
 
 class Draws:
@@ -64,4 +72,6 @@ def count_evaluations(
             total += own * ((steps + 1) // 2)
         elif isinstance(cure, Consistency):
             total += get_tableau(cure.against).n_solution_stages * steps
+        elif isinstance(cure, LocalError):
+            total += 1
     return (total + own * steps).double().mean(0)

@@ -22,12 +22,13 @@ from nodecore.ode.fields import (
 )
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.kernels import FusedAdaptive
+from nodecore.ode.lipschitz import lipschitz_bound
 from nodecore.ode.solution import Solution, SolveError
 from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 from nodecore.training.adapted import AnySteps
 from nodecore.training.adaption import Adaption
-from nodecore.training.cures import Cure, Decay
+from nodecore.training.cures import Bounded, Cure, Decay
 from nodecore.training.devices import in_precision
 from nodecore.training.draws import Draws
 from nodecore.training.protocols import Protocol
@@ -118,6 +119,13 @@ class Ensemble:
         # Steps of the last training solve, where the solver chose them.
         self.n_accepted: int | Tensor | None = None
         self.seconds = 0.0  # until the last checkpoint
+        # The largest bound on L that a cure allows, where there is such a cure.
+        bounded = next((cure for cure in cures if isinstance(cure, Bounded)), None)
+        if bounded and isinstance(self.field, Conv2dField | PiecewiseField):
+            raise ValueError(f"cures: {bounded.name} knows no bound for this field; leave it out")
+        self.steepest = bounded.most * (steps.n_steps or 0) / protocol.T if bounded else None
+        if self.steepest is not None:
+            self._bound(self.steepest)
 
     COUNTERS = ("nfe", "alive", "finite_iterations")
 
@@ -262,7 +270,25 @@ class Ensemble:
         losses.sum().backward()
         self.count(solution)
         self.account(losses.detach())
+        self.update()
+
+    def update(self) -> None:
+        """Update the weights by their gradients, and keep to the bound on the slopes."""
         self.optimiser.step()
+        if self.steepest is not None:
+            self._bound(self.steepest)
+
+    @torch.no_grad()
+    def _bound(self, steepest):
+        """Shrink the layers of members whose bound on L is beyond."""
+        assert not isinstance(self.field, Conv2dField | PiecewiseField)
+        weights = [layer.weight for layer in self.field.layers()]
+        finite = torch.stack([weight.isfinite().flatten(1).all(1) for weight in weights]).all(0)
+        if not finite.all():  # they have no singular values
+            self.retire(~finite)
+        shrink = (steepest / lipschitz_bound(self.field)).clamp(max=1) ** (1 / len(weights))
+        for weight in weights:
+            weight.mul_(shrink.to(weight).view(-1, 1, 1))
 
     def spare_memory(self) -> bool:
         """Keep no hidden maps from now on; whether any were kept."""

@@ -40,7 +40,7 @@ class FusedStep:
         gradients = [self.grad_x, *self.gradients]
         self.solve.backward([x, *self.parameters], self.tape, slope, gradients)
         ensemble.account(losses)
-        ensemble.optimiser.step()
+        ensemble.update()
 
     def _forward(self, tensors):
         """z(T); evaluations are counted."""

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from ensembles import Deadly, Killed, parameters
@@ -12,16 +13,19 @@ from torch.nn import functional as F
 from nodecore.data.seeding import make_generator
 from nodecore.evidence.runs import Run, run_of
 from nodecore.ode.fields import MLPField
+from nodecore.ode.lipschitz import lipschitz_bound
 from nodecore.ode.steps import FixedSteps, Tolerance, count_steps
 from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.controllers import EmbeddedPI
 from nodecore.training.cured import Stretched
 from nodecore.training.cures import (
+    Bounded,
     Cure,
     Decay,
     DrawnEnd,
     DrawnSolver,
+    LocalError,
     LogUniformSteps,
     RefinedSteps,
     SquaredDifference,
@@ -33,14 +37,14 @@ from nodecore.training.cures import (
 from nodecore.training.draws import Draws, count_evaluations
 from nodecore.training.ensemble import Ensemble, make_model
 from nodecore.training.loop import train
-from nodecore.training.protocols import Protocol
+from nodecore.training.protocols import Protocol, get_protocol
 
 TINY = Protocol("spheres2", "mlp", 16, 32, "adam", 1e-2, 8, n_train=96, n_test=40, T=1.5)
 QUIET = {"device": "cpu", "progress": False}
 BACKENDS = ["torch", pytest.param("fused", marks=needs_kernel)]
 NAMES = [
     *("uniform-2", "loguniform-3", "refined-1", "solver-midpoint", "end-0.5", "decay-0.1"),
-    *("squared-0.1-midpoint", "squared-1-coarser", "kl-0.5-rk4"),
+    *("squared-0.1-midpoint", "squared-1-coarser", "kl-0.5-rk4", "local-0.1", "bound-0.5"),
     "loguniform-3,end-0.25,squared-0.1-coarser,decay-0.1",
     "uniform-2,solver-rk4,kl-1e-05-coarser",
 ]
@@ -78,6 +82,8 @@ def test_a_run_without_cures_is_what_it_was():
         (lambda: DrawnEnd(1.0), "width = 1.0: give a share of T between 0 and 1"),
         (lambda: SquaredDifference(-1.0), "weight = -1.0: give a weight > 0"),
         (lambda: SquaredDifference(1.0, "half"), "against = 'half' is unknown; choose coarser or"),
+        (lambda: Bounded(0.0), "most = 0.0: give a bound > 0 on h L"),
+        (lambda: LocalError(math.nan), "weight = nan: give a weight > 0"),
         (lambda: Decay(True), "weight = True: give a weight > 0"),
         (lambda: get_cures("dropout-0.5"), "'dropout-0.5' is unknown; choose one of uniform"),
         (lambda: get_cures("uniform"), "'uniform': give its constants as in uniform-factor"),
@@ -100,6 +106,9 @@ def test_what_cannot_be_is_refused(make, message):
         ("refined-8", FixedSteps("euler", 8), "first = 8: give fewer steps than the last ones, 8"),
         ("solver-midpoint", FixedSteps("midpoint", 8), "'midpoint' is the training's solver"),
         ("squared-1-euler", FixedSteps("euler", 8), "'euler' is the training's solver"),
+        ("local-1", FixedSteps("rk4", 8), "the local error is that of Euler's method"),
+        ("uniform-2,local-1", FixedSteps("euler", 8), "leave out uniform-2"),
+        ("local-1,squared-1-rk4", FixedSteps("euler", 8), "each decides the loss; give one"),
     ],
 )
 def test_cures_that_do_not_go_together_are_refused(name, steps, message):
@@ -197,6 +206,13 @@ def plain_loss(name, f, head, x, y, i, draws):
         return F.cross_entropy(head(z), y), nfe
     if name == "end-0.5":
         return F.cross_entropy(head(euler(f, x, K, T * float(draws.stretch[i, 0]))), y), K
+    if name == "local-0.5":
+        states = [x]
+        for _ in range(K):
+            states.append(states[-1] + T / K * f(states[-1]))
+        slopes = [f(z) for z in states]
+        error = T / 2 * (slopes[i % K + 1] - slopes[i % K])
+        return F.cross_entropy(head(states[-1]), y) + 0.5 * error.square().sum() / len(x), 5
     own = head(euler(f, x, K, T))
     if name == "squared-0.5-midpoint":
         other = head(midpoint(f, x, K, T))
@@ -211,7 +227,10 @@ def plain_loss(name, f, head, x, y, i, draws):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "name",
-    ["uniform-2", "solver-midpoint", "end-0.5", "squared-0.5-midpoint", "kl-0.5-coarser"],
+    [
+        *("uniform-2", "solver-midpoint", "end-0.5"),
+        *("squared-0.5-midpoint", "kl-0.5-coarser", "local-0.5"),
+    ],
 )
 def test_a_training_with_a_cure_is_what_a_plain_loop_does(name, backend):
     """One member in float64: torch's own layers, losses and optimiser."""
@@ -251,6 +270,48 @@ def test_weights_decay_as_in_adamw():
     a, b = (train(still, cures=cures, **how) for cures in ((), (Decay(1e8),)))
     for kept, decayed in zip(parameters(a), parameters(b), strict=True):
         torch.testing.assert_close(decayed, 0.9 * kept, rtol=1e-4, atol=1e-5)  # 1 - rate * weight
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_bound_is_kept_by_shrinking_all_layers_alike(backend):
+    """The bound is met by NumPy's norms; from the first on, all layers shrink by one factor."""
+    protocol, steps = replace(TINY, iterations=1), FixedSteps("euler", 6)
+    how = {"backend": backend, **QUIET}
+    trained = train(protocol, steps, [5, 1], cures=(Bounded(0.25),), **how)
+    h = protocol.T / 6
+    norms = [np.linalg.norm(w[0].detach().numpy(), ord=2) for w in parameters(trained)[0:6:2]]
+    assert h * math.prod(norms) == pytest.approx(0.25, rel=1e-5)
+    loose = train(protocol, steps, [5, 1], cures=(Bounded(1e6),), **how)
+    for ours, plain in zip(
+        parameters(loose), parameters(train(protocol, steps, [5, 1], **how)), strict=True
+    ):
+        assert torch.equal(ours, plain)
+    held = train(TINY, steps, [5, 1], cures=(Bounded(0.25),), **how)
+    assert (h * lipschitz_bound(held.field) <= 0.25 * (1 + 1e-5)).all()
+    weights = [*make_model(TINY, [5, 1])[0].parameters()][::2]
+    first = Ensemble(TINY, steps, [5, 1], torch.device("cpu"), cures=(Bounded(0.25),))
+    for whole, shrunk in zip(weights, [*first.field.parameters()][::2], strict=True):
+        factor = (shrunk / whole).detach()
+        torch.testing.assert_close(factor, factor[:, :1, :1].expand_as(factor))
+        assert (factor < 1).all()
+
+
+def test_a_bound_gives_up_a_member_whose_weights_are_no_numbers():
+    ensemble = Ensemble(
+        TINY, FixedSteps("euler", 6), [5, 1], torch.device("cpu"), cures=(Bounded(1),)
+    )
+    with torch.no_grad():
+        ensemble.field.second[0][1] = math.nan
+    ensemble.update()
+    assert ensemble.alive.tolist() == [True, False]
+    assert all(bool(p.isfinite().all()) for p in ensemble.field.parameters())
+
+
+@pytest.mark.parametrize("protocol", ["mnist", "pieces"])
+def test_a_bound_that_is_not_known_is_refused_before_work_starts(protocol):
+    protocol = get_protocol("mnist", "smoke") if protocol == "mnist" else replace(TINY, pieces=4)
+    with pytest.raises(ValueError, match="bound-1 knows no bound for this field; leave it out"):
+        Ensemble(protocol, FixedSteps("euler", 4), [0], torch.device("cpu"), cures=(Bounded(1),))
 
 
 def test_a_stretched_field_is_solved_to_its_own_end():

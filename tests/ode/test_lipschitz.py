@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nodecore.analysis.lipschitz import jacobian_norms, lipschitz_bound, spectral_norm
 from nodecore.data.seeding import make_generator
 from nodecore.ode.fields import Conv1dField, Conv2dField, MLPField
+from nodecore.ode.lipschitz import jacobian_norms, lipschitz_bound, spectral_norm
 
 
 def generators(members=2):
