@@ -17,8 +17,8 @@
 #
 # **Question.** Which cures does {ref}`chapter-cures` compare, and what does each of them do?
 #
-# **Answer.** Steps or solvers that are drawn, two solves that should agree, steps from coarse to fine, and
-# smoother fields. With Euler's method, a drawn solver is the best of those that cost at most 24 evaluations on the
+# **Answer.** Steps or solvers that are drawn, two solves that should agree, a small local error, steps from coarse
+# to fine, and smoother fields. With Euler's method, a drawn solver is the best of those that cost at most 24 evaluations on the
 # spheres, and drawn steps with a term for agreement on the landscape; on the spheres both cures of
 # rk4 are as good, which five seeds cannot tell apart.
 
@@ -118,11 +118,23 @@ section("solver", "end")
 section("squared", "kl")
 
 # %% [markdown]
+# ## A small local error
+#
+# The loss grows with the square of $K$ times Euler's local error, $h\,(f(z_{n+1}) - f(z_n)) / 2$, in one of
+# the $K$ steps: each batch is charged for another one, which costs one evaluation more. {cite:t}`pal2023` charge
+# adaptive solvers for their estimates likewise.
+
+# %% tags=["hide-input"]
+section("local")
+
+# %% [markdown]
 # ## Coarse to fine, and smoother fields
 #
 # {cite:t}`queiruga2020` refine the steps of a model; here $K$
 # doubles after equal times. Weight decay {cite:p}`loshchilov2019` keeps the field's slopes small, and
-# with them Euler's error.
+# with them Euler's error. A bound on $h L$ is kept by shrinking the layers after each update
+# {cite:p}`gouk2021`, with the product of their spectral norms for $L$; below 1 no Euler step folds the plane
+# {cite:p}`behrmann2019`.
 
 # %% tags=["hide-input"]
-section("refined", "decay")
+section("refined", "decay", "bound")
