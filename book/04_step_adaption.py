@@ -180,8 +180,9 @@ download_links(fig, "fig-moments", kept.reset_index())
 # {term}`NFE` per iteration and final test accuracy, mean and standard deviation over the seeds that trained,
 # beside the paper's, and our grid's ({ref}`chapter-grids`): the $K$ around its critical step and the best
 # accuracy among its ODE-like runs. NFE of a grid counts $K + 1$, as the paper does. The sets in the plane
-# have seeds 0 to 4. On images, at the reduced scale, the adaption costs more than the critical step of the
-# grid, probably since it begins with far more steps than it needs.
+# have seeds 0 to 4. The adaption of images was trained at the reduced scale, and stands beside the grid of that
+# scale; {ref}`chapter-grids` has the grid at the paper's. At the reduced scale the adaption costs more than the
+# critical step of the grid, probably since it begins with far more steps than it needs.
 
 # %% tags=["hide-input"]
 # Adaption and grid of a set of images, at one scale.

@@ -201,6 +201,9 @@ CURES = (
 )
 SAME_COST = ("euler-K24", "rk4-K6")
 IN_THE_GRID = ("euler-K32", "euler-K128")
+# Chosen in the plane, and tried on the spheres in ten dimensions, where nothing was chosen.
+CARRIED_OVER = ("rk4-K5-uniform-2", "rk4-K4-squared-0.1-coarser", "rk4-K6")
+CARRIED_OVER += ("euler-K16-solver-midpoint",)
 FINALISTS: dict[str, tuple[str, ...]] = {
     "landscape": ("euler-K10-loguniform-4,squared-0.1-coarser", "euler-K16-solver-midpoint"),
     "spheres2": ("rk4-K4-squared-0.1-coarser", "rk4-K5-uniform-2"),
@@ -299,6 +302,7 @@ STUDIES = {
     ),
     **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
     **{f"{dataset}-cures": _cure_runs(dataset) for dataset in FINALISTS},
+    "spheres10-cures": tuple(cure_run("spheres10", training) for training in CARRIED_OVER),
     **{f"{dataset}-ablations": _ablation_runs(dataset) for dataset in ABLATIONS},
     **{
         name: tuple(r for p in IMAGE_PROFILES for r in image_runs(name, p))

@@ -186,7 +186,8 @@ def _signed_areas(quadrilaterals):
 def one_step(ax: Axes, solvers: Iterable[str], step_size: float) -> None:
     """One step of each method around a circle, z' = (z2, -z1), with the slopes that it asks for."""
     angle = np.linspace(0.0, 1.3 * step_size, 100)
-    ax.plot(np.sin(angle), np.cos(angle), color=GREY, linewidth=3, alpha=0.4, label="solution")
+    style = {"color": GREY, "linewidth": 3, "alpha": 0.4, "marker": "", "label": "solution"}
+    ax.plot(np.sin(angle), np.cos(angle), **style)
     turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
     for solver in solvers:
         tableau, z0, slopes = get_tableau(solver), np.array([0.0, 1.0]), []
@@ -195,7 +196,7 @@ def one_step(ax: Axes, solvers: Iterable[str], step_size: float) -> None:
             z = z0 + step_size * sum((w * k for w, k in zip(row, slopes, strict=False)), 0 * z0)
             slopes.append(turn @ z)
             short = np.stack([z - 0.06 * slopes[-1], z + 0.06 * slopes[-1]])
-            ax.plot(*short.T, color=style["color"], linewidth=2)
+            ax.plot(*short.T, color=style["color"], linewidth=2, marker="")
         end = z0 + step_size * sum((w * k for w, k in zip(tableau.b, slopes, strict=True)), 0 * z0)
         ax.plot(*np.stack([z0, end]).T, markersize=7, markevery=[1], **style)
     ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
