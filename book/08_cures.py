@@ -260,13 +260,14 @@ for dataset in datasets:
 #
 # - **Draw the solver or the number of steps for each batch.** It needs no constant and no second solve, and
 #   leaves no error of one solver to learn. On both sets every fresh seed of the draw named above is within
-#   5 points of its exact flow.
+#   5 points of its exact flow, and so is every seed on spheres in ten dimensions ({ref}`appendix-cures`).
 # - **Count evaluations, not steps.** Six plain steps of rk4 are a flow on the spheres, for a fraction of what
 #   Euler's method needs there, and no flow on the landscape: a better solver alone is not enough.
 # - **A term in the loss that asks two solves to agree** goes well with a drawn number of steps: on the landscape
 #   the two together have {glue:text}`both-landscape:.1f` %, the most of all finalists, for 19 evaluations, though
 #   one seed of 15 has a gap of {glue:text}`both-gap-landscape:.0f` points. It needs a weight.
-# - **Weight decay** comes last, or nearly so, on both sets.
+# - **Weight decay** comes last, or nearly so, on both sets, and a bound on $h L$ is no substitute for shorter steps:
+#   steps that are one-to-one are not a flow yet.
 # - **Check with a solver that training does not use.** Agreement with half the step is something a model can
 #   learn. {ref}`chapter-check-flow` asks a trained model whether it is a flow; which of the tests
 #   there tells, {ref}`appendix-criteria` compares. Pick on some seeds, judge on others: with five, the order
