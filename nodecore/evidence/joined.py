@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES, get_study, turn
@@ -61,7 +62,8 @@ def best(names: Sequence[str], look: Look = find) -> list[Shown]:
     It is the first of their profiles at which all of them are complete, else the last one that has
     any evidence. Complete: all runs with the first seed are there, but for those that nobody waits
     for (finer steps than need be, see catalogue.turn, and other starts of Algorithm 1). More seeds
-    are in it where all their runs are there, in the same sense.
+    are in it where all their runs are there, in the same sense, and those of all seeds before them:
+    a seed is not left out of a mean because one of its runs is missing, while a later one counts.
     look: finds the evidence of a run.
     """
     own = {name: list(dict.fromkeys(run.profile for run in STUDIES[name])) for name in names}
@@ -95,7 +97,8 @@ def _is_aside(run):
 
 
 def _show(name, profile, runs, found):
-    whole = {run.seeds for run in runs if _is_whole(run.seeds, runs, found)}
+    groups = sorted({run.seeds for run in runs})
+    whole = set(takewhile(lambda seeds: _is_whole(seeds, runs, found), groups))
     counted = [found[run] for run in runs if run in found and run.seeds in whole]
     trainings = dict.fromkeys(map(training_of, runs))
     return Shown(name, profile, tuple(join(counted)), tuple(trainings))
