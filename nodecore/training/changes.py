@@ -1,5 +1,6 @@
 """Changes of a protocol, one value at a time, as names that files and records carry."""
 
+import math
 from collections.abc import Iterable
 
 from nodecore.data.datasets import IMAGES
@@ -10,6 +11,7 @@ Changes = tuple[tuple[str, float | int | str], ...]  # values of a protocol that
 OF_IMAGES = ("gradient", "learning_rate", "optimiser", "width")  # what may change
 OF_OTHERS = ("activation", "initialisation", "pieces")  # and of other fields
 _KINDS = {"learning_rate": float, "pieces": int, "width": int}
+_WANTED = {float: "a finite float", int: "a whole number"}
 _CHOICES = {
     "activation": tuple(ACTIVATIONS),
     "gradient": ("backpropagation", "adjoint"),
@@ -57,7 +59,7 @@ def check_changes(changes: Iterable[tuple[str, float | int | str]], dataset: str
         allowed, kind = _CHOICES.get(name), _KINDS.get(name, str)
         if allowed is not None and value not in allowed:
             raise ValueError(f"{name} = {value!r} is unknown; choose one of {', '.join(allowed)}")
-        positive = type(value) is kind and not isinstance(value, str) and value > 0
+        positive = type(value) is kind and not isinstance(value, str) and 0 < value < math.inf
         if allowed is None and not positive:
-            raise ValueError(f"{name} = {value!r}: give a {kind.__name__} > 0")
+            raise ValueError(f"{name} = {value!r}: give {_WANTED[kind]} > 0")
     return changes

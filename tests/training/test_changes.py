@@ -1,5 +1,6 @@
 """Changes of a protocol: names, the models that they make, and gradients by the adjoint."""
 
+import math
 from dataclasses import asdict, replace
 
 import pytest
@@ -67,9 +68,10 @@ def test_what_is_not_changed_is_no_part_of_a_digest():
             "activation = 'gelu' is unknown; choose",
         ),
         ([("activation", "tanh")], "mnist", "for mnist give of gradient, learning_rate"),
-        ([("width", 0)], "spheres2", "width = 0: give a int > 0"),
-        ([("pieces", 2.0)], "spheres2", "pieces = 2.0: give a int > 0"),
-        ([("learning_rate", True)], "spheres2", "learning_rate = True: give a float > 0"),
+        ([("width", 0)], "spheres2", "width = 0: give a whole number > 0"),
+        ([("pieces", 2.0)], "spheres2", "pieces = 2.0: give a whole number > 0"),
+        ([("learning_rate", True)], "spheres2", "learning_rate = True: give a finite float > 0"),
+        ([("learning_rate", math.inf)], "spheres2", "learning_rate = inf: give a finite float > 0"),
     ],
 )
 def test_changes_that_cannot_work_are_refused(changes, dataset, message):

@@ -95,8 +95,12 @@ export function slider(label, { toPosition, toValue, nudge, onInput, onChange = 
   return { element: input, show };
 }
 
-/** The numbers below a slider, each under the place of the thumb that stands for it. */
-export function tickNumbers({ toPosition, ticks }) {
+/**
+ * The numbers below a slider, each under the place of the thumb that stands for it.
+ *
+ * @param {Scale} scale
+ */
+export function tickNumbers({ toPosition, ticks = [] }) {
   const numbers = ticks.map(([value, text]) =>
     h("span", { style: `left: ${100 * toPosition(value)}%` }, text),
   );
