@@ -69,8 +69,9 @@ def connect(address: str) -> Iterator:
             f"scheduler = {address!r}: no scheduler answers there ({error}); start one with "
             "`dask scheduler` and give the address that it prints"
         ) from error
-    # It would print its traceback where the scheduler ends, which Workers tells in words.
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    # They would print tracebacks where the scheduler ends, which Workers tells in words.
+    for name in ("client", "batched"):
+        logging.getLogger(f"distributed.{name}").setLevel(logging.CRITICAL)
     with client:
         yield client
 

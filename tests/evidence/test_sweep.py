@@ -1,6 +1,7 @@
 """Whole studies: what is chosen, in which order, and what a second process or damage does to it."""
 
 import json
+import logging
 import math
 import os
 import re
@@ -23,7 +24,7 @@ from typer.testing import CliRunner
 from nodecore.__main__ import app
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES, get_study
-from nodecore.evidence.cluster import SOURCES, OtherSources, Workers
+from nodecore.evidence.cluster import SOURCES, OtherSources, Workers, connect
 from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain, train_run
 from nodecore.evidence.progress import SweepBar, makespan
@@ -485,6 +486,17 @@ def test_a_scheduler_that_dies_is_told_with_how_to_go_on(cluster, tmp_path):
     assert last.startswith("error: the scheduler has ended or cannot be reached any more.")
     assert last.endswith("it goes on with the runs that are missing")
     assert "Traceback" not in errors
+
+
+def test_dask_prints_no_tracebacks_of_its_own_of_a_scheduler_that_ends(monkeypatch):
+    """Whether it writes while its connection closes is a matter of luck."""
+    monkeypatch.setattr("distributed.Client", lambda address, timeout: nullcontext())
+    loggers = [logging.getLogger(f"distributed.{name}") for name in ("client", "batched")]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "level", logger.level)  # as it is again afterwards
+        logger.setLevel(logging.INFO)
+    with connect("tcp://127.0.0.1:1"):
+        assert not any(logger.isEnabledFor(logging.ERROR) for logger in loggers)
 
 
 def test_an_unknown_kernel_is_refused_before_any_work(monkeypatch, tmp_path):
