@@ -175,7 +175,7 @@ pd.DataFrame(rows).T.rename_axis(name_of("spheres10"))
 worst = {e.run.training: accuracies(e)["gap"].max() for e in carried}
 for word, names in {"carried": CARRIED_OVER, "coarse": IN_THE_GRID[:1]}.items():
     gaps = [100 * worst[name] for name in names if name in worst]
-    glue(f"{word}-gap", max(gaps, default=float("nan")), display=False)
+    glue(f"{word}-gap", float(max(gaps, default="nan")), display=False)
 
 # %% [markdown]
 # Every seed of the four trainings that cost 24 evaluations is within {glue:text}`carried-gap:.1f` points of its exact
