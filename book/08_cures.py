@@ -93,7 +93,7 @@ tables = {d: frontier(found) for d, found in first.items()}
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Exact flow's accuracy against the evaluations in a training iteration, means of 5 seeds, 95 % bootstrap intervals. Lines: plain steps, numbered. Stars: cures of Euler's method unless stated; finalists and controllers are named. Paper scale. Records: `book/results/<data set>-<solver>` and `-cures`.", "name": "fig-frontier"}, "image": {"alt": "Two panels in which lines of plain steps rise with the evaluations, and stars of cures lie above or below them."}}
 unnamed = set(CURES).difference(*FINALISTS.values())
-fig, axes = plt.subplots(len(datasets), 1, figsize=(8.6, 4.2 * len(datasets)), squeeze=False)
+fig, axes = plt.subplots(len(datasets), 1, figsize=(8.6, 4 * len(datasets)), squeeze=False)
 for ax, dataset in zip(axes[:, 0], datasets, strict=True):
     starred = [e.run for e in first[dataset] if not is_plain(e.run)]
     labels = ["" if run.training in unnamed else describe(run) for run in starred]
@@ -128,7 +128,7 @@ Markdown(f"Cures of the catalogue that have records at this profile: {', '.join(
 # Both models below cost 24 evaluations an iteration: one was trained with 24 plain steps of Euler's method, the
 # other with 16 steps of Euler's method or midpoint. Solved in 256 steps, nearly exactly, the drawn one is ahead.
 # Drag down to 24 steps: the plain one is ahead there, as it has learned to use these steps. Of the five seeds this
-# is the one whose plain training loses most; {numref}`fig-fresh-gaps` shows other trainings seed by seed.
+# is the one whose plain training loses most.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed on the landscape under two trainings, solved with Euler's method in your number of steps, with a ring at every crossing. Computed in the page from the weights behind `book/results/landscape-cures` (in this book: paper scale).", "name": "fig-cured-pair"}}
 pair = find_trainings("landscape", ["euler-K24", "euler-K16-solver-midpoint"], SEEDS, profile)
