@@ -1,7 +1,6 @@
 """A training iteration with cures that change the solves of a batch, or compare two of them."""
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,10 +14,10 @@ from nodecore.ode.tableaus import get_tableau
 from nodecore.training.cures import (
     COARSER,
     Consistency,
-    Cure,
     DrawnEnd,
     DrawnSolver,
     LocalError,
+    find_cure,
 )
 from nodecore.training.ensemble import Ensemble, member_losses
 
@@ -26,22 +25,14 @@ from nodecore.training.ensemble import Ensemble, member_losses
 def choose_cured_step(ensemble: Ensemble, backend: str) -> Callable[..., None] | None:
     """The iteration that cures ask for, where they change more than the number of steps and the
     optimiser; None where they do not."""
-    consistency = _find(ensemble, Consistency)
-    drawn = _find(ensemble, DrawnSolver) or _find(ensemble, DrawnEnd)
+    consistency = find_cure(ensemble.cures, Consistency)
+    drawn = find_cure(ensemble.cures, DrawnSolver) or find_cure(ensemble.cures, DrawnEnd)
     if consistency and not drawn and backend == "fused":
         return FusedConsistentStep(ensemble, consistency)
-    local = _find(ensemble, LocalError)
+    local = find_cure(ensemble.cures, LocalError)
     if local is not None:
         return LocalErrorStep(ensemble, local)
     return CuredStep(ensemble) if consistency or drawn else None
-
-
-Kind = TypeVar("Kind", bound=Cure)
-
-
-def _find(ensemble, kind: type[Kind]) -> Kind | None:
-    """The cure of a kind; no two cures of a training decide the same."""
-    return next((cure for cure in ensemble.cures if isinstance(cure, kind)), None)
 
 
 def _other_solve(ensemble, against):
@@ -83,8 +74,8 @@ class CuredStep:
 
     def __init__(self, ensemble: Ensemble):
         self.ensemble = ensemble
-        self.solver = _find(ensemble, DrawnSolver)
-        self.consistency = _find(ensemble, Consistency)
+        self.solver = find_cure(ensemble.cures, DrawnSolver)
+        self.consistency = find_cure(ensemble.cures, Consistency)
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         ensemble = self.ensemble

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -71,8 +71,7 @@ class DrawnSteps(ChosenSteps):
     factor: float
 
     def __post_init__(self):
-        _check_number("factor", self.factor, 1.0, "a factor > 1, such as 2")
-        object.__setattr__(self, "factor", float(self.factor))
+        _as_number(self, "factor", 1.0, "a factor > 1, such as 2")
 
     def ends(self, n_steps: int) -> tuple[int, int]:
         """Return the least and the largest number of steps that may be drawn."""
@@ -187,8 +186,7 @@ class DrawnEnd(Cure):
     width: float
 
     def __post_init__(self):
-        _check_number("width", self.width, 0.0, "a share of T between 0 and 1, such as 0.5", 1.0)
-        object.__setattr__(self, "width", float(self.width))
+        _as_number(self, "width", 0.0, "a share of T between 0 and 1, such as 0.5", 1.0)
 
     def stretch(self, draws: Tensor) -> Tensor:
         """Return the ends over T, of draws uniform on [0, 1)."""
@@ -218,8 +216,7 @@ class Consistency(Cure):
     against: str = "midpoint"
 
     def __post_init__(self):
-        _check_number("weight", self.weight, 0.0, "a weight > 0, such as 0.1")
-        object.__setattr__(self, "weight", float(self.weight))
+        _as_number(self, "weight", 0.0, "a weight > 0, such as 0.1")
         if self.against != COARSER and self.against not in TABLEAUS:
             raise ValueError(
                 f"against = {self.against!r} is unknown; choose {COARSER} or one of "
@@ -280,8 +277,7 @@ class LocalError(Cure):
     weight: float
 
     def __post_init__(self):
-        _check_number("weight", self.weight, 0.0, "a weight > 0, such as 0.1")
-        object.__setattr__(self, "weight", float(self.weight))
+        _as_number(self, "weight", 0.0, "a weight > 0, such as 0.1")
 
     def describe(self, n_steps: int) -> str:
         return f"local error, weight {self.weight:g}"
@@ -303,8 +299,7 @@ class Bounded(Cure):
     most: float
 
     def __post_init__(self):
-        _check_number("most", self.most, 0.0, "a bound > 0 on h L, such as 1")
-        object.__setattr__(self, "most", float(self.most))
+        _as_number(self, "most", 0.0, "a bound > 0 on h L, such as 1")
 
     def describe(self, n_steps: int) -> str:
         return f"h L at most {self.most:g}"
@@ -323,8 +318,7 @@ class Decay(Cure):
     weight: float
 
     def __post_init__(self):
-        _check_number("weight", self.weight, 0.0, "a weight > 0, such as 0.01")
-        object.__setattr__(self, "weight", float(self.weight))
+        _as_number(self, "weight", 0.0, "a weight > 0, such as 0.01")
 
     def describe(self, n_steps: int) -> str:
         return f"weight decay {self.weight:g}"
@@ -334,6 +328,14 @@ Cures = tuple[Cure, ...]
 KINDS = (UniformSteps, LogUniformSteps, RefinedSteps, DrawnSolver, DrawnEnd)
 KINDS += (SquaredDifference, Divergence, LocalError, Bounded, Decay)
 _BY_KEY = {kind.key: kind for kind in KINDS}
+
+
+Kind = TypeVar("Kind", bound=Cure)
+
+
+def find_cure(cures: Iterable[Cure], kind: type[Kind]) -> Kind | None:
+    """Return the cure of a kind, or None; no two cures of a training decide the same."""
+    return next((cure for cure in cures if isinstance(cure, kind)), None)
 
 
 # --- by name --------------------------------------------------------------------------------------
@@ -419,7 +421,10 @@ def _check_local_error(cures, steps):
         )
 
 
-def _check_number(name, value, above, wanted, below=math.inf):
+def _as_number(cure, name, above, wanted, below=math.inf):
+    """Make a constant a float; raise ValueError unless it is a number between two bounds."""
+    value = getattr(cure, name)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and above < value < below):
         raise ValueError(f"{name} = {value!r}: give {wanted}")
+    object.__setattr__(cure, name, float(value))

@@ -15,6 +15,7 @@ from nodecore.training.cures import (
     DrawnEnd,
     DrawnSolver,
     LocalError,
+    find_cure,
 )
 
 
@@ -34,7 +35,7 @@ class Draws:
         steps, solvers, ends = torch.stack(draws, 1).unbind(2)
         share = torch.arange(iterations, dtype=torch.float64)[:, None] / iterations
         self.steps, self.share = steps, share
-        self.rule = next((cure for cure in cures if isinstance(cure, ChosenSteps)), None)
+        self.rule = find_cure(cures, ChosenSteps)
         self.n_steps: Tensor | None = None
         self.other: Tensor | None = None
         self.stretch: Tensor | None = None

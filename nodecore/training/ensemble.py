@@ -28,7 +28,7 @@ from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 from nodecore.training.adapted import AnySteps
 from nodecore.training.adaption import Adaption
-from nodecore.training.cures import Bounded, Cure, Decay
+from nodecore.training.cures import Bounded, Cure, Decay, find_cure
 from nodecore.training.devices import in_precision
 from nodecore.training.draws import Draws
 from nodecore.training.protocols import Protocol
@@ -99,9 +99,9 @@ class Ensemble:
             parameter.data, parameter.grad = value, gradient
         graphed_adam = device.type == "cuda" and protocol.optimiser == "adam"
         options = {"capturable": True} if graphed_adam else {}
-        decay = next((cure.weight for cure in cures if isinstance(cure, Decay)), None)
+        decay = find_cure(cures, Decay)
         make = (OPTIMISERS if decay is None else DECAYING)[protocol.optimiser]
-        options |= {} if decay is None else {"weight_decay": decay}
+        options |= {} if decay is None else {"weight_decay": decay.weight}
         self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
         # What cures draw for each iteration, where there are any.
         self.draws = Draws(self.cures, steps.n_steps, seeds, protocol.iterations) if cures else None
@@ -120,7 +120,7 @@ class Ensemble:
         self.n_accepted: int | Tensor | None = None
         self.seconds = 0.0  # until the last checkpoint
         # The largest bound on L that a cure allows, where there is such a cure.
-        bounded = next((cure for cure in cures if isinstance(cure, Bounded)), None)
+        bounded = find_cure(cures, Bounded)
         if bounded and isinstance(self.field, Conv2dField | PiecewiseField):
             raise ValueError(f"cures: {bounded.name} knows no bound for this field; leave it out")
         self.steepest = bounded.most * (steps.n_steps or 0) / protocol.T if bounded else None
