@@ -4,7 +4,6 @@ import base64
 from io import BytesIO
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 from IPython.display import HTML
 from matplotlib import rc_context
@@ -42,6 +41,8 @@ def export_figure(notebook: Path | str, name: str, target: Path | str) -> None:
     `name` is the figure's name in the cell's metadata. Raises ValueError for a name that no cell
     with a picture has.
     """
+    import nbformat  # takes 2 s, for which every chapter would wait
+
     pictures = {}
     for cell in nbformat.read(notebook, as_version=4).cells:
         figure = cell.metadata.get("mystnb", {}).get("figure", {})

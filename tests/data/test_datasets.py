@@ -119,14 +119,14 @@ def test_starts_fill_the_box_of_the_paper(landscape):
     torch.testing.assert_close(x.std(0), (high - low) / 12**0.5, rtol=0.07, atol=0)
 
 
-def test_a_particle_that_does_not_come_to_rest_is_reported(monkeypatch):
-    monkeypatch.setattr("nodecore.data.synthetic.REST_SPAN", 0.5)
-    with pytest.raises(RuntimeError, match="1 particles did not come to rest within t = 5"):
+def test_a_particle_that_no_well_catches_is_reported(monkeypatch):
+    monkeypatch.setattr("nodecore.data.synthetic.REST_SPAN", 0.1)
+    with pytest.raises(RuntimeError, match="1 particles are caught in no well within t = 2"):
         resting_place(torch.tensor([[0.269, 0.0], [2.0, 2.0]]))
 
 
-def test_a_particle_on_a_maximum_is_at_rest_but_not_done(monkeypatch):
-    monkeypatch.setattr("nodecore.data.synthetic.REST_SPAN", 1.0)
+def test_a_particle_on_a_maximum_is_in_no_well(monkeypatch):
+    monkeypatch.setattr("nodecore.data.synthetic.REST_SPAN", 0.5)
     top = float(landscape_extrema()[1][0])
     with pytest.raises(RuntimeError, match="edge of two basins"):
         resting_place(torch.tensor([[top, 0.0]], dtype=torch.float64))

@@ -119,9 +119,7 @@ def test_it_is_named_and_drawn_apart_from_all_others(root):
 
 def test_chapter_2_tests_under_it(tmp_path):
     notebook = jupytext.read(ROOT / "book" / "02_trajectory_crossing.py")
-    # Labels of the landscape take most of the time; coarser steps find the same minima.
-    sooner = "from nodecore.data import synthetic; synthetic.REST_STEP = 0.1"
-    known = new_code_cell(f"{sooner}\n{inspect.getsource(register)}\nregister();")
+    known = new_code_cell(f"{inspect.getsource(register)}\nregister();")
     drawn = new_code_cell(
         "print(*(text.get_text() for text in below.get_legend().get_texts()), sep='\\n')"
     )
