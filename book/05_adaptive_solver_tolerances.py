@@ -126,7 +126,7 @@ fig, axes = plt.subplots(len(sets), len(solvers), figsize=size, sharex=True, **S
 for row, data in zip(axes, sets, strict=True):
     for ax, solver in zip(row, solvers, strict=True):
         frame = frames[data, solver]
-        each = seed_gaps(frame, lambda rows: exact_gaps(rows, "rtol"))
+        each = seed_gaps(frame, exact_gaps, "rtol")
         plots.gap_by_tolerance(ax, exact_gaps(frame, "rtol"), each)
         plots.threshold_line(ax, AGREEMENT)
         ax.set_title(f"{name_of(data)}, {name_of(solver)}")

@@ -100,7 +100,7 @@ def resting_place(starts: Tensor) -> Tensor:
     maxima = torch.from_numpy(landscape_extrema()[1]).to(starts.device)
     barriers = potential(maxima)
     lower = torch.minimum(barriers[[0, 0, 1]], barriers[[0, 1, 1]])  # of those beside each well
-    z = starts.double()
+    z, caught = starts.double(), torch.zeros(starts.shape[:-1], dtype=torch.bool)
     for _ in range(REST_ROUNDS):
         z = solve_fixed(landscape_field, z, "rk4", step_size=REST_STEP, t=(0.0, REST_SPAN)).z
         x, v = z.unbind(-1)

@@ -5,7 +5,6 @@ A frame here holds records of one study, columns as in store.COLUMNS.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,16 +84,22 @@ def own_accuracy(frame: pd.DataFrame, by: str = "n_steps") -> pd.DataFrame:
     return pd.DataFrame(as_trained(frame).groupby(by)["accuracy"].agg(["mean", "std"]))
 
 
-def exact_gaps(frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
+By = str | list[str]  # n_steps or rtol; with "seed", of each seed by itself
+
+
+def exact_gaps(frame: pd.DataFrame, by: By = "n_steps") -> pd.Series:
     """Gap between the mean accuracies as trained and under the exact flow, by n_steps or rtol."""
     return gaps_to(under_exact_flow(frame), frame, by)
 
 
-def gaps_to(others: pd.DataFrame, frame: pd.DataFrame, by: str = "n_steps") -> pd.Series:
+def gaps_to(others: pd.DataFrame, frame: pd.DataFrame, by: By = "n_steps") -> pd.Series:
     """Gap between the mean accuracies as trained and of other records, by n_steps or rtol; NaN
     where no seed trained."""
-    gaps = (own_accuracy(frame, by)["mean"] - others.groupby(by)["accuracy"].mean()).abs()
-    return pd.Series(gaps.reindex(sorted(frame[by].unique())).astype(float)).rename_axis(by)
+    own, other = (
+        pd.Series(rows.groupby(by)["accuracy"].mean(), dtype=float)
+        for rows in (as_trained(frame), others)
+    )
+    return (own - other).abs().reindex(frame.groupby(by).size().index)
 
 
 def mean_accuracies(frame: pd.DataFrame) -> pd.DataFrame:
@@ -127,22 +132,22 @@ def same_step(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _under_test_solver(frame) -> pd.DataFrame:
     """The records under the test solver of the critical step, seeds that trained only."""
-    pairs = zip(frame["train_solver"], frame["n_steps"], strict=True)
-    checks = [check_setting(solver, int(k)) for solver, k in pairs]
-    tested = frame["test_solver"] == [check.solver for check in checks]
-    tested &= frame["test_n_steps"] == [check.n_steps for check in checks]
+    pairs = list(zip(frame["train_solver"], frame["n_steps"], strict=True))
+    checks = {(solver, k): check_setting(solver, int(k)) for solver, k in set(pairs)}
+    tested = frame["test_solver"] == [checks[pair].solver for pair in pairs]
+    tested &= frame["test_n_steps"] == [checks[pair].n_steps for pair in pairs]
     return frame.loc[tested & frame["trained"].astype(bool)]
 
 
-def agreement_gaps(frame: pd.DataFrame) -> pd.Series:
+def agreement_gaps(frame: pd.DataFrame, by: By = "n_steps") -> pd.Series:
     """Gap between the mean accuracies under the training and its test solver, by training n_steps.
 
     Means over the seeds that trained; NaN where none did. `frame`: records of one study.
     """
-    return gaps_to(_under_test_solver(frame), frame)
+    return gaps_to(_under_test_solver(frame), frame, by)
 
 
-Gaps = Callable[[pd.DataFrame], pd.Series]  # agreement_gaps or exact_gaps
+Gaps = Callable[[pd.DataFrame, By], pd.Series]  # agreement_gaps or exact_gaps
 
 
 def tell_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> str:
@@ -150,7 +155,7 @@ def tell_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> str:
 
     Where the grid's coarse end is not there, or it ends at that step, it is a bound only.
     """
-    grid = gaps(frame)
+    grid = gaps(frame, "n_steps")
     critical = critical_n_steps(grid.to_dict())
     if critical is None:
         return "none"
@@ -159,9 +164,11 @@ def tell_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> str:
     return f"at least {critical}" if critical == grid.index[-1] else f"{critical}"
 
 
-def seed_gaps(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.DataFrame:
-    """The gaps of each seed by itself: a column for each, n_steps as index."""
-    return pd.DataFrame({seed: gaps(rows) for seed, rows in frame.groupby("seed")})
+def seed_gaps(
+    frame: pd.DataFrame, gaps: Gaps = agreement_gaps, by: str = "n_steps"
+) -> pd.DataFrame:
+    """The gaps of each seed by itself: a column for each, n_steps or rtol as index."""
+    return gaps(frame, [by, "seed"]).unstack("seed")
 
 
 def seed_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.Series:
@@ -470,13 +477,10 @@ def critical_rtols(frame: pd.DataFrame) -> pd.Series:
     count for it.
     """
     gaps = {"mean": exact_gaps(frame, "rtol")}
-    gaps |= {seed: gap.dropna() for seed, gap in seed_gaps(frame, _rtol_gaps).items()}
+    gaps |= {seed: gap.dropna() for seed, gap in seed_gaps(frame, exact_gaps, "rtol").items()}
     # With another sign, finer tolerances are larger numbers, as finer numbers of steps are.
     turned = {who: gap.rename(lambda rtol: -rtol).to_dict() for who, gap in gaps.items()}
     return -pd.Series({who: critical_n_steps(gap) for who, gap in turned.items()}, dtype=float)
-
-
-_rtol_gaps = partial(exact_gaps, by="rtol")
 
 
 def tolerance_ends(frame: pd.DataFrame) -> pd.DataFrame:

@@ -69,6 +69,11 @@ class Material:
     def n_seeds(self) -> int:
         return len(set(self.records["seed"]))
 
+    @cached_property  # asked for by every claim about this step
+    def grid(self) -> GridSearch | None:
+        """The search on the grid of n_steps, whether or not its coarsest runs are missing."""
+        return grid_search(self.records)
+
     @cached_property  # thousands of redraws, asked for by every pair of data sets
     def critical_range(self) -> tuple[float, float] | None:
         """The n_steps between which the critical one lies in 95 % of the redraws of seeds.
@@ -182,14 +187,14 @@ def critical_of(material: Material) -> int | None:
 
 def search_of(material: Material) -> GridSearch | None:
     """The grid search of a study; None where its critical step is not known."""
-    search = grid_search(material.records)
+    search = material.grid
     bound_only = material.cut and search is not None and search.coarser is None
     return None if bound_only else search
 
 
 def unfound(material: Material) -> str:
     """Why search_of found nothing, in words."""
-    search, steps = grid_search(material.records), material.records["n_steps"]
+    search, steps = material.grid, material.records["n_steps"]
     if search is not None:
         missing = "; coarser runs are missing" if material.cut else ""
         return f"agrees from K = {steps.min()} on{missing}"

@@ -35,6 +35,7 @@ from nodecore.claims.rules.base import (
 )
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import (
+    By,
     agreement_gaps,
     critical_rtols,
     critical_shares,
@@ -62,13 +63,13 @@ def critical_step_exists(studies: Studies, numbers: Mapping) -> Parts:
     return map(_critical_part, studies.values())
 
 
-def flow_gaps(frame: pd.DataFrame) -> pd.Series:
+def flow_gaps(frame: pd.DataFrame, by: By = "n_steps") -> pd.Series:
     """Gap of mean accuracy to the exact flow, by n_steps; where no record has that, to rk4 in four
     times the steps."""
     if not under_exact_flow(frame).empty:
-        return exact_gaps(frame)
+        return exact_gaps(frame, by)
     finest = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == 4 * frame["n_steps"])
-    return gaps_to(pd.DataFrame(frame[finest & frame["trained"].astype(bool)]), frame)
+    return gaps_to(pd.DataFrame(frame[finest & frame["trained"].astype(bool)]), frame, by)
 
 
 def flow_name(frame: pd.DataFrame) -> str:
