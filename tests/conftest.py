@@ -114,6 +114,13 @@ def visit_explorers(browser: Browser, tmp_path: Path) -> Iterator:
         context.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes, one gets all tests of a file, and one all that need the built book."""
+    for item in items:
+        needs_book = "built_book" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("book" if needs_book else str(item.path)))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say a missing browser loudly, right above the closing line."""
     if BROWSER is None:
