@@ -129,16 +129,18 @@ section("squared", "kl")
 section("local")
 
 # %% [markdown]
-# ## Coarse to fine, and smoother fields
+# ## Coarse to fine, smoother fields, and where the training begins
 #
 # {cite:t}`queiruga2020` refine the steps of a model; here $K$
 # doubles after equal times. Weight decay {cite:p}`loshchilov2019` keeps the field's slopes small, and
 # with them Euler's error. A bound on $h L$ is kept by shrinking the layers after each update
 # {cite:p}`gouk2021`, with the product of their spectral norms for $L$; below 1 no Euler step folds the plane
-# {cite:p}`behrmann2019`.
+# {cite:p}`behrmann2019`. {cite:t}`westny2024` begin with weights for which the solver is stable; here the last
+# layer is set so that the mean of $\partial f / \partial z$ over the training samples has eigenvalues $\lambda$ with
+# $h \lambda$ drawn from the solver's region of stability. Nothing keeps them there.
 
 # %% tags=["hide-input"]
-section("refined", "decay", "bound")
+section("refined", "decay", "bound", "stable")
 
 # %% tags=["remove-cell"]
 for dataset in datasets:

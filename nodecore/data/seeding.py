@@ -5,7 +5,7 @@ import torch
 
 from nodecore.ode.steps import check_count
 
-STREAMS = ("data", "initialisation", "batches", "samples", "draws")
+STREAMS = ("data", "initialisation", "batches", "samples", "draws", "start")
 
 
 def make_generator(seed: int, stream: str) -> torch.Generator:

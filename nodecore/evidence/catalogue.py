@@ -197,7 +197,7 @@ CURES = (
     *("euler-K24-end-0.5", "euler-K64-refined-2", "euler-K24-decay-0.1"),
     *("euler-K16-squared-1-coarser", "euler-K8-kl-1-midpoint", "euler-K8-loguniform-4"),
     *("euler-K16-squared-0.1-midpoint", "euler-K23-local-0.01", "euler-K23-local-0.1"),
-    *("euler-K24-bound-1", "euler-K24-bound-4"),
+    *("euler-K24-bound-1", "euler-K24-bound-4", "euler-K24-stable"),
 )
 SAME_COST = ("euler-K24", "rk4-K6")
 IN_THE_GRID = ("euler-K32", "euler-K128")

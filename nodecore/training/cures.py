@@ -306,6 +306,20 @@ class Bounded(Cure):
 
 
 @dataclass(frozen=True)
+class StableStart(Cure):
+    """The training begins with a field in whose mean linearisation the solver is stable.
+
+    See `training.stable`, and Westny, Mohammadi, Jung, Frisk 2024 (arXiv:2311.15890).
+    """
+
+    key: ClassVar[str] = "stable"
+    decides: ClassVar[str] = "the first weights"
+
+    def describe(self, n_steps: int) -> str:
+        return "stable at the start"
+
+
+@dataclass(frozen=True)
 class Decay(Cure):
     """Weights decay towards zero, beside the gradient: a smoother field is less stiff.
 
@@ -326,7 +340,7 @@ class Decay(Cure):
 
 Cures = tuple[Cure, ...]
 KINDS = (UniformSteps, LogUniformSteps, RefinedSteps, DrawnSolver, DrawnEnd)
-KINDS += (SquaredDifference, Divergence, LocalError, Bounded, Decay)
+KINDS += (SquaredDifference, Divergence, LocalError, Bounded, StableStart, Decay)
 _BY_KEY = {kind.key: kind for kind in KINDS}
 
 

@@ -28,10 +28,11 @@ from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 from nodecore.training.adapted import AnySteps
 from nodecore.training.adaption import Adaption
-from nodecore.training.cures import Bounded, Cure, Decay, find_cure
+from nodecore.training.cures import Bounded, Cure, Decay, StableStart, find_cure
 from nodecore.training.devices import in_precision
 from nodecore.training.draws import Draws
 from nodecore.training.protocols import Protocol
+from nodecore.training.stable import place_eigenvalues
 
 FIELDS = {"mlp": MLPField, "conv1d": Conv1dField, "conv2d": Conv2dField}
 OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -88,6 +89,8 @@ class Ensemble:
         self.instance_axes = 2 if steps.per_sample else 1
         self.backend, self.device = backend, device
         field, head = make_model(protocol, seeds)
+        if find_cure(cures, StableStart):
+            self._begin_stable(field)
         self.field, self.head = field.to(device), head.to(device)
         # All parameters lie in one vector: the optimiser then works on one tensor, not eight.
         parameters = [*self.field.parameters(), *self.head.parameters()]
@@ -126,6 +129,12 @@ class Ensemble:
         self.steepest = bounded.most * (steps.n_steps or 0) / protocol.T if bounded else None
         if self.steepest is not None:
             self._bound(self.steepest)
+
+    def _begin_stable(self, field):
+        if isinstance(field, Conv2dField | PiecewiseField) or self.steps.n_steps is None:
+            raise ValueError("cures: stable is for dense fields and 1-D convolutions; leave it out")
+        x, step_size = self.protocol.load()[0].x, self.protocol.T / self.steps.n_steps
+        place_eigenvalues(field, x, self.tableau, step_size, self.seeds)
 
     COUNTERS = ("nfe", "alive", "finite_iterations")
 
