@@ -114,6 +114,7 @@ def visit_explorers(browser: Browser, tmp_path: Path) -> Iterator:
         context.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several processes, one gets all tests of a file, and one all that need the built book."""
     for item in items:
