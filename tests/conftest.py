@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from browsing import FLAGS, as_html, listen
+from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
@@ -64,14 +65,20 @@ def few_images(monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built_book() -> Path:
+def built_book(testrun_uid: str) -> Path:
     """The book with every chapter executed at the smoke profile; returns its `_build` folder.
 
-    It lies in `_build/test` and stays there to be looked at.
+    It lies in `_build/test` and stays there to be looked at. Of several processes that run the
+    tests, one builds it for all.
     """
     folder = ROOT / "_build" / "test"
-    shutil.rmtree(folder, ignore_errors=True)
-    build_book(output=folder, parameters={"profile": "smoke", "device": "cpu"})
+    built_in = folder / "tests.txt"  # which run of the tests built it
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not built_in.exists() or built_in.read_text() != testrun_uid:
+            shutil.rmtree(folder, ignore_errors=True)
+            build_book(output=folder, parameters={"profile": "smoke", "device": "cpu"})
+            built_in.write_text(testrun_uid)
     return folder / "_build"
 
 
@@ -112,14 +119,6 @@ def visit_explorers(browser: Browser, tmp_path: Path) -> Iterator:
     yield open_page
     for context in contexts:
         context.close()
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes, one gets all tests of a file, and one all that need the built book."""
-    for item in items:
-        needs_book = "built_book" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("book" if needs_book else str(item.path)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
