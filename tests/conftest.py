@@ -68,13 +68,14 @@ def few_images(monkeypatch) -> Path:
 def built_book(testrun_uid: str) -> Path:
     """The book with every chapter executed at the smoke profile; returns its `_build` folder.
 
-    It lies in `_build/test` and stays there to be looked at. Of several processes that run the
-    tests, one builds it for all.
+    It lies in `_build/test`, beside the `results` that it trained, and stays there to be looked at.
+    Of several processes that run the tests, one builds it for all.
     """
     folder = ROOT / "_build" / "test"
     built_in = folder / "tests.txt"  # which run of the tests built it
     folder.parent.mkdir(exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with FileLock(folder.with_suffix(".lock")), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NODECORE_RESULTS", str(folder / "results"))
         if not built_in.exists() or built_in.read_text() != testrun_uid:
             shutil.rmtree(folder, ignore_errors=True)
             build_book(output=folder, parameters={"profile": "smoke", "device": "cpu"})

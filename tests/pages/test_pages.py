@@ -152,13 +152,14 @@ def test_the_launch_hint_folds_out(visit, name: str):
     assert f"{name}.py" in line.text_content() and "papermill - out.ipynb -p" in line.text_content()
 
 
-def test_a_figure_is_downloaded_with_the_numbers_of_its_records(visit, scratch_results: Path):
+def test_a_figure_is_downloaded_with_the_numbers_of_its_records(visit, built_book: Path):
     page = visit("book/a3_cross_solver_grids.html")
     with page.expect_download() as download:
         page.locator("a[download='fig-seeds-1.csv']").click()
     columns = ["dataset", "n_steps", "seed", "test_n_steps", "accuracy"]
     shown = pd.read_csv(download.value.path())[columns].sort_values(columns[:4])
-    studies = [store.records(scratch_results, f"{d}-rk4") for d in ("spheres2", "landscape")]
+    root = built_book.parent / "results"
+    studies = [store.records(root, f"{d}-rk4") for d in ("spheres2", "landscape")]
     wanted = pd.concat(studies)
     wanted = wanted[wanted["test_n_steps"].notna()][columns].sort_values(columns[:4])
     pd.testing.assert_frame_equal(
