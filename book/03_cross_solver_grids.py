@@ -176,16 +176,20 @@ download_links(fig, "fig-critical", pd.concat(tables))
 # The critical step is a knife's edge. Beside the $K$ of the usual five seeds the table gives that of all
 # seeds that were trained, up to 20, the 95 % bootstrap range over seeds, and how many
 # seeds agree at the critical $K$ by themselves; other bounds than 0.1 are in
-# {ref}`appendix-grids`. The grids of images end at 16 Euler steps so far.
+# {ref}`appendix-grids`. The grids of images end at 16 Euler steps so far; *none* stands for no $K$ of the grid.
 
 
 # %% tags=["hide-input"]
+def number(k):
+    return "none" if pd.isna(k) else f"{k:.0f}"
+
+
 def critical_row(d, s):
     """The cells of a study."""
     frame = records_of(best([f"{d}-{s}"])[0].found) if d in datasets else judged[d, s]
     frame = frame if frame["seed"].nunique() > len(seeds) else judged[d, s]
     spread = critical_sensitivity(frame, ())
-    redraws = " to ".join(dict.fromkeys(f"{k:.0f}" for k in spread.redraws))
+    redraws = " to ".join(dict.fromkeys(map(number, spread.redraws)))
     scale = judged[d, s]["profile"].iloc[0]
     return {
         "data set, trained with": f"{name_of(d)}{f', {scale}' * (scale != 'paper')}, {name_of(s)}",
@@ -212,14 +216,13 @@ pd.DataFrame([critical_row(*key) for key in judged]).set_index("data set, traine
 def table1_rows(d):
     """The paper's row, where it has one, and ours."""
     paper, search = TABLE1.get(d), found[d, "euler"]
-    alone = seed_critical(judged[d, "euler"]).dropna()
+    alone = (seed_critical(judged[d, "euler"]) + 1).sort_values()  # none comes last
     if paper:
         pair = "-".join(map(str, paper["grid NFE"]))
         yield [name_of(d), "paper", pair, percent(*paper["grid accuracy"]), "-"]
     scale = judged[d, "euler"]["profile"].iloc[0]
     here = [search.nfe, percent(search.mean, search.std)] if search else ["-", "-"]
-    ends = dict.fromkeys(f"{k + 1:.0f}" for k in (alone.min(), alone.max())) if len(alone) else "-"
-    spread = " to ".join(ends)
+    spread = " to ".join(dict.fromkeys(map(number, alone.iloc[[0, -1]]))) if len(alone) else "-"
     yield [name_of(d), "here" + (f", {scale} scale" if scale != "paper" else ""), *here, spread]
 
 

@@ -108,7 +108,9 @@ def _sureness(frame, critical):
     if len(single) < 2:
         return ""
     share = critical_shares(frame).to_dict().get(critical, 0.0)
-    return f" ({100 * share:.0f} % of redrawn seeds; single seeds K = {extent(single)})"
+    alone, never = extent(single), int(single.isna().sum())
+    alone += f", for {never} of {len(single)} no K" if 0 < never < len(single) else ""
+    return f" ({100 * share:.0f} % of redrawn seeds; single seeds K = {alone})"
 
 
 def _apart(one, other):
