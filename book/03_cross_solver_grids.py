@@ -59,6 +59,7 @@ from nodecore.evidence.tables import (
     seed_critical,
     seed_gaps,
     tell_critical,
+    tell_n_steps,
 )
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
@@ -180,16 +181,12 @@ download_links(fig, "fig-critical", pd.concat(tables))
 
 
 # %% tags=["hide-input"]
-def number(k):
-    return "none" if pd.isna(k) else f"{k:.0f}"
-
-
 def critical_row(d, s):
     """The cells of a study."""
     frame = records_of(best([f"{d}-{s}"])[0].found) if d in datasets else judged[d, s]
     frame = frame if frame["seed"].nunique() > len(seeds) else judged[d, s]
     spread = critical_sensitivity(frame, ())
-    redraws = " to ".join(dict.fromkeys(map(number, spread.redraws)))
+    redraws = " to ".join(dict.fromkeys(map(tell_n_steps, spread.redraws)))
     scale = judged[d, s]["profile"].iloc[0]
     return {
         "data set, trained with": f"{name_of(d)}{f', {scale}' * (scale != 'paper')}, {name_of(s)}",
@@ -222,7 +219,9 @@ def table1_rows(d):
         yield [name_of(d), "paper", pair, percent(*paper["grid accuracy"]), "-"]
     scale = judged[d, "euler"]["profile"].iloc[0]
     here = [search.nfe, percent(search.mean, search.std)] if search else ["-", "-"]
-    spread = " to ".join(dict.fromkeys(map(number, alone.iloc[[0, -1]]))) if len(alone) else "-"
+    spread = (
+        " to ".join(dict.fromkeys(map(tell_n_steps, alone.iloc[[0, -1]]))) if len(alone) else "-"
+    )
     yield [name_of(d), "here" + (f", {scale} scale" if scale != "paper" else ""), *here, spread]
 
 

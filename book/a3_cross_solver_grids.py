@@ -78,6 +78,7 @@ from nodecore.evidence.tables import (
     seed_critical,
     seed_gaps,
     tell_critical,
+    tell_n_steps,
     trend,
     under_exact_flow,
 )
@@ -424,17 +425,14 @@ found = {key: grid_search(frame) for key, frame in judged.items()}
 each = {key: seed_critical(frame) for key, frame in judged.items()}
 drawn = {key: critical_shares(frame) for key, frame in judged.items()}
 
-
-def number(k):
-    return "none" if k is None or pd.isna(k) else f"{k:.0f}"
-
-
 rows = []
 for (d, s), frame in judged.items():
     tested = len(under_exact_flow(frame))
     told = [tell_critical(frame), tell_critical(frame, exact_gaps) if tested else "not tested"]
-    alone = ", ".join(map(number, each[d, s].sort_values()))
-    share = ", ".join(f"{number(k)}: {100 * p:.0f} %" for k, p in drawn[d, s].items() if p >= 0.05)
+    alone = ", ".join(map(tell_n_steps, each[d, s].sort_values()))
+    share = ", ".join(
+        f"{tell_n_steps(k)}: {100 * p:.0f} %" for k, p in drawn[d, s].items() if p >= 0.05
+    )
     scale = frame["profile"].iloc[0]
     where = name_of(d) if scale == "paper" else f"{name_of(d)}, {scale}"
     rows.append([where, name_of(s), *told, alone])
@@ -460,13 +458,15 @@ for (d, s), frame in more.items():
     steps = [grid_search(frame), critical_n_steps(exact_gaps(frame))]
     alone = seed_critical(frame).value_counts(dropna=False).sort_index()
     share = ", ".join(
-        f"{number(k)}: {100 * p:.0f} %" for k, p in critical_shares(frame).items() if p >= 0.05
+        f"{tell_n_steps(k)}: {100 * p:.0f} %"
+        for k, p in critical_shares(frame).items()
+        if p >= 0.05
     )
     seeds_of = frame.groupby("n_steps")["seed"].nunique()
     from_k = seeds_of.index[seeds_of == seeds_of.max()][0]
     rows.append([name_of(d), name_of(s), f"{seeds_of.max()} from K = {from_k} on"])
-    rows[-1] += [number(steps[0] and steps[0].critical), number(steps[1])]
-    rows[-1] += [", ".join(f"{number(k)}: {n}" for k, n in alone.items()), share]
+    rows[-1] += [tell_n_steps(steps[0] and steps[0].critical), tell_n_steps(steps[1])]
+    rows[-1] += [", ".join(f"{tell_n_steps(k)}: {n}" for k, n in alone.items()), share]
 columns = ["data set", "trained with", "seeds", "critical K", "exact flow", "how many seeds by K"]
 table = pd.DataFrame(rows, columns=[*columns, "drawn anew"]).set_index(columns[:2])
 table if rows else Markdown("No more seeds were trained yet.")
@@ -487,8 +487,8 @@ BOUNDS = (0.02, 0.05, 0.12, 0.2)
 def sensitivity(frame):
     """The cells of a row, as text by column."""
     found = critical_sensitivity(frame, BOUNDS)
-    row = {f"bound {bound}": number(k) for bound, k in found.by_bound.items()}
-    row["95 % of redraws"] = " to ".join(dict.fromkeys(map(number, found.redraws))) or "-"
+    row = {f"bound {bound}": tell_n_steps(k) for bound, k in found.by_bound.items()}
+    row["95 % of redraws"] = " to ".join(dict.fromkeys(map(tell_n_steps, found.redraws))) or "-"
     row["seeds that agree"] = f"{found.agreeing} of {found.seeds}" if found.seeds else "-"
     row["worst seed, points"] = f"{100 * found.worst:.1f}" if found.seeds else "-"
     row["of what it has"] = f"{100 * found.worst_share:.0f} %" if found.seeds else "-"
@@ -805,7 +805,7 @@ DROP = next(iter(SIGNS))
 first = {d: {name: first_sign(t, *sign) for name, sign in SIGNS.items()} for d, t in signs.items()}
 columns = {}
 for d, table in signs.items():
-    columns[name_of(d), "first at K"] = {name: number(k) for name, k in first[d].items()}
+    columns[name_of(d), "first at K"] = {name: tell_n_steps(k) for name, k in first[d].items()}
     asked = {name: sign for name, (sign, _) in SIGNS.items() if sign != "gap"}
     ranks = {name: ranks_within(table, sign) for name, sign in asked.items()}
     above, pairs = ranks_above(table.assign(h=1 / table["n_steps"]), "h")

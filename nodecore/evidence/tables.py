@@ -164,6 +164,11 @@ def tell_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> str:
     return f"at least {critical}" if critical == grid.index[-1] else f"{critical}"
 
 
+def tell_n_steps(n_steps: float | None) -> str:
+    """A critical n_steps as text, "none" for None or NaN."""
+    return "none" if n_steps is None or np.isnan(n_steps) else f"{n_steps:.0f}"
+
+
 def seed_gaps(
     frame: pd.DataFrame, gaps: Gaps = agreement_gaps, by: str = "n_steps"
 ) -> pd.DataFrame:

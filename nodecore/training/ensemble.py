@@ -130,12 +130,6 @@ class Ensemble:
         if self.steepest is not None:
             self._bound(self.steepest)
 
-    def _begin_stable(self, field):
-        if isinstance(field, Conv2dField | PiecewiseField) or self.steps.n_steps is None:
-            raise ValueError("cures: stable is for dense fields and 1-D convolutions; leave it out")
-        x, step_size = self.protocol.load()[0].x, self.protocol.T / self.steps.n_steps
-        place_eigenvalues(field, x, self.tableau, step_size, self.seeds)
-
     COUNTERS = ("nfe", "alive", "finite_iterations")
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
@@ -286,6 +280,13 @@ class Ensemble:
         self.optimiser.step()
         if self.steepest is not None:
             self._bound(self.steepest)
+
+    def _begin_stable(self, field):
+        if isinstance(field, Conv2dField | PiecewiseField):
+            raise ValueError("cures: stable is for dense fields and 1-D convolutions; leave it out")
+        assert self.steps.n_steps is not None  # check_cures has seen to it
+        x, step_size = self.protocol.load()[0].x, self.protocol.T / self.steps.n_steps
+        place_eigenvalues(field, x, self.tableau, step_size, self.seeds)
 
     @torch.no_grad()
     def _bound(self, steepest):
