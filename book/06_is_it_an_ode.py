@@ -30,7 +30,7 @@ profile = "laptop"  # length of the trainings: paper, laptop or smoke
 device = "auto"  # where the models are trained: cpu, cuda, or auto, cuda where there is one
 euler_steps = 4  # steps of the model that is trained with Euler's method
 blocks = 6  # of the residual net
-controller = "settling-discord"  # of the cure, one of CONTROLLERS that reads accuracies or flips
+controller = "settling-discord"  # of the cure, one of CONTROLLERS but "confirmed-increase"
 seed = 1  # of initialisation and batches
 
 # %% tags=["hide-input"]

@@ -43,7 +43,6 @@ from nodecore.training.controllers import Controller, Observation, StepState, ge
 WATCHED_RTOL = 1e-4  # of the exact flow, at most; images: 3 classes of 2,000 differ from 1e-6
 JACOBIAN_TIMES, JACOBIAN_ITERATIONS = 2, 6  # fewer than in check_flow: h L is a bound from below
 MARGIN = 1.5  # times the last check: what the next one may take
-MEASURED = ("flips",)  # what a controller may read besides accuracies
 
 UNSCANNED = TimeScan(depends=True, asked=0)  # all steps of the training are kept then
 
@@ -260,8 +259,8 @@ def monitor(
             the first, of which nothing is known. None checks every `every` iterations, so that a
             training with a controller can be repeated exactly.
         samples: Largest number of the batch's samples that are used, its first ones.
-        controller: One of nodecore.training.controllers.CONTROLLERS that reads accuracies or flips,
-            or "auto". The monitor's `step_size`, `n_steps` or `rtol` is then what to train with in
+        controller: One of nodecore.training.controllers.CONTROLLERS but "confirmed-increase", or
+            "auto". The monitor's `step_size`, `n_steps` or `rtol` is then what to train with in
             the next iteration. None leaves the step alone.
         verbose: Whether to print a line for each check.
 
@@ -312,7 +311,7 @@ def describe(row: Row) -> str:
 def _read_controller(
     controller: Any, training: dict[str, Any], output_times: Any = None
 ) -> Controller:
-    """Return the controller; raise ValueError where it has no step, or not what it reads."""
+    """Return the controller; raise ValueError where it cannot be watched so."""
     rule = controller if isinstance(controller, Controller) else get_controller(controller)
     if not {"n_steps", "step_size", "rtol"} & set(training):
         raise ValueError(
@@ -328,10 +327,10 @@ def _read_controller(
         raise ValueError(
             f"controller = {controller!r} chooses rtol = atol: leave out atol = {training['atol']}"
         )
-    if rule.tries_increases or not set(rule.reads) <= set(MEASURED):
+    if rule.tries_increases:
         raise ValueError(
-            f"controller = {controller!r} reads more than a monitor measures: choose one that "
-            "reads accuracies or flips, such as algorithm1, settling-discord, remembering-discord"
+            f"controller = {controller!r} tries a longer step before it takes it, which a monitor "
+            "cannot: choose one such as algorithm1, settling-discord, remembering-discord"
         )
     return rule
 

@@ -9,7 +9,7 @@ from nodecore.evidence.runs import SEEDS, Run
 from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.training.adapted import FIRST_RTOL, STARTS, USUAL_START, Adapted
 from nodecore.training.changes import get_changes
-from nodecore.training.controllers import EVERY, controller_name
+from nodecore.training.controllers import EVERY, RETIRED, controller_name
 from nodecore.training.cures import get_cures
 from nodecore.training.protocols import check_profile
 
@@ -311,11 +311,17 @@ STUDIES = {
 }
 
 
+def _is_retired(run):
+    """Tell whether its records are all there will be."""
+    return isinstance(run.steps, Adapted) and run.steps.controller in RETIRED
+
+
 def get_study(name: str, profile: str | None = None) -> tuple[Run, ...]:
     """The runs of a study, each at the profiles that its evidence is of, or all at `profile`.
 
     Images have a grid and seeds of their own at each profile, other studies at one that is not
-    theirs the runs of the first seeds. ValueError lists the names of either.
+    theirs the runs of the first seeds, none of a retired controller. ValueError lists the names of
+    either.
     """
     if name not in STUDIES:
         raise ValueError(f"study = {name!r} is unknown; choose one of {', '.join(STUDIES)}")
@@ -325,5 +331,5 @@ def get_study(name: str, profile: str | None = None) -> tuple[Run, ...]:
         return image_runs(name, profile)
     own = tuple(run for run in STUDIES[name] if run.profile == profile)
     smallest = STUDIES[name][-1].profile
-    fewest = (r for r in STUDIES[name] if r.profile == smallest and not turn(r))
+    fewest = (r for r in STUDIES[name] if r.profile == smallest and not (turn(r) or _is_retired(r)))
     return own or tuple(replace(run, profile=check_profile(profile)) for run in fewest)

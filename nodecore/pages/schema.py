@@ -9,7 +9,7 @@ from typing import Any
 
 from nodecore.data.datasets import IMAGES, SYNTHETIC
 from nodecore.ode.tableaus import TABLEAUS
-from nodecore.training.controllers import EVERY
+from nodecore.training.controllers import CONTROLLERS, VARIATIONS
 from nodecore.training.devices import get_device
 from nodecore.training.protocols import PROFILES
 
@@ -77,7 +77,7 @@ class _Device(Allowed):
 # By name, in all chapters that have it; a parameter that is not here may be all of its kind.
 _EMBEDDED = tuple(name for name, tableau in TABLEAUS.items() if tableau.b_embedded)
 _PLANE = Allowed(tuple(SYNTHETIC))
-_CONTROLLER = Allowed(("auto", *EVERY))
+_CONTROLLER = Allowed(("auto", *CONTROLLERS, *VARIATIONS))
 _SEED = Allowed(least=0)
 ALLOWED = {
     "profile": Allowed(tuple(PROFILES)),

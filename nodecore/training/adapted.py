@@ -1,12 +1,12 @@
 """Steps that a controller adapts in the course of a training, and where their adaption begins."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nodecore.ode.steps import Setting, Steps, Tolerance, check_tolerance, choose_steps
 from nodecore.ode.tableaus import check_finer, finer_solver, get_tableau
-from nodecore.training.controllers import Controller, controller_name, get_controller
+from nodecore.training.controllers import EVERY, Controller, controller_name
 
 RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
 FIRST_RTOL = RTOL_BOUNDS[0]  # begun there, the model is a flow before anything coarser is tried
@@ -73,7 +73,7 @@ class Adapted(Steps):
     def rule(self) -> Controller:
         """The controller itself."""
         chosen = self.controller
-        return get_controller(chosen) if isinstance(chosen, str) else chosen
+        return EVERY[chosen] if isinstance(chosen, str) else chosen
 
     @property
     def name(self) -> str:
@@ -89,7 +89,7 @@ class Adapted(Steps):
         They are the controller's constants, the first tolerance, and those that scale the norm of
         its start, where there are any.
         """
-        constants: dict[str, Any] = {"controller": asdict(self.rule)}
+        constants: dict[str, Any] = {"controller": self.rule.constants}
         constants |= {} if self.first_rtol is None else {"first_rtol": self.first_rtol}
         scales = STARTS.get(self.start or "")
         return constants | ({"start": scales} if scales else {})

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from nodecore.data.split import Split
 from nodecore.ode.adaptive import initial_step_size
-from nodecore.ode.fields import LinearHead
 from nodecore.ode.solution import Solution
 from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import finer_solver, get_tableau
@@ -32,22 +31,6 @@ def batch_accuracies(logits: Tensor, y: Tensor) -> Tensor:
 def flips(logits: Tensor, others: Tensor) -> Tensor:
     """Share of samples whose predicted class differs; logits (members, batch, classes)."""
     return (logits.argmax(-1) != others.argmax(-1)).double().mean(1)
-
-
-def closeness(head: LinearHead, z: Tensor, other: Tensor, logits: Tensor) -> Tensor:
-    """Mean of distance / margin, at most 1 each: end states (members, batch, dim), z's logits.
-
-    The margin is z's distance to the classifier's nearest boundary.
-    """
-    distance = (z - other).flatten(2).norm(dim=-1)
-    return (distance / head.margins(logits)).clamp(max=1.0).double().mean(1)
-
-
-def bend(start: Tensor, z: Tensor, other: Tensor) -> Tensor:
-    """h L along the trajectories: twice the end states' difference over the distance travelled."""
-    # Euler's error of a step is h^2 / 2 |J f|, its length h |f|: their ratio is h L / 2.
-    error, length = ((v - z).flatten(2).norm(dim=-1).double().mean(1) for v in (other, start))
-    return 2 * error / length
 
 
 def start_norm(start: str, z0: Tensor) -> Callable[[Tensor], Tensor]:
@@ -172,7 +155,7 @@ class Adaption:
         self.history += rows
         if not test:
             return None
-        checked, states = self._check(x, y, z, logits, train, test)
+        checked, states = self._check(x, y, logits, train, test)
         for row, more in zip(rows, checked, strict=True):
             row.update(more)
         # After the last one no iteration is left that would take the new step.
@@ -193,23 +176,16 @@ class Adaption:
             for copy, weights in zip(views(kept), views(self.ensemble.flat), strict=True):
                 copy[member] = weights[member]
 
-    def _check(self, x, y, z, logits, train, solution):
+    def _check(self, x, y, logits, train, solution):
         """Return what the history says of a check, for each member, and the states it leads to."""
         ensemble, controller = self.ensemble, self.controller
         ensemble.count(solution)
         others = ensemble.head(solution.z)
         test = batch_accuracies(others, y)
-        read = {}
+        values = [train.tolist(), test.tolist()]
         if "flips" in controller.reads:
-            read["flips"] = flips(logits, others)
-        if "closeness" in controller.reads:
-            read["closeness"] = closeness(ensemble.head, z, solution.z, logits)
-        if "bend" in controller.reads:
-            read["bend"] = bend(x, z, solution.z)
-        seen = [
-            Observation(*values, **{k: float(v[m]) for k, v in read.items()})
-            for m, values in enumerate(zip(train.tolist(), test.tolist(), strict=True))
-        ]
+            values.append(flips(logits, others).tolist())
+        seen = [Observation(*each) for each in zip(*values, strict=True)]
         states = [
             controller.update(s, o, self.bounds) for s, o in zip(self.states, seen, strict=True)
         ]
@@ -221,7 +197,7 @@ class Adaption:
                 "test_accuracy": o.test_accuracy,
                 "failed": s.failed,
                 "at_shortest": s.step_size <= self.bounds[0],
-                **{k: getattr(o, k) for k in read},
+                **({} if o.flips is None else {"flips": o.flips}),
             }
             for o, s in zip(seen, states, strict=True)
         ]

@@ -5,8 +5,8 @@ it does not know: the size of fixed steps as well as the tolerance of an adaptiv
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from nodecore.ode.tableaus import finer_solver
@@ -16,18 +16,13 @@ from nodecore.ode.tableaus import finer_solver
 class Observation:
     """One check of one member: the same batch and weights under the training and the test solver.
 
-    Accuracies in [0, 1]. The other numbers are there where the controller `reads` them.
-    flips: share of samples whose predicted class differs; unlike accuracies they cannot cancel.
-    closeness: how near the end states' difference comes to the classifier's boundary: mean over
-    the samples of distance / margin, at most 1 each. bend: h L along the trajectories to first
-    order, twice the end states' difference over the distance travelled.
+    Accuracies in [0, 1]. flips: share of samples whose predicted class differs, there where the
+    controller `reads` it; unlike accuracies they cannot cancel.
     """
 
     train_accuracy: float
     test_accuracy: float
     flips: float | None = None
-    closeness: float | None = None
-    bend: float | None = None
 
     @property
     def gap(self) -> float:
@@ -43,7 +38,7 @@ class Observation:
 
 
 Bounds = tuple[float, float]  # of a step: the shortest and the longest
-SIGNALS = ("gap", "discord", "flips", "closeness", "bend")  # what may be held low
+SIGNALS = ("gap", "discord", "flips")  # what may be held low
 
 
 @dataclass(frozen=True)
@@ -105,6 +100,11 @@ class Controller:
             if not (isinstance(value, int | float) and allows(value)):
                 wanted = constant.metadata["wanted"]
                 raise ValueError(f"{constant.name} = {value!r}: give a {wanted}")
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """Its constants by name."""
+        return asdict(self)
 
     def better_solver(self, solver: str) -> str:
         """The solver of its checks where `solver` trains."""
@@ -204,7 +204,7 @@ class Calm(Controller):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return {"gap": (), "discord": ("flips",)}.get(self.signal, (self.signal,))
+        return () if self.signal == "gap" else ("flips",)
 
 
 @dataclass(frozen=True)
@@ -304,49 +304,24 @@ class ProportionalIntegral(Calm):
 
 
 @dataclass(frozen=True)
-class EmbeddedPI(ProportionalIntegral):
-    """PI control without a second solver: the better solve is the training's with half the step."""
-
-    def better_solver(self, solver: str) -> str:
-        return self.test_solver or solver
-
-    def test_step(self, step_size: float) -> float:
-        return step_size / 2
-
-
-@dataclass(frozen=True)
-class Sawtooth(Controller):
-    """Sees nothing: from T / most_steps h grows by `increase` to T / fewest_steps, and anew.
-
-    A control, to tell what the oscillation of Algorithm 1 does from what its checks do.
+class Retired(Controller):
+    """A rule that did worse than others and is no longer here. Its records are, and name the
+    revision that trained them; `given` holds the constants that they depend on.
     """
 
-    most_steps: int = 48
-    fewest_steps: int = _at_least_one("number", 18)
-    increase: float = _above(1, 1.1)
+    name: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.most_steps > self.fewest_steps:
-            raise ValueError(f"most_steps = {self.most_steps}: give a number > {self.fewest_steps}")
-
-    def next_state(self, state: StepState, seen: Observation, bounds: Bounds) -> StepState:
-        shortest, longest = bounds[1] / self.most_steps, bounds[1] / self.fewest_steps
-        h = self.increase * state.step_size
-        inside = shortest < h <= longest
-        return StepState(_within(h if inside else shortest, bounds), self.disagrees(seen))
+    @property
+    def constants(self) -> dict[str, Any]:
+        return dict(self.given)
 
 
 CONTROLLERS = {
     "algorithm1": Algorithm1(),
     "confirmed-increase": ConfirmedIncrease(),
-    "settling-discord": Settling(signal="discord"),
-    "remembering-discord": Remembering(signal="discord"),
-    "remembering-gap": Remembering(signal="gap"),
-    "settling-gap": Settling(signal="gap"),
-    "settling-closeness": Settling(signal="closeness", target=0.55),
-    "settling-bend": Settling(signal="bend", target=0.45),
-    "pi": EmbeddedPI(),
+    "settling-discord": Settling(),
+    "remembering-discord": Remembering(),
     "pi-finer": ProportionalIntegral(target=0.025),
 }
 VARIATIONS = {  # of the paper's constants, one at a time
@@ -359,22 +334,45 @@ VARIATIONS = {  # of the paper's constants, one at a time
     }.items()
     for value in values
 }
-BLIND = {"sawtooth": Sawtooth()}
-EVERY = CONTROLLERS | VARIATIONS | BLIND
+_SETTLING, _REMEMBERING = asdict(Settling()), asdict(Remembering())
+_SEES_NOTHING = {"most_steps": 48, "fewest_steps": 18, "increase": 1.1}
+RETIRED = {
+    name: Retired(name=name, given=constants)
+    for name, constants in {
+        "settling-gap": _SETTLING | {"signal": "gap"},
+        "settling-closeness": _SETTLING | {"signal": "closeness", "target": 0.55},
+        "settling-bend": _SETTLING | {"signal": "bend", "target": 0.45},
+        "remembering-gap": _REMEMBERING | {"signal": "gap"},
+        "pi": asdict(ProportionalIntegral()),  # compared with the same solver at half the step
+        "sawtooth": asdict(Controller()) | _SEES_NOTHING,
+    }.items()
+}
+EVERY = CONTROLLERS | VARIATIONS | RETIRED
 AUTO = "remembering-discord"  # what "auto" means
 
 
 def controller_name(name: str) -> str:
-    """The name of a controller; "auto" is the one that did best. ValueError lists the names."""
+    """The name of a controller, also of a retired one; "auto" is the one that did best. ValueError
+    lists the names."""
     name = AUTO if name == "auto" else name
     if name not in EVERY:
         raise ValueError(
             f"controller = {name!r} is unknown; choose one of auto, {', '.join(CONTROLLERS)}, "
-            f"a variation, {', '.join(VARIATIONS)}, or {', '.join(BLIND)}"
+            f"or a variation, {', '.join(VARIATIONS)}"
         )
     return name
 
 
+def check_in_use(rule: Controller) -> Controller:
+    """The controller itself. Raises ValueError for a retired one."""
+    if isinstance(rule, Retired):
+        raise ValueError(
+            f"controller = {rule.name!r} is retired: its records remain, and name the revision "
+            f"that trained them; choose one of auto, {', '.join(CONTROLLERS)}"
+        )
+    return rule
+
+
 def get_controller(name: str) -> Controller:
     """The controller of that name, or of "auto". ValueError lists the names."""
-    return EVERY[controller_name(name)]
+    return check_in_use(EVERY[controller_name(name)])

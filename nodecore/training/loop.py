@@ -17,6 +17,7 @@ from nodecore.ode.fields import Conv2dField
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.adapted import Adapted, AnySteps
 from nodecore.training.adaption import Adaption, ToleranceAdaption
+from nodecore.training.controllers import check_in_use
 from nodecore.training.cures import Cure, check_cures, name_cures
 from nodecore.training.devices import (
     check_precision,
@@ -115,6 +116,8 @@ def train(
     cures = check_cures(cures, steps)
     if protocol.gradient == "adjoint" and (cures or not isinstance(steps, FixedSteps)):
         raise ValueError("gradient = 'adjoint': it is for fixed steps without cures; leave it out")
+    if isinstance(steps, Adapted):
+        check_in_use(steps.rule)
     place = get_device(device)
     check_precision(precision, protocol, place)
     if precision != "float32":  # which is all that the kernel computes in

@@ -218,7 +218,11 @@ def test_numbers_of_steps_and_tolerances_are_moved_too():
         ({"solver": "euler", "n_steps": 2, "share": 0.0}, r"share = 0.0: give a share"),
         ({"solver": "euler", "n_steps": 2, "every": 0}, "every = 0"),
         ({"solver": "euler", "n_steps": 2, "controller": "pid"}, "controller = 'pid' is unknown"),
-        ({"solver": "euler", "n_steps": 2, "controller": "settling-bend"}, "reads more than"),
+        ({"solver": "euler", "n_steps": 2, "controller": "sawtooth"}, "is retired"),
+        (
+            {"solver": "euler", "n_steps": 2, "controller": "confirmed-increase"},
+            "tries a longer step",
+        ),
         ({"solver": "euler", "grid": [0.0, 1.0], "controller": "auto"}, "chooses a step"),
         ({"solver": "dopri5", "rtol": 1e-3, "atol": 1e-5, "controller": "auto"}, "leave out atol"),
     ],

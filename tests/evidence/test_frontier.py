@@ -170,8 +170,8 @@ def test_a_run_with_a_cure_is_kept_found_and_verified(monkeypatch, tmp_path):
     ("run", "says"),
     [
         (
-            steered_run("landscape", "pi", profile="smoke"),
-            "PI control by half the step, K drawn, factor 4",
+            steered_run("landscape", "pi-finer", profile="smoke"),
+            "PI control by midpoint, K drawn, factor 4",
         ),
         (ablation_run("landscape", 8, "activation-tanh", profile="smoke"), "tanh"),
         (residual_run("spheres2", 4, profile="smoke"), "4 layers"),

@@ -6,7 +6,6 @@ import pytest
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
-from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
 from nodecore.evidence.spending import evaluations
 from nodecore.ode.steps import FixedSteps
@@ -30,16 +29,6 @@ def test_all_that_was_counted_in_training_is_found_in_the_history(found):
         iterations = found.run.protocol.iterations
         assert rows["iteration"].iloc[-1] == iterations
         assert spent[-1] / iterations == pytest.approx(recorded[seed], rel=1e-12)
-
-
-def test_a_rule_that_checks_with_its_own_solver_is_counted_with_that(tmp_path):
-    run = Run("landscape", Adapted("euler", "pi"), seeds=(0,), profile="smoke")
-    found = obtain(run, root=tmp_path, device="cpu", progress=False)
-    checks = found.history.loc[found.history["failed"].notna()].astype({"failed": bool})
-    record = found.records.iloc[0]
-    left = run.protocol.iterations - checks["iteration"].iloc[-1]
-    counted = evaluations(run, checks)[-1] + left * record["final_n_steps"]
-    assert counted == pytest.approx(run.protocol.iterations * record["nfe_per_iteration"])
 
 
 def test_a_training_that_is_not_counted_by_its_checks_is_refused():

@@ -11,13 +11,12 @@ from ensembles import parameters
 from nodecore.data.seeding import make_generator
 from nodecore.evidence.catalogue import STUDIES
 from nodecore.evidence.found import find
-from nodecore.ode.fields import LinearHead
-from nodecore.ode.fixed import solve_fixed
 from nodecore.training import adaption
 from nodecore.training.adapted import RTOL_BOUNDS, Adapted
-from nodecore.training.adaption import bend, closeness, flips, step_bounds
+from nodecore.training.adaption import flips, step_bounds
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.controllers import (
+    RETIRED,
     Algorithm1,
     ConfirmedIncrease,
     Observation,
@@ -40,41 +39,6 @@ def test_flips_do_not_cancel():
     ours = torch.tensor([[[1.0, 0], [0, 1], [1, 0], [1, 0]]])
     theirs = torch.tensor([[[0.0, 1], [1, 0], [1, 0], [2, 0]]])
     assert flips(ours, theirs).tolist() == [0.5]
-
-
-def test_bend_is_h_times_the_rate_of_a_linear_field():
-    """One step of dz/dt = -3 z: hL is 3 h, for every member and sample."""
-    start = torch.tensor([[[1.0, 2.0], [0.5, -1.0]], [[3.0, 0.1], [1.0, 1.0]]]).double()
-    ends = [
-        solve_fixed(lambda t, z: -3 * z, start, solver, n_steps=1, t=(0.0, 0.2)).z
-        for solver in ("euler", "midpoint")
-    ]
-    assert bend(start, *ends).tolist() == pytest.approx([0.6, 0.6])
-
-
-def test_closeness_is_the_distance_over_the_way_to_the_nearest_boundary():
-    """By moving each state towards every other class until its prediction changes."""
-    head = LinearHead(2, 3, generators=[make_generator(s, "initialisation") for s in (0, 1)])
-    z = torch.randn(2, 6, 2, generator=make_generator(0, "batches"))
-    other = z + 0.05
-    with torch.no_grad():
-        found = closeness(head, z, other, head(z))
-        for m in range(2):
-            weight = head.linear[0][m].double()
-            shares = []
-            for state in z[m].double():
-                logits = state @ weight + head.linear[1][m].double()
-                own = int(logits.argmax())
-                reached = []
-                for c in {0, 1, 2} - {own}:
-                    normal = weight[:, c] - weight[:, own]
-                    way = float((logits[own] - logits[c]) / normal.norm())
-                    moved = state + normal / normal.norm() * way * 1.001
-                    values = moved @ weight + head.linear[1][m].double()
-                    assert values[c] > values[own]
-                    reached.append(way)
-                shares.append(min(1.0, 0.05 * math.sqrt(2) / min(reached)))
-            assert float(found[m]) == pytest.approx(sum(shares) / 6, rel=1e-4)
 
 
 # --- where it begins, and what it ends with -------------------------------------------------------
@@ -278,7 +242,8 @@ def test_the_model_is_that_of_the_seeds():
 
 def adapted_runs():
     runs = [run for runs in STUDIES.values() for run in runs if run.steps.controller]
-    return [found for found in map(find, runs) if found]
+    found = [evidence for evidence in map(find, runs) if evidence]
+    return [e for e in found if e.run.steps.controller not in RETIRED]
 
 
 @pytest.mark.parametrize("evidence", adapted_runs(), ids=lambda e: e.path)

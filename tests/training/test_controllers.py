@@ -9,23 +9,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodecore.evidence.catalogue import get_study
 from nodecore.ode.fixed import solve_fixed
 from nodecore.pages.build import ROOT
+from nodecore.pages.schema import ALLOWED
+from nodecore.training.adapted import Adapted
 from nodecore.training.controllers import (
     CONTROLLERS,
+    RETIRED,
     VARIATIONS,
     Algorithm1,
     ConfirmedIncrease,
-    EmbeddedPI,
     Observation,
     ProportionalIntegral,
     Remembering,
-    Sawtooth,
     Settling,
     StepState,
     controller_name,
     get_controller,
 )
+from nodecore.training.loop import train
+from nodecore.training.protocols import get_protocol
 
 AGREE, DISAGREE = Observation(0.80, 0.75), Observation(0.80, 0.60)
 
@@ -164,12 +168,11 @@ def test_settling_starts_anew_where_the_signal_stays_far_off():
     assert state.checks == 0
 
 
-@pytest.mark.parametrize("signal", ["discord", "closeness", "bend"])
+@pytest.mark.parametrize("signal", ["discord", "flips"])
 def test_settling_reads_the_signal_it_is_given(signal):
     rule = Settling(signal=signal, target=0.1)
-    read = "flips" if signal == "discord" else signal
-    assert rule.reads == (read,)
-    high, low = (replace(Observation(0.8, 0.8), **{read: value}) for value in (0.9, 0.0))
+    assert rule.reads == ("flips",) and Settling(signal="gap").reads == ()
+    high, low = (Observation(0.8, 0.8, flips=value) for value in (0.9, 0.0))
     assert rule.update(StepState(0.1), high).step_size < 0.1
     assert rule.update(StepState(0.1), low).step_size > 0.1
 
@@ -198,23 +201,10 @@ def test_pi_settles_where_the_signal_is_on_target():
         assert state.step_size == pytest.approx(0.025, rel=0.01)
 
 
-def test_embedded_pi_tests_with_half_the_step():
-    assert EmbeddedPI().test_step(0.25) == 0.125
-    assert ProportionalIntegral().test_step(0.25) == 0.25
-
-
-def test_the_sawtooth_goes_its_way_whatever_it_sees():
-    rule = Sawtooth(most_steps=10, fewest_steps=4, increase=1.5)
-    taken = walk(rule, StepState(0.9), [Observation(0.9, 0.9), Observation(0.9, 0.1)] * 4)
-    assert taken == pytest.approx([0.1, 0.15, 0.225, 0.1, 0.15, 0.225, 0.1, 0.15])
-
-
 # --- what holds for all of them -------------------------------------------------------------------
 
 shares = st.floats(0, 1)
-observations = st.builds(
-    Observation, shares, shares, flips=shares, closeness=shares, bend=st.floats(0, 100)
-)
+observations = st.builds(Observation, shares, shares, flips=shares)
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)
@@ -236,8 +226,8 @@ def test_no_step_leaves_its_bounds_and_no_state_is_changed(name, seen, first):
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_steady_disagreement_shortens_and_steady_agreement_lengthens_the_step(name):
     rule = get_controller(name)
-    bad = Observation(0.9, 0.4, flips=0.5, closeness=1.0, bend=10.0)
-    good = Observation(0.9, 0.9, flips=0.0, closeness=0.0, bend=0.0)
+    bad = Observation(0.9, 0.4, flips=0.5)
+    good = Observation(0.9, 0.9, flips=0.0)
     assert walk(rule, StepState(0.1), [bad] * 20)[-1] < 0.05
     assert walk(rule, StepState(0.1), [good] * 20)[-1] > 0.11
 
@@ -272,8 +262,6 @@ def test_constants_that_cannot_work_are_refused(name, constants, message):
         (Remembering, {"keep": 1.2}, r"keep = 1.2: give a share in \(0, 1\]"),
         (ProportionalIntegral, {"target": 0.0}, "target = 0.0: give a number > 0"),
         (ProportionalIntegral, {"proportional": -1.0}, "proportional = -1.0: give a number >= 0"),
-        (Sawtooth, {"increase": 1.0}, "increase = 1.0: give a number > 1"),
-        (Sawtooth, {"fewest_steps": 48}, "most_steps = 48: give a number > 48"),
         (Settling, {"signal": "hum"}, "signal = 'hum' is unknown; choose one of gap, discord"),
         (Settling, {"target": 0.0}, "target = 0.0: give a number > 0"),
         (Settling, {"band": 1.0}, "band = 1.0: give a number > 1"),
@@ -296,6 +284,18 @@ def test_variations_change_one_of_the_papers_constants():
         constant, value = name.split("-")[1:]
         assert rule == replace(paper, **{constant: type(getattr(paper, constant))(float(value))})
         assert rule != paper
+
+
+def test_what_is_retired_is_refused_before_work_and_no_parameter_takes_it():
+    for name in RETIRED:
+        remedy = f"controller = {name!r} is retired.*choose one of auto, algorithm1"
+        with pytest.raises(ValueError, match=remedy):
+            get_controller(name)
+        with pytest.raises(ValueError, match=remedy):
+            train(get_protocol("spheres2", "smoke"), Adapted("euler", name), [0])
+        assert not ALLOWED["controller"].admits(name, "auto")
+        for study in ("landscape-adaption", "spheres2-adaption", "spheres2-cures"):
+            assert name not in {run.steps.controller for run in get_study(study, "smoke")}
 
 
 def test_auto_is_one_of_them():

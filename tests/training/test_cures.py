@@ -17,7 +17,7 @@ from nodecore.ode.lipschitz import lipschitz_bound
 from nodecore.ode.steps import FixedSteps, Tolerance, count_steps
 from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
-from nodecore.training.controllers import EmbeddedPI
+from nodecore.training.controllers import ProportionalIntegral
 from nodecore.training.cured import Stretched
 from nodecore.training.cures import (
     Bounded,
@@ -384,7 +384,7 @@ def test_an_adapted_training_draws_around_its_steps_and_checks_at_them(backend, 
 
     monkeypatch.setattr(Ensemble, "solve", noted)
     protocol = replace(TINY, iterations=20, T=1.0)
-    rule = EmbeddedPI(every=5, integral=0.3)
+    rule = ProportionalIntegral(every=5, integral=0.3)
     cures = get_cures("loguniform-4")
     steps = Adapted("euler", rule)
     trained = train(protocol, steps, [0, 1], backend=backend, cures=cures, look_every=7, **QUIET)
@@ -405,7 +405,7 @@ def test_an_adapted_training_draws_around_its_steps_and_checks_at_them(backend, 
 
 
 KILLED = {name: (FixedSteps("euler", 4), name) for name in NAMES}
-KILLED["adapted"] = (Adapted("euler", EmbeddedPI(every=2, integral=0.3)), "uniform-2")
+KILLED["adapted"] = (Adapted("euler", ProportionalIntegral(every=2, integral=0.3)), "uniform-2")
 
 
 @pytest.mark.parametrize(("steps", "name"), KILLED.values(), ids=KILLED)

@@ -110,10 +110,7 @@ WAYS = {
     "confirmed": {
         "steps": Adapted("euler", replace(get_controller("confirmed-increase"), every=2))
     },
-    "closeness": {
-        "steps": Adapted("euler", replace(get_controller("settling-closeness"), every=2))
-    },
-    "bend": {"steps": Adapted("euler", replace(get_controller("settling-bend"), every=2))},
+    "discord": {"steps": Adapted("euler", replace(get_controller("settling-discord"), every=2))},
     "tolerance": {"steps": Tolerance("dopri5", 1e-1)},
     "sample": {"steps": Tolerance("bosh3", 1e-1, per_sample=True)},
     "adapted tolerance": {"steps": Adapted("fehlberg21", Algorithm1(every=2), first_rtol=1e-1)},

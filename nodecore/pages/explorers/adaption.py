@@ -25,13 +25,7 @@ from nodecore.pages.explorers.host import (
 )
 from nodecore.pages.explorers.packing import encode
 from nodecore.training.adaption import step_bounds
-from nodecore.training.controllers import (
-    Algorithm1,
-    Controller,
-    Observation,
-    StepState,
-    get_controller,
-)
+from nodecore.training.controllers import Algorithm1, Controller, Observation, StepState
 
 RANGES = {"threshold": (0.01, 0.5), "decrease": (0.1, 0.95), "increase": (1.01, 1.5)}
 
@@ -85,15 +79,14 @@ class AdaptionExplorer(Explorer):
 
     def _pack(self, name):
         """What the browser needs of a run; keys as in `js/adaption/state.js`."""
-        found, controller = self._runs[name], _rule(self._runs[name].run)
-        solver = controller.better_solver(found.run.steps.solver)
+        found, rule = self._runs[name], _rule(self._runs[name].run)
         exact = dict(zip(found.run.seeds, none_for_nan(_balance(found)["exact"]), strict=True))
         return {
             "name": name,
             "title": _title(found.run),
             "solver": name_of(found.run.steps.solver),
-            "testSolver": name_of(solver),
-            "every": controller.every,
+            "testSolver": name_of(rule.better_solver(found.run.steps.solver)),
+            "every": rule.every,
             "bounds": step_bounds(found.run.protocol.T),
             "constants": _constants(found.run) or None,
             "fixed": [none_for_nan(means) for means in self._fixed_beside(found)],
@@ -271,7 +264,7 @@ def _checks(found) -> pd.DataFrame:
 
 def _rule(run) -> Controller:
     """What adapts the steps of a run."""
-    return get_controller(run.steps.controller)
+    return run.steps.rule
 
 
 def _algorithm1(run) -> Algorithm1 | None:
