@@ -48,6 +48,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from myst_nb import glue
 
+from nodecore.analysis.intervals import Interval
 from nodecore.evidence.catalogue import (
     CURES,
     FINALISTS,
@@ -162,10 +163,10 @@ def tabulate_fresh(dataset):
     before = tables[dataset].set_index("training")["exact"]
     rows = []
     for name, row in frontier(list(fresh[dataset].values())).set_index("training").iterrows():
-        exact, low, high = (100 * row[end] for end in ("exact", "low", "high"))
+        exact = Interval(row["exact"], row["low"], row["high"])
         rows.append([describe(fresh[dataset][name].run), f"{row['nfe']:.1f}",
                      f"{100 * before[name]:.1f}" if name in before else "-",
-                     f"{exact:.1f} ({low:.1f} to {high:.1f})",
+                     exact.percent(),
                      f"{100 * row['worst']:.1f} ({row['agreeing']} of {row['seeds']})"])  # fmt: skip
     columns = [name_of(dataset), "NFE", "exact flow, seeds 0-4", "exact flow, other seeds"]
     return pd.DataFrame(rows, columns=[*columns, "worst gap (within 5)"]).set_index(columns[0])
@@ -231,9 +232,9 @@ def tabulate_controllers(dataset):
     for evidence, row in zip(
         steered[dataset], frontier(steered[dataset]).to_dict("records"), strict=True
     ):
-        exact, low, high = (100 * row[end] for end in ("exact", "low", "high"))
+        exact = Interval(row["exact"], row["low"], row["high"])
         rows.append([describe(evidence.run), evidence.run.name.rpartition("seeds")[2],
-                     f"{row['nfe']:.1f}", f"{exact:.1f} ({low:.1f} to {high:.1f})",
+                     f"{row['nfe']:.1f}", exact.percent(),
                      f"{100 * row['worst']:.1f} ({row['agreeing']} of {row['seeds']})"])  # fmt: skip
     columns = [name_of(dataset), "seeds", "NFE", "exact flow", "worst gap (within 5)"]
     return pd.DataFrame(rows, columns=columns).set_index(columns[0])

@@ -170,11 +170,10 @@ for dataset in datasets:
 carried = find_trainings("spheres10", [*CARRIED_OVER, *IN_THE_GRID], seeds, profile)
 rows = {}
 for evidence, row in zip(carried, frontier(carried).to_dict("records"), strict=True):
-    own, exact, low, high = (100 * row[end] for end in ("own", "exact", "low", "high"))
     rows[describe(evidence.run)] = {
         "NFE": f"{row['nfe']:.1f}",
-        "as trained": f"{own:.1f}",
-        "exact flow": f"{exact:.1f} ({low:.1f} to {high:.1f})",
+        "as trained": f"{100 * row['own']:.1f} %",
+        "exact flow": Interval(row["exact"], row["low"], row["high"]).percent(),
         "worst gap": f"{100 * row['worst']:.1f}",
     }
 pd.DataFrame(rows).T.rename_axis(name_of("spheres10"))

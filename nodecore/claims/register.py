@@ -13,6 +13,7 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import pandas as pd
+import torch
 import yaml
 
 from nodecore.claims.rules import (
@@ -32,6 +33,7 @@ from nodecore.evidence.catalogue import STUDIES
 from nodecore.evidence.found import find
 from nodecore.evidence.joined import Look, Shown, best, training_of
 from nodecore.evidence.names import name_of
+from nodecore.training.devices import single_threaded
 
 CLAIMS = store.PROJECT / "book" / "claims.yml"
 
@@ -212,6 +214,7 @@ def _absent(names, used):
     return tuple(dict.fromkeys(shown))
 
 
+@single_threaded(torch.device("cpu"))  # its solves are small
 def judge_all(
     claims: Iterable[Claim] | None = None, root: Path = store.COMMITTED
 ) -> list[Judgement]:
