@@ -234,7 +234,7 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
         ),
         bound=problem.bound,
         chance=problem.chance,
-        tolerance=problem.tolerance if rule.scale is None else SPREAD_SHARE * rule.scale.whole,
+        tolerance=_tolerance_shown(problem, rule),
         distances=farthest(own.z - exact.z, problem.times_in(own.z)).cpu().numpy(),
         margins=_margins(problem, exact),
         probability_change=_probability_change(problem, found),
@@ -254,11 +254,18 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
     )
 
 
+def _tolerance_shown(problem: Problem, rule: Rule) -> float | Tensor | None:
+    """Return the tolerance of the report, which lies on the CPU."""
+    if rule.scale is not None:
+        return SPREAD_SHARE * rule.scale.whole
+    given = problem.tolerance
+    return given.cpu() if isinstance(given, Tensor) else given
+
+
 def _tested(problem: Problem, found: _Found) -> tuple[Tested, ...]:
     """Compare the training solver with itself first, the exact flow last, others between."""
-    own, known = found.own.outputs, found.own.known
-    rows = found.shown(problem)
-    tested = [found.rule.tested(setting, rows[setting], own, known) for setting in rows]
+    own, rows = found.own, found.shown(problem)
+    tested = [found.rule.tested(setting, rows[setting], own, own.known) for setting in rows]
     return (*tested, found.rule.tested(problem.exact, found.exact, own, found.sure))
 
 

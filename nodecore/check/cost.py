@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from nodecore.check.evidence import JACOBIAN_ITERATIONS, JACOBIAN_SAMPLES, JACOBIAN_TIMES
 from nodecore.check.model import FEW
 from nodecore.check.problem import Problem
 from nodecore.check.report import FlowCost
@@ -12,13 +13,14 @@ from nodecore.check.settings import count_nfe
 from nodecore.check.solves import solve_part
 from nodecore.ode.solution import SolveError
 
-JACOBIANS = 2 * 20 * 16 * 5  # products: with J and its transpose, iterations, samples, times
-JACOBIAN_CALLS = 2 * 20 * 5  # each about all samples at once
+JACOBIAN_CALLS = 2 * JACOBIAN_ITERATIONS * JACOBIAN_TIMES  # products with J and its transpose
 
 
 def cost_of(problem: Problem) -> FlowCost:
     """Count the evaluations of fixed steps, and measure adaptive ones on a few samples.
 
+    Products with Jacobians are the most that there can be: there are fewer where the training's
+    steps end at fewer times. Crossings, which are counted of few samples, are left out.
     The seconds are those of the evaluations, and what each call of a solver takes besides, which is
     most of it where states are small.
     """
@@ -41,7 +43,7 @@ def cost_of(problem: Problem) -> FlowCost:
             adaptive += m * nfe
             calls += parts * seconds
     exact = n * once + probed * twice
-    jacobians = JACOBIANS * min(16, n) // 16
+    jacobians = JACOBIAN_CALLS * min(JACOBIAN_SAMPLES, n)
     seconds = _seconds_of_one(problem) * (fixed + adaptive + (1 + solver.double) * exact)
     return FlowCost(n, fixed, jacobians, adaptive + exact, seconds + calls)
 

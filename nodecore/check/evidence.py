@@ -150,7 +150,7 @@ def errors_by_step(
     """
     found = []
     for setting, rows in solved.items():
-        tested = rule.tested(setting, rows, exact.outputs, settled)
+        tested = rule.tested(setting, rows, exact, settled)
         difference = tested.changed if tested.drop is None else tested.drop
         agrees = difference.within(bound) and tested.changed.low <= bound
         distances = farthest(rows.z - exact.z[rows.index], times)

@@ -20,7 +20,9 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, tuple | list):
-        return type(tree)(map_tensors(function, part) for part in tree)
+        parts = [map_tensors(function, part) for part in tree]
+        named = hasattr(tree, "_fields")  # a named tuple takes its parts one by one
+        return type(tree)(*parts) if named else type(tree)(parts)
     if isinstance(tree, dict):
         return {key: map_tensors(function, part) for key, part in tree.items()}
     return tree
@@ -79,7 +81,10 @@ def read_times(t: Any) -> tuple[float, float]:
             f"t has {len(values)} entries: give t={ends}, start and end; where these were the "
             "steps of the training, as in torchdiffeq, give them as grid= in place of n_steps="
         )
-    start, end = (float(value) for value in values)
+    try:
+        start, end = (float(value) for value in values)
+    except TypeError:
+        raise ValueError(f"t = {values!r}: give start and end as two numbers") from None
     if not (math.isfinite(end - start) and end != start):
         raise ValueError(f"t = {(start, end)}: give start and end as two different finite times")
     return start, end
@@ -101,7 +106,9 @@ def positive(name: str, value: Any) -> float:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor | np.generic) else value
+    if not isinstance(value, Tensor | np.generic | np.ndarray):
+        return value
+    return value.item() if math.prod(value.shape) == 1 else value
 
 
 # --- samples and labels ---------------------------------------------------------------------------
@@ -152,7 +159,7 @@ def read_labels(y: Any, n: int) -> Tensor | None:
         return None
     try:
         labels = _one_column(y.detach() if isinstance(y, Tensor) else torch.as_tensor(np.array(y)))
-    except TypeError:
+    except (TypeError, ValueError):  # of what is no number, or rows of several lengths
         raise ValueError(f"y is {type(y).__name__}: give labels as a tensor (n,)") from None
     if labels.dim() != 1:
         raise ValueError(
@@ -179,6 +186,8 @@ def read_targets(y: Any, n: int) -> Tensor:
     targets = y if isinstance(y, Tensor) else torch.as_tensor(np.array(y))
     if targets.dim() < 1 or len(targets) != n:
         raise ValueError(f"x has {n} samples, y the shape {tuple(targets.shape)}: give n rows")
+    if not bool(targets.isfinite().all()):
+        raise ValueError("y has targets that are not finite: leave out these samples, also of x")
     return targets.detach()
 
 

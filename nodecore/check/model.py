@@ -103,8 +103,7 @@ class FlowModel:
         first = self._started(map_tensors(lambda part: part[:FEW], x))
         self.packing = find_packing(first)
         self.in_float64 = self.dtype == torch.float64
-        if field is not None:
-            self._try_field(first, map_tensors(lambda part: self.cast(part[:FEW]), args))
+        self._try_field(first, map_tensors(lambda part: self.cast(part[:FEW]), args))
 
     def _try_field(self, states: Tree, args: Tree) -> None:
         """Find out how the field is called, and whether it can be brought to float64."""
@@ -175,18 +174,25 @@ class FlowModel:
 
 
 def private(name: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Copy a module to a floating-point type, tensors that are no parameters included.
+    """Copy a module to a floating-point type, tensors that are no parameters included, complex
+    ones to the complex type of that precision.
 
     Raises:
         ValueError: It cannot be copied.
     """
+
+    def cast(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(dtype.to_complex())
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
     memo: dict[int, Any] = {}
     for layer in module.modules():  # what autograd made cannot be copied as it is
         for value in vars(layer).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     try:
-        copied = copy.deepcopy(module, memo).to(dtype)
+        copied = copy.deepcopy(module, memo)._apply(cast)  # .to(dtype) drops imaginary parts
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{name} cannot be copied ({type(error).__name__}: {str(error)[:150]}), and it is not "
@@ -194,8 +200,8 @@ def private(name: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
         ) from error
     for layer in copied.modules():
         for key, value in list(vars(layer).items()):
-            if isinstance(value, Tensor) and value.is_floating_point():
-                vars(layer)[key] = value.detach().to(dtype)
+            if isinstance(value, Tensor):
+                vars(layer)[key] = cast(value.detach())
     for weight in copied.parameters():
         weight.requires_grad_(False)
     return copied

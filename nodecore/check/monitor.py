@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nodecore.analysis.evaluate import FLOAT32_RTOL
@@ -22,6 +21,7 @@ from nodecore.check.inputs import (
     Tree,
     ascending,
     map_tensors,
+    positive,
     read_inputs,
     read_times,
     tensors_of,
@@ -30,7 +30,7 @@ from nodecore.check.inputs import (
 from nodecore.check.model import Layers
 from nodecore.check.order import order_test
 from nodecore.check.pose import forked, pose
-from nodecore.check.probes import TimeScan, probe_field, probe_head
+from nodecore.check.probes import TimeScan, probe_field, probe_head, probe_stem
 from nodecore.check.problem import Problem
 from nodecore.check.settings import Solve, count_steps, finer_rows, read_training
 from nodecore.check.solves import Solved, solve_samples
@@ -38,13 +38,18 @@ from nodecore.check.verdict import Tested
 from nodecore.ode.steps import Steps
 from nodecore.ode.tableaus import get_tableau
 from nodecore.training.adapted import RTOL_BOUNDS
+from nodecore.training.adaption import step_bounds
 from nodecore.training.controllers import Controller, Observation, StepState, get_controller
+from nodecore.training.devices import wait_for
 
 WATCHED_RTOL = 1e-4  # of the exact flow, at most; images: 3 classes of 2,000 differ from 1e-6
 JACOBIAN_TIMES, JACOBIAN_ITERATIONS = 2, 6  # fewer than in check_flow: h L is a bound from below
 MARGIN = 1.5  # times the last check: what the next one may take
 
 UNSCANNED = TimeScan(depends=True, asked=0)  # all steps of the training are kept then
+
+# How what is given as a number is read.
+NUMBERS = {"n_steps": whole, "step_size": positive, "rtol": positive, "atol": positive}
 
 Row = dict[str, Any]
 
@@ -94,7 +99,7 @@ class Monitor:
         self._due |= self.iteration % self._every == 0
         if not self._due or not self._affordable():
             return None
-        _wait(x)  # so that the training's own work on a GPU is not counted as the check's
+        self._wait(x)  # so that the training's own work on a GPU is not counted as the check's
         before, n = time.perf_counter(), self._samples
         x, args = (map_tensors(lambda part: part[:n], v) for v in (read_inputs(x), args))
         with forked(), _in_evaluation(self._model.values()):
@@ -143,19 +148,28 @@ class Monitor:
         passed = time.perf_counter() - self._began
         return self._limit is None or self._spent + MARGIN * self._last <= self._limit * passed
 
+    def _wait(self, x: Tree) -> None:
+        """Wait until the GPUs of batch and model have done what they were given."""
+        modules = [part for part in self._model.values() if isinstance(part, nn.Module)]
+        weights = [weight for module in modules for weight in module.parameters()]
+        for device in {tensor.device for tensor in [*tensors_of(x), *weights]}:
+            wait_for(device)
+
     def _check(self, x: Tree, y: Any, args: Tree) -> Row:
         """Solve a batch under the training solver, finer ones and the exact flow."""
         problem = pose(x=x, y=y, args=args, scan=UNSCANNED, **self._model, **self._training)
         if not self.rows:
+            if self._model["stem"] is not None:
+                probe_stem(problem.model, x)
             probe_field(problem.model, problem.samples)
-            probe_head(problem.model, problem.samples.z)
+            probe_head(problem.model, problem.model.still(problem.samples.z))
         trained, everyone = problem.trained, problem.everyone
         own = problem.solve(trained, everyone)
         exact = _solve_exactly(problem)
         sure = own.known & exact.known
         rule = problem.rule(own, exact)
-        under_own = rule.tested(trained, own, own.outputs, own.known)
-        under_exact = rule.tested(problem.exact, exact, own.outputs, sure)
+        under_own = rule.tested(trained, own, own, own.known)
+        under_exact = rule.tested(problem.exact, exact, own, sure)
         finer = tuple(problem.solve(setting, everyone).z for setting in finer_rows(trained))
         order = order_test((own.z, *finer), get_tableau(trained.solver).order) if finer else None
         along = along_trajectories(
@@ -184,7 +198,7 @@ class Monitor:
         if self._controller is None or self._state is None:
             return {}
         by_tolerance = trained.rtol is not None
-        bounds = RTOL_BOUNDS if by_tolerance else (0.0, self._span)
+        bounds = RTOL_BOUNDS if by_tolerance else step_bounds(self._span)
         self._state = self._controller.update(self._state, _observation(own, exact), bounds)
         step = self._state.step_size
         name = next(name for name in ("n_steps", "step_size", "rtol") if name in self._training)
@@ -272,6 +286,9 @@ def monitor(
     training = {name: value for name, value in training.items() if value is not None}
     solved = ascending(read_times(t))
     read_training(solved, **training)
+    training |= {
+        name: NUMBERS[name](name, training[name]) for name in NUMBERS.keys() & training.keys()
+    }
     if share is not None and not 0 < share < 1:
         raise ValueError(f"share = {share!r}: give a share of the time in (0, 1), or None")
     model = {"field": field, "head": head, "stem": stem, "t": t, "tolerance": tolerance}
@@ -327,6 +344,12 @@ def _read_controller(
         raise ValueError(
             f"controller = {controller!r} chooses rtol = atol: leave out atol = {training['atol']}"
         )
+    finest, coarsest = RTOL_BOUNDS
+    if not finest <= training.get("rtol", finest) <= coarsest:
+        raise ValueError(
+            f"rtol = {training['rtol']}: a controller chooses tolerances from {finest:g} to "
+            f"{coarsest:g}; begin with one of these"
+        )
     if rule.tries_increases:
         raise ValueError(
             f"controller = {controller!r} tries a longer step before it takes it, which a monitor "
@@ -375,9 +398,3 @@ def _in_evaluation(parts: Iterable[Any]) -> Iterator[None]:
     finally:
         for layer, mode in modes:
             layer.training = mode
-
-
-def _wait(x: Tree) -> None:
-    """Wait until a GPU has done what it was asked for."""
-    if any(part.is_cuda for part in tensors_of(x)):
-        torch.cuda.synchronize()

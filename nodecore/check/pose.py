@@ -52,6 +52,8 @@ def pose(
 
     A model whose `scan` in time is given is not probed here.
     """
+    if not callable(field):
+        raise ValueError(f"field = {field!r}: give a function (t, z) -> dz/dt, or a module")
     times, rows = inputs.read_times(t), inputs.whole("rows", rows)
     solved = inputs.ascending(times)
     trained, notes = read_training(solved, **training)
@@ -64,12 +66,13 @@ def pose(
     wanted = () if output_times is None else read_grid("output_times", output_times, solved)
     _check_output_times(trained, solved, wanted)
     model = FlowModel(field, head, stem, x, times, args, wanted)
+    asked = probes.random_index(n, rows)
     if stem is not None and scan is None:
-        probes.probe_stem(model, x)
+        probes.probe_stem(model, map_tensors(lambda part: part[asked.to(part.device)], x))
     samples = _start(model, x, args, rows)
     if scan is None:
-        probes.probe_field(model, samples)
-        probes.probe_head(model, model.still(samples.z))
+        probes.probe_field(model, samples[asked])
+        probes.probe_head(model, model.still(samples.z[asked.to(samples.z.device)]))
         scan = probes.scan_time(model, samples)
     outputs = model.outputs(model.still(samples.z[:FEW]))
     _check_outputs(outputs, y)
@@ -139,6 +142,8 @@ def _fit_tolerance(tolerance: float | Tensor | None, outputs: Tensor) -> float |
 def _loss_of_rows(loss: Callable[..., Any], targets: Tensor, outputs: Tensor) -> Loss:
     """Return a loss of outputs and rows; raise ValueError unless it is one number a sample."""
     found = loss(outputs, targets[: len(outputs)])
+    if isinstance(found, Tensor) and not found.is_floating_point():
+        raise ValueError(f"loss returned {found.dtype}: give floating-point numbers, .double()")
     if not isinstance(found, Tensor) or found.shape != (len(outputs),):
         raise ValueError(
             f"loss returned {tuple(getattr(found, 'shape', ()))} for {len(outputs)} samples: give "

@@ -148,6 +148,8 @@ def probe_head(model: FlowModel, z: Tensor) -> None:
                 f"head returned {type(found).__name__}: give a tensor with a row for each state, "
                 "such as lambda z: head(z)[0] for a head that returns several"
             )
+        if found.dtype == torch.bool:
+            raise ValueError("head returned bools: give numbers, .float(), or logits of classes")
         return found
 
     probe_layers("head", outputs, Samples(z), advice)

@@ -1,7 +1,7 @@
 """What one check is about: a model, its samples, and what is judged how."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -122,12 +122,20 @@ class Problem:
         at_once, patience = self.at_once(setting), self.patience
         return solve_samples(self.model, self.samples, index, one, at_once, patience=patience)
 
+    def _outputs(self, z: Tensor) -> Tensor:
+        """Apply the head to states (m, ...), in parts."""
+        return torch.cat([self.model.outputs(part) for part in z.split(self.rows)])
+
+    @cached_property
+    def _start_outputs(self) -> Tensor:
+        """The outputs (n, ...) of states that stay where they start."""
+        return self._outputs(self.model.still(self.samples.z))
+
     def rule(self, own: Solved, exact: Solved) -> Rule:
         """Return what counts as another answer, from all samples under training and exact flow."""
         times, scale = self.times_in(own.outputs), None
         if self.y is None and self.tolerance is None:
-            start = self.model.outputs(self.model.still(self.samples.z))
-            scale = find_scale(exact.outputs, start, own.outputs, times)
+            scale = find_scale(exact.outputs, self._start_outputs, own.outputs, times)
         return Rule(self.y, self.tolerance, scale, times, self.loss)
 
     def prove(self, own: Solved, finer: list[Tensor]) -> Reference:
@@ -148,7 +156,7 @@ class Problem:
         rule = self.rule(own, exact)
 
         def same(index: Tensor, z: Tensor, other: Tensor) -> Tensor:
-            a, b = self.model.outputs(z), self.model.outputs(other)
+            a, b = self._outputs(z), self._outputs(other)
             if self.y is not None:
                 return ~rule.changed(a, b, index)
             trained = own.outputs[index]

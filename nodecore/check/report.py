@@ -21,8 +21,8 @@ from nodecore.ode.steps import Steps
 class FlowCost:
     """Evaluations of the field by n single samples.
 
-    Those of fixed steps and Jacobians are exact; those of adaptive steps, and the seconds of the
-    field alone, are estimated from a few samples.
+    Those of fixed steps are exact, those of Jacobians the most that there can be; those of adaptive
+    steps, and the seconds of the field alone, are estimated from a few samples.
     """
 
     n: int

@@ -164,8 +164,11 @@ def count_steps(h: float, span: float) -> int:
 
 def read_grid(name: str, grid: Any, t: tuple[float, float]) -> tuple[float, ...]:
     """Return times from start to end, given in the user's direction, ascending as solved."""
-    values = grid.tolist() if isinstance(grid, Tensor | np.ndarray) else list(grid)
-    times = [float(value) for value in values]
+    try:
+        values = grid.tolist() if isinstance(grid, Tensor | np.ndarray) else list(grid)
+        times = [float(value) for value in values]
+    except TypeError:
+        raise ValueError(f"{name} = {grid!r}: give a list of times") from None
     if len(times) > 1 and times[0] > times[-1]:
         times = [-time for time in times]  # time runs backwards: solved as -t
     close = 1e-6 * (t[1] - t[0])
@@ -227,7 +230,7 @@ def searched_settings(trained: Steps) -> list[Steps]:
     if isinstance(trained, OwnSolve):
         return []
     if isinstance(trained, Tolerance):
-        return [_scaled(trained, factor) for factor in LOOSER]
+        return [trained if factor == 1 else _scaled(trained, factor) for factor in LOOSER]
     if isinstance(trained, TimeGrid):
         return [trained, *finer_rows(trained)]
     assert trained.n_steps is not None

@@ -178,7 +178,7 @@ class _Trial:
         """Say why no setting could be called a flow; None where one could."""
         problem, exact = self.problem, self.reference.solved
         same = problem.rule(exact, exact).tested(
-            problem.exact, exact, exact.outputs, self.reference.settled
+            problem.exact, exact, exact, self.reference.settled
         )
         verdict, reason = judge(same, same, problem.terms)
         return None if verdict == FLOW else reason
@@ -193,8 +193,8 @@ class _Trial:
         own = problem.solve(setting, problem.everyone)
         rule = problem.rule(own, exact)
         sure = own.known & self.reference.settled
-        under_own = rule.tested(setting, own, own.outputs, own.known)
-        under_exact = rule.tested(problem.exact, exact, own.outputs, sure)
+        under_own = rule.tested(setting, own, own, own.known)
+        under_exact = rule.tested(problem.exact, exact, own, sure)
         verdict, reason = judge(under_own, under_exact, problem.terms)
         return Tried(setting, verdict, reason, under_exact, count_nfe(setting) or own.nfe)
 

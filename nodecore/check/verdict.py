@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from nodecore.analysis.evaluate import AGREEMENT
@@ -80,26 +81,33 @@ class Rule:
             return ((outputs - others).abs() > self.tolerance).reshape(len(outputs), -1).any(1)
         return farthest(outputs - others, self.times) > self.tolerance
 
-    def tested(self, setting: Steps, found: Solved, own: Tensor, sure: Tensor) -> Tested:
+    def judged(self, outputs: Tensor, index: Tensor) -> Tensor:
+        """Tell which outputs (m, ...) of samples `index` are an answer: a loss may be NaN."""
+        if self.loss is None:
+            return torch.ones(len(outputs), dtype=torch.bool, device=outputs.device)
+        return self.loss(outputs, index).isfinite()
+
+    def tested(self, setting: Steps, found: Solved, own: Solved, sure: Tensor) -> Tested:
         """Compare a setting's samples with the training solver's.
 
         Args:
             setting: The setting.
             found: Samples under it.
-            own: Outputs (n, ...) of all samples under the training solver.
+            own: All samples under the training solver.
             sure: Samples whose answers are known under what is compared, (n,) bool.
         """
         index = found.index
+        outputs, others, own_known = found.outputs, own.outputs[index], own.known[index]
         known = found.known & sure[index]
-        outputs, own = found.outputs, own[index]
-        changed = bounded_share(self.changed(outputs, own, index) & known, ~known)
+        known &= self.judged(outputs, index) & self.judged(others, index)
+        changed = bounded_share(self.changed(outputs, others, index) & known, ~known)
         unsettled = int((~known).sum())
         if self.y is None:
             return Tested(setting, len(index), changed, None, None, found.nfe, unsettled)
         y = self.y[index]
-        right, before = (outputs.argmax(1) == y) & found.known, own.argmax(1) == y
+        right, before = (outputs.argmax(1) == y) & found.known, others.argmax(1) == y
         accuracy = bounded_share(right & known, ~known)
-        drop = bounded_drop(before, right, known)
+        drop = bounded_drop(before, right, known, own_known)
         return Tested(setting, len(index), changed, accuracy, drop, found.nfe, unsettled)
 
 
@@ -113,11 +121,16 @@ def bounded_share(mask: Tensor, unknown: Tensor) -> Interval:
     return Interval(sure / max(1, n - n_open), low, high)
 
 
-def bounded_drop(before: Tensor, right: Tensor, known: Tensor) -> Interval:
-    """Return the share right before less the share right, of the same samples (n,), likewise."""
+def bounded_drop(before: Tensor, right: Tensor, known: Tensor, own_known: Tensor) -> Interval:
+    """Return the share right before less the share right, of the same samples (n,), likewise.
+
+    One that is not known before, either, could be lost as well as won.
+    """
     n, masks = len(known), (before & ~right & known, ~before & right & known)
     lost, won = (int(mask.sum()) for mask in masks)
-    could_lose, could_win = (int((mask & ~known).sum()) for mask in (before, ~before))
+    could_lose, could_win = (
+        int(((mask | ~own_known) & ~known).sum()) for mask in (before, ~before)
+    )
     low = paired_difference(lost, won + could_win, n).low
     high = paired_difference(lost + could_lose, won, n).high
     return Interval((lost - won) / max(1, int(known.sum())), low, high)

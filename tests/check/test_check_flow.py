@@ -19,7 +19,7 @@ from nodecore.analysis.intervals import paired_difference, share_interval
 from nodecore.check.model import FlowModel
 from nodecore.check.probes import affine_weight
 from nodecore.check.report import FlowReport
-from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW
+from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW, bounded_drop
 from nodecore.data.split import Split
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
@@ -307,7 +307,8 @@ def test_only_an_affine_head_has_a_margin():
     norm = nn.Sequential(nn.BatchNorm1d(2), linear).eval()
     norm[0].running_var.fill_(4.0)
     weights = [
-        affine_weight(FlowModel(None, head, None, z, (0, 1)), z) for head in (linear, bent, norm)
+        affine_weight(FlowModel(rotation(), head, None, z, (0, 1)), z)
+        for head in (linear, bent, norm)
     ]
     torch.testing.assert_close(weights[0], linear.weight.data)
     assert weights[1] is None
@@ -517,6 +518,24 @@ def changed(**options):
     ("arguments", "message"),
     [
         (changed(solver="rk5"), "solver = 'rk5' is unknown; choose one of euler"),
+        (changed(field=None), "field = None: give a function"),
+        (
+            changed(n_steps=torch.tensor([1, 2])),
+            r"n_steps = tensor\(\[1, 2\]\): give a whole number",
+        ),
+        (changed(n_steps=None, grid=0.1), "grid = 0.1: give a list of times"),
+        (changed(output_times=0.5), "output_times = 0.5: give a list of times"),
+        (changed(t=(None, 1.0)), "give start and end as two numbers"),
+        (changed(y=[[1], [1, 2]] * 8), "y is list: give labels as a tensor"),
+        (changed(head=lambda z: z[:, :1] > 0, y=None), "head returned bools: give numbers"),
+        (
+            changed(y=Y, loss=lambda out, y: out.argmax(1) != y, tolerance=0.5),
+            r"loss returned torch.bool: give floating-point numbers, .double\(\)",
+        ),
+        (
+            changed(y=X / 0, loss=lambda out, y: (out - y).square().mean(1), tolerance=0.5),
+            "y has targets that are not finite",
+        ),
         (changed(n_steps=None), "give exactly one"),
         (changed(rtol=1e-3), "give exactly one"),
         (changed(n_steps=0), "n_steps = 0: give a whole number"),
@@ -548,6 +567,64 @@ def changed(**options):
 def test_bad_arguments_are_refused_with_a_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):
         quiet(**arguments)
+
+
+def test_complex_weights_keep_their_imaginary_parts():
+    """dz/dt = 6i z turns the plane; with the real part of the weight it would stand still."""
+
+    class Turning(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([6j]))
+            self.one = torch.tensor([1.0 + 0j])  # no parameter
+
+        def forward(self, t, z):
+            return torch.view_as_real(self.one * self.w * torch.view_as_complex(z)[:, None])[:, 0]
+
+    module, x = Turning(), torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    held = quiet(module, None, x, solver="euler", n_steps=2)
+    called = quiet(lambda t, z: module(t, z), None, x, solver="euler", n_steps=2)
+    assert held.verdict == called.verdict == NOT_A_FLOW
+    assert held.tested[-1].changed.value == called.tested[-1].changed.value > 0.9
+
+
+def test_no_more_samples_than_rows_are_held_at_once():
+    most, x = {"field": 0, "head": 0}, torch.randn(700, 2)
+
+    def field(t, z):
+        most["field"] = max(most["field"], len(z))
+        return -z
+
+    def head(z):
+        most["head"] = max(most["head"], len(z))
+        return z
+
+    quiet(field, head, x, solver="euler", n_steps=4, rows=300)
+    assert most == {"field": 300, "head": 300}
+
+
+def test_a_loss_that_is_no_number_counts_for_either_verdict():
+    x, y = turned_points(200)
+    lost = torch.arange(200) < 80
+
+    def loss(out, target):
+        right = (out.argmax(1) == target[:, 0]).double()
+        return right.masked_fill(target[:, 1] == 1, math.nan)
+
+    targets = torch.stack([y, lost.long()], 1)
+    report = quiet(rotation(), HEAD, x, targets, loss=loss, tolerance=0.5, solver="rk4", n_steps=16)
+    assert report.verdict == CANNOT_TELL and report.tested[-1].unsettled == 80
+    assert report.tested[-1].changed.high > 0.4
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_what_the_training_solver_cannot_solve_could_be_lost_as_well_as_won(label):
+    """Whatever class the outputs of failed solves, which are NaN, seem to have."""
+    n, own_known = 100, torch.arange(100) >= 20
+    before = torch.ones(n, dtype=torch.bool)
+    before[:20] = label == 0
+    drop = bounded_drop(before, before & own_known, own_known, own_known)
+    assert drop.value == 0 and drop.low < -0.2 and drop.high > 0.2
 
 
 def test_dropout_and_batch_norm_in_eval_mode_are_fine():

@@ -1,6 +1,7 @@
 """Models as people have them: their steps, times, labels, states and ways of calling a field."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from nodecore import check_flow
 from nodecore.check.convention import find_convention
 from nodecore.check.inputs import read_labels, read_times
 from nodecore.check.order import order_test
-from nodecore.check.settings import TimeGrid, read_training
+from nodecore.check.settings import TimeGrid, read_training, searched_settings
 from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW
-from nodecore.ode.steps import FixedSteps
+from nodecore.ode.steps import FixedSteps, Tolerance
 
 EULER = {"solver": "euler", "n_steps": 4}
 ENDS = (0.0, 1.0)
@@ -75,6 +76,25 @@ def test_the_times_of_a_step_size_are_torchdiffeqs():
 def test_a_solve_of_ones_own_is_what_everything_is_judged_against(solve, verdict):
     report = quiet(decay, None, normal(60, 2), solve=solve)
     assert report.verdict == verdict and report.training.setting.solver == "own solver"
+
+
+def test_the_trainings_own_tolerance_is_among_those_that_are_searched():
+    assert Tolerance("dopri5", 1 / 3000) in searched_settings(Tolerance("dopri5", 1 / 3000))
+
+
+def test_named_tuples_are_states_and_args():
+    class Pair(NamedTuple):
+        a: torch.Tensor
+        b: torch.Tensor
+
+    x, rates = normal(60, 2), Pair(normal(60, 1).abs(), normal(60, 1, seed=1).abs())
+
+    def field(t, z, args):
+        return -args.a * args.b * z
+
+    euler = quiet(field, None, x, args=rates, solver="euler", n_steps=1)
+    moved = x * (1 - rates.a * rates.b - torch.exp(-rates.a * rates.b))
+    np.testing.assert_allclose(euler.distances, moved.norm(dim=1), rtol=1e-3, atol=1e-5)
 
 
 def test_a_solve_that_gives_the_trajectory_is_refused():

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchdiffeq import odeint
 
-from nodecore import monitor
+from nodecore import check_flow, monitor
 from nodecore.training.controllers import Observation, StepState, get_controller
 
 ENDS = torch.tensor([0.0, 1.0])
@@ -120,6 +120,10 @@ def test_trajectories_and_losses_are_watched():
     assert watch(x, targets)["flips"] == pytest.approx(flips.double().mean().item())
     far = (own - exact).norm(dim=2).amax(1) > 0.5
     assert watched(rotation, **options)(x)["flips"] == pytest.approx(far.double().mean().item())
+    head = nn.Flatten()
+    report = check_flow(rotation, head, x, verbose=False, **options)  # of whole trajectories
+    flips = watched(rotation, head, **options)(x)["flips"]
+    assert flips == pytest.approx(report.exact.changed.value)
     with pytest.raises(ValueError, match=r"need not end at output_times: .*rtol="):
         watched(rotation, controller="algorithm1", **options)
 
@@ -211,6 +215,20 @@ def test_numbers_of_steps_and_tolerances_are_moved_too():
     assert watch(x, y)["next_rtol"] == watch.rtol == pytest.approx(1.1e-3)
 
 
+def test_a_controller_whose_checks_fail_stops_at_a_shortest_step(monkeypatch):
+    monkeypatch.setattr("nodecore.check.monitor._observation", lambda *_: Observation(1.0, 0.0))
+    x, y = batch(10)
+    watch = watched(rotation, HEAD, solver="euler", n_steps=6000, controller="algorithm1")
+    assert watch(x, y)["next_n_steps"] == 10_000
+
+
+def test_numbers_of_any_kind_are_read_once():
+    watch = watched(rotation, HEAD, solver="euler", n_steps=8.0, controller="algorithm1")
+    assert list(range(watch.n_steps)) == list(range(8))
+    watch = watched(rotation, HEAD, solver="euler", step_size=torch.tensor(0.25))
+    assert type(watch.step_size) is float
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -225,6 +243,8 @@ def test_numbers_of_steps_and_tolerances_are_moved_too():
         ),
         ({"solver": "euler", "grid": [0.0, 1.0], "controller": "auto"}, "chooses a step"),
         ({"solver": "dopri5", "rtol": 1e-3, "atol": 1e-5, "controller": "auto"}, "leave out atol"),
+        ({"solver": "dopri5", "rtol": 1e-6, "controller": "auto"}, "rtol = 1e-06: a controller"),
+        ({"solver": "dopri5", "rtol": 20, "controller": "auto"}, "from 1e-05 to 10"),
     ],
 )
 def test_what_cannot_be_watched_is_refused_before_the_training(options, message):
