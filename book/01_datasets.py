@@ -20,9 +20,10 @@
 #
 # **Answer.** The energy landscape of {cite:t}`ott2020` is fair: its labels come out of a known ODE, and
 # the largest class has {glue:text}`largest-landscape:.0f` % of them. No flow of the plane makes
-# concentric rings separable by a straight line. To solve a task as an ODE means that no trajectories cross: over a time
-# of {glue:text}`h:g` the true flow multiplies every area by {glue:text}`flow-factor:.2f`, one Euler step of that length by
-# as little as {glue:text}`euler-factor:.1f`; a negative factor means that the plane is folded.
+# concentric rings separable by a straight line. To solve a task as an ODE means that the answer is that of the exact
+# flow, so that any accurate solver gives it. In the plane one consequence can be seen: no trajectories cross. Over a
+# time of {glue:text}`h:g` the true flow multiplies every area by {glue:text}`flow-factor:.2f`, one Euler step of that
+# length by as little as {glue:text}`euler-factor:.1f`; a negative factor means that the plane is folded.
 
 # %% tags=["parameters", "hide-input"] example="step_size 0.5"
 profile = "paper"  # size of the data sets: paper, laptop or smoke
@@ -291,8 +292,8 @@ glue("rest-distance", float(distance.abs().max()), display=False)
 # %% [markdown]
 # ## What to take away
 #
-# The energy landscape has a known field, and the edges of its basins are curves of that field; a Neural
-# ODE should be at home there, and what it learns can be held against the truth. On the full shells of the
+# The energy landscape has a known field, and the edges of its basins are curves of that field; a neural
+# ODE suits it, and what it learns can be compared with the true field. On the full shells of the
 # plane no flow separates the classes by a line, so a high accuracy there is owed to gaps in the sample or
 # to a solver that is no flow. A set of curves that cross, or a sheet that folds, was not made by an ODE,
 # whatever the formula says, and whether a solver folds is a matter of its step size. {ref}`chapter-crossing`

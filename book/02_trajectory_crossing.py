@@ -205,6 +205,9 @@ for name, run in runs.items():
     glue(f"{name}-angle", float(np.median(angles)) if len(angles) else np.nan, display=False)
     glue(f"{name}-own", 100 * float(own.mean()), display=False)
     glue(f"{name}-least", 100 * float(finer.mean().min()), display=False)
+    glue(f"{name}-change", 100 * float((finer.mean() - own.mean()).abs().max()), display=False)
+    at_fine = (table["test_solver"] == "euler") & (table["test_n_steps"] == n_steps_fine)
+    glue(f"{name}-fine", 100 * float(table.loc[at_fine, "accuracy"].mean()), display=False)
 for k in (n_steps_coarse, n_steps_fine):
     end = "coarse" if k == n_steps_coarse else "fine"
     fine, coarse = (100 * float(mean[k]) for mean in means.values())

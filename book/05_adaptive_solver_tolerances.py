@@ -186,21 +186,30 @@ fig.legend(by_label.values(), by_label, loc="outside lower center", ncols=3)
 plots.stamp_profile(fig, profile)
 
 # %% tags=["hide-input"]
-rows = []
-for s in solvers:
-    for first in first_rtols:
-        ends = pd.concat(
-            [tolerance_ends(e.records) for (o, f, _), e in adapted.items() if (o, f) == (s, first)]
-        )
-        gap, own = (ends["as trained"] - ends["exact flow"]).abs(), ends["as trained"]
-        rows.append([name_of(s), f"{first:g}", f"{int(ends['trained'].sum())} of {len(ends)}"])
-        rows[-1] += [percent(own.mean(), own.std()), f"{100 * gap.max():.1f}"]
-columns = ["method", "begun at", "models that trained", "accuracy over all", "worst gap, points"]
-pd.DataFrame(rows, columns=columns).set_index(columns[:2])
+rows, worst = [], {}
+for (s, first, rule), evidence in adapted.items():
+    ends = tolerance_ends(evidence.records)
+    gap, own = (ends["as trained"] - ends["exact flow"]).abs(), ends["as trained"]
+    worst[s, first, rule] = 100 * float(gap.max())
+    rows.append([name_of(s), f"{first:g}", rule, f"{int(ends['trained'].sum())} of {len(ends)}"])
+    rows[-1] += [percent(own.mean(), own.std()), f"{worst[s, first, rule]:.1f}"]
+columns = ["method", "begun at", "rule", "seeds that trained", "accuracy, all", "worst gap, points"]
+pd.DataFrame(rows, columns=columns).set_index(columns[:3])
+
+# %% tags=["remove-cell"]
+for word, end in {"fine": min(first_rtols), "coarse": max(first_rtols)}.items():
+    gaps = {"papers": [], "calmer": []}
+    for (_, first, rule), gap in worst.items():
+        if first == end:
+            gaps["papers" if rule == name_of("algorithm1") else "calmer"].append(gap)
+    for rule, values in gaps.items():
+        glue(f"{word}-{rule}", float(max(values, default="nan")), display=False)
 
 # %% [markdown]
-# From a coarse start the model first learns what only its solver can do, and has to unlearn it. From a
-# fine start all seeds train to a high accuracy, but the worst of them ends no nearer to its flow.
+# From a coarse start the model first learns what only its solver can do, and has to unlearn it. From a fine start
+# all seeds train to a high accuracy. Under the paper's rule the worst seed ends no nearer to its flow
+# ({glue:text}`fine-papers:.1f` points, {glue:text}`coarse-papers:.1f` from the coarse start); under the two calmer
+# rules every seed ends within {glue:text}`fine-calmer:.1f` points ({glue:text}`coarse-calmer:.1f`).
 #
 # ## What to take away
 #

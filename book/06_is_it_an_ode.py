@@ -21,9 +21,9 @@
 # **Answer.** Hand it to `nodecore.check_flow`. Of three models trained on this page, its verdict on one
 # with {glue:text}`n-steps:.0f` steps of Euler's method is "{glue:text}`Euler-verdict`":
 # {glue:text}`Euler-own:.0f` % accurate as trained, {glue:text}`Euler-exact:.0f` % under its exact flow; with
-# dopri5, "{glue:text}`dopri5-verdict`" ({glue:text}`dopri5-own:.0f` and {glue:text}`dopri5-exact:.0f` %); on a
-# residual net, "{glue:text}`residual-verdict`" ({glue:text}`residual-own:.0f` and
-# {glue:text}`residual-exact:.0f` %).
+# Dopri 5(4) (`dopri5` in code), "{glue:text}`dopri5-verdict`" ({glue:text}`dopri5-own:.0f` and
+# {glue:text}`dopri5-exact:.0f` %); on a residual net, "{glue:text}`residual-verdict`" ({glue:text}`residual-own:.0f`
+# and {glue:text}`residual-exact:.0f` %).
 
 # %% tags=["parameters", "hide-input"] example="euler_steps 64"
 profile = "laptop"  # length of the trainings: paper, laptop or smoke
@@ -128,14 +128,13 @@ report = check_flow(field, head, x, y, solver="dopri5", rtol=1e-3)
 report
 
 # %% [markdown]
-# The verdict rests on the exact flow, here dopri5 at a far finer tolerance, and on all test
-# points. The exact flow has to prove itself first: its steps are never longer than the training's,
-# and a tenth of its tolerance and another method must give the same answer; a point where they do
-# not counts for either verdict. *Drop* is the accuracy that is lost there; the rest is evidence
-# besides. *Order* needs no labels: it tells for how many points the error falls with the step size
-# as it does for the training solver on a smooth field {cite:p}`krishnapriyan2023`. *Cannot tell* is an
-# answer, too: more test samples make the interval shorter, and a model that has not learnt its task
-# has nothing to lose.
+# The verdict rests on the exact flow, here Dopri 5(4) at a far finer tolerance, and on all test points. The exact
+# flow has to prove itself first: its steps are never longer than the training's, and a tenth of its tolerance and
+# another method must give the same answer; a test point on which they differ is left undecided: the verdict must hold
+# whichever way it is counted. *Drop* is the accuracy that is lost under the exact flow; the rest is evidence besides.
+# *Order* needs no labels: it tells for how many points the error falls with the step size as it does for the training
+# solver on a smooth field {cite:p}`krishnapriyan2023`. *Cannot tell* is an answer, too: more test samples make the
+# interval shorter, and a model that has not learnt its task has nothing to lose.
 #
 # `pip install .` in the project's folder brings `nodecore` into another project; torch and numpy
 # are all it asks for.

@@ -19,7 +19,7 @@
 # were not tested?
 #
 # **Answer.** Of {glue:text}`findings:.0f` claims and numbers {glue:text}`holds:.0f` hold and
-# {glue:text}`partly:.0f` hold in part, {glue:text}`whole:.0f` of these wherever it could be decided.
+# {glue:text}`partly:.0f` hold in part; in {glue:text}`whole:.0f` of these every part that could be decided holds.
 # {glue:text}`fails:.0f` do not hold here, {glue:text}`unsure:.0f` the seeds cannot decide,
 # {glue:text}`other:.0f` are not comparable, and {glue:text}`untested:.0f` were not tested.
 
@@ -183,6 +183,6 @@ HTML(records_list(judgements))
 # %% [markdown]
 # ## What to take away
 #
-# {glue:text}`holds:.0f` of {glue:text}`findings:.0f` hold without reserve, and {glue:text}`whole:.0f` of the
-# {glue:text}`partly:.0f` that hold in part hold wherever it could be decided: there evidence is missing, not
+# {glue:text}`holds:.0f` of {glue:text}`findings:.0f` hold without reservation, and {glue:text}`whole:.0f` of the
+# {glue:text}`partly:.0f` that hold in part hold in every part that could be decided: there evidence is missing, not
 # agreement. What does not hold here is marked ✗, and says by how much. Unfold a line before you quote it.

@@ -314,8 +314,8 @@ download_links(fig, "fig-images", mean_accuracies(pd.concat(frames_images.values
 # %% [markdown]
 # In numbers: as trained; under the test solver, which is midpoint at the same step for Euler's
 # method and half the step for rk4, as for the other sets; under rk4 at the same step; under the
-# exact flow, which for images is Dormand and Prince's method at a tolerance of $10^{-5}$; and as
-# trained on all 10,000 test images.
+# exact flow, which for images is Dopri 5(4) at a tolerance of $10^{-5}$; and, in the last column, as
+# trained on all 10,000, of which CIFAR-10's include 9,000 lossy copies.
 
 
 # %% tags=["hide-input"]
@@ -375,9 +375,9 @@ lossy = {
     if frame["test_split_all"].str.contains("lossy").any()
 }
 notes = [f"Test images of {name_of(d)} that were at hand: {what}." for d, what in lossy.items()]
-Markdown(" ".join([*notes, "Only exact copies of the released images make the test."]))
+Markdown(" ".join([*notes, "All other columns use exact copies only."]))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, every seed: accuracy on the test images told above against test steps; circles Euler, crosses midpoint, triangles rk4; outlined: as trained; grey: seeds that did not train. Cf. {cite:t}`ott2020`, Fig. 13 to 16. Paper scale unless stated in the panel. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-images-seeds"}, "image": {"alt": "A panel for each training K, solver and set of images with the accuracy of every seed under all test solvers; the seeds lie close together."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, every seed: accuracy on the test images told above against test steps; circles Euler, crosses midpoint, triangles rk4; outlined: as trained; grey: seeds that did not train. Cf. {cite:t}`ott2020`, Fig. 13 to 16. Paper scale unless stated in the panel. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-images-seeds"}, "image": {"alt": "A panel for each training K, solver and set of images with the accuracy of every seed under all test solvers; on CIFAR-10 the seeds lie close together, on MNIST they differ widely."}}
 panels = [(d, s, int(k)) for (d, s), f in frames_images.items() for k in f["n_steps"].unique()]
 size = (8, 1.7 * -(-len(panels) // 4) + 0.3)
 fig, axes = plt.subplots(max(1, -(-len(panels) // 4)), 4, figsize=size, **SHARED)
@@ -508,7 +508,7 @@ bounds[by_bound]
 bounds.drop(columns=by_bound)
 
 # %% [markdown]
-# **Is the stand-in for the exact flow exact enough?** Dormand and Prince's method at $10^{-6}$ against
+# **Is the stand-in for the exact flow exact enough?** Dopri 5(4) at $10^{-6}$ against
 # another method, rk4 with 128 steps, both in double precision, on samples drawn at random: how many
 # change class?
 

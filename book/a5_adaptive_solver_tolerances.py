@@ -39,6 +39,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from myst_nb import glue
 
 from nodecore.analysis.evaluate import AGREEMENT, EXACT, solve_setting
 from nodecore.claims.paper import percent
@@ -49,6 +50,7 @@ from nodecore.evidence.obtain import obtain
 from nodecore.evidence.tables import as_trained, tolerance_ends, tolerances, under_exact_flow
 from nodecore.ode.steps import Tolerance
 from nodecore.pages import plots
+from nodecore.training.protocols import get_protocol
 
 plots.use_style()
 smaller = "laptop" if profile == "paper" else profile  # of the trainings by either norm
@@ -143,10 +145,10 @@ plots.stamp_profile(fig, profile)
 # can, and the method is in effect one of fixed steps. A model trained there can adapt to its
 # solver as it does with fixed steps. Where a curve rises, the steps follow the field.
 #
-# At coarse tolerances the steps are the solver's habit: the first one is Hairer's, which goes with
-# a root of the tolerance, and each of the next is ten times as long, the most that is allowed, as
-# long as the estimate does not object. These are the steps of the first seed of each model trained
-# at the coarsest tolerance:
+# At coarse tolerances the steps follow from the solver's own limits, not from the field: the first one is
+# Hairer's, which goes with a root of the tolerance, and each of the next is ten times as long, the most that
+# is allowed, as long as the estimate does not object. These are the steps of the first seed of each model
+# trained at the coarsest tolerance:
 
 # %% tags=["hide-input"]
 habits = {
@@ -162,7 +164,7 @@ pd.Series(habits, name="steps").rename_axis(["method", "tolerance"]).unstack(0, 
 # Fehlberg's method lengthens its first step tenfold for every hundredfold tolerance. So two decades
 # apart it takes nearly the same long steps, behind one short step more, and a model that only knows
 # its own solver's steps passes that test, but not the one at the tolerance between: the chequered
-# rows in the map above. A test at another tolerance can agree by such an accident; that is why the
+# rows of {numref}`fig-tolerance-maps`. A test at another tolerance can agree by such an accident; that is why the
 # verdict must not rest on one other tolerance alone.
 
 # %% [markdown]
@@ -201,7 +203,8 @@ norms.join(together["gap"].map(verdict).rename("ODE-like"))
 # ### Trained with a norm for each sample
 #
 # Does it make another model, and another critical tolerance? The same seeds are trained both ways,
-# at tolerances around the critical one. NFE are evaluations of one sample: with one norm for the
+# at tolerances around the critical one (at the profile {glue:text}`norms-profile`:
+# {glue:text}`norms-iterations:,.0f` iterations). NFE are evaluations of one sample: with one norm for the
 # batch all its samples take part in each; with a norm for each it is their mean. A solver that
 # carries a batch in step pays for the sample that needs most.
 
@@ -211,6 +214,8 @@ for run in per_sample_runs(dataset, smaller, tuple(seeds)):
     norm = "sample" if run.steps.per_sample else "batch"
     both[norm].append(obtain(run, device=device).records)
 both = {norm: pd.concat(there) for norm, there in both.items()}
+glue("norms-profile", smaller, display=False)
+glue("norms-iterations", float(get_protocol(dataset, smaller).iterations), display=False)
 
 
 # %% tags=["hide-input"]
@@ -276,10 +281,10 @@ pd.DataFrame({name: by_rule[column].mean().round(2) for name, column in measures
 
 # %% [markdown]
 # The paper's rule swings about the critical tolerance from either start, so the model it ends with may be
-# on the wrong side. The calmer ones come up from below, stay there, and reach the accuracy of a fine
-# tolerance that is kept. That costs about as many evaluations as to keep a tolerance below the critical
-# one, but nobody has to know it beforehand; where their signal stays silent, as with Dopri 5(4), the
-# training ends before they have come as far as they could.
+# on the wrong side. Begun at the finest tolerance, the calmer ones rise towards the critical tolerance, stop
+# below it, and reach the accuracy of a fixed fine tolerance; begun at $10^{-2}$ they do not. From the finest one it
+# costs about as many evaluations as to keep a tolerance below the critical one, but nobody has to know it beforehand;
+# where their signal stays silent, as with Dopri 5(4), the training ends before they have come as far as they could.
 #
 # ## A longer time at the same step
 #

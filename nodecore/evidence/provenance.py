@@ -38,13 +38,21 @@ def device_name(device: str) -> str:
 
 
 def cpu_model() -> str:
-    """The model of this machine's processor, as far as the system names it."""
+    """The model of this machine's processor, as far as the system names it.
+
+    Virtual machines may give several generations one name without a number, such as "AMD EPYC";
+    family and model, which tell these apart, are added to it.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
+    pairs = [line.partition(":")[::2] for line in reversed(lines)]  # of the first processor at last
+    told = {key.strip(): value.strip() for key, value in pairs}
+    name = told.get("model name") or platform.machine()
+    if any(letter.isdigit() for letter in name) or "cpu family" not in told:
+        return name
+    return f"{name}, family {told['cpu family']}, model {told.get('model', '?')}"
 
 
 def revision() -> str | None:

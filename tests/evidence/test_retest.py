@@ -12,6 +12,7 @@ from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES
 from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain
+from nodecore.evidence.provenance import cpu_model
 from nodecore.evidence.retest import complete, complete_studies
 from nodecore.evidence.runs import Run
 from nodecore.evidence.verify import ROUNDING, _allowed, verify
@@ -132,3 +133,16 @@ def test_tests_on_another_machine_may_differ_by_rounding(tmp_path):
     assert _allowed(header) == 0
     header["tested"][0]["device"] = "cpu (another model)"
     assert _allowed(header) == ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("AMD EPYC", "AMD EPYC, family 25, model 17"),  # a name of several generations
+        ("AMD EPYC 7R13 Processor", "AMD EPYC 7R13 Processor"),
+    ],
+)
+def test_a_processor_is_told_from_others_of_its_name(monkeypatch, name, told):
+    lines = f"processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n\n"
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: 2 * lines)
+    assert cpu_model() == told
