@@ -283,7 +283,7 @@ for word, controller in {"base": "algorithm1", "calm": calm}.items():
     rows = others.xs(controller, level=1) if fresh else compared[datasets[0]].iloc[:0]
     glue(f"{word}-agreeing", float(rows["agreeing", ""].sum()), display=False)
     glue(f"{word}-nfe", float(rows["nfe_per_iteration", "mean"].mean()), display=False)
-    glue("fresh-seeds", float(rows["seeds", ""].sum()), display=False)
+glue("fresh-seeds", float(rows["seeds", ""].sum()), display=False)
 
 # %% [markdown]
 # ## What to take away

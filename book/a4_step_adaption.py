@@ -234,7 +234,7 @@ adapted = [d for d in images if (d, "algorithm1") in found]
 def scale_of(d):
     """Of a set of images, as a label."""
     run = found[d, "algorithm1"].run
-    return f"{run.profile} scale, {len(run.seeds)} seeds"
+    return f"{run.profile} scale, {len(run.seeds)} seed{'s' * (len(run.seeds) != 1)}"
 
 
 # %% tags=["hide-input"]
@@ -246,13 +246,17 @@ def begun(dataset, start):
     return find(Run(dataset, steps, seeds=seeds, profile=profile))
 
 
+def mean_and_std(values):
+    return f"{values.mean():.1f}" + f" ± {values.std():.1f}" * (len(values) > 1)
+
+
 every_start = {(d, s): begun(d, s) for d in [*datasets, *adapted] for s in STARTS}
 walks = {key: first_and_last(evidence) for key, evidence in every_start.items() if evidence}
 walks = {key: walk for key, walk in walks.items() if len(walk)}
 
 rows = [
     [name_of(d), name_of(s), listed(walk["first_n_steps"]), listed(walk["final_n_steps"]),
-     f"{walk['nfe_per_iteration'].mean():.1f} ± {walk['nfe_per_iteration'].std():.1f}",
+     mean_and_std(walk["nfe_per_iteration"]),
      percent(walk["accuracy"].mean(), walk["accuracy"].std()), f"{walk['reversals'].mean():.1f}, "
      f"{100 * walk['agreement_gap'].mean():.1f} ({100 * walk['agreement_gap'].max():.1f})"]
     for (d, s), walk in walks.items()
@@ -300,7 +304,8 @@ compared = {d: compared_on(d) for d in datasets}
 def shown_row(dataset, name, row, m="mean", s="std"):
     return [
         name_of(dataset), name_of(name.removeprefix("algorithm1-")),
-        f"{row['nfe_per_iteration', m]:.1f} ± {row['nfe_per_iteration', s]:.1f}",
+        f"{row['nfe_per_iteration', m]:.1f}"
+        + f" ± {row['nfe_per_iteration', s]:.1f}" * math.isfinite(row["nfe_per_iteration", s]),
         percent(row["accuracy", m], row["accuracy", s]),
         f"{row['reversals', m]:.1f}, {row['spread', m]:.3f}", f"{row['failed_checks', m]:.1f}",
         f"{100 * row['agreement_gap', m]:.1f} ({100 * row['agreement_gap', 'max']:.1f}), "

@@ -172,7 +172,6 @@ def run(
     chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
     how = {"device": device, "precision": precision, "jobs": jobs}
     client = cluster.connect(scheduler) if scheduler else nullcontext()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it stops it as Ctrl-C
     with _stoppable(), _refusing(SweepError, cluster.ClusterError):
         if not scheduler:
             expected = estimate(find_missing(names or (), **chosen), **how)
@@ -345,7 +344,8 @@ def _refusing(*more: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Say that Ctrl-C has lost nothing."""
+    """Say that Ctrl-C has lost nothing; whoever ends the program stops it likewise."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:

@@ -19,10 +19,9 @@ In 1-D all orbits lie on one line and overlap there. What an ODE forbids is to o
 crossing is an exchange of order: a crossing of the graphs in the (k, z) plane, by the same rule.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -69,11 +68,6 @@ class Crossings:
         return int((~self.is_self).sum())
 
     @property
-    def n_self(self) -> int:
-        """Crossings of a trajectory with itself."""
-        return int(self.is_self.sum())
-
-    @property
     def pairs(self) -> np.ndarray:
         """(P, 2): the different trajectories that cross, each pair once."""
         return np.unique(self.trajectories[~self.is_self], axis=0)
@@ -88,9 +82,9 @@ class Crossings:
 def find_crossings(path: Tensor | np.ndarray, substeps: int = 1) -> Crossings:
     """Find all crossings of trajectories, which are taken as polygons with the vertices in `path`.
 
-    This is exact for Euler's method. The steps of other methods, and those of an adaptive solver,
-    are curves, and where the chords between their ends cross the curves need not: give the path
-    that `refined_path` makes of them, with enough sub-steps that the count stays.
+    This is exact for Euler's method. The steps of other methods are curves, and where the chords
+    between their ends cross the curves need not: give the path that `refined_path` makes of them,
+    with enough sub-steps that the count stays.
 
     Sides are decided exactly for the numbers in `path`; the points themselves are rounded.
 
@@ -123,11 +117,10 @@ def refined_path(
     z0: Tensor,
     solver: str | ButcherTableau,
     *,
+    n_steps: int,
     substeps: int,
-    n_steps: int | None = None,
-    times: Sequence[float] | Tensor | None = None,
 ) -> Tensor:
-    """Solve from t = 0 to 1, or along given times, and return the trajectory with its sub-steps.
+    """Solve from t = 0 to 1 and return the trajectory with its sub-steps.
 
     Between z_k and z_{k+1} lie Psi_{tau h}(z_k), tau = 1/substeps, 2/substeps, ... For Euler's
     method substeps = 1 is exact. Otherwise s -> Psi_s(z) is a curve, smooth where f is, and a chord
@@ -139,10 +132,8 @@ def refined_path(
         f: Vector field.
         z0: Initial state; use float64, in which neighbours do not merge early.
         solver: Name of a method, or its tableau.
+        n_steps: Number of equal steps.
         substeps: Number of parts that each step is cut into.
-        n_steps: Number of equal steps from 0 to 1; or
-        times: Times of the steps, ascending, such as `Solution.ts` of an adaptive solve whose steps
-            all trajectories share.
 
     Returns:
         States like z0 along a new first axis, `substeps` for each step and the last.
@@ -152,18 +143,12 @@ def refined_path(
     """
     check_count("substeps", substeps)
     tableau = get_tableau(solver)
-    if n_steps is not None and times is None:
-        states = list(solve_fixed(f, z0, solver, n_steps=n_steps, path=True).states)
-        steps = [(k / n_steps, 1 / n_steps) for k in range(n_steps)]
-    else:
-        steps = _steps_between(times, n_steps)
-        states = [z0]
-        for t, h in steps:
-            states.append(rk_step(f, t, states[-1], h, tableau))
+    states = list(solve_fixed(f, z0, solver, n_steps=n_steps, path=True).states)
+    h = 1 / n_steps
+    sizes = [h * i / substeps for i in range(1, substeps)]
     points = []
-    for (t, h), z in zip(steps, states[:-1], strict=True):
-        sizes = [h * i / substeps for i in range(1, substeps)]
-        points += [z, *(rk_step(f, t, z, size, tableau) for size in sizes)]
+    for k, z in enumerate(states[:-1]):
+        points += [z, *(rk_step(f, k / n_steps, z, size, tableau) for size in sizes)]
     return torch.stack([*points, states[-1]])
 
 
@@ -176,21 +161,6 @@ def euler_path(f: VectorField, starts: Tensor, n_steps: int, members: int = 1) -
     path = solve_fixed(f, z0, "euler", n_steps=n_steps, path=True).path
     assert path is not None
     return path
-
-
-def _steps_between(
-    times: Sequence[float] | Tensor | None, n_steps: int | None
-) -> list[tuple[float, float]]:
-    """Return (start, length) of the steps between times; raise ValueError."""
-    if times is None or n_steps is not None:
-        raise ValueError(f"n_steps = {n_steps}, times = {times}: give exactly one")
-    found = [float(t) for t in times] if torch.as_tensor(times).dim() == 1 else []
-    if len(found) < 2 or not all(a < b for a, b in pairwise(found)):
-        raise ValueError(
-            "times must be at least two, ascending; of a solve with steps of each sample, refine "
-            "the trajectories one by one"
-        )
-    return [(a, b - a) for a, b in pairwise(found)]
 
 
 def separated_starts(x: Tensor, n: int) -> Tensor:

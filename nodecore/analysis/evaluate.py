@@ -124,7 +124,6 @@ def accuracy(
     split: Split,
     setting: Setting,
     T: float = 1.0,
-    rows: int = 1000,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Measure the accuracy of each member on a split: correct ones counted, divided once.
@@ -135,7 +134,7 @@ def accuracy(
     Returns:
         Accuracies in [0, 1], (members,) float64.
     """
-    correct = predict(field, head, split.x, setting, T, rows, check) == split.y
+    correct = predict(field, head, split.x, setting, T, check=check) == split.y
     return correct.sum(1).double() / len(split)
 
 

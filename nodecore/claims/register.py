@@ -80,9 +80,14 @@ def read_claims(path: Path | None = None) -> list[Claim]:
     """The claims in the file, in order.
 
     Raises ValueError for a key, function, study or chapter that is unknown, listing the known ones;
-    a key that is missing; an id that comes twice.
+    a key that is missing; an id that comes twice; a group that is no list of claims.
     """
     document = yaml.safe_load((path or CLAIMS).read_text())
+    if not isinstance(document, dict):
+        raise ValueError(f"{path or CLAIMS}: it has no groups; give each a list of claims")
+    for group, members in document.items():
+        if not isinstance(members, list) or not all(isinstance(row, dict) for row in members):
+            raise ValueError(f"group = {group!r} is no list of claims; give each its keys")
     rows = [{"group": g, **row} for g, members in document.items() for row in members]
     claims = [_claim(row) for row in rows]
     ids = [claim.id for claim in claims]

@@ -123,10 +123,9 @@ def take(
                 raise ArchiveError(came_in[path], f"{title_of(evidence[path])}: {why}")
         told = {}
         for path in evidence:
-            if path in new:
-                _file(path, evidence[path].run.path(root))
+            filed = path in new and _file(path, evidence[path], root)
             verdict = "filed, verified" if path in drawn else "filed"
-            told[title_of(evidence[path])] = verdict if path in new else "there already, kept"
+            told[title_of(evidence[path])] = verdict if filed else "there already, kept"
     return told
 
 
@@ -214,10 +213,15 @@ def _stays(evidence, root):
     return len(there.stored.records) >= len(evidence.stored.records)
 
 
-def _file(source, target):
-    """Copy a run's files; the JSON comes last and makes it count."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in reversed(SUFFIXES):
-        if source.with_suffix(suffix).exists():
-            data = source.with_suffix(suffix).read_bytes()
-            files.write_atomically(target.with_suffix(suffix), data)
+def _file(source, evidence, root):
+    """Copy a run's files, the JSON last, which makes it count; False where the run stays that
+    another process, which was at it, has written."""
+    target = evidence.run.path(root)
+    with store.reserve(target, wait=True):
+        if _stays(evidence, root):
+            return False
+        for suffix in reversed(SUFFIXES):
+            if source.with_suffix(suffix).exists():
+                data = source.with_suffix(suffix).read_bytes()
+                files.write_atomically(target.with_suffix(suffix), data)
+    return True

@@ -185,11 +185,10 @@ def per_sample_runs(dataset: str, profile: str = "laptop", seeds: tuple = SEEDS)
     return tuple(Run(dataset, steps, **how) for steps in norms)
 
 
-# Trainings with cures, named as their runs without the seeds, most of at most BUDGET evaluations an
+# Trainings with cures, named as their runs without the seeds, most of at most 24 evaluations an
 # iteration. Finalists were chosen on the first seeds, and are judged on FRESH ones that had no part
 # in any choice. Plain steps of rk4 at the same cost are, too; those of Euler's method have as many
 # seeds in the grid that nothing was chosen on.
-BUDGET = 24
 CURES = (
     *("euler-K16-loguniform-4", "euler-K16-squared-0.1-coarser", "rk4-K5-uniform-2"),
     *("euler-K8-squared-0.1-midpoint", "rk4-K4-squared-0.1-coarser", "euler-K16-uniform-2"),

@@ -39,7 +39,8 @@ class OtherSources(ClusterError):
 def _sources_digest():
     """Twelve hexadecimal digits that change with the sources that a result depends on."""
     package = PROJECT / "nodecore"
-    paths = [package / "evidence" / f"{name}.py" for name in ("measure", "obtain", "runs")]
+    names = ("catalogue", "measure", "obtain", "provenance", "runs")
+    paths = [package / "evidence" / f"{name}.py" for name in names]
     paths.append(package / "analysis" / "evaluate.py")
     for folder in ("ode", "data", "training"):
         paths += (path for s in ("py", "cpp", "h") for path in (package / folder).rglob(f"*.{s}"))

@@ -19,7 +19,7 @@ from nodecore.check.scale import find_scale
 from nodecore.data.split import Split
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.frontier import accuracies
-from nodecore.evidence.tables import AGREES_AT_END, trained_seeds
+from nodecore.evidence.tables import agrees_at_end, trained_seeds
 from nodecore.ode.fields import Conv1dField, LinearHead, MLPField
 from nodecore.ode.lipschitz import jacobian_norms, lipschitz_bound
 from nodecore.ode.steps import FixedSteps
@@ -79,7 +79,7 @@ def scores(evidence: Evidence, split: Split) -> pd.DataFrame:
         | {name: np.asarray(column) for name, column in columns.items()}
     )
     table = table[table["seed"].isin(trained_seeds(evidence.records))]
-    return table.assign(flow=[gaps.at[seed] <= AGREES_AT_END + 1e-9 for seed in table["seed"]])
+    return table.assign(flow=[agrees_at_end(gaps.at[seed]) for seed in table["seed"]])
 
 
 def _moved(start: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> list[float]:

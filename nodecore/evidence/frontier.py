@@ -8,7 +8,7 @@ from nodecore.analysis.intervals import Interval, bootstrap_difference, bootstra
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import describe_changes, name_of
 from nodecore.evidence.runs import Run
-from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
+from nodecore.evidence.tables import agrees_at_end, as_trained, under_exact_flow
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.adapted import Adapted
 from nodecore.training.cures import ChosenSteps, DrawnSteps
@@ -48,7 +48,7 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
                 **{"nfe": table["nfe"].mean(), "own": table["own"].mean()},
                 **{"exact": exact.value, "std": table["exact"].std()},
                 **{"low": exact.low, "high": exact.high, "worst": table["gap"].max()},
-                "agreeing": sum(gap <= AGREES_AT_END + 1e-9 for gap in table["gap"]),
+                "agreeing": int(agrees_at_end(table["gap"]).sum()),
                 "seeds": len(table),
             }
         )
@@ -68,17 +68,6 @@ def difference(one: Evidence, other: Evidence) -> Interval:
     """
     values, others = (accuracies(evidence)["exact"].tolist() for evidence in (one, other))
     return bootstrap_difference(values, others)
-
-
-def finalists(table: pd.DataFrame, budget: float) -> list[str]:
-    """Choose two trainings with cures whose exact flow is the most accurate, by mean over seeds.
-
-    Of a table of `frontier`, among those of at most `budget` evaluations per iteration, rounded;
-    fewer where there are no more.
-    """
-    cured = ~table["plain"].astype(bool)
-    within = table.loc[cured & (table["nfe"].astype(float).round() <= budget)]
-    return within.sort_values("exact", ascending=False, kind="stable")["training"].head(2).tolist()
 
 
 def is_at_least(change: Interval) -> str:

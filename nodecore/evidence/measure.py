@@ -68,10 +68,10 @@ def recorded_setting(
 
 
 def foremost(run: Run, own: Setting) -> list[Setting]:
-    """List the settings that say the most about a run in fixed steps.
+    """List the settings that say the most about a run.
 
-    They are that of its training, the test solver's and, where a controller was at work, the exact
-    flow's.
+    They are that of its training; in numbers of steps, the test solver's; and, where a controller
+    was at work, the exact flow's.
     """
     settings = [own]
     if isinstance(own, FixedSteps):

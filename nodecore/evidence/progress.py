@@ -42,8 +42,8 @@ class SweepBar:
 
     FORMAT = "{percentage:3.0f}% |{bar:20}| {desc}[{elapsed} so far{postfix} left]"
 
-    def __init__(self, runs: Sequence[Run], jobs: int = 1):
-        self.runs, self.jobs, self.n_ended = len(runs), jobs, 0
+    def __init__(self, runs: Sequence[Run]):
+        self.runs, self.jobs, self.n_ended = len(runs), 1, 0
         self.followed: set[Run] = set()
         # To be done, of those that have not ended.
         self.left: dict[Run, float] = {run: cost(run) for run in runs}

@@ -240,13 +240,6 @@ def _read_history(path, header):
     return history
 
 
-def records(root: Path, study: str, profile: str | None = None) -> pd.DataFrame:
-    """All records of a study below `root`, one row for each seed and test setting."""
-    paths = sorted((root / study).glob(f"{profile or '*'}/*.json"))
-    frames = [load_run(path).frame() for path in paths]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-
-
 @contextmanager
 def reserve(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Keep other processes from training the run at `path`; yields whether that is possible.

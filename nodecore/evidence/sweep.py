@@ -120,18 +120,27 @@ def find_missing(
 
 def _train_here(runs, root, device, precision, bar):
     """All of them, one by one in this process, or until another process has."""
-    while runs:
+    waiting, failed = list(runs), {}
+    while waiting:
         left = []
-        for run in runs:
+        for run in waiting:
             how = {"device": device, "precision": precision_of(run, precision)}
-            if obtain(run, root=root, progress=bar.follow(run), wait=False, **how) is None:
+            try:
+                done = obtain(run, root=root, progress=bar.follow(run), wait=False, **how)
+            except store.StoreError:  # the others could not be written, either
+                raise
+            except Exception as error:
+                _drop(run, error, failed, bar)
+                continue
+            if done is None:
                 left.append(run)
             else:
                 bar.end(run, here=run in bar.followed)
-        if len(left) == len(runs):
+        if len(left) == len(waiting):
             bar.show("waiting for another process")
             time.sleep(POLL)
-        runs = left
+        waiting = left
+    _tell_failed(failed, len(runs))
 
 
 def _train_there(runs, root, workers, reserved, bar):
@@ -165,13 +174,22 @@ def _train_there(runs, root, workers, reserved, bar):
                 Checkpoint(checkpoint_path(run.path(root))).remove()
                 bar.end(run)
             else:
-                failed[run] = _why(news)
-                bar.drop(run, f"{run.title} failed, the others go on: {failed[run]}")
+                _drop(run, news, failed, bar)
             locks.pop(run).close()
+    _tell_failed(failed, len(runs))
+
+
+def _drop(run, error, failed, bar):
+    failed[run] = _why(error)
+    bar.drop(run, f"{run.title} failed, the others go on: {failed[run]}")
+
+
+def _tell_failed(failed, n_runs):
+    """Raise SweepError if there are any."""
     if failed:
         reasons = "".join(f"\n{run.title}: {why}" for run, why in failed.items())
         raise SweepError(
-            f"{len(failed)} of {len(runs)} runs failed; the same command tries them again:{reasons}"
+            f"{len(failed)} of {n_runs} runs failed; the same command tries them again:{reasons}"
         )
 
 

@@ -108,7 +108,8 @@ def train(
     on where the same training was stopped, to the same bits on a CPU; Ctrl-C then stops between two
     iterations and leaves a checkpoint. precision: of products in fields of images, one of
     PRECISIONS; tests afterwards are in float32. cures: what such a training does besides, see
-    nodecore.training.cures; fixed steps only, which are then those that the model is meant for.
+    nodecore.training.cures; for fixed steps, which are then those that the model is meant for, and
+    drawn numbers of steps for those that Adapted ones have, too.
 
     Raises ValueError for a bad argument, before any work.
     """

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from nodecore.analysis.crossings import find_crossings, refined_path, separated_starts
 from nodecore.data.synthetic import POSITIONS, VELOCITIES, landscape_field
-from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
 
 
@@ -139,7 +138,7 @@ def test_where_and_which():
     assert crossings.points.tolist() == [[2.0, 0.0]]
     assert crossings.fractions.tolist() == [[0.5, 2 / 3]]
     assert crossings.angles == pytest.approx([np.degrees(np.arctan2(6, -3))])
-    assert (crossings.n_self, crossings.n_between) == (1, 0)
+    assert (crossings.is_self.sum(), crossings.n_between) == (1, 0)
     assert crossings.share_of_pairs == 0.0
 
 
@@ -147,7 +146,7 @@ def test_shares_count_a_pair_once_and_leave_self_crossings_out():
     zigzag = [(0, -1), (1, 1), (2, -1), (3, 1)]
     line = [(-1, 0), (1, 0), (2, 0), (4, 0)]
     crossings = find_crossings(as_path(zigzag, line, [(8, 8), (8, 9), (9, 9), (9, 8)]))
-    assert (crossings.n_between, crossings.n_self) == (3, 0)
+    assert (crossings.n_between, crossings.is_self.sum()) == (3, 0)
     assert crossings.pairs.tolist() == [[0, 1]]
     assert crossings.share_of_pairs == pytest.approx(1 / 3)
 
@@ -230,27 +229,6 @@ def test_a_refined_path_passes_through_the_solvers_states():
     fine = refined_path(stiff_pendulum, PENDULUM_STARTS, "rk4", n_steps=3, substeps=5)
     assert len(fine) == 16
     torch.testing.assert_close(fine[::5], path, rtol=0, atol=0)
-
-
-def test_an_adaptive_solve_is_refined_between_its_steps():
-    """Chords between the steps of dopri5 cross, where the nested orbits of the flow do not."""
-
-    def oval(t, z):
-        return torch.stack([6 * z[:, 1], -6 * z[:, 0]], dim=1)
-
-    radius = torch.linspace(1.0, 1.2, 12, dtype=torch.float64)
-    angle = torch.linspace(0, 3, 12, dtype=torch.float64)
-    z0 = torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
-    solution = solve_adaptive(oval, z0, "dopri5", rtol=1e-3, atol=1e-3, path=True)
-    assert find_crossings(solution.states).n_between > 0
-    fine = refined_path(oval, z0, "dopri5", times=solution.ts, substeps=32)
-    torch.testing.assert_close(fine[::32], solution.states, rtol=1e-9, atol=1e-9)
-    assert find_crossings(fine, 32).n_between == 0
-    equal = refined_path(oval, z0, "rk4", times=[0, 0.25, 0.5, 0.75, 1], substeps=3)
-    torch.testing.assert_close(equal, refined_path(oval, z0, "rk4", n_steps=4, substeps=3))
-    for bad in ({}, {"n_steps": 4, "times": [0, 1]}, {"times": [1.0, 0.0]}):
-        with pytest.raises(ValueError, match=r"give exactly one|ascending"):
-            refined_path(oval, z0, "rk4", substeps=2, **bad)
 
 
 # --- starts -------------------------------------------------------------------------------------

@@ -200,6 +200,21 @@ def test_a_missing_key_and_a_second_id_are_named(tmp_path: Path):
         read_claims(write(tmp_path / "claims.yml", ROW, ROW))
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "claims.yml: it has no groups"),
+        ("- id: one", "claims.yml: it has no groups"),
+        ("numbers:", "group = 'numbers' is no list of claims"),
+        ("numbers: [It holds.]", "group = 'numbers' is no list of claims"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused(tmp_path: Path, text, told):
+    (tmp_path / "claims.yml").write_text(text)
+    with pytest.raises(ValueError, match=told):
+        read_claims(tmp_path / "claims.yml")
+
+
 def test_writing_verdicts_changes_nothing_else(tmp_path: Path):
     path = tmp_path / "claims.yml"
     path.write_text(CLAIMS.read_text())
@@ -546,6 +561,19 @@ def test_both_starts_are_judged_where_the_start_matters():
     assert verdicts("ends_as_a_flow", studies) == [HOLDS]
 
 
+def test_what_is_about_the_usual_start_is_untested_without_it():
+    history = [(100, seed, 4, 0.3, "violation") for seed in (0, 1)]
+    base = {"accuracy": 0.9, "reversals": 5, "agreement_gap": 0.0, "nfe_per_iteration": 50.0}
+    base |= {"others": {"algorithm1-every-25": {}}}
+    for name in (
+        *("steps_fluctuate", "violations_are_corrected", "stays_a_flow_in_training"),
+        *("ends_as_a_flow", "constants_are_robust"),
+    ):
+        [part] = decide(name, [adapted(history, start="hairer", **base)])
+        assert part.verdict == UNTESTED
+        assert part.found == "nothing was trained from Euclidean norms"
+
+
 def test_constants_are_varied_from_the_usual_start():
     base = {"accuracy": 0.9, "nfe_per_iteration": 50.0, "agreement_gap": 0.05}
     base |= {"reversals": 5, "spread": 0.1, "failed_checks": 3}
@@ -587,7 +615,8 @@ def test_checks_that_fail(failing, expected):
 
 
 @pytest.mark.parametrize(
-    ("gaps", "expected"), [((0.05, 0.0), HOLDS), ((0.06, 0.0), PARTLY), ((0.06, 0.2), FAILS)]
+    ("gaps", "expected"),
+    [((0.95 - 0.9, 0.9 - 0.85), HOLDS), ((0.06, 0.0), PARTLY), ((0.06, 0.2), FAILS)],
 )
 def test_the_end(gaps, expected):
     assert verdicts("ends_as_a_flow", [adapted(agreement_gap=gaps)]) == [expected]

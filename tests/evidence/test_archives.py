@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import tarfile
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -58,14 +59,15 @@ def copy(there, tmp_path):
 
 
 def files(root):
-    return {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    """All but locks and other hidden ones."""
+    found = (p for p in root.rglob("*") if p.is_file() and p.name[0] != ".")
+    return {p.relative_to(root): p.read_bytes() for p in found}
 
 
 def test_what_is_packed_is_filed_byte_by_byte(there, here, archive):
     told = take([archive], sample=len(RUNS))
     assert len(told) == len(RUNS) and set(told.values()) == {"filed, verified"}
-    visible = {name: data for name, data in files(there).items() if name.name[0] != "."}
-    assert files(here) == visible
+    assert files(here) == files(there)
     for run in RUNS:
         assert find(run, here).stored.records == find(run, there).stored.records
         assert run_of(find(run, there).stored.header) == run
@@ -89,6 +91,31 @@ def test_a_run_that_is_there_stays_unless_it_says_less(there, here, archive):
         *("filed", "filed", "there already, kept", "there already, kept")
     ]
     assert cut.read_bytes() == whole
+
+
+def test_a_run_is_filed_when_no_other_process_is_at_it(monkeypatch, there, here, archive):
+    """The other one writes the first run, with a date of its own."""
+    reserve, write, free = store.reserve, archives.files.write_atomically, []
+
+    @contextmanager
+    def reserve_late(path, **how):
+        if path == RUNS[0].path(here):
+            shutil.copytree(RUNS[0].path(there).parent, path.parent, dirs_exist_ok=True)
+            forge(path, lambda document: document["header"].update(date="2020-01-01"))
+        with reserve(path, **how) as reserved:
+            yield reserved
+
+    def watch(path, data):
+        with reserve(archives._stem(path), wait=False) as reserved:
+            free.append(reserved)
+        write(path, data)
+
+    monkeypatch.setattr(store, "reserve", reserve_late)
+    monkeypatch.setattr(archives.files, "write_atomically", watch)
+    told = take([archive], sample=0)
+    assert told.pop(f"{RUNS[0].study}/smoke/{RUNS[0].name}") == "there already, kept"
+    assert find(RUNS[0], here).stored.header["date"] == "2020-01-01"
+    assert set(told.values()) == {"filed"} and free and not any(free)
 
 
 def test_a_run_gives_way_where_another_lies_under_its_name(here, archive):

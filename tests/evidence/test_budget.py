@@ -1,5 +1,9 @@
 """Trainings within a limit of time: a clock that the tests move."""
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -212,3 +216,19 @@ def test_the_command_trains_what_fits(monkeypatch, tmp_path):
     assert both.exit_code == 1 and "leave one of them out" in both.output
     beside = CliRunner().invoke(app, [*command, "--budget", "600", "--jobs", "2"])
     assert beside.exit_code == 1 and "leave jobs out" in beside.output
+
+
+def test_whoever_ends_a_run_within_a_budget_stops_it_with_a_checkpoint(tmp_path):
+    command = [sys.executable, "-m", "nodecore", "study", "run", "spheres2-euler", "--only"]
+    command += ["euler-K256-*", "--profile", "laptop", "--device", "cpu", "--budget", "1e6"]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    where = os.environ | {"NODECORE_RESULTS": str(tmp_path)}
+    with subprocess.Popen(command, env=where, **how) as process:
+        assert ": begun, " in process.stdout.readline()
+        while not list(tmp_path.rglob(".*.lock")) and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(1)  # in the training, most likely
+        process.terminate()
+        told = process.stderr.read()
+    assert process.returncode == 130
+    assert told.endswith("and the same command goes on from here\n") and "Traceback" not in told

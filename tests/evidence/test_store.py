@@ -11,7 +11,7 @@ import torch
 from nodecore.data import files
 from nodecore.data.files import write_atomically
 from nodecore.evidence import store
-from nodecore.evidence.store import COLUMNS, RecordError, load_run, records, save_run
+from nodecore.evidence.store import COLUMNS, RecordError, load_run, save_run
 
 HEADER = {
     **{"study": "spheres2-euler", "dataset": "spheres2", "profile": "smoke", "seeds": [0, 1]},
@@ -106,18 +106,6 @@ def test_an_adaption_of_steps_without_a_start_had_the_first_one_there_was(tmp_pa
     save_run(run_path(tmp_path), {**HEADER, **header}, records, weights())
     found = load_run(run_path(tmp_path)).frame()["start"]
     assert found.tolist() == [start] * 2 if start else found.isna().all()
-
-
-def test_records_gathers_the_runs_of_a_study(tmp_path, path):
-    save_run(run_path(tmp_path, "euler-K8"), HEADER | {"n_steps": 8}, RECORDS, weights())
-    other = tmp_path / "spheres2-euler" / "paper" / "euler-K8.json"
-    header = HEADER | {"n_steps": 8, "profile": "paper", "seeds": [0]}
-    save_run(other, header, RECORDS[:1], weights())
-    write_atomically(path.parent / ".euler-K16.json.7.tmp", b'{"header"')  # left by a crash
-    assert sorted(records(tmp_path, "spheres2-euler", "smoke")["n_steps"]) == [4, 4, 8, 8]
-    assert len(records(tmp_path, "spheres2-euler")) == 5
-    empty = records(tmp_path, "landscape-rk4")
-    assert (len(empty), list(empty.columns)) == (0, COLUMNS)
 
 
 def test_the_file_has_one_record_a_line(path):
@@ -294,12 +282,6 @@ def test_a_signed_history_that_cannot_be_is_refused(path, table, why):
         load_run(path)
 
 
-def test_a_foreign_file_spoils_no_other_run_silently(tmp_path, path):
-    (path.parent / "notes.json").write_text("{}")
-    with refused(path.parent / "notes.json", "no record of a run"):
-        records(tmp_path, "spheres2-euler")
-
-
 @pytest.mark.parametrize("at", [0, 40, -1])
 @pytest.mark.parametrize("suffix", [".safetensors", ".history.csv"])
 def test_a_companion_with_one_byte_changed_is_refused(path, suffix, at):
@@ -371,7 +353,6 @@ def test_a_crash_between_the_files_of_a_new_run_leaves_no_run(monkeypatch, tmp_p
     with pytest.raises(KeyboardInterrupt):
         save_run(run_path(tmp_path), HEADER, RECORDS, weights(), HISTORY)
     assert not run_path(tmp_path).exists()
-    assert records(tmp_path, "spheres2-euler").empty
 
 
 def test_new_results_go_where_the_environment_says(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,13 @@ from typer.testing import CliRunner
 from nodecore.__main__ import app
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES, get_study
-from nodecore.evidence.cluster import SOURCES, OtherSources, Workers, connect
+from nodecore.evidence.cluster import (
+    SOURCES,
+    OtherSources,
+    Workers,
+    _sources_digest,
+    connect,
+)
 from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain, train_run
 from nodecore.evidence.progress import SweepBar, makespan
@@ -180,7 +187,7 @@ def test_a_study_is_trained_and_then_there(monkeypatch, filled, tmp_path, capsys
 
 
 def test_the_bar_counts_costs_and_not_what_was_done_before_a_stop():
-    with SweepBar(SMALL, jobs=1) as bar:
+    with SweepBar(SMALL) as bar:
         tell = bar.follow(SMALL[2])  # K = 4, of 7 in all
         tell(30)
         assert bar.bar.n == pytest.approx(bar.bar.total * 2 / 7)
@@ -209,7 +216,8 @@ def test_the_time_left_is_that_of_the_processes_at_their_pace(monkeypatch):
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     unit = cost(SMALL[0])
-    with SweepBar([SMALL[2], SMALL[1], SMALL[0]], jobs=2) as bar:
+    with SweepBar([SMALL[2], SMALL[1], SMALL[0]]) as bar:
+        bar.jobs = 2
         bar.reach(SMALL[2], 30)  # half of it, before a stop
         assert bar.bar.postfix == "?"
         bar.reach(SMALL[2], 45)  # 10 s later: one unit of cost
@@ -355,6 +363,17 @@ def test_a_worker_with_other_sources_is_refused(client, tmp_path):
                 list(workers.wait(1.0))
 
 
+@pytest.mark.parametrize("name", ["catalogue", "measure", "provenance"])
+def test_the_sources_are_others_where_what_records_follow_from_is(monkeypatch, tmp_path, name):
+    copy = tmp_path / "nodecore"
+    shutil.copytree(store.PROJECT / "nodecore", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("nodecore.evidence.cluster.PROJECT", tmp_path)
+    before = _sources_digest()
+    with (copy / "evidence" / f"{name}.py").open("a") as file:
+        file.write("# another\n")
+    assert _sources_digest() != before
+
+
 def test_workers_train_the_longest_first_and_a_run_that_fails_is_named_in_the_end(
     monkeypatch, client, filled, tmp_path, capsys
 ):
@@ -376,6 +395,25 @@ def test_workers_train_the_longest_first_and_a_run_that_fails_is_named_in_the_en
     assert "euler-K2-seeds0,3: Traceback" in reasons and "KeyError: 'nothing'" in reasons
     assert "euler-K4-seeds0,3 failed, the others go on: a remedy" in capsys.readouterr().err
     assert find(SMALL[0], tmp_path).stored.records == find(SMALL[0], filled).stored.records
+
+
+def test_one_by_one_a_run_that_fails_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
+    """Ctrl-C does."""
+    reasons = {SMALL[2]: ValueError("a remedy"), SMALL[1]: KeyError("nothing")}
+
+    def fail_twice(run, **options):
+        if run in reasons:
+            raise reasons[run]
+        return train_run(run, **options)
+
+    monkeypatch.setattr("nodecore.evidence.obtain.train_run", fail_twice)
+    with pytest.raises(SweepError, match=r"2 of 3 runs failed; .*\n.*K4-.*: a remedy\n.*K2-.*: Tr"):
+        run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=1)
+    assert "euler-K4-seeds0,3 failed, the others go on: a remedy" in capsys.readouterr().err
+    assert find(SMALL[0], tmp_path) is not None
+    reasons[SMALL[2]] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_studies(["spheres2-euler"], root=tmp_path, device="cpu", jobs=1)
 
 
 def is_gone(pid):

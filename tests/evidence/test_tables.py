@@ -140,7 +140,8 @@ def test_critical_steps_of_the_evidence_are_those_counted_by_hand(study):
         for seed in gridded
         if seed in failures
     }
-    found = seed_critical(store.records(store.COMMITTED, study, "paper"))
+    paths = (store.COMMITTED / study / "paper").glob("*.json")
+    found = seed_critical(pd.concat([store.load_run(path).frame() for path in paths]))
     assert found[found.index.isin(gridded)].to_dict() == expected and len(expected) >= 5
 
 
@@ -365,7 +366,7 @@ def test_controllers_are_compared_over_their_seeds_as_trained():
 def test_each_goal_is_held_against_algorithm_1(change, missed):
     calm = {
         "nfe_per_iteration": (54.0, 56.0), "accuracy": (0.7, 0.8), "reversals": (4, 6),
-        "spread": (0.05, 0.07), "failed_checks": (10, 10), "agreement_gap": (0.0, 0.05),
+        "spread": (0.05, 0.07), "failed_checks": (10, 10), "agreement_gap": (0.0, 0.9 - 0.85),
     }  # fmt: skip
     table = compare_controllers(pd.concat([RESTLESS, adapted("calm", **calm | change)]))
     goals = calmness(table, "calm")

@@ -159,8 +159,8 @@ def test_a_figure_is_downloaded_with_the_numbers_of_its_records(visit, built_boo
     columns = ["dataset", "n_steps", "seed", "test_n_steps", "accuracy"]
     shown = pd.read_csv(download.value.path())[columns].sort_values(columns[:4])
     root = built_book.parent / "results"
-    studies = [store.records(root, f"{d}-rk4") for d in ("spheres2", "landscape")]
-    wanted = pd.concat(studies)
+    paths = [p for d in ("spheres2", "landscape") for p in root.glob(f"{d}-rk4/*/*.json")]
+    wanted = pd.concat([store.load_run(path).frame() for path in paths])
     wanted = wanted[wanted["test_n_steps"].notna()][columns].sort_values(columns[:4])
     pd.testing.assert_frame_equal(
         shown.reset_index(drop=True), wanted.reset_index(drop=True), check_dtype=False

@@ -34,7 +34,13 @@ from nodecore.claims.rules.base import (
     unfound,
 )
 from nodecore.evidence.names import name_of
-from nodecore.evidence.tables import AGREES_AT_END, as_trained, compare_controllers, mean_interval
+from nodecore.evidence.tables import (
+    AGREES_AT_END,
+    agrees_at_end,
+    as_trained,
+    compare_controllers,
+    mean_interval,
+)
 from nodecore.training.adapted import STARTS, USUAL_START
 from nodecore.training.adaption import OUTSIDE_GAP
 from nodecore.training.controllers import VARIATIONS
@@ -65,6 +71,14 @@ def _starts(material):
     own = material.records[material.records["controller"] == "algorithm1"]
     there = [start for start in STARTS if start in set(own["start"])]
     return {start: f", {name_of(start)}" if len(there) > 1 else "" for start in there}
+
+
+def _of_usual_start(studies, judge):
+    """A part for each data set: judge(material) gives verdict and finding of the usual start."""
+    for dataset, material in _adapted(studies):
+        nothing = UNTESTED, f"nothing was trained from {name_of(USUAL_START)}"
+        judged = judge(material) if USUAL_START in _starts(material) else nothing
+        yield Part(name_of(dataset), *judged)
 
 
 def _beside_grid(studies, compare):
@@ -107,10 +121,11 @@ def start_is_not_too_small(studies: Studies, numbers: Mapping) -> Parts:
     "every seed has two or more."
 )
 def steps_fluctuate(studies: Studies, numbers: Mapping) -> Parts:
-    for dataset, material in _adapted(studies):
+    def judge(material):
         turns = _algorithm1(material)["reversals"]
-        found = f"{spread(turns)} reversals in the second half"
-        yield Part(name_of(dataset), grade(*(turns >= 2)), found)
+        return grade(*(turns >= 2)), f"{spread(turns)} reversals in the second half"
+
+    return _of_usual_start(studies, judge)
 
 
 @decides(
@@ -118,21 +133,22 @@ def steps_fluctuate(studies: Studies, numbers: Mapping) -> Parts:
     "that passes. Holds if every seed with such a failure has passed a later check."
 )
 def violations_are_corrected(studies: Studies, numbers: Mapping) -> Parts:
-    for dataset, material in _adapted(studies):
+    def judge(material):
         marked = material.history("algorithm1").dropna(subset="mark")
         last = marked.groupby(["seed", "mark"]).tail(1)
         at = last.pivot(index="seed", columns="mark", values="iteration")
         at = at.reindex(columns=["violation", "recovery"]).dropna(subset="violation")
         if at.empty:
-            yield Part(name_of(dataset), UNTESTED, "no check failed in the second half")
-            continue
+            return UNTESTED, "no check failed in the second half"
         passed = at["recovery"] > at["violation"]
         gaps = last.assign(gap=100 * last["outside_gap"].abs()).groupby("mark")["gap"]
         gaps = {mark: spread(values) for mark, values in gaps}
         found = f"{passed.sum()} of {len(at)} seeds pass again; gap {gaps['violation']} points"
         if "recovery" in gaps:
             found += f" inside, {gaps['recovery']} past it"
-        yield Part(name_of(dataset), grade(*passed), found)
+        return grade(*passed), found
+
+    return _of_usual_start(studies, judge)
 
 
 @decides(
@@ -141,14 +157,15 @@ def violations_are_corrected(studies: Studies, numbers: Mapping) -> Parts:
     f"{100 * SOME_FAILURES:g} %."
 )
 def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> Parts:
-    for dataset, material in _adapted(studies):
+    def judge(material):
         checks = material.history("algorithm1").dropna(subset="outside_gap")
         late = checks.loc[checks["iteration"] > checks["iteration"].max() / 2]
         shares = (late["outside_gap"].abs() > OUTSIDE_GAP).groupby(late["seed"]).mean()
         mean = shares.mean()
         verdict = HOLDS if mean <= FEW_FAILURES else PARTLY if mean <= SOME_FAILURES else FAILS
-        found = f"{spread(100 * shares)} % of the checks fail"
-        yield Part(name_of(dataset), verdict, found)
+        return verdict, f"{spread(100 * shares)} % of the checks fail"
+
+    return _of_usual_start(studies, judge)
 
 
 @decides(
@@ -156,10 +173,12 @@ def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> Parts:
     f"every seed's gap is at most {AGREES_AT_END:g}, in part if some are."
 )
 def ends_as_a_flow(studies: Studies, numbers: Mapping) -> Parts:
-    for dataset, material in _adapted(studies):
+    def judge(material):
         gaps = _algorithm1(material)["agreement_gap"]
         found = f"gap {spread(100 * gaps)} points, worst seed {100 * gaps.max():.1f}"
-        yield Part(name_of(dataset), grade(*(gaps <= AGREES_AT_END)), found)
+        return grade(*agrees_at_end(gaps)), found
+
+    return _of_usual_start(studies, judge)
 
 
 @decides(
@@ -168,12 +187,11 @@ def ends_as_a_flow(studies: Studies, numbers: Mapping) -> Parts:
     f"flow is at most {AGREEMENT:g}. Holds if all are, in part if some."
 )
 def constants_are_robust(studies: Studies, numbers: Mapping) -> Parts:
-    for dataset, material in _adapted(studies):
+    def judge(material):
         table = compare_controllers(_from(material.records, USUAL_START))
         there = [name for name in VARIATIONS if name in table.index]
         if not there:
-            yield Part(name_of(dataset), UNTESTED, "no variation was trained")
-            continue
+            return UNTESTED, "no variation was trained"
         base = table.loc["algorithm1"]
         harmless = {name: _is_harmless(table.loc[name], base) for name in there}
         harmful = [name for name, is_so in harmless.items() if not is_so]
@@ -183,14 +201,16 @@ def constants_are_robust(studies: Studies, numbers: Mapping) -> Parts:
                 name.removeprefix("algorithm1-").replace("-", " ") for name in harmful
             )
             found += f" (not: {listed})"
-        yield Part(name_of(dataset), grade(*harmless.values()), found)
+        return grade(*harmless.values()), found
+
+    return _of_usual_start(studies, judge)
 
 
 def _is_harmless(row, base):
     moved = abs(row["accuracy", "mean"] - base["accuracy", "mean"])
     factor = row["nfe_per_iteration", "mean"] / base["nfe_per_iteration", "mean"]
     same_cost = 1 / FACTOR <= factor <= FACTOR
-    return moved <= AGREES_AT_END and same_cost and row["agreement_gap", "mean"] <= AGREEMENT
+    return agrees_at_end(moved) and same_cost and row["agreement_gap", "mean"] <= AGREEMENT
 
 
 def _summary_of(material, start):

@@ -97,7 +97,7 @@ def _apply(plan, z0, layers):
 
 
 class StepControl(NamedTuple):
-    """How an adaptive solve chooses its steps; meanings and defaults as in `solve_adaptive`.
+    """How an adaptive solve chooses its steps; meanings as in `solve_adaptive`.
 
     b_error: weights of the error estimate over the stages, and over one more, evaluated where the
     step ends, where same_as_last says that it is the first stage of the next step. exponent: of
