@@ -16,8 +16,21 @@ from nodecore.evidence.selection import cost
 TICK = 5.0  # seconds that a bar stands still at most
 
 
+class Bar(tqdm):
+    """A bar that other threads can draw after Ctrl-C has come while it was drawn.
+
+    tqdm's own keeps its lock then, for which they would wait for ever.
+    """
+
+    monitor_interval = 0  # no thread of tqdm's own, which would wait, too: `ticking` draws
+
+    def refresh(self, nolock: bool = False, lock_args: tuple | None = None) -> None:
+        with self.get_lock():
+            self.display()
+
+
 @contextmanager
-def ticking(bar: tqdm) -> Iterator[tqdm]:
+def ticking(bar: Bar) -> Iterator[Bar]:
     """Draw a bar anew every few seconds, also where nothing has happened, and close it then."""
     over = Event()
 
@@ -49,7 +62,7 @@ class SweepBar:
         self.left: dict[Run, float] = {run: cost(run) for run in runs}
         self.done, self.spent, self.now = 0.0, 0.0, time.monotonic()  # spent: in all processes
         total = sum(self.left.values())
-        self.bar = tqdm(total=total, bar_format=self.FORMAT, postfix="?", mininterval=1.0)
+        self.bar = Bar(total=total, bar_format=self.FORMAT, postfix="?", mininterval=1.0)
         self.show("")
         self._clock = ticking(self.bar)
 

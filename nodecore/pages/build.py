@@ -26,11 +26,10 @@ import nbformat
 import yaml
 from dask.system import cpu_count
 from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
-from tqdm import tqdm
 from traitlets.config import Config
 
 from nodecore.data.files import PROJECT
-from nodecore.evidence.progress import ticking
+from nodecore.evidence.progress import Bar, ticking
 from nodecore.evidence.provenance import cpu_model, device_name
 from nodecore.pages.parameters import assigned_values, refuse_unknown
 from nodecore.pages.schema import describe, refuse_unlike
@@ -232,7 +231,7 @@ def execute_all(
     workers = min(workers or cores, len(chapters)) or 1
     threads = max(1, cores // workers)
     context = multiprocessing.get_context("spawn")
-    clock = tqdm(total=len(chapters), bar_format="{n_fmt} of {total_fmt} chapters [{elapsed}]")
+    clock = Bar(total=len(chapters), bar_format="{n_fmt} of {total_fmt} chapters [{elapsed}]")
     with (
         ProcessPoolExecutor(workers, context, _set_threads, (threads,)) as pool,
         ticking(clock) as bar,
@@ -343,7 +342,7 @@ def build_pages(staged: Path, work: Path) -> Path:
     command += ["--path-output", str(work.parent), "--config", str(staged / "_config.yml")]
     command += ["--toc", str(staged / "_toc.yml"), "-W", "--keep-going", "--all"]
     start = time.perf_counter()
-    with ticking(tqdm(bar_format="building the pages [{elapsed}]")):
+    with ticking(Bar(bar_format="building the pages [{elapsed}]")):
         done = subprocess.run(command, capture_output=True, text=True, cwd=staged)
     told = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
     (work / "sphinx.log").write_text(done.stdout + told)

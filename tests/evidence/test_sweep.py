@@ -1,5 +1,6 @@
 """Whole studies: what is chosen, in which order, and what a second process or damage does to it."""
 
+import io
 import json
 import logging
 import math
@@ -14,6 +15,7 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import psutil
@@ -34,7 +36,7 @@ from nodecore.evidence.cluster import (
 )
 from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain, train_run
-from nodecore.evidence.progress import SweepBar, makespan
+from nodecore.evidence.progress import Bar, SweepBar, makespan
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select
 from nodecore.evidence.sweep import SweepError, count_jobs, run_studies
@@ -450,6 +452,23 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_checkpoint(tmp_path):
     )
     assert "Traceback" not in errors
     assert {file.suffix for file in tmp_path.rglob(".*")} == {".lock", ".checkpoint"}
+
+
+def test_ctrl_c_while_a_bar_is_drawn_does_not_keep_others_from_drawing(monkeypatch):
+    """tqdm's own keeps its lock then, and the thread that draws anew waits for ever."""
+    bar, drawn = Bar(total=1, file=io.StringIO()), []
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bar, "display", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bar.refresh()
+    monkeypatch.setattr(bar, "display", lambda: drawn.append(True))
+    other = Thread(target=bar.refresh, daemon=True)
+    other.start()
+    other.join(10)
+    assert drawn
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
