@@ -218,7 +218,7 @@ def test_the_command_trains_what_fits(monkeypatch, tmp_path):
     assert beside.exit_code == 1 and "leave jobs out" in beside.output
 
 
-def test_whoever_ends_a_run_within_a_budget_stops_it_with_a_checkpoint(tmp_path):
+def test_whoever_ends_a_run_within_a_budget_is_told_how_to_go_on(tmp_path):
     command = [sys.executable, "-m", "nodecore", "study", "run", "spheres2-euler", "--only"]
     command += ["euler-K256-*", "--profile", "laptop", "--device", "cpu", "--budget", "1e6"]
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
