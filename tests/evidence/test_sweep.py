@@ -490,6 +490,7 @@ def test_whoever_stops_a_study_stops_the_runs_side_by_side(tmp_path, number):
             seen += process.stderr.read(1)
         children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
         if number == signal.SIGINT:
+            time.sleep(3)  # so that the other run, which began at the same time, trains, too
             os.killpg(process.pid, number)
             time.sleep(0.3)
             os.killpg(process.pid, number)
