@@ -246,8 +246,9 @@ def begun(dataset, start):
     return find(Run(dataset, steps, seeds=seeds, profile=profile))
 
 
-def mean_and_std(values):
-    return f"{values.mean():.1f}" + f" ± {values.std():.1f}" * (len(values) > 1)
+def mean_and_std(mean, std):
+    """As text; a single seed has no standard deviation."""
+    return f"{mean:.1f}" + f" ± {std:.1f}" * math.isfinite(std)
 
 
 every_start = {(d, s): begun(d, s) for d in [*datasets, *adapted] for s in STARTS}
@@ -256,7 +257,7 @@ walks = {key: walk for key, walk in walks.items() if len(walk)}
 
 rows = [
     [name_of(d), name_of(s), listed(walk["first_n_steps"]), listed(walk["final_n_steps"]),
-     mean_and_std(walk["nfe_per_iteration"]),
+     mean_and_std(walk["nfe_per_iteration"].mean(), walk["nfe_per_iteration"].std()),
      percent(walk["accuracy"].mean(), walk["accuracy"].std()), f"{walk['reversals'].mean():.1f}, "
      f"{100 * walk['agreement_gap'].mean():.1f} ({100 * walk['agreement_gap'].max():.1f})"]
     for (d, s), walk in walks.items()
@@ -304,8 +305,7 @@ compared = {d: compared_on(d) for d in datasets}
 def shown_row(dataset, name, row, m="mean", s="std"):
     return [
         name_of(dataset), name_of(name.removeprefix("algorithm1-")),
-        f"{row['nfe_per_iteration', m]:.1f}"
-        + f" ± {row['nfe_per_iteration', s]:.1f}" * math.isfinite(row["nfe_per_iteration", s]),
+        mean_and_std(row["nfe_per_iteration", m], row["nfe_per_iteration", s]),
         percent(row["accuracy", m], row["accuracy", s]),
         f"{row['reversals', m]:.1f}, {row['spread', m]:.3f}", f"{row['failed_checks', m]:.1f}",
         f"{100 * row['agreement_gap', m]:.1f} ({100 * row['agreement_gap', 'max']:.1f}), "

@@ -71,8 +71,9 @@ def pose(
         probes.probe_stem(model, map_tensors(lambda part: part[asked.to(part.device)], x))
     samples = _start(model, x, args, rows)
     if scan is None:
-        probes.probe_field(model, samples[asked])
-        probes.probe_head(model, model.still(samples.z[asked.to(samples.z.device)]))
+        some = samples[asked]
+        probes.probe_field(model, some)
+        probes.probe_head(model, model.still(some.z))
         scan = probes.scan_time(model, samples)
     outputs = model.outputs(model.still(samples.z[:FEW]))
     _check_outputs(outputs, y)
@@ -87,8 +88,8 @@ def pose(
     double = model.in_float64 and (size <= SMALL or rtol < FLOAT32_RTOL)
     mesh = make_mesh(steps, scan.jumps, scan.depends, wanted)
     solver = ExactSolver(model, mesh, rtol, double)
-    some = model.still(samples.z[probe[:FEW]])
-    probabilities = y is not None and probes.is_probability(model, some)
+    few = model.still(samples.z[probe[:FEW]])
+    probabilities = y is not None and probes.is_probability(model, few)
     notes += [CLASSICAL[trained.solver]] if trained.solver in CLASSICAL else []
     notes += [*model.notes, *scan.notes()]
     if probabilities:

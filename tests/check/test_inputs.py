@@ -82,7 +82,7 @@ def test_the_trainings_own_tolerance_is_among_those_that_are_searched():
     assert Tolerance("dopri5", 1 / 3000) in searched_settings(Tolerance("dopri5", 1 / 3000))
 
 
-def test_named_tuples_are_states_and_args():
+def test_args_may_be_a_named_tuple():
     class Pair(NamedTuple):
         a: torch.Tensor
         b: torch.Tensor

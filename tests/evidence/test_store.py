@@ -353,6 +353,7 @@ def test_a_crash_between_the_files_of_a_new_run_leaves_no_run(monkeypatch, tmp_p
     with pytest.raises(KeyboardInterrupt):
         save_run(run_path(tmp_path), HEADER, RECORDS, weights(), HISTORY)
     assert not run_path(tmp_path).exists()
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_new_results_go_where_the_environment_says(monkeypatch, tmp_path):
