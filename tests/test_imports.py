@@ -12,7 +12,7 @@ import pytest
 import nodecore
 
 PACKAGE = Path(next(iter(nodecore.__path__)))
-ROOMS = ["ode", "data", "training", "analysis", "check", "evidence", "claims", "pages", "__main__"]
+ORDER = ["ode", "data", "training", "analysis", "check", "evidence", "claims", "pages", "__main__"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -48,8 +48,8 @@ def test_imports_point_backwards(file):
     if not parts_of(file):
         return
     own = parts_of(file)[0]
-    assert own in ROOMS, f"{own}: give the new room its place in ROOMS"
-    allowed = set(ROOMS[: ROOMS.index(own) + 1])
+    assert own in ORDER, f"{own}: give the new subpackage its place in ORDER"
+    allowed = set(ORDER[: ORDER.index(own) + 1])
     used = {parts[0] for parts in modules_used(file) if parts}
     assert used <= allowed, f"{own} imports {used - allowed}"
 
@@ -60,8 +60,8 @@ def test_no_modules_import_one_another_in_a_circle():
     list(TopologicalSorter(graph).static_order())
 
 
-def test_the_order_names_no_room_that_is_gone():
-    assert set(ROOMS) == {parts_of(file)[0] for file in FILES if parts_of(file)}
+def test_the_order_names_no_subpackage_that_is_gone():
+    assert set(ORDER) == {parts_of(file)[0] for file in FILES if parts_of(file)}
 
 
 def test_a_forward_import_would_be_seen(tmp_path, monkeypatch):

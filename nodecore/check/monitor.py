@@ -32,7 +32,7 @@ from nodecore.check.order import order_test
 from nodecore.check.pose import forked, pose
 from nodecore.check.probes import TimeScan, probe_field, probe_head, probe_stem
 from nodecore.check.problem import Problem
-from nodecore.check.settings import Solve, count_steps, finer_rows, read_training
+from nodecore.check.settings import Solve, count_given_steps, finer_rows, read_training
 from nodecore.check.solves import Solved, solve_samples
 from nodecore.check.verdict import Tested
 from nodecore.ode.steps import Steps
@@ -128,7 +128,7 @@ class Monitor:
     def n_steps(self) -> int:
         """Number of equal steps to train with next, over the time t."""
         if "step_size" in self._training:
-            return count_steps(self._now("step_size"), self._span)
+            return count_given_steps(self._now("step_size"), self._span)
         return self._now("n_steps")
 
     @property
@@ -202,7 +202,7 @@ class Monitor:
         self._state = self._controller.update(self._state, _observation(own, exact), bounds)
         step = self._state.step_size
         name = next(name for name in ("n_steps", "step_size", "rtol") if name in self._training)
-        chosen = count_steps(step, self._span) if name == "n_steps" else step
+        chosen = count_given_steps(step, self._span) if name == "n_steps" else step
         self._training[name] = chosen
         return {f"next_{name}": chosen}
 

@@ -154,10 +154,10 @@ def _steps_of(step_size: Any, t: tuple[float, float]) -> tuple[float, ...]:
     h, (start, end) = positive("step_size", step_size), t
     if h > (end - start) * (1 + 1e-9):
         raise ValueError(f"step_size = {h}: give a size in (0, T] with T = {end - start}")
-    return (*(start + k * h for k in range(count_steps(h, end - start))), end)
+    return (*(start + k * h for k in range(count_given_steps(h, end - start))), end)
 
 
-def count_steps(h: float, span: float) -> int:
+def count_given_steps(h: float, span: float) -> int:
     """Count the steps of a size that a user gave; rounding of theirs must not leave a sliver."""
     return math.ceil(span / h * (1 - 1e-9))
 

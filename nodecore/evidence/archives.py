@@ -183,16 +183,15 @@ def _checked(path, staging, archive):
     """The evidence in a file, of the run that its name says, under today's protocol."""
     name = path.relative_to(staging)
     try:
-        stored = store.load_run(path)
-        run = run_of(stored.header)
+        run = run_of(store.load_run(path).header)
         if run.path(staging) != path:
             raise ArchiveError(archive, f"{name} holds the run {run.path(Path())}")
-        if stored.header["protocol_hash"] != run.digest:
+        evidence = find(run, staging)
+        if evidence is None:
             raise ArchiveError(archive, f"{name} is of another protocol or controller than today's")
         history = path.with_suffix(".history.csv")
-        if history.exists() and "history_sha256" not in stored.header:
+        if history.exists() and "history_sha256" not in evidence.stored.header:
             raise ArchiveError(archive, f"{name} has a history that its record does not name")
-        evidence = Evidence(run, stored)
         _ = evidence.records, evidence.field  # weights of other names or shapes raise
     except ArchiveError:
         raise
