@@ -316,13 +316,12 @@ def write_downloads(notebook: Path) -> None:
 
 
 def write_device(chapter: Chapter, given: Mapping[str, Any]) -> None:
-    """Say below the launch hint what computed the page; trainings before it name their own."""
+    """Say at the end of a page what computed it; trainings before it name their own."""
     device = str(get_device(given.get("device", chapter.parameters.get("device", "cpu"))))
     name = device_name(device) if device.startswith("cuda") else cpu_model()
     notebook = nbformat.read(chapter.staged, 4)
-    at = next(i for i, cell in enumerate(notebook.cells) if _is_parameters(cell))
     text = f"This page was computed on `{device}` ({name})."
-    notebook.cells[at - 1].source += f"\n\n{text}"
+    notebook.cells.append(nbformat.v4.new_markdown_cell(text, id="device"))
     nbformat.write(notebook, chapter.staged)
 
 
