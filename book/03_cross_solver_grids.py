@@ -200,7 +200,7 @@ def critical_row(d, s):
         "data set, trained with": f"{name_of(d)}{f', {scale}' * (scale != 'paper')}, {name_of(s)}",
         "critical K": tell_critical(judged[d, s]),
         "with all seeds": tell_critical(frame),
-        "95 % range": redraws if spread.seeds > 1 else "-",
+        "95 % range": redraws or "-",
         "seeds that agree": f"{spread.agreeing} of {spread.seeds}" if spread.seeds else "-",
     }
 

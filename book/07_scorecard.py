@@ -92,13 +92,13 @@ glue("last-seed", float(SEEDS[-1]), display=False)
 # each data set, solver or number by itself and gives each a verdict by a rule with fixed limits,
 # which every claim states under *rule*. The limits 0.1 and 0.05 are those of the
 # chapters, set before their results were known; the others, such as a factor of two, were set with
-# this page.
+# this page, and some of them made stricter since, with the results in sight.
 #
 # - ✓ **holds**: on all that the claim speaks of.
 # - ◐ **holds in part**: on some of it, or on all that could be decided while some could not.
 # - ✗ **does not hold here**: on nothing that could be decided. *Here* means these trainings, seeds
 #   and limits.
-# - ? **cannot tell**: the seeds spread too widely, or there is a single one.
+# - ? **cannot tell**: the seeds spread too widely, or are too few.
 # - ≠ **not comparable**: our models have another scale than the paper's, or than one another.
 # - ○ **not tested here**: there are no records for it, or no test; the claim says which.
 #
@@ -107,10 +107,11 @@ glue("last-seed", float(SEEDS[-1]), display=False)
 # within {glue:text}`same:g` and has zero in it; where it reaches beyond, the seeds cannot tell. Ours are means
 # and standard deviations over the seeds that trained: the paper's five, {glue:text}`first-seed:.0f` to
 # {glue:text}`last-seed:.0f`, or as many as a claim says. Where more seeds were
-# trained with some of the step sizes, all of them count. A data set is judged at the paper's scale where all
-# that a claim compares is complete there, on images with one seed or more; a claim says what is missing.
+# trained with some of the step sizes, all of them count. A study, which is a data set with a training solver or the
+# step adaption, is judged at the paper's scale where it is complete there, on images with one seed or more; where a
+# claim compares studies of a data set, all of them have to be. A claim says what is missing.
 # *Redrawn seeds* are those of {ref}`chapter-grids`: how often the same critical $K$ would come out if other
-# seeds had been drawn; a single seed has none. Each claim tells the scale of its models. Accuracies on images
+# seeds had been drawn; of fewer than five this is not asked. Each claim tells the scale of its models. Accuracies on images
 # are those on the test images that every solver was tried on: all of MNIST's at the paper's scale, else the
 # first 1,000.
 #
@@ -185,4 +186,4 @@ HTML(records_list(judgements))
 #
 # {glue:text}`holds:.0f` of {glue:text}`findings:.0f` hold without reservation, and {glue:text}`whole:.0f` of the
 # {glue:text}`partly:.0f` that hold in part hold in every part that could be decided: there evidence is missing, not
-# agreement. What does not hold here is marked ✗, and says by how much. Unfold a line before you quote it.
+# agreement. Parts that do not hold here are named, and say by how much. Unfold a line before you quote it.

@@ -21,10 +21,10 @@
 # **Answer.** Choose the solver, or its number of steps, at random for each batch, so that the model cannot
 # adapt to one of them. On seeds that had no part in any choice, and for at most 24 evaluations an iteration,
 # rk4 with a drawn number of steps has an exact flow on the spheres that is
-# {glue:text}`drawn-spheres2:.1f` % accurate, every seed within {glue:text}`drawn-gap-spheres2:.1f` points of it;
-# 128 steps of Euler's method have {glue:text}`fine-spheres2:.1f` %. Six plain steps of rk4 cost the same and have
-# {glue:text}`six-spheres2:.1f` %, every seed within {glue:text}`six-gap-spheres2:.1f` points; these seeds cannot
-# tell the two apart. On the landscape, Euler's method or
+# {glue:text}`drawn-spheres2:.1f` % accurate, every seed within {glue:text}`drawn-gap-spheres2:.1f` points of it.
+# Six plain steps of rk4 cost the same and have {glue:text}`six-spheres2:.1f` %, every seed within
+# {glue:text}`six-gap-spheres2:.1f` points; 128 steps of Euler's method have {glue:text}`fine-spheres2:.1f` %. These
+# seeds cannot tell the three apart. On the landscape, Euler's method or
 # midpoint has {glue:text}`mixed-landscape:.1f` %, every seed within {glue:text}`mixed-gap-landscape:.1f` points,
 # where plain rk4 has gaps of up to {glue:text}`six-gap-landscape:.0f`; 128 steps have
 # {glue:text}`fine-landscape:.1f` %, which these seeds cannot tell from it.
@@ -94,7 +94,7 @@ for dataset in datasets:
     first[dataset] += find_all(runs)
 tables = {d: frontier(found) for d, found in first.items()}
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Exact flow's accuracy against the evaluations in a training iteration, means of 5 seeds, 95 % bootstrap intervals. Lines: plain steps, numbered. Stars: cures of Euler's method unless stated; finalists and controllers are named. Paper scale. Records: `book/results/<data set>-<solver>` and `-cures`.", "name": "fig-frontier"}, "image": {"alt": "Two panels in which lines of plain steps rise with the evaluations, and stars of cures lie above or below them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Exact flow's accuracy against the evaluations in a training iteration, means of 5 seeds, 95 % intervals. Lines: plain steps, numbered. Stars: cures of Euler's method unless stated; finalists and controllers are named. Paper scale. Records: `book/results/<data set>-<solver>` and `-cures`.", "name": "fig-frontier"}, "image": {"alt": "Two panels in which lines of plain steps rise with the evaluations, and stars of cures lie above or below them."}}
 unnamed = set(CURES).difference(*FINALISTS.values())
 fig, axes = plt.subplots(len(datasets), 1, figsize=(8.6, 4 * len(datasets)), squeeze=False)
 for ax, dataset in zip(axes[:, 0], datasets, strict=True):
@@ -179,8 +179,8 @@ for dataset in datasets:
 
 # %% [markdown]
 # What these seeds say of the goal. Differences are of the exact flow's accuracy against 128 steps of
-# Euler's method, with a 95 % interval by bootstrap over the seeds of either. *Cannot tell*: it has zero
-# in it. Several are judged at once, so one interval that just misses zero is weaker than it looks.
+# Euler's method, with Welch's 95 % interval over the seeds of either. *Cannot tell*: it has zero in it. Several
+# are judged at once, so one interval that just misses zero would be weaker than it looks.
 
 # %% tags=["hide-input"]
 goals = []

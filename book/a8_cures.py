@@ -51,7 +51,7 @@ obtain(cure_run(datasets[0], training, seeds, profile), device=device)
 found = {d: find_trainings(d, [training, *CURES], seeds, profile) for d in datasets}
 tables = {d: frontier(every).to_dict("records") for d, every in found.items()}
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of the exact flow with each cure, means of 5 seeds with 95 % bootstrap intervals. Paper scale unless stated. Records: `book/results/<data set>-cures/<profile>/`.", "name": "fig-cures"}, "image": {"alt": "Rows of points with intervals, one for each cure: on the spheres both cures of rk4 and a drawn solver lie furthest to the right, on the landscape the intervals overlap."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of the exact flow with each cure, means of 5 seeds with 95 % intervals. Paper scale unless stated. Records: `book/results/<data set>-cures/<profile>/`.", "name": "fig-cures"}, "image": {"alt": "Rows of points with intervals, one for each cure: on the spheres both cures of rk4 and a drawn solver lie furthest to the right, on the landscape the intervals overlap."}}
 shown = [dataset for dataset in datasets if found[dataset]]
 fig, axes = plt.subplots(len(shown), 1, figsize=(8, 4 * len(shown)), squeeze=False)
 for ax, dataset in zip(axes[:, 0], shown, strict=True):

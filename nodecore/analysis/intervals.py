@@ -1,14 +1,10 @@
-"""Confidence intervals: of shares and their differences in closed form, of means by resampling."""
+"""Confidence intervals of shares and of their differences."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 Z95 = 1.959963984540054  # of the normal distribution, for 95 %
 TAILS = (0.025, 0.975)
-RESAMPLES = 10_000
 
 
 class Interval(NamedTuple):
@@ -56,31 +52,3 @@ def paired_difference(only_first: int, only_second: int, n: int) -> Interval:
     half = Z95 * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
     value = (only_first - only_second) / n
     return Interval(value, max(-1.0, p - q - half), min(1.0, p - q + half))
-
-
-def bootstrap_mean(values: Sequence[float]) -> Interval:
-    """Estimate the mean of what the values are a sample of, with the bootstrap's percentiles.
-
-    As many values as there are, drawn with replacement, always by the same draws (Efron, Tibshirani
-    1993, chapter 13). From few values the interval is too short: five hold some 85 % at most. It is
-    NaN where a value is.
-    """
-    means = _redrawn_means(np.random.default_rng(0), values)
-    return Interval(float(np.mean(values)), *map(float, np.quantile(means, TAILS)))
-
-
-def bootstrap_difference(values: Sequence[float], others: Sequence[float]) -> Interval:
-    """Estimate the mean of the values less that of the others, two independent samples.
-
-    See bootstrap_mean, which draws from either likewise.
-    """
-    generator = np.random.default_rng(0)
-    means, less = (_redrawn_means(generator, each) for each in (values, others))
-    ends = np.quantile(means - less, TAILS)
-    return Interval(float(np.mean(values) - np.mean(others)), *map(float, ends))
-
-
-def _redrawn_means(generator, values):
-    """Means (RESAMPLES,) of as many values as there are, drawn with replacement."""
-    drawn = generator.integers(len(values), size=(RESAMPLES, len(values)))
-    return np.asarray(values, float)[drawn].mean(1)

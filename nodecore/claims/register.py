@@ -109,18 +109,24 @@ def _claim(row):
 # --- evidence -------------------------------------------------------------------------------------
 
 
-def gather(names: Iterable[str], look: Look) -> dict[str, Material]:
+def gather(names: Iterable[str], look: Look, *, at_one_scale: bool = False) -> dict[str, Material]:
     """The evidence of studies by name, those without any left out; see joined.best.
 
-    Studies of one data set have one scale. Of a grid of step sizes it is the first of its trainings
-    that follow one another.
+    at_one_scale: studies of one data set are compared, so all of them have one scale. Of a grid of
+    step sizes it is the first of its trainings that follow one another.
     """
-    by_dataset = {}
+    beside = {}
     for name in names:
-        by_dataset.setdefault(name.split("-")[0], []).append(name)
-    shown = {study.study: study for same in by_dataset.values() for study in best(same, look)}
+        beside.setdefault(name.split("-")[0] if at_one_scale else name, []).append(name)
+    shown = {study.study: study for group in beside.values() for study in best(group, look)}
     found = {name: _material(shown[name]) for name in names}
     return {name: material for name, material in found.items() if material is not None}
+
+
+def evidence_for(claim: Claim, look: Look) -> dict[str, Material]:
+    """The evidence that a claim is decided on, by name of the study."""
+    compares = get_decision(claim.decided_by).compares
+    return gather(claim.studies, look, at_one_scale=compares)
 
 
 def _material(shown: Shown) -> Material | None:
@@ -226,7 +232,7 @@ def judge_all(
     """A Judgement for each claim (of the file, where none are given) from evidence in `root`."""
     look = cache(partial(find, root=root))
     claims = read_claims() if claims is None else claims
-    return [judge(claim, gather(claim.studies, look)) for claim in claims]
+    return [judge(claim, evidence_for(claim, look)) for claim in claims]
 
 
 def scale_of(materials: Iterable[Material]) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from nodecore.analysis.intervals import Interval, bootstrap_difference, bootstrap_mean
+from nodecore.analysis.intervals import Interval
 from nodecore.evidence.found import Evidence
+from nodecore.evidence.means import difference_interval, mean_interval, summary
 from nodecore.evidence.names import describe_changes, name_of
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import agrees_at_end, as_trained, under_exact_flow
@@ -33,14 +34,14 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
 
     Columns: training, its name without the seeds; solver; n_steps; plain, see is_plain; nfe,
     evaluations per iteration; own and exact, mean accuracies as trained and of the exact flow; std
-    of the latter (n - 1) and its interval's ends low and high, by bootstrap over seeds; worst, the
+    of the latter (n - 1) and its interval's ends low and high, 95 %; worst, the
     largest gap of a seed between the two; agreeing, seeds with a gap of at most AGREES_AT_END; and
     seeds, their number.
     """
     rows = []
     for evidence in found:
         table, run = accuracies(evidence), evidence.run
-        exact = bootstrap_mean(table["exact"].tolist())
+        exact = mean_interval(table["exact"])
         rows.append(
             {
                 **{"training": run.training, "solver": run.steps.solver},
@@ -64,10 +65,9 @@ def is_plain(run: Run) -> bool:
 def difference(one: Evidence, other: Evidence) -> Interval:
     """Estimate by how much the exact flow of one run is more accurate than that of another.
 
-    By bootstrap over the seeds of either, which count as independent.
+    The seeds of either count as independent.
     """
-    values, others = (accuracies(evidence)["exact"].tolist() for evidence in (one, other))
-    return bootstrap_difference(values, others)
+    return difference_interval(*(summary(accuracies(e)["exact"]) for e in (one, other)))
 
 
 def is_at_least(change: Interval) -> str:

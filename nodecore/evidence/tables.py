@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from nodecore.analysis.evaluate import (
@@ -26,6 +25,7 @@ from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.runs import Run
 
 RESAMPLES = 2000  # draws of seeds with replacement, for the uncertainty of a critical step
+FEWEST = 5  # seeds that a range of redraws is told of: fewer repeat one another
 
 
 def records_of(found: Iterable[Evidence]) -> pd.DataFrame:
@@ -210,10 +210,10 @@ def critical_shares(frame: pd.DataFrame) -> pd.Series:
 def redraw_range(frame: pd.DataFrame) -> tuple[float, ...]:
     """The ends of the range of critical n_steps that holds 95 % of the redraws of seeds.
 
-    NaN stands for none, which counts as the largest; empty if no seed trained.
+    NaN stands for none, which counts as the largest; empty if fewer than FEWEST seeds trained.
     """
     shares = critical_shares(frame).cumsum()
-    ends = TAILS if len(shares) else ()
+    ends = TAILS if len(set(as_trained(frame)["seed"])) >= FEWEST else ()
     return tuple(float(shares.loc[shares >= q - 1e-9].index[0]) for q in ends)
 
 
@@ -222,7 +222,7 @@ class Sensitivity:
     """How much a critical n_steps depends on its bound and on its seeds.
 
     by_bound: the critical n_steps of the mean for other bounds. redraws: the ends of the range that
-    holds 95 % of the redraws of seeds, NaN for none; empty without seeds. agreeing, seeds: how many
+    holds 95 % of the redraws of seeds, NaN for none; empty for few seeds. agreeing, seeds: how many
     agree at the critical n_steps by themselves, of how many that can be judged, being more than the
     bound above chance; worst: the largest gap of these, and worst_share: relative to accuracy above
     chance, 1 / number of classes. The last four are 0 where no step is critical or no seed judged.
@@ -307,41 +307,6 @@ def _slope(accuracies):
     """Slope of the least-squares line through accuracies by n_steps, per doubling."""
     line: Any = stats.linregress(np.log2(accuracies.index.to_numpy(float)), accuracies)
     return line.slope
-
-
-def difference_interval(one: tuple, other: tuple) -> tuple[float, float]:
-    """Compute the 95 % interval of one mean less the other; each is (mean, std, seeds).
-
-    Welch's. Where one side has a single seed, the other's std serves both; where both have, nothing
-    is known and the interval is infinite.
-    """
-    counts = one[2], other[2]
-    if max(counts) == 1:
-        return -np.inf, np.inf
-    stds = [side[1] for side in (one, other)]
-    if 1 in counts:
-        stds = [stds[int(counts[0] == 1)]] * 2
-    parts = [std**2 / n for std, n in zip(stds, counts, strict=True)]
-    freedom = max(counts) - 1 if 1 in counts else _welch_freedom(parts, counts)
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
-    middle = one[0] - other[0]
-    return float(middle - half), float(middle + half)
-
-
-def _welch_freedom(parts, counts):
-    """Degrees of freedom of the difference; those of the smaller side where nothing spreads."""
-    below = sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True))
-    return sum(parts) ** 2 / below if below > 0 else min(counts) - 1
-
-
-def mean_interval(values: ArrayLike) -> tuple[float, float]:
-    """Compute the 95 % interval (Student's t) of a mean over seeds; infinite for a single one."""
-    known = np.asarray(values, float)
-    known = known[~np.isnan(known)]
-    if len(known) < 2:
-        return -np.inf, np.inf
-    half = stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
-    return float(known.mean() - half), float(known.mean() + half)
 
 
 @dataclass(frozen=True)

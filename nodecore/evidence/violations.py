@@ -10,6 +10,7 @@ from nodecore.ode.steps import FixedSteps, Setting
 
 HISTORY = ["iteration", "seed", "step_size", "n_steps", "train_accuracy", "test_accuracy"]
 HISTORY += ["failed", "at_shortest", "outside_gap", "mark", "accuracy"]
+GAPS = ["inside", "finer", "past"]
 FACTORS = (1, 4 / 3, 2, 4)  # of the training's steps, that marked models are tested with
 
 
@@ -25,11 +26,16 @@ def seen(evidence: Evidence, column: str) -> pd.DataFrame:
 
 def worst_violation(evidence: Evidence) -> pd.Series | None:
     """Return the row of the largest gap whose weights were kept, or None."""
-    marked = seen(evidence, "mark")
-    last: pd.DataFrame = marked.loc[marked["mark"] == "violation"].groupby("seed").tail(1)
+    last = _worst_of_each(evidence)
     if last.empty:
         return None
     return last.iloc[int(np.abs(last["outside_gap"].to_numpy(float)).argmax())]
+
+
+def _worst_of_each(evidence) -> pd.DataFrame:
+    """The row of each seed's largest gap: the one whose weights were kept last."""
+    marked = seen(evidence, "mark")
+    return marked.loc[marked["mark"] == "violation"].groupby("seed").tail(1)
 
 
 def marked_moments(evidence: Evidence, violation: pd.Series) -> pd.DataFrame:
@@ -49,16 +55,47 @@ def test_moments(evidence: Evidence, violation: pd.Series, solvers: tuple) -> pd
     member, (_, test) = evidence.run.seeds.index(violation["seed"]), evidence.run.protocol.load()
     tested = []
     for row in marked_moments(evidence, violation).to_dict("records"):
-        model = [take_members(part, [member]) for part in evidence.marked(row["mark"])]
+        field, head = _marked_model(evidence, row["mark"], member)
         k = int(row["n_steps"])
         settings: dict[Setting, float] = {
             FixedSteps(s, round(f * k)): f for s in solvers for f in FACTORS
         }
         moment = [row["mark"], int(row["iteration"]), k]
-        for setting, accuracy in cross_solver_grid(model[0], model[1], test, list(settings)):
+        for setting, accuracy in cross_solver_grid(field, head, test, list(settings)):
             tested.append([*moment, setting.solver, settings[setting], float(accuracy)])
     columns = ["mark", "iteration", "n_steps", "solver", "factor", "accuracy"]
     return pd.DataFrame(tested, columns=columns)
+
+
+def corrections(evidence: Evidence) -> pd.DataFrame:
+    """Gaps between Euler's method and midpoint in as many steps, on the test set, by seed.
+
+    A row for each seed with a failed check whose weights were kept. Columns: inside, of these
+    weights; finer, of the same in the steps of the next check that passed; past, of the weights at
+    that check. NaN where none passed.
+    """
+    _, test = evidence.run.protocol.load()
+    found = {}
+    for _, violation in _worst_of_each(evidence).iterrows():
+        member = evidence.run.seeds.index(violation["seed"])
+        moments = marked_moments(evidence, violation).to_dict("records")
+        models = [_marked_model(evidence, row["mark"], member) for row in moments]
+        steps = [int(row["n_steps"]) for row in moments]
+        gaps = [_gap(models[0], test, steps[0])]
+        gaps += [_gap(model, test, steps[1]) for model in models if len(models) > 1]
+        found[violation["seed"]] = dict(zip(GAPS, gaps, strict=False))
+    return pd.DataFrame.from_dict(found, orient="index").reindex(columns=GAPS)
+
+
+def _marked_model(evidence, mark, member):
+    return [take_members(part, [member]) for part in evidence.marked(mark)]
+
+
+def _gap(model, test, n_steps):
+    settings = [FixedSteps(solver, n_steps) for solver in ("euler", "midpoint")]
+    field, head = model
+    (_, own), (_, other) = cross_solver_grid(field, head, test, settings)
+    return abs(float(own) - float(other))
 
 
 test_moments.__test__ = False  # not a test case, whatever pytest makes of the name

@@ -1,4 +1,4 @@
-"""The frontier's rows and differences on made-up records, and the bootstrap behind them."""
+"""The frontier's rows and differences on made-up records."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nodecore.analysis.intervals import Interval, bootstrap_difference, bootstrap_mean
+from nodecore.analysis.intervals import Interval
 from nodecore.evidence import store
 from nodecore.evidence import verify as verifying
 from nodecore.evidence.catalogue import (
@@ -70,7 +70,9 @@ def test_a_row_has_the_means_the_worst_gap_and_the_seeds_that_agree():
     assert row["std"] == pytest.approx(np.std([0.75, 0.7, 0.72], ddof=1))
     assert row["worst"] == pytest.approx(0.2)
     assert (row["agreeing"], row["seeds"], row["nfe"]) == (2, 3, 20.0)
-    assert 0.699 < row["low"] < row["exact"] < row["high"] < 0.751
+    half = 4.303 * np.std([0.75, 0.7, 0.72], ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom
+    ends = row["exact"] - half, row["exact"] + half
+    assert (row["low"], row["high"]) == pytest.approx(ends, abs=1e-4)
 
 
 def test_seeds_that_did_not_train_count():
@@ -86,8 +88,9 @@ def test_a_difference_is_of_the_exact_flows():
     base = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
     change = difference(made_up(base, base + 0.02), made_up(base + 0.5, base))
     assert change.value == pytest.approx(0.02)
-    assert -0.2 < change.low < 0 < change.high < 0.24
-    assert difference(made_up(base, base + 0.5), made_up(base, base)).low > 0.3
+    half = 2.306 * np.sqrt(2 * 0.025 / 5)  # t of 8 degrees of freedom, variance 0.025
+    assert (change.low, change.high) == pytest.approx((0.02 - half, 0.02 + half), abs=1e-4)
+    assert difference(made_up(base, base + 0.5), made_up(base, base)).low > 0.2
 
 
 def test_finalists_are_the_most_accurate_cures_within_the_budget():
@@ -122,36 +125,6 @@ def test_a_run_is_described():
 def test_what_is_no_training_is_refused():
     with pytest.raises(ValueError, match="training = 'euler': give one such as euler-K16"):
         cure_run("landscape", "euler")
-
-
-# --- the bootstrap --------------------------------------------------------------------------------
-
-
-def test_the_bootstrap_is_about_the_normal_interval_of_many_values():
-    values = np.random.default_rng(1).normal(3.0, 2.0, 400)
-    low, high = (values.mean() + sign * 1.96 * values.std() / 20 for sign in (-1, 1))
-    interval = bootstrap_mean(values.tolist())
-    assert interval.value == pytest.approx(values.mean())
-    assert interval.low == pytest.approx(low, abs=0.02)
-    assert interval.high == pytest.approx(high, abs=0.02)
-    assert bootstrap_mean(values.tolist()) == interval
-
-
-def test_a_difference_has_the_spread_of_both():
-    """Welch's interval of many normal values."""
-    generator = np.random.default_rng(2)
-    values, others = generator.normal(1.0, 1.0, 300), generator.normal(0.0, 3.0, 500)
-    half = 1.96 * np.sqrt(values.var() / 300 + others.var() / 500)
-    interval = bootstrap_difference(values.tolist(), others.tolist())
-    assert interval.value == pytest.approx(values.mean() - others.mean())
-    assert interval.high - interval.value == pytest.approx(half, abs=0.02)
-    assert interval.value - interval.low == pytest.approx(half, abs=0.02)
-
-
-def test_two_values_give_what_can_be_counted():
-    """Of two, a resample has the smaller one twice with odds of one in four."""
-    assert bootstrap_mean([0.0, 1.0])[1:] == (0.0, 1.0)
-    assert bootstrap_mean([0.4]) == (0.4, 0.4, 0.4)
 
 
 # --- from a training to a table -------------------------------------------------------------------

@@ -88,7 +88,10 @@ def test_a_critical_step_is_told_with_what_it_depends_on():
     assert (found.agreeing, found.seeds) == (0, 2)  # at K = 2 both gaps are 0.15
     assert found.worst == pytest.approx(0.15)
     assert found.worst_share == pytest.approx(0.15 / (0.8 - 0.5))
-    assert set(found.redraws) <= {1.0, 2.0, 4.0} and len(found.redraws) == 2
+    assert found.redraws == ()  # two seeds say too little
+    five = fixed_steps({k: [*seeds, *seeds, seeds[0]] for k, seeds in GRID.items()})
+    redraws = critical_sensitivity(five.assign(dataset="spheres2"), (0.1,)).redraws
+    assert set(redraws) <= {1.0, 2.0, 4.0} and len(redraws) == 2
     none = critical_sensitivity(fixed_steps({1: GRID[1]}).assign(dataset="spheres2"), (0.1,))
     assert (none.by_bound, none.seeds) == ({0.1: None}, 0)
 

@@ -1,5 +1,6 @@
 """The pieces of a verdict: its words, a claim's parts, a study's evidence, and the register."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,14 +8,15 @@ from functools import cached_property
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from nodecore.analysis.intervals import Interval
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.evidence.found import Evidence
+from nodecore.evidence.means import Summary, difference_interval
 from nodecore.evidence.names import name_of
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import (
     AGREES_AT_END,
     GridSearch,
-    difference_interval,
     grid_search,
     redraw_range,
 )
@@ -78,12 +80,22 @@ class Material:
     def critical_range(self) -> tuple[float, float] | None:
         """The n_steps between which the critical one lies in 95 % of the redraws of seeds.
 
-        None where it is not known: for a single seed, or where a redraw has none on the grid.
+        Its end is infinite where the grid ends there: what would come next is not known. None where
+        nothing is: for few seeds, or where a redraw has none on the grid.
         """
-        if self.n_seeds < 2 or search_of(self) is None:
+        ends = redraw_range(self.records) if search_of(self) is not None else ()
+        if not ends or any(map(math.isnan, ends)):
             return None
-        low, high = redraw_range(self.records)
-        return None if pd.isna(low) or pd.isna(high) else (low, high)
+        low, high = ends
+        return low, math.inf if self.ends_at(high) else high
+
+    def ends_at(self, n_steps: float) -> bool:
+        """Tell whether the grid ends there, so that what would come next is not known."""
+        return n_steps == self.records["n_steps"].max()
+
+    def tell(self, critical: int) -> str:
+        """A critical n_steps as text: a bound only, where the grid ends there."""
+        return f"at least {critical}" if self.ends_at(critical) else f"{critical}"
 
     @property
     def title(self) -> str:
@@ -95,11 +107,11 @@ class Material:
         """The run that was trained with so many steps."""
         return next((e for e in self.found if e.run.steps.n_steps == n_steps), None)
 
-    def history(self, controller: str, start: str | None = USUAL_START) -> pd.DataFrame:
-        """Return what was followed under this controller, from steps begun in this way."""
+    def of_controller(self, controller: str, start: str | None = USUAL_START) -> Evidence:
+        """The run under this controller, from steps begun in this way."""
         of = controller, start
         return next(
-            e.history
+            e
             for e in self.found
             if (e.run.steps.controller, e.run.steps.start) == of and e.history is not None
         )
@@ -111,10 +123,14 @@ Parts = Iterator[Part]
 
 @dataclass(frozen=True)
 class Decision:
-    """A rule in a sentence, and the function that follows it: a part after the other."""
+    """A rule in a sentence, and the function that follows it: a part after the other.
+
+    compares: whether it sets studies of one data set beside one another.
+    """
 
     rule: str
     parts: Callable[[Studies, Mapping], Parts]
+    compares: bool = False
 
     def __call__(self, studies: Studies, numbers: Mapping) -> list[Part]:
         return list(self.parts(studies, numbers))
@@ -123,11 +139,13 @@ class Decision:
 DECISIONS: dict[str, Decision] = {}
 
 
-def decides(rule: str) -> Callable[[Callable[[Studies, Mapping], Parts]], Decision]:
+def decides(
+    rule: str, *, compares: bool = False
+) -> Callable[[Callable[[Studies, Mapping], Parts]], Decision]:
     """Register a function under its name, with the rule it follows in a sentence."""
 
     def register(function):
-        DECISIONS[function.__name__] = Decision(rule, function)
+        DECISIONS[function.__name__] = Decision(rule, function, compares)
         return DECISIONS[function.__name__]
 
     return register
@@ -151,6 +169,13 @@ def grade_together(*verdicts: str) -> str:
     """Holds if all that are judged hold, in part if some do; cannot tell unless all are decided."""
     decided = DECIDED.issuperset(verdicts)
     return grade(*(verdict == HOLDS for verdict in verdicts)) if decided else UNSURE
+
+
+def grade_each(*verdicts: str) -> str:
+    """Holds if all do, in part if some do; else cannot tell unless all are decided."""
+    if HOLDS in verdicts:
+        return grade(*(verdict == HOLDS for verdict in verdicts))
+    return FAILS if DECIDED.issuperset(verdicts) else UNSURE
 
 
 def points(value: float) -> str:
@@ -212,20 +237,19 @@ REDUCED = "Not comparable where the models have a reduced scale. "
 TABLE1_NUMBERS = REDUCED + ACCURACIES
 
 
-def judge_accuracy(ours: tuple, theirs: tuple) -> str:
-    """Verdict on two accuracies, (mean, std, seeds) each; see ACCURACIES."""
-    low, high = difference_interval(ours, theirs)
-    if low >= -AGREES_AT_END and high <= AGREES_AT_END:
-        return HOLDS if low <= 0 <= high else PARTLY
-    return FAILS if low > AGREES_AT_END or high < -AGREES_AT_END else UNSURE
+def judge_accuracy(ours: Summary, theirs: Summary) -> str:
+    """Verdict on two accuracies; see ACCURACIES."""
+    change = difference_interval(ours, theirs)
+    verdict = judge_within(change, AGREES_AT_END)
+    return PARTLY if verdict == HOLDS and not change.low <= 0 <= change.high else verdict
 
 
 def table1_parts(
-    material: Material, way: str, nfe: tuple[str, str], ours: tuple, label: str = ""
+    material: Material, way: str, nfe: tuple[str, str], ours: Summary, label: str = ""
 ) -> Parts:
     """Parts for the two numbers of a row of the paper's Table 1; see TABLE1_NUMBERS.
 
-    way: "grid" or "adaption". nfe: verdict and finding. ours: accuracy as (mean, std, seeds).
+    way: "grid" or "adaption". nfe: verdict and finding. ours: the accuracy.
     """
     paper = TABLE1[material.dataset][f"{way} accuracy"]
     accuracy = judge_accuracy(ours, (*paper, len(SEEDS))), percent(*ours[:2])
@@ -234,13 +258,13 @@ def table1_parts(
         yield Part(f"{name}{label}", comparable, found)
 
 
-def judge_ratio(interval: tuple[float, float], close: float) -> str:
-    """Verdict on the interval of a ratio.
+def judge_ratio(ratio: Interval, close: float) -> str:
+    """Verdict on a ratio.
 
     Holds within 1 +- `close`, in part within a factor FACTOR, does not hold outside of that; cannot
     tell where the interval is in more than one of these.
     """
-    low, high = interval
+    _, low, high = ratio
     if 1 - close <= low and high <= 1 + close:
         return HOLDS
     if high < 1 / FACTOR or low > FACTOR:
@@ -249,7 +273,11 @@ def judge_ratio(interval: tuple[float, float], close: float) -> str:
     return PARTLY if inside and (high < 1 - close or low > 1 + close) else UNSURE
 
 
-def judge_below(interval: tuple[float, float], bound: float) -> str:
-    """Verdict on whether a mean with this interval is less than a bound."""
-    low, high = interval
-    return HOLDS if high < bound else FAILS if low >= bound else UNSURE
+def judge_within(estimate: Interval, bound: float) -> str:
+    """Verdict on whether what is estimated lies within +- a bound."""
+    return HOLDS if estimate.within(bound) else FAILS if estimate.beyond(bound) else UNSURE
+
+
+def judge_below(estimate: Interval, bound: float) -> str:
+    """Verdict on whether what is estimated is less than a bound."""
+    return HOLDS if estimate.high < bound else FAILS if estimate.low >= bound else UNSURE

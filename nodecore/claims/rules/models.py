@@ -9,6 +9,7 @@ import pandas as pd
 from nodecore.analysis.crossings import find_crossings
 from nodecore.analysis.evaluate import AGREEMENT, check_setting
 from nodecore.analysis.fixed_points import find_fixed_points
+from nodecore.analysis.intervals import Interval
 from nodecore.analysis.margins import robustness
 from nodecore.claims.paper import percent
 from nodecore.claims.rules.base import (
@@ -17,18 +18,23 @@ from nodecore.claims.rules.base import (
     HOLDS,
     MOST,
     PARTLY,
+    UNSURE,
     Part,
     Parts,
     Studies,
     critical_of,
     decides,
     grade,
+    grade_each,
+    judge_within,
+    points,
     spread,
 )
 from nodecore.data.datasets import load as load_data
 from nodecore.data.synthetic import landscape_field, landscape_minima
+from nodecore.evidence.means import mean_interval
 from nodecore.evidence.names import name_of
-from nodecore.evidence.tables import as_trained, under_exact_flow
+from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
 from nodecore.evidence.trajectories import follow
 
 FEW_CROSSINGS = 0.01  # share of pairs: fewer are a blemish, more a habit
@@ -89,9 +95,9 @@ def _count_sinks(f, path):
 
 
 @decides(
-    f"Holds if the seeds' accuracies lie within {AGREEMENT:g} of one another while any two learned "
-    "fields differ, at the test samples, by more than half of their mean length; in part if only "
-    "the fields differ."
+    f"Holds if the seeds' accuracies have a standard deviation of at most {AGREES_AT_END:g} while "
+    "any two learned fields differ, at the test samples, by more than half of their mean length; "
+    "in part if only the fields differ."
 )
 def fields_differ(studies: Studies, numbers: Mapping) -> Parts:
     for where, evidence in _runs_of([studies["landscape-euler"]], numbers["n_steps"]):
@@ -102,12 +108,11 @@ def fields_differ(studies: Studies, numbers: Mapping) -> Parts:
         from_true = [_difference(a, fields[-1]) for a in fields[:-1]]
         accuracies = as_trained(evidence.records).loc[:, "accuracy"]
         different = min([*away, *from_true]) > 0.5
-        alike = accuracies.max() - accuracies.min() <= AGREEMENT
+        alike = accuracies.std() <= AGREES_AT_END
         verdict = HOLDS if different and alike else PARTLY if different else FAILS
         found = (
             f"two seeds' fields differ by {spread(away, 2)} of their mean length, and from the "
-            f"true field by {spread(from_true, 2)}; accuracies {100 * accuracies.min():.1f} to "
-            f"{100 * accuracies.max():.1f} %"
+            f"true field by {spread(from_true, 2)}; accuracies {spread(100 * accuracies)} %"
         )
         yield Part(where, verdict, found)
 
@@ -156,7 +161,8 @@ def trajectories_cross(studies: Studies, numbers: Mapping) -> Parts:
 
 
 def changes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy as trained less that under each better setting: mean and std over seeds.
+    """Accuracy as trained less that under each better setting, a row for each: the mean over seeds,
+    value, and the ends of its 95 % interval, low and high.
 
     frame: records of one run in fixed steps. Better: no fewer steps, of no lower order, or exact.
     """
@@ -169,7 +175,9 @@ def changes(frame: pd.DataFrame) -> pd.DataFrame:
     better = pd.concat([finer.loc[~own_setting], under_exact_flow(frame)])
     lost = better.assign(lost=own.loc[better["seed"]].to_numpy() - better["accuracy"])
     settings = ["test_solver", "test_n_steps", "test_rtol"]
-    return pd.DataFrame(lost.groupby(settings, dropna=False)["lost"].agg(["mean", "std"]))
+    by_setting = lost.groupby(settings, dropna=False)["lost"]
+    found = {setting: mean_interval(values) for setting, values in by_setting}
+    return pd.DataFrame.from_dict(found, orient="index", columns=Interval._fields)
 
 
 def _change_part(studies, n_steps, verdict_of, which):
@@ -180,34 +188,35 @@ def _change_part(studies, n_steps, verdict_of, which):
         return
     table = changes(frame)
     pick = {"largest": np.argmax, "smallest": np.argmin}[which]
-    row = table.iloc[pick(table["mean"].abs().to_numpy())]
-    deviation = "" if np.isnan(row["std"]) else f" ± {100 * row['std']:.1f}"
+    lost = [Interval(*row) for row in table.itertuples(index=False)]
+    shown = lost[pick(table["value"].abs().to_numpy())]
     own = as_trained(frame).loc[:, "accuracy"]
     found = (
         f"{percent(own.mean(), own.std())} as trained; {which} loss under {len(table)} better "
-        f"settings {100 * row['mean']:.1f}{deviation} points"
+        f"settings {points(shown.value)} ({100 * shown.low:.1f} to {100 * shown.high:.1f})"
     )
-    yield Part(name_of(material.dataset), verdict_of(table["mean"]), found)
+    yield Part(name_of(material.dataset), grade_each(*map(verdict_of, lost)), found)
 
 
 @decides(
     "Holds if no better solver or finer step changes the mean accuracy by more than "
-    f"{AGREEMENT:g}; in part if some do not."
+    f"{AGREEMENT:g}, by its 95 % interval; in part if some do not, cannot tell where the intervals "
+    "do not."
 )
 def accuracy_is_kept(studies: Studies, numbers: Mapping) -> Parts:
     def verdict(lost):
-        return grade(*(lost.abs() <= AGREEMENT))
+        return judge_within(lost, AGREEMENT)
 
     return _change_part(studies, numbers["n_steps"], verdict, "largest")
 
 
 @decides(
     f"Holds if every better solver or finer step loses more than {AGREEMENT:g} of the mean "
-    "accuracy; in part if some do."
+    "accuracy, by its 95 % interval; in part if some do, cannot tell where the intervals do not."
 )
 def accuracy_is_lost(studies: Studies, numbers: Mapping) -> Parts:
     def verdict(lost):
-        return grade(*(lost > AGREEMENT))
+        return HOLDS if lost.low > AGREEMENT else FAILS if lost.high <= AGREEMENT else UNSURE
 
     return _change_part(studies, numbers["n_steps"], verdict, "smallest")
 
@@ -242,15 +251,17 @@ def margin_keeps_the_class(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    f"Of the samples that keep their class at the critical step, the share that had to. Holds from "
-    f"{100 * MOST:g} % on, in part from half."
+    f"Of the samples that keep their class at the critical step, the share that had to, by the "
+    f"95 % interval of its mean over seeds. Holds from {100 * MOST:g} % on, in part from half; "
+    "cannot tell where the interval has either limit in it."
 )
 def margin_explains_agreement(studies: Studies, numbers: Mapping) -> Parts:
     for material, _, critical in _margin_material(studies):
         tested = _robustness_at(material, critical)
         shares = (tested.inside & ~tested.flipped).sum(1) / (~tested.flipped).sum(1)
-        mean = float(shares.mean())
-        verdict = HOLDS if mean >= MOST else PARTLY if mean >= 0.5 else FAILS
+        _, low, high = mean_interval(shares.numpy())
+        verdict = PARTLY if low >= 0.5 and high < MOST else UNSURE
+        verdict = HOLDS if low >= MOST else FAILS if high < 0.5 else verdict
         share = spread(100 * shares.numpy())
         found = f"at K = {critical}, {share} % of those that keep their class are inside the margin"
         yield Part(material.title, verdict, found)
