@@ -178,9 +178,9 @@ download_links(fig, "fig-critical", pd.concat(tables))
 
 # %% [markdown]
 # Near the critical step, the result depends on the seeds and on the bound. Beside the $K$ of the usual five seeds the
-# table gives that of all seeds that were trained, up to 20, the 95 % bootstrap range over seeds, and how many
-# seeds agree at the critical $K$ by themselves; other bounds than 0.1 are in
-# {ref}`appendix-grids`. *None* stands for no $K$ of the grid.
+# table gives that of all seeds that were trained, up to 20, the 95 % bootstrap range over seeds (of five or more), and
+# how many seeds agree at the critical $K$ by themselves; other bounds than 0.1 are in
+# {ref}`appendix-grids`. *At least*: the grid ends there, so a finer step might disagree.
 
 
 # %% tags=["hide-input"]

@@ -66,6 +66,7 @@ from nodecore.evidence.joined import best, training_of
 from nodecore.evidence.names import name_of
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import (
+    FEWEST,
     as_trained,
     critical_sensitivity,
     critical_shares,
@@ -412,8 +413,8 @@ plt.show()
 #
 # The table gives the critical $K$ ({eq}`eq-critical`) of the mean, against the test solver and against
 # the exact flow; that of each seed by itself; and how often each $K$ would have been the critical
-# one if other seeds had been drawn (bootstrap: as many seeds as there are, with replacement, 2,000
-# times; shares of 5 % and more). The higher dimensions are judged on the part of their grid that is
+# one if other seeds had been drawn (bootstrap: as many seeds as there are, five or more, with
+# replacement, 2,000 times; shares of 5 % and more). The higher dimensions are judged on the part of their grid that is
 # there; where that is not at the paper's scale, the profile stands behind the data set.
 
 # %% tags=["hide-input"]
@@ -437,7 +438,7 @@ for (d, s), frame in judged.items():
     where = name_of(d) if scale == "paper" else f"{name_of(d)}, {scale}"
     rows.append([where, name_of(s), *told, alone])
     rows[-1] += [
-        share if len(each[d, s]) > 1 else "-",
+        share if len(each[d, s]) >= FEWEST else "-",
         f"{frame['n_steps'].min()} to {frame['n_steps'].max()}",
     ]
 columns = ["data set", "trained with", "critical K", "exact flow", "seed by seed", "drawn anew"]
