@@ -9,7 +9,7 @@ import torch
 
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
-from nodecore.evidence.violations import seen, test_moments, worst_violation
+from nodecore.evidence.violations import corrections, seen, test_moments, worst_violation
 from nodecore.training.adapted import Adapted
 
 
@@ -51,3 +51,26 @@ def test_a_training_without_marks_has_no_violation():
     fixed: Any = SimpleNamespace(history=None, path="a")
     with pytest.raises(ValueError, match="a has no history: give a run with adapted steps"):
         seen(fixed, "mark")
+
+
+def test_corrections_are_gaps_on_the_test_set_of_every_seed(evidence):
+    table = corrections(evidence)
+    assert list(table.columns) == ["inside", "finer", "past"] and len(table) == 5
+    worst = worst_violation(evidence)
+    tested = test_moments(evidence, worst, ("euler", "midpoint"))
+    by = tested.set_index(["mark", "solver", "factor"])["accuracy"]
+    gaps = {m: abs(by[m, "euler", 1] - by[m, "midpoint", 1]) for m in ("violation", "recovery")}
+    row = table.loc[worst["seed"]]
+    assert row["inside"] == pytest.approx(gaps["violation"])
+    assert row["past"] == pytest.approx(gaps["recovery"])
+    # The next check has about twice the steps: the first weights were tested with twice theirs.
+    twice = abs(by["violation", "euler", 2] - by["violation", "midpoint", 2])
+    assert row["finer"] == pytest.approx(twice, abs=0.02)
+
+
+def test_a_violation_that_never_passed_has_no_later_gap(evidence, monkeypatch):
+    alone = evidence.history[evidence.history["mark"] != "recovery"]
+    monkeypatch.setattr(type(evidence), "history", property(lambda self: alone))
+    table = corrections(evidence)
+    assert len(table) == 5 and table["inside"].notna().all()
+    assert table[["finer", "past"]].isna().all(axis=None)
