@@ -109,7 +109,9 @@ def check_flow(
         solver: Solver of the training, one of nodecore.ode.tableaus.TABLEAUS (torchdiffeq's "rk4"
             is `rk4_38` here); with exactly one of the next four.
         n_steps: Number of its equal steps over t.
-        rtol: Its tolerance; a batch of `rows` has one step, as in torchdiffeq.
+        rtol: Its tolerance. As in torchdiffeq, a batch of `rows` has one step, the last one goes
+            past the end, and states between are interpolated; a solver that lands on the end is
+            given as `solve`.
         step_size: Its step; the last one is shortened to land on the end.
         grid: Times of its steps, from start to end.
         atol: Absolute tolerance beside rtol, in the units of z; by default the same number.

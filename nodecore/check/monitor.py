@@ -257,7 +257,7 @@ def monitor(
         head: Takes end states to logits or outputs; None where there is none.
         solver: Solver of the training.
         n_steps: Number of its equal steps over t.
-        rtol: Its tolerance.
+        rtol: Its tolerance; solved as torchdiffeq does, see `check_flow`.
         atol: Absolute tolerance beside rtol.
         step_size: Its step, in the units of t.
         grid: Times of its steps.

@@ -95,7 +95,7 @@ def pose(
     if probabilities:
         notes.append("the head gives probabilities: they are taken as such, with no softmax")
     if wanted:
-        notes.append(_about_times(trained, wanted))
+        notes.append(_about_times(wanted))
     return Problem(
         model, samples, y, trained, tolerance, loss, bound, rows, probe, scan, solver,
         probabilities, tuple(notes),
@@ -162,14 +162,11 @@ def _check_output_times(trained: Steps, t: tuple[float, float], wanted: tuple[fl
         )
 
 
-def _about_times(trained: Steps, wanted: tuple[float, ...]) -> str:
-    text = (
+def _about_times(wanted: tuple[float, ...]) -> str:
+    return (
         f"the verdict is about the trajectory at {len(wanted)} times: an output counts as changed "
         "if it is at any of them; distances are the largest"
     )
-    if trained.rtol is None:
-        return text
-    return f"{text}; steps end at these times here, a solver that interpolates is given as solve="
 
 
 def _start(model: FlowModel, x: Tree, args: Tree, rows: int) -> Samples:

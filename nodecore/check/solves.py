@@ -14,6 +14,7 @@ from nodecore.check.inputs import Samples, map_tensors, tensors_of
 from nodecore.check.model import Field, FlowModel
 from nodecore.check.settings import OwnSolve, TimeGrid, count_nfe
 from nodecore.ode.adaptive import solve_adaptive
+from nodecore.ode.dense import Dense, of_torchdiffeq
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.runge_kutta import rk_step
 from nodecore.ode.solution import SolveError
@@ -84,12 +85,9 @@ def solve_part(model: FlowModel, samples: Samples, setting: Steps, path: bool = 
     """Solve a batch once; a tolerance below FLOAT32_RTOL in float64. May raise SolveError."""
     if isinstance(setting, OwnSolve):
         return _solve_by_own(model, samples, setting)
+    if setting.rtol is not None:
+        return _solve_by_tolerance(model, samples, setting, path)
     wanted = model.output_times
-    if wanted and setting.rtol is not None:
-        f, z = model.exact_field(samples, setting.rtol < FLOAT32_RTOL)
-        atol = getattr(setting, "atol", setting.rtol)
-        part = walk_adaptively(f, z, wanted, setting.solver, setting.rtol, atol, wanted)
-        return replace(part, z=part.z.to(samples.z))
     part = _solve_to_the_end(model, samples, setting, path or bool(wanted))
     if not wanted:
         return part
@@ -104,16 +102,30 @@ def _solve_to_the_end(model: FlowModel, samples: Samples, setting: Steps, path: 
         states = walk_times(f, samples.z, setting.times, setting.solver)
         ts = torch.tensor(setting.times, dtype=torch.float64)
         return Part(states[-1], ts, torch.stack(states) if path else None, nfe=count_nfe(setting))
+    assert isinstance(setting, FixedSteps)
     shared = {"t": model.t, "path": path, "backend": "torch"}
-    if isinstance(setting, FixedSteps):
-        solution = solve_fixed(f, samples.z, setting.solver, n_steps=setting.n_steps, **shared)
-    else:
-        assert setting.rtol is not None
-        f, z = model.exact_field(samples, setting.rtol < FLOAT32_RTOL)
-        tolerances = {"rtol": setting.rtol, "atol": getattr(setting, "atol", setting.rtol)}
-        solution = solve_adaptive(f, z, setting.solver, **tolerances, **shared)
-    z = solution.z.to(samples.z)
-    return Part(z, solution.ts.cpu(), solution.path, nfe=int(solution.nfe))
+    solution = solve_fixed(f, samples.z, setting.solver, n_steps=setting.n_steps, **shared)
+    return Part(solution.z, solution.ts.cpu(), solution.path, nfe=int(solution.nfe))
+
+
+def _solve_by_tolerance(model: FlowModel, samples: Samples, setting: Steps, path: bool) -> Part:
+    """Solve as torchdiffeq does, with its error estimate, past the end and interpolated."""
+    assert setting.rtol is not None
+    f, z = model.exact_field(samples, setting.rtol < FLOAT32_RTOL)
+    dense = Dense(model.output_times or model.t)
+    solution = solve_adaptive(
+        f,
+        z,
+        of_torchdiffeq(setting.solver),
+        rtol=setting.rtol,
+        atol=getattr(setting, "atol", setting.rtol),
+        t=model.t,
+        path=path,
+        dense=dense,
+        backend="torch",
+    )
+    states = torch.stack(dense.states, 1) if model.output_times else solution.z
+    return Part(states.to(samples.z), solution.ts.cpu(), solution.path, nfe=int(solution.nfe))
 
 
 def at_times(path: Tensor, ts: Tensor, wanted: Sequence[float]) -> Tensor:

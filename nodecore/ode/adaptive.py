@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nodecore.ode import kernels
 from nodecore.ode.backends import choose_adaptive_backend
+from nodecore.ode.dense import Dense
 from nodecore.ode.fixed import tableau_arrays
 from nodecore.ode.runge_kutta import field_for_solve, per_instance, rk_stages, weighted_sum
 from nodecore.ode.solution import Solution, SolveError, VectorField, check_state, shaped
@@ -33,6 +34,7 @@ def solve_adaptive(
     first_step: float | None = None,
     max_steps: int = MAX_STEPS,
     path: bool = False,
+    dense: Dense | None = None,
     backend: str = "auto",
 ) -> Solution:
     """Walk from t[0] to t[1] with steps that keep the embedded error within the tolerances.
@@ -55,6 +57,8 @@ def solve_adaptive(
         first_step: Size of the first step; None chooses it (see initial_step_size).
         max_steps: Largest number of steps to try.
         path: Whether to return the states at all accepted steps.
+        dense: Takes the states at its times, the last of them t[1]. Then no step is cut to land on
+            t[1]: the last one goes past it, as in torchdiffeq. Needs instance_axes of 0.
         backend: "auto", "fused" or "torch", as for solve_fixed; the fused kernel serves
             instance_axes of 1 and 2.
 
@@ -71,7 +75,7 @@ def solve_adaptive(
     control = step_control(tableau, rtol, atol, t, first_step, max_steps, instance_axes == 2)
     if choose_adaptive_backend(f, z0, tableau, instance_axes, path, backend) == "fused":
         return _adapt_fused(f, z0, tableau, control)
-    return _adapt(f, z0, tableau, control, instance_axes, path)
+    return _adapt(f, z0, tableau, control, instance_axes, path, dense)
 
 
 def step_control(
@@ -101,7 +105,7 @@ def step_control(
     )
 
 
-def _adapt(f, z0, tableau, control, instance_axes, path):
+def _adapt(f, z0, tableau, control, instance_axes, path, dense):
     """The torch path: all instances try steps together, and each accepts or rejects its own."""
     rtol, atol = (
         per_instance(v.to(z0) if isinstance(v, Tensor) else v, z0)
@@ -129,7 +133,7 @@ def _adapt(f, z0, tableau, control, instance_axes, path):
     active = time < t1
     while any(going := _members(active)):
         step_f = partial(f, going=going if axes else None)
-        h = torch.where(active, torch.minimum(h, t1 - time), 0.0)
+        h = torch.where(active, torch.minimum(h, t1 - time) if dense is None else h, 0.0)
         _check_progress(time, h, active, accepted + rejected, control.max_steps)
         hz = per_instance(h.to(z0), z0)
         stages = rk_stages(step_f, per_instance(time.to(z0), z0), z, hz, tableau, k1)
@@ -141,13 +145,16 @@ def _adapt(f, z0, tableau, control, instance_axes, path):
             accept = active & (error <= 1.0)
             # The last step lands on t1 exactly, whatever the rounding of the sum.
             arrived = accept & (h >= t1 - time)
+            if dense is not None and bool(accept):
+                dense.take(tableau, float(time), float(h), (z, z_new), stages)
+                z_new = dense.states[-1] if bool(arrived) else z_new
             time = torch.where(arrived, t1, torch.where(accept, time + h, time))
         nfe += active * (len(stages) - 1)
         accepted, rejected = accepted + accept, rejected + (active & ~accept)
         take = per_instance(accept, z0)
         z = torch.where(take, z_new, z)
         active = time < t1
-        if tableau.first_same_as_last:
+        if tableau.first_same_as_last or dense is not None:  # torchdiffeq carries any last one on
             k1 = torch.where(take, stages[-1], k1)
         elif bool((accept & active).any()):
             k1 = torch.where(take, step_f(per_instance(time.to(z0), z0), z), k1)

@@ -219,3 +219,25 @@ def test_a_bound_of_ones_own_moves_the_verdict():
     for bound in (0.1, 0.05, 0.2):
         n = least_samples(bound)
         assert share_interval(0, n).high <= bound < share_interval(0, n - 1).high
+
+
+# --- adaptive solvers -----------------------------------------------------------------------------
+
+
+def turning(t, z):
+    """A rotation that speeds up outwards: coarse tolerances take few long steps."""
+    speed = 3 + z.square().sum(1, keepdim=True)
+    return speed * torch.stack([-z[:, 1], z[:, 0]], 1)
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "bosh3"])
+@pytest.mark.parametrize("times", [None, torch.linspace(0, 1, 12)])
+def test_a_tolerance_is_solved_as_torchdiffeq_does_past_the_end(solver, times):
+    """It steps past the end and interpolates, which at a coarse tolerance is another model."""
+    x, ends = normal(80, 2), torch.tensor([0.0, 1.0]) if times is None else times
+    own = solved(turning, x, ends, method=solver, rtol=0.1, atol=0.1)
+    exact = solved(turning, x.double(), ends, rtol=1e-10, atol=1e-10)
+    away = (own - exact).norm(dim=2)[:, 1:].amax(1)
+    report = quiet(turning, None, x, solver=solver, rtol=0.1, output_times=times)
+    assert float(away.median()) > 1e-3
+    np.testing.assert_allclose(report.distances, away, rtol=1e-2, atol=1e-4)
