@@ -239,5 +239,5 @@ def test_a_tolerance_is_solved_as_torchdiffeq_does_past_the_end(solver, times):
     exact = solved(turning, x.double(), ends, rtol=1e-10, atol=1e-10)
     away = (own - exact).norm(dim=2)[:, 1:].amax(1)
     report = quiet(turning, None, x, solver=solver, rtol=0.1, output_times=times)
-    assert float(away.median()) > 1e-3
+    assert float(away.max()) > 0.05
     np.testing.assert_allclose(report.distances, away, rtol=1e-2, atol=1e-4)
