@@ -103,8 +103,8 @@ def check_flow(
             and have kinks. Fields called as f(z), or with t for each sample, are recognised; one
             with `args` is called as f(t, z, args).
         head: Takes end states to logits (batch, classes) or to outputs; None where there is none.
-        x: Inputs (n, ...), states or what `stem` takes to states; a tuple of tensors where the
-            state is one.
+        x: Inputs (n, ...), states or what `stem` takes to states, integers too; a tuple of tensors
+            where the state is one.
         y: Labels (n,), (n, 1) or one-hot (n, classes), or None. With `loss`: targets (n, ...).
         solver: Solver of the training, one of nodecore.ode.tableaus.TABLEAUS (torchdiffeq's "rk4"
             is `rk4_38` here); with exactly one of the next four.

@@ -1,11 +1,13 @@
 """Estimate what a check costs: evaluations of the field, and seconds."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 from nodecore.check.evidence import JACOBIAN_ITERATIONS, JACOBIAN_SAMPLES, JACOBIAN_TIMES
+from nodecore.check.inputs import Samples
 from nodecore.check.model import FEW
 from nodecore.check.problem import Problem
 from nodecore.check.report import FlowCost
@@ -13,6 +15,7 @@ from nodecore.check.settings import count_nfe
 from nodecore.check.solves import solve_part
 from nodecore.ode.solution import SolveError
 
+CALLS = 5  # of the field that are timed
 JACOBIAN_CALLS = 2 * JACOBIAN_ITERATIONS * JACOBIAN_TIMES  # products with J and its transpose
 
 
@@ -29,7 +32,7 @@ def cost_of(problem: Problem) -> FlowCost:
     few, solver = problem.samples[problem.probe[:FEW]], problem.solver
     once, seconds_once = _measure(lambda: solver.once(few))
     twice, seconds_twice = _measure(lambda: solver.twice(few))
-    of_a_call = seconds_once / max(1, once)
+    of_a_call = seconds_once / once if once else _seconds_of_call(problem, few)
     parts = math.ceil(n / problem.at_once(problem.exact))
     calls = parts * seconds_once + seconds_twice + JACOBIAN_CALLS * of_a_call
     fixed, adaptive = 0, 0
@@ -61,7 +64,15 @@ def _measure(solve: Callable[[], Any]) -> tuple[int, float]:
 def _seconds_of_one(problem: Problem) -> float:
     """Measure the seconds that the field takes for one sample of a batch."""
     part = problem.samples[: problem.at_once(problem.exact)]
+    return _seconds_of_call(problem, part) / len(part)
+
+
+def _seconds_of_call(problem: Problem, part: Samples) -> float:
+    """Measure the seconds of a call of the field: the median, as a machine may be shared."""
     f = problem.model.field(part.args)
-    began = time.perf_counter()
-    float(f(problem.model.t[0], part.z).sum())  # waits for a GPU
-    return (time.perf_counter() - began) / len(part)
+    seconds = []
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        float(f(problem.model.t[0], part.z).sum())  # waits for a GPU
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)

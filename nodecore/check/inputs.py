@@ -114,14 +114,14 @@ def _plain(value: Any) -> Any:
 # --- samples and labels ---------------------------------------------------------------------------
 
 
-def read_inputs(x: Any) -> Tree:
+def read_inputs(x: Any, integers: bool = False) -> Tree:
     """Return inputs (n, ...) as a tensor, or as a tuple of tensors with n rows each.
 
     Raises:
         ValueError: They are empty, not finite, no tensors of floats, or differ in their rows.
     """
     if isinstance(x, tuple | list) and x and all(isinstance(p, Tensor | np.ndarray) for p in x):
-        parts = tuple(read_inputs(part) for part in x)
+        parts = tuple(read_inputs(part, integers) for part in x)
         if len({len(part) for part in parts}) > 1:
             raise ValueError(
                 f"x has parts of {', '.join(str(len(p)) for p in parts)} samples: the states of a "
@@ -131,7 +131,14 @@ def read_inputs(x: Any) -> Tree:
     x = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
     if not isinstance(x, Tensor) or x.dim() < 1:
         raise ValueError(f"x is {type(x).__name__}: give a tensor of inputs (n, ...)")
-    Split(x, torch.zeros(len(x), dtype=torch.int64), 1)  # raises what is wrong with them
+    if x.is_complex():
+        raise ValueError(
+            f"x is {x.dtype}: give real and imaginary part, torch.view_as_real(x), and a field of "
+            "these"
+        )
+    whole = integers and not x.is_floating_point()
+    samples = x.float() if whole else x
+    Split(samples, torch.zeros(len(x), dtype=torch.int64), 1)  # raises what is wrong with them
     return x
 
 

@@ -41,6 +41,11 @@ class Packing:
         flat = [part.reshape(*part.shape[:axes], -1) for part in tensors_of(states)]
         return torch.cat(flat, dim=-1)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of the parts of a state that is a tuple; empty for another one."""
+        return tuple(s.numel() for s in self.shapes or ()) if self.is_tuple else ()
+
     def unpack(self, z: Tensor) -> Tree:
         """Return states, or trajectories of states, as the user has them."""
         if self.shapes is None:
@@ -85,7 +90,9 @@ class FlowModel:
         args: Tree = None,
         output_times: tuple[float, ...] = (),
     ):
-        parts = {"field": field, "stem": stem, "head": head}
+        # A compiled module would compile its copies anew; what it was made of is the same function.
+        given = {"field": field, "stem": stem, "head": head}
+        parts = {name: getattr(part, "_orig_mod", part) for name, part in given.items()}
         modules = {name: p for name, p in parts.items() if isinstance(p, nn.Module)}
         for name, module in modules.items():
             refuse_random(name, module)
@@ -99,6 +106,12 @@ class FlowModel:
         self.t = ascending(t)
         self.output_times = output_times
         self.notes: list[str] = []
+        if like.dtype != self.dtype:
+            kind = str(like.dtype).removeprefix("torch.")
+            self.notes.append(
+                f"weights in {kind} are solved in float32: the verdict is about the steps, many of "
+                f"which may lose in {kind} what they have here"
+            )
         self.convention, self.packing = Convention(), Packing()
         first = self._started(map_tensors(lambda part: part[:FEW], x))
         self.packing = find_packing(first)
@@ -135,6 +148,11 @@ class FlowModel:
         """Return states (n, ...) as what is solved: where it is trajectories, ones that stay."""
         n_times = len(self.output_times)
         return z[:, None].expand(len(z), n_times, *z.shape[1:]) if n_times else z
+
+    @property
+    def output_sizes(self) -> tuple[int, ...]:
+        """Numbers of the parts of an output, where it is a state that is a tuple."""
+        return self.packing.sizes if self._head is None else ()
 
     def outputs(self, z: Tensor) -> Tensor:
         """Apply the head to end states or trajectories (n, ...); without one, return these."""

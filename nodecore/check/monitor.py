@@ -101,7 +101,8 @@ class Monitor:
             return None
         self._wait(x)  # so that the training's own work on a GPU is not counted as the check's
         before, n = time.perf_counter(), self._samples
-        x, args = (map_tensors(lambda part: part[:n], v) for v in (read_inputs(x), args))
+        integers = self._model["stem"] is not None
+        x, args = (map_tensors(lambda part: part[:n], v) for v in (read_inputs(x, integers), args))
         with forked(), _in_evaluation(self._model.values()):
             row = self._check(x, None if y is None else y[:n], args)
         self._last, self._due = time.perf_counter() - before, False

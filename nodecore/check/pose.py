@@ -57,7 +57,7 @@ def pose(
     times, rows = inputs.read_times(t), inputs.whole("rows", rows)
     solved = inputs.ascending(times)
     trained, notes = read_training(solved, **training)
-    x = inputs.read_inputs(x)
+    x = inputs.read_inputs(x, integers=stem is not None)  # such as words, which a stem embeds
     n = len(tensors_of(x)[0])
     tolerance, bound = _read_tolerance(tolerance, y, loss), _read_bound(bound)
     targets = inputs.read_targets(y, n) if loss is not None else None

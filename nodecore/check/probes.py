@@ -28,7 +28,10 @@ def random_index(n: int, wanted: int) -> Tensor:
 
 
 def random_states(z: Tensor) -> Tensor:
-    """Draw states like z (n, ...), around them with their spread: where no sample begins."""
+    """Draw states like z (n, ...), around them with their spread: where no sample begins. Integers
+    stay, as not every one of them need be a word."""
+    if not z.is_floating_point():
+        return z
     generator = torch.Generator().manual_seed(SEED + 1)
     noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
     spread = z.std() if z.numel() > 1 else z.abs().max()
@@ -110,7 +113,9 @@ def _alone(name: str, function: Callable[[Samples], Tensor], sample: Samples) ->
 
 BY_POSITION = (
     "it closes over data of each sample, or mixes them; give the data as args=, for a field called "
-    "as field(t, z, args), or carry them as a constant part of the state"
+    "as field(t, z, args), or carry them as a constant part of the state. Noise that is drawn "
+    "once, such as that of FFJORD's divergence, goes into args, too. States that act on one "
+    "another, such as the nodes of a graph, are one state: a sample is a whole graph"
 )
 
 
@@ -177,7 +182,8 @@ class TimeScan:
         if self.jumps:
             places = ", ".join(f"{t:.4g}" for t in self.jumps[:4])
             more = " and more" if len(self.jumps) > 4 else ""
-            return [f"the field jumps in time, at {places}{more}: the exact flow starts anew there"]
+            what = f"the field jumps, or changes as fast, at t = {places}{more}"
+            return [f"{what}: the exact flow starts anew there"]
         if self.asked and not self.depends:
             return [
                 f"the field is taken not to depend on time (asked at {self.asked} random times)"

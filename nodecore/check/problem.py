@@ -135,7 +135,8 @@ class Problem:
         """Return what counts as another answer, from all samples under training and exact flow."""
         times, scale = self.times_in(own.outputs), None
         if self.y is None and self.tolerance is None:
-            scale = find_scale(exact.outputs, self._start_outputs, own.outputs, times)
+            start, parts = self._start_outputs, self.model.output_sizes
+            scale = find_scale(exact.outputs, start, own.outputs, times, parts)
         return Rule(self.y, self.tolerance, scale, times, self.loss)
 
     def prove(self, own: Solved, finer: list[Tensor]) -> Reference:
@@ -166,4 +167,5 @@ class Problem:
 
     def scale_of_states(self, exact: Tensor, own: Tensor | None = None) -> Scale:
         """Return the scale of end states, or of trajectories."""
-        return find_scale(exact, self.model.still(self.samples.z), own, self.times_in(exact))
+        start, parts = self.model.still(self.samples.z), self.model.packing.sizes
+        return find_scale(exact, start, own, self.times_in(exact), parts)

@@ -18,19 +18,26 @@ STILL = 1e-6  # of its scale: a component that differs by less for every sample 
 class Scale:
     """Units (d,) float64 of the components of flat outputs, and which are counted, (d,) bool.
 
-    Of trajectories, d is times x components; the time at which two are farthest apart counts.
+    Of trajectories, d is times x components; the time at which two are farthest apart counts. So
+    does, of states that are a tuple, the part: parts holds the numbers of components of each.
     """
 
     unit: Tensor
     counted: Tensor
     times: int = 1
+    parts: tuple[int, ...] = ()
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the root mean square over counted components of the difference in units, (n,)."""
         squares = ((a - b).reshape(len(a), -1).double() / self.unit).square()
         kept = self.counted.view(self.times, -1)
-        sums = torch.where(kept, squares.view(len(a), *kept.shape), 0.0).sum(2)
-        return (sums / kept.sum(1).clamp(min=1)).sqrt().amax(1)
+        squares = torch.where(kept, squares.view(len(a), *kept.shape), 0.0)
+        sizes = self.parts or (kept.shape[1],)
+        means = [
+            part.sum(2) / counted.sum(1).clamp(min=1)
+            for part, counted in zip(squares.split(sizes, 2), kept.split(sizes, 1), strict=True)
+        ]
+        return torch.stack(means).amax(0).sqrt().amax(1)
 
     @property
     def whole(self) -> float:
@@ -45,7 +52,11 @@ def farthest(difference: Tensor, times: int) -> Tensor:
 
 
 def find_scale(
-    exact: Tensor, start: Tensor, trained: Tensor | None = None, times: int = 1
+    exact: Tensor,
+    start: Tensor,
+    trained: Tensor | None = None,
+    times: int = 1,
+    parts: tuple[int, ...] = (),
 ) -> Scale:
     """Find the scale of outputs.
 
@@ -58,6 +69,7 @@ def find_scale(
         trained: Outputs under the training solver. Components that it gives alike for every sample,
             such as data carried in the state, are not counted.
         times: Number of output times of trajectories (n, times, ...); each has units of its own.
+        parts: Numbers of components of the parts of a state, where it is a tuple.
     """
     axes = 1 if times == 1 else 2
     kept = is_finite(exact) & is_finite(start)
@@ -74,7 +86,7 @@ def find_scale(
         difference = (exact - trained).reshape(len(exact), -1).double().abs() / unit
         moved = (difference.nan_to_num(0.0, 0.0) > STILL).any(0)
         counted = moved if bool(moved.any()) else counted
-    return Scale(unit, counted, times)
+    return Scale(unit, counted, times, parts)
 
 
 def _most(values: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def suggest_steps(
         if len(problem.samples) < (least := least_samples(problem.bound)):
             raise ValueError(
                 f"x has {len(problem.samples)} samples: give at least {least}, of fewer nothing "
-                "can be told"
+                "can be told; of a single trajectory, give its states as the starts of shorter ones"
             )
         trial = _Trial(problem, fewest, verbose)
         if hopeless := trial.hopeless():

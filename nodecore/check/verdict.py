@@ -170,7 +170,8 @@ def judge(own: Tested, exact: Tested, terms: Terms) -> tuple[str, str]:
     if exact.n < least:
         return CANNOT_TELL, (
             f"{exact.n} samples are too few: of {least} at least, a share of {bound} could be told "
-            f"from none; here the answer changes for {round(exact.changed.value * exact.n)} of them"
+            f"from none; here the answer changes for {round(exact.changed.value * exact.n)} (of a "
+            "single trajectory, give its states as the starts of shorter ones)"
         )
     if exact.unsettled == exact.n:
         return CANNOT_TELL, (

@@ -475,6 +475,8 @@ def test_half_precision_is_checked_in_float32(map_of_one_step, report_of_map):
     assert half.verdict == whole.verdict == NOT_A_FLOW
     assert half.training.accuracy.value == pytest.approx(whole.training.accuracy.value, abs=0.05)
     assert field.layers[0].weight.dtype == torch.bfloat16
+    assert any("weights in bfloat16 are solved in float32" in note for note in half.notes)
+    assert not any("float32" in note for note in whole.notes)
 
 
 def test_the_same_call_gives_the_same_report(map_of_one_step, report_of_map):

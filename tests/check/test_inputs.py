@@ -247,6 +247,58 @@ def test_states_without_features_and_tuples_of_states():
     assert one.verdict == NOT_A_FLOW
 
 
+def test_a_small_part_of_a_state_is_not_lost_among_a_large_one():
+    """A flow in 200 dimensions: the states hardly depend on the step, their log-density does."""
+
+    def field(t, state):
+        z, _ = state
+        return torch.zeros_like(z), 2 * t * (z.mean(1, keepdim=True) * 200**0.5)
+
+    x = normal(200, 200), torch.zeros(200, 1)
+    report = quiet(field, None, x, solver="euler", n_steps=4)
+    assert report.verdict == NOT_A_FLOW  # one step in four of 2 t: 0.75 in place of 1
+    score = x[0].mean(1) * 200**0.5
+    changed = (0.25 * score).abs() > 0.1 * score.std()
+    assert report.exact.changed.value == pytest.approx(changed.double().mean().item(), abs=0.03)
+
+
+def test_a_stem_may_take_words():
+    torch.manual_seed(0)
+    words, stem = torch.randint(0, 30, (120,)), nn.Embedding(30, 3)
+    labels = (words % 2).long()
+    head = nn.Linear(3, 2)
+    of_words = quiet(decay, head, words, labels, stem=stem, **EULER)
+    embedded = quiet(decay, head, stem(words).detach(), labels, **EULER)
+    np.testing.assert_allclose(of_words.distances, embedded.distances, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"torch.view_as_real\(x\)"):
+        quiet(decay, None, torch.randn(60, 2, dtype=torch.complex64), **EULER)
+
+
+def test_a_compiled_field_is_not_compiled_again():
+    def backend(graph, inputs):
+        raise AssertionError("it was compiled")
+
+    field = nn.Linear(2, 2)
+    compiled = torch.compile(around(field), backend=backend)
+    report = quiet(compiled, None, normal(60, 2), solver="rk4", n_steps=8)
+    plain = quiet(around(field), None, normal(60, 2), solver="rk4", n_steps=8)
+    np.testing.assert_array_equal(report.distances, plain.distances)
+
+
+def around(layer):
+    """A module field(t, z) around a layer of z."""
+
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, t, z):
+            return self.layer(z)
+
+    return Around()
+
+
 @pytest.mark.parametrize(
     "form",
     [

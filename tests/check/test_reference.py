@@ -53,7 +53,7 @@ def test_a_pulse_that_training_and_an_adaptive_solve_step_over_is_seen(solver, t
     if float(moved.median()) > 0.5:
         assert report.verdict == NOT_A_FLOW
     np.testing.assert_allclose(report.distances, moved, rtol=0.01, atol=1e-3)
-    assert report.settled.all() and any("jumps in time" in note for note in report.notes)
+    assert report.settled.all() and any("the field jumps" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("width", [3e-3, 1e-4])

@@ -240,4 +240,4 @@ def test_a_tolerance_is_solved_as_torchdiffeq_does_past_the_end(solver, times):
     away = (own - exact).norm(dim=2)[:, 1:].amax(1)
     report = quiet(turning, None, x, solver=solver, rtol=0.1, output_times=times)
     assert float(away.max()) > 0.05
-    np.testing.assert_allclose(report.distances, away, rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(report.distances, away, rtol=0.02, atol=1e-4)

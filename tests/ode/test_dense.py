@@ -6,7 +6,9 @@ from torchdiffeq import odeint
 
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.dense import HALF_WAY, Dense, of_torchdiffeq
+from nodecore.ode.solution import SolveError
 
+ENDS = (0.0, 1.0)
 METHODS = {"dopri5": "dopri5", "bosh3": "bosh3", "fehlberg21": "fehlberg2"}
 DRAW = torch.Generator().manual_seed(0)
 WEIGHTS, START = (torch.randn(n, 5, generator=DRAW, dtype=torch.float64) for n in (5, 7))
@@ -50,3 +52,19 @@ def test_the_states_half_way_are_of_third_order_at_least():
         square = sum(w * c**2 for w, c in zip(weights, tableau.c, strict=True))
         if name == "dopri5":
             assert square == pytest.approx(0.5**3 / 3, abs=1e-9)
+
+
+def test_a_step_whose_error_is_infinite_is_tried_shorter():
+    """In float32 the squares of errors overflow long before the states do."""
+
+    def turning(t, z):
+        speed = 3 + z.square().sum(1, keepdim=True)
+        return speed * torch.stack([-z[:, 1], z[:, 0]], 1)
+
+    start = torch.randn(80, 2, generator=torch.Generator().manual_seed(1))
+    how = {"rtol": 0.1, "atol": 0.1}
+    found = solve_adaptive(turning, start, of_torchdiffeq("dopri5"), dense=Dense(ENDS), **how)
+    expected = odeint(turning, start, torch.tensor(ENDS), method="dopri5", **how)[-1]
+    torch.testing.assert_close(found.z, expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(SolveError, match="not finite"):
+        solve_adaptive(turning, start, of_torchdiffeq("dopri5"), **how)
