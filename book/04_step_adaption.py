@@ -221,6 +221,7 @@ def own_row(d, controller):
     run, ends = found[d, controller].run, adaption_ends(found[d, controller].records)
     ends, search = ends[ends["trained"].astype(bool)], searches.get(d)
     scale = "" if run.profile == "paper" else f", {run.profile} scale"
+    scale += "" if len(ends) == len(seeds) else f", {len(ends)} seed{'s' * (len(ends) > 1)}"
     grid = [search.nfe, percent(search.mean, search.std)] if search else ["-", "-"]
     own = percent(ends["as trained"].mean(), ends["as trained"].std())
     nfe = f"{ends['nfe_per_iteration'].mean():.1f}"

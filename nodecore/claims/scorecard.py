@@ -10,7 +10,7 @@ import pandas as pd
 from nodecore.claims import published
 from nodecore.claims.paper import TABLE1, percent, scale_note
 from nodecore.claims.register import Judgement, gather, judge_all, scale_of, write_verdicts
-from nodecore.claims.rules import SYMBOLS, VERDICTS
+from nodecore.claims.rules import SYMBOLS, VERDICTS, Material
 from nodecore.claims.rules.base import search_of
 from nodecore.data import files
 from nodecore.evidence import store
@@ -91,7 +91,7 @@ def _adaption_rows(dataset, material=None):
         nfe, accuracy = own["nfe_per_iteration"], own["accuracy"]
         std = nfe.std() if len(nfe) > 1 else 0.0
         ends = nfe.mean() - std, nfe.mean() + std
-        source = [dataset, training, "here", scale_of([material])]
+        source = [dataset, training, "here", scale_of([Material(material.study, own)])]
         rows.append([*source, f"{nfe.mean():.1f}", *ends, accuracy.mean(), accuracy.std()])
     return rows
 

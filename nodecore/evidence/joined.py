@@ -64,6 +64,8 @@ def best(names: Sequence[str], look: Look = find) -> list[Shown]:
     for (finer steps than need be, see catalogue.turn, and other starts of Algorithm 1). More seeds
     are in it where all their runs are there, in the same sense, and those of all seeds before them:
     a seed is not left out of a mean because one of its runs is missing, while a later one counts.
+    Of adaptions, which are no grid, each training counts its own seeds.
+
     look: finds the evidence of a run.
     """
     own = {name: list(dict.fromkeys(run.profile for run in STUDIES[name])) for name in names}
@@ -97,14 +99,19 @@ def _is_aside(run):
 
 
 def _show(name, profile, runs, found):
-    groups = sorted({run.seeds for run in runs})
-    whole = set(takewhile(lambda seeds: _is_whole(seeds, runs, found), groups))
-    counted = [found[run] for run in runs if run in found and run.seeds in whole]
-    trainings = dict.fromkeys(map(training_of, runs))
+    trainings = list(dict.fromkeys(map(training_of, runs)))
+    is_adaption = trainings[0].steps.controller is not None
+    beside = [[t] for t in trainings] if is_adaption else [trainings]
+    counted = []
+    for together in beside:
+        own = [run for run in runs if training_of(run) in together]
+        groups = sorted({run.seeds for run in own})
+        whole = set(takewhile(lambda seeds, own=own: _is_whole(seeds, own, found), groups))
+        counted += [found[run] for run in own if run in found and run.seeds in whole]
     return Shown(name, profile, tuple(join(counted)), tuple(trainings))
 
 
 def _is_whole(seeds, runs, found):
     """Tell whether all that is waited for of these seeds is there; the first ones count anyway."""
-    belong = [r for r in runs if r.seeds == seeds and turn(r) < 2 and not _is_aside(r)]
+    belong = [r for r in runs if r.seeds == seeds and turn(r) < 2]
     return seeds[0] == SEEDS[0] or all(run in found for run in belong)

@@ -159,6 +159,18 @@ def test_nobody_waits_for_another_start_of_algorithm_1():
     assert begun(both) == expected | {("algorithm1", "hairer"): (0, 1)}
 
 
+def test_each_adaption_counts_the_seeds_that_it_has():
+    """They are no grid: one controller's missing run leaves no seed out of another's mean."""
+
+    def there(run):
+        few = {"algorithm1": (0, 1, 2, 4), "settling-discord": (0, 2)}
+        return run.steps.start == "euclidean" and run.seeds[0] in few[run.steps.controller]
+
+    [found] = shown(["mnist-adaption"], there).values()
+    seeds = {e.run.steps.controller: e.run.seeds for e in found.found}
+    assert seeds == {"algorithm1": (0, 1, 2), "settling-discord": (0,)}  # in order
+
+
 def test_any_subset_of_the_runs_is_shown_somehow():
     nothing = shown(PAIR, lambda run: False)
     assert all(not s.found and s.profile == "paper" and not s.complete for s in nothing.values())
