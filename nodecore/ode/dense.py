@@ -56,11 +56,11 @@ class Dense:
     ) -> None:
         """Take the states at the times up to t + h, from a step with these ends and stages."""
         z, z_new = ends
-        middle = z + h * weighted_sum(HALF_WAY[tableau.name], stages)
         passed = [time for time in self.times[len(self.states) :] if time - t <= h]
         rise, start, end = z_new - z, h * stages[0], h * stages[-1]
-        bulge = middle - z
-        # p(0) = z, p'(0) = start, p(1) = z_new, p'(1) = end, p(1/2) = middle.
+        weights = HALF_WAY.get(tableau.name)  # without them the quartic is Hermite's cubic
+        bulge = h * weighted_sum(weights, stages) if weights else rise / 2 + (start - end) / 8
+        # p(0) = z, p'(0) = start, p(1) = z_new, p'(1) = end, p(1/2) = z + bulge.
         square = end - 4 * start - 5 * rise + 16 * bulge
         cube = 5 * start - 3 * end + 14 * rise - 32 * bulge
         fourth = 2 * (end - start) - 8 * rise + 16 * bulge

@@ -1,5 +1,7 @@
 """Steps past the end and states interpolated within them, against torchdiffeq's own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchdiffeq import odeint
@@ -52,6 +54,17 @@ def test_the_states_half_way_are_of_third_order_at_least():
         square = sum(w * c**2 for w, c in zip(weights, tableau.c, strict=True))
         if name == "dopri5":
             assert square == pytest.approx(0.5**3 / 3, abs=1e-9)
+
+
+def test_a_method_without_such_weights_is_interpolated_by_a_cubic():
+    """On z' = 3 t^2 - 1 the states are a cubic, which the ends and slopes of any step determine."""
+    own = replace(of_torchdiffeq("bosh3"), name="own")
+    times = torch.linspace(0, 1.5, 7, dtype=torch.float64)
+    dense = Dense(times.tolist())
+    start = torch.zeros(1, dtype=torch.float64)
+    how = {"rtol": 1.0, "atol": 1.0, "t": (0.0, 1.5)}
+    solve_adaptive(lambda t, z: (3 * t**2 - 1).expand(1), start, own, dense=dense, **how)
+    torch.testing.assert_close(torch.cat(dense.states), times**3 - times)
 
 
 def test_a_step_whose_error_is_infinite_is_tried_shorter():
