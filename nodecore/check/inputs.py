@@ -16,9 +16,9 @@ Tree = Any  # a tensor, or tuples, lists and dicts of them, or None
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """Apply a function to each tensor of a tree; what is no tensor stays."""
-    if isinstance(tree, Tensor):
-        return function(tree)
+    """Apply a function to each tensor of a tree, arrays as tensors too; what is neither stays."""
+    if isinstance(tree, Tensor | np.ndarray):
+        return function(torch.as_tensor(tree))
     if isinstance(tree, tuple | list):
         parts = [map_tensors(function, part) for part in tree]
         named = hasattr(tree, "_fields")  # a named tuple takes its parts one by one
@@ -142,14 +142,15 @@ def read_inputs(x: Any, integers: bool = False) -> Tree:
     return x
 
 
-def check_args(args: Tree, n: int) -> None:
-    """Raise ValueError unless every tensor of args has n rows."""
+def read_args(args: Tree, n: int) -> Tree:
+    """Return args, arrays as tensors; ValueError unless every tensor has n rows."""
     for part in tensors_of(args):
         if part.dim() < 1 or len(part) != n:
             raise ValueError(
                 f"args has a tensor of shape {tuple(part.shape)} for {n} samples: give a row for "
                 "each sample; let the field close over what all samples share"
             )
+    return map_tensors(lambda part: part, args)
 
 
 def read_labels(y: Any, n: int) -> Tensor | None:

@@ -62,7 +62,7 @@ def pose(
     tolerance, bound = _read_tolerance(tolerance, y, loss), _read_bound(bound)
     targets = inputs.read_targets(y, n) if loss is not None else None
     y = None if loss is not None else inputs.read_labels(y, n)
-    inputs.check_args(args, n)
+    args = inputs.read_args(args, n)
     wanted = () if output_times is None else read_grid("output_times", output_times, solved)
     _check_output_times(trained, solved, wanted)
     model = FlowModel(field, head, stem, x, times, args, wanted)

@@ -82,6 +82,19 @@ def test_the_trainings_own_tolerance_is_among_those_that_are_searched():
     assert Tolerance("dopri5", 1 / 3000) in searched_settings(Tolerance("dopri5", 1 / 3000))
 
 
+@pytest.mark.parametrize("form", [lambda a: a, lambda a: (a, 1.0), lambda a: {"rate": a}])
+def test_args_may_hold_arrays(form):
+    x, rates = normal(60, 2), normal(60, 1, seed=1)
+
+    def field(t, z, args):
+        rate = args["rate"] if isinstance(args, dict) else args
+        return -z * (rate[0] if isinstance(rate, tuple) else rate)
+
+    of_arrays = quiet(field, None, x, args=form(rates.numpy()), **EULER)
+    of_tensors = quiet(field, None, x, args=form(rates), **EULER)
+    np.testing.assert_array_equal(of_arrays.distances, of_tensors.distances)
+
+
 def test_args_may_be_a_named_tuple():
     class Pair(NamedTuple):
         a: torch.Tensor
