@@ -546,8 +546,8 @@ for d in ("spheres2", "landscape"):
 # ({glue:text}`settling-discord-reversals-spheres2:.1f` reversals of the step instead of
 # {glue:text}`algorithm1-reversals-spheres2:.1f`) and costs no more than Algorithm 1
 # ({glue:text}`settling-discord-nfe-spheres2:.1f` and {glue:text}`algorithm1-nfe-spheres2:.1f` evaluations); on the
-# landscape its seeds spread as widely as their mean ({glue:text}`settling-nfe-landscape:.0f` ±
-# {glue:text}`settling-nfe-std-landscape:.0f` and {glue:text}`algorithm1-nfe-landscape:.0f` ±
+# landscape its seeds spread as widely as their mean ({glue:text}`settling-discord-nfe-landscape:.0f` ±
+# {glue:text}`settling-discord-nfe-std-landscape:.0f` and {glue:text}`algorithm1-nfe-landscape:.0f` ±
 # {glue:text}`algorithm1-nfe-std-landscape:.0f`). Its step follows the field, which
 # grows sharper to the end; the hysteresis shortens it once, early, and then lets it be. On CIFAR-10 Hairer's first step
 # in Euclidean norms is far shorter than need be; at the reduced scale, of 30 checks, most of what either controller

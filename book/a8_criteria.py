@@ -110,9 +110,10 @@ pd.DataFrame(rows).T.rename_axis("criterion")
 #
 # The order test ({cite:t}`krishnapriyan2023`) answers another question: whether the step is fine enough
 # for the field. Its medians fall with the step, as the accuracy's gap does, so of all pairs, across steps too, it
-# puts {glue:text}`order-across-least:.2f` to {glue:text}`order-across-most:.2f` in the right order (the accuracy lost
-# under midpoint: {glue:text}`lost-across-least:.2f` or more). Within a step it does not see where a classifier's boundary lies: end states that move a little
-# may cross it, and ones that move far may not. A bound on $hL$ from the layers' norms even points the wrong
+# puts {glue:text}`order-across-least:.2f` to {glue:text}`order-across-most:.2f` in the right order (the accuracy
+# lost under midpoint: {glue:text}`lost-across-least:.2f` or more). Within a step it does not see where a classifier's
+# boundary lies: end states that move a little may cross it, and ones that move far may not. A bound on $hL$ from the
+# layers' norms even points the wrong
 # way on the landscape. With labels, the accuracy lost under midpoint is the best of all, but it is
 # measured on the very thing that decides here. {ref}`chapter-check-flow` decides by changed classes or lost
 # accuracy, with the exact flow in the place of midpoint, and shows the order and $hL$ beside the verdict.
@@ -133,10 +134,10 @@ def across_steps(table, name):
 
 
 shares = [across_steps(tables[d], words["order"]) for d in datasets]
-glue("order-across-least", min(shares), display=False)
-glue("order-across-most", max(shares), display=False)
+glue("order-across-least", float(min(shares)), display=False)
+glue("order-across-most", float(max(shares)), display=False)
 lost = min(across_steps(tables[d], "accuracy lost under midpoint") for d in datasets)
-glue("lost-across-least", lost, display=False)
+glue("lost-across-least", float(lost), display=False)
 for word, name in words.items():
     for dataset in datasets:
         glue(f"{word}-{dataset}", 100 * areas[dataset][name].value, display=False)
