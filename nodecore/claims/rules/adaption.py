@@ -243,7 +243,7 @@ def _harm(changed, base):
         judge_within(mean_interval(factor), math.log(FACTOR)),
         judge_below(mean_interval(changed["agreement_gap"]), AGREEMENT),
     )
-    return FAILS if FAILS in judged else grade_each(*judged) if UNSURE not in judged else UNSURE
+    return next((verdict for verdict in (FAILS, UNSURE) if verdict in judged), HOLDS)
 
 
 def _summary_of(material, start):
