@@ -73,6 +73,12 @@ def solve_adaptive(
     check_state(z0)
     check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps)
     control = step_control(tableau, rtol, atol, t, first_step, max_steps, instance_axes == 2)
+    close = 1e-9 * (control.t1 - control.t0)
+    if dense is not None and (instance_axes or abs(dense.times[-1] - control.t1) > close):
+        raise ValueError(
+            f"dense ends at {dense.times[-1]}, with instance_axes = {instance_axes}: let it end at "
+            f"t[1] = {control.t1}, and give instance_axes=0"
+        )
     if choose_adaptive_backend(f, z0, tableau, instance_axes, path, backend) == "fused":
         return _adapt_fused(f, z0, tableau, control)
     return _adapt(f, z0, tableau, control, instance_axes, path, dense)
@@ -148,7 +154,7 @@ def _adapt(f, z0, tableau, control, instance_axes, path, dense):
             # The last step lands on t1 exactly, whatever the rounding of the sum.
             arrived = accept & (h >= t1 - time)
             if dense is not None and bool(accept):
-                dense.take(tableau, float(time), float(h), (z, z_new), stages)
+                dense.take(tableau, float(time), float(h), (z, z_new), stages, bool(arrived))
                 z_new = dense.states[-1] if bool(arrived) else z_new
             time = torch.where(arrived, t1, torch.where(accept, time + h, time))
         nfe += active * (len(stages) - 1)

@@ -53,10 +53,14 @@ class Dense:
         h: float,
         ends: tuple[Tensor, Tensor],
         stages: Sequence[Tensor],
+        is_last: bool,
     ) -> None:
-        """Take the states at the times up to t + h, from a step with these ends and stages."""
+        """Take the states at the times up to t + h, all if it is the last, from a step."""
+        left = self.times[len(self.states) :]
+        passed = [time for time in left if is_last or time - t <= h]
+        if not passed:
+            return
         z, z_new = ends
-        passed = [time for time in self.times[len(self.states) :] if time - t <= h]
         rise, start, end = z_new - z, h * stages[0], h * stages[-1]
         weights = HALF_WAY.get(tableau.name)  # without them the quartic is Hermite's cubic
         bulge = h * weighted_sum(weights, stages) if weights else rise / 2 + (start - end) / 8

@@ -56,6 +56,13 @@ def test_the_states_half_way_are_of_third_order_at_least():
             assert square == pytest.approx(0.5**3 / 3, abs=1e-9)
 
 
+@pytest.mark.parametrize("span", [(0.1, 0.4), (0.3, 1.0), (1.1, 3.3), (-0.7, 0.1)])
+def test_the_end_is_taken_whatever_its_rounding(span):
+    dense, how = Dense(span), {"rtol": 1e-3, "atol": 1e-3}
+    found = solve_adaptive(Driven(), START, "dopri5", t=span, dense=dense, **how)
+    assert len(dense.states) == 2 and torch.equal(found.z, dense.states[-1])
+
+
 def test_a_method_without_such_weights_is_interpolated_by_a_cubic():
     """On z' = 3 t^2 - 1 the states are a cubic, which the ends and slopes of any step determine."""
     own = replace(of_torchdiffeq("bosh3"), name="own")
@@ -79,5 +86,8 @@ def test_a_step_whose_error_is_infinite_is_tried_shorter():
     found = solve_adaptive(turning, start, of_torchdiffeq("dopri5"), dense=Dense(ENDS), **how)
     expected = odeint(turning, start, torch.tensor(ENDS), method="dopri5", **how)[-1]
     torch.testing.assert_close(found.z, expected, rtol=1e-3, atol=1e-3)
+    for times, axes in (((0.0, 0.9), 0), (ENDS, 1)):
+        with pytest.raises(ValueError, match=r"dense ends at .* let it end at t"):
+            solve_adaptive(turning, start, "dopri5", dense=Dense(times), instance_axes=axes, **how)
     with pytest.raises(SolveError, match="not finite"):
         solve_adaptive(turning, start, of_torchdiffeq("dopri5"), **how)
