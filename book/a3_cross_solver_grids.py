@@ -347,7 +347,7 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:3])
 
 # %% [markdown]
 # **Other runs at the paper's scale.** Those that are there already and not counted above, because
-# their seed or their study is not complete, seed by seed.
+# their seed or their study is not complete, seed by seed. A seed at the share of one class did not train.
 
 
 # %% tags=["hide-input"]
@@ -359,7 +359,7 @@ def other_runs(d, s):
         if (run.steps, run.seeds[0]) in shown or (evidence := find(run)) is None:
             continue
         for seed, rows in evidence.records.groupby("seed"):
-            row = same_step(rows).iloc[0]
+            row = same_step(rows.assign(trained=True)).iloc[0]  # shown whether it trained or not
             values = (f"{100 * row[name]:.1f} %" for name in MEASURED if name != "all")
             yield [name_of(d), name_of(s), run.steps.n_steps, seed, *values]
 
