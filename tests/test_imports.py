@@ -93,7 +93,8 @@ def test_plots_neither_solve_nor_train():
 def test_no_file_needs_what_is_for_tests_only_or_unpickles():
     for file in FILES:
         packages = {name.split(".")[0] for name in imported(file)}
-        peers = {"scipy"} if file.stem in ("tables", "means") else set()
+        statistics = parts_of(file) in (("evidence", "tables"), ("evidence", "means"))
+        peers = {"scipy"} if statistics else set()
         forbidden = {"scipy", "torchdiffeq", "pytest", "hypothesis", "pickle", "dill"} - peers
         forbidden |= {"benchmarks"}
         assert not packages & forbidden, file

@@ -292,24 +292,10 @@ def test_a_compiled_field_is_not_compiled_again():
         raise AssertionError("it was compiled")
 
     field = nn.Linear(2, 2)
-    compiled = torch.compile(around(field), backend=backend)
+    compiled = torch.compile(field, backend=backend)
     report = quiet(compiled, None, normal(60, 2), solver="rk4", n_steps=8)
-    plain = quiet(around(field), None, normal(60, 2), solver="rk4", n_steps=8)
+    plain = quiet(field, None, normal(60, 2), solver="rk4", n_steps=8)
     np.testing.assert_array_equal(report.distances, plain.distances)
-
-
-def around(layer):
-    """A module field(t, z) around a layer of z."""
-
-    class Around(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = layer
-
-        def forward(self, t, z):
-            return self.layer(z)
-
-    return Around()
 
 
 @pytest.mark.parametrize(

@@ -160,9 +160,8 @@ def trajectories_cross(studies: Studies, numbers: Mapping) -> Parts:
     )
 
 
-def changes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy as trained less that under each better setting, a row for each: the mean over seeds,
-    value, and the ends of its 95 % interval, low and high.
+def changes(frame: pd.DataFrame) -> list[Interval]:
+    """Accuracy as trained less that under each better setting: the means over seeds.
 
     frame: records of one run in fixed steps. Better: no fewer steps, of no lower order, or exact.
     """
@@ -176,8 +175,7 @@ def changes(frame: pd.DataFrame) -> pd.DataFrame:
     lost = better.assign(lost=own.loc[better["seed"]].to_numpy() - better["accuracy"])
     settings = ["test_solver", "test_n_steps", "test_rtol"]
     by_setting = lost.groupby(settings, dropna=False)["lost"]
-    found = {setting: mean_interval(values) for setting, values in by_setting}
-    return pd.DataFrame.from_dict(found, orient="index", columns=Interval._fields)
+    return [mean_interval(values) for _, values in by_setting]
 
 
 def _change_part(studies, n_steps, verdict_of, which):
@@ -186,13 +184,12 @@ def _change_part(studies, n_steps, verdict_of, which):
     frame = material.records[material.records["n_steps"] == n_steps]
     if frame.empty:
         return
-    table = changes(frame)
-    pick = {"largest": np.argmax, "smallest": np.argmin}[which]
-    lost = [Interval(*row) for row in table.itertuples(index=False)]
-    shown = lost[pick(table["value"].abs().to_numpy())]
+    lost = changes(frame)
+    pick = {"largest": max, "smallest": min}[which]
+    shown = pick(lost, key=lambda change: abs(change.value))
     own = as_trained(frame).loc[:, "accuracy"]
     found = (
-        f"{percent(own.mean(), own.std())} as trained; {which} loss under {len(table)} better "
+        f"{percent(own.mean(), own.std())} as trained; {which} loss under {len(lost)} better "
         f"settings {points(shown.value)} ({100 * shown.low:.1f} to {100 * shown.high:.1f})"
     )
     yield Part(name_of(material.dataset), grade_each(*map(verdict_of, lost)), found)
