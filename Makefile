@@ -37,7 +37,8 @@ test: $(READY)  ## lint, types, tests, all chapters at the smoke profile, the pa
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	@$(CHECK_TYPES)
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --max-worker-restart 0 \
+	  --dist loadfile
 
 # LAB_ARGS='--no-browser --port 8899' passes options on; root, as in a container, has to be allowed
 lab: $(READY)  ## JupyterLab; the chapters in book/ open as notebooks

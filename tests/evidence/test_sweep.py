@@ -522,7 +522,7 @@ def cluster():
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     scheduler = [*dask[:2], f"{dask[2]}scheduler", "--host", address, "--no-dashboard"]
     worker = [*dask[:2], f"{dask[2]}worker", address, "--no-nanny", "--nthreads", "1"]
-    worker += ["--no-dashboard", "--death-timeout", "1"]
+    worker += ["--no-dashboard", "--death-timeout", "60"]  # the scheduler may be slow to begin
     with (
         subprocess.Popen(scheduler, **options) as first,
         subprocess.Popen(worker, **options) as second,
