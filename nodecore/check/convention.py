@@ -73,7 +73,8 @@ def find_convention(field: Callable[..., Any], t: Tensor, z: Tree, args: Tree) -
         f"field failed on states of shape {shapes} ({errors[0]}): it is called as field(t, z), t a "
         "tensor without axes and z a batch of states, or as field(t, z, args) with args=; where it "
         "closes over data of each sample, give them as args= or carry them in the state; where it "
-        "differentiates inside, do so under torch.enable_grad()"
+        "differentiates inside, do so under torch.enable_grad(); a single system whose rows act on "
+        "one another, such as a graph, cannot be checked"
     )
 
 

@@ -48,7 +48,10 @@ def differ(a: Tensor, b: Tensor, share: float) -> bool:
 
 # --- random, mixing, by position ------------------------------------------------------------------
 
-ONE_BY_ONE = "call .eval() on what holds batch norm; samples must be treated one by one"
+ONE_BY_ONE = (
+    "call .eval() on what holds batch norm; samples must be treated one by one: a single system "
+    "whose rows act on one another, such as a graph, cannot be checked"
+)
 
 
 def probe_layers(
