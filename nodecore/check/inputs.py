@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nodecore.data.split import Split
-from nodecore.ode.steps import check_tolerance
+from nodecore.ode.steps import check_count, check_positive
 
 Tree = Any  # a tensor, or tuples, lists and dicts of them, or None
 
@@ -93,16 +93,13 @@ def read_times(t: Any) -> tuple[float, float]:
 def whole(name: str, value: Any) -> int:
     """Return a number of Python, numpy or torch; raise ValueError unless it is whole and >= 1."""
     number = _plain(value)
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"{name} = {value!r}: give a whole number >= 1")
-    return number
+    is_whole = isinstance(number, float) and number.is_integer()
+    return check_count(name, int(number) if is_whole else number)
 
 
 def positive(name: str, value: Any) -> float:
     """Return a number of Python, numpy or torch; raise ValueError unless it is finite and > 0."""
-    return float(check_tolerance(name, _plain(value)))
+    return check_positive(name, _plain(value))
 
 
 def _plain(value: Any) -> Any:

@@ -285,8 +285,8 @@ def monitor(
     training = {"solver": solver, "n_steps": n_steps, "rtol": rtol, "atol": atol}
     training |= {"step_size": step_size, "grid": grid, "solve": solve}
     training = {name: value for name, value in training.items() if value is not None}
-    solved = ascending(read_times(t))
-    read_training(solved, **training)
+    t = read_times(t)
+    read_training(ascending(t), **training)
     training |= {
         name: NUMBERS[name](name, training[name]) for name in NUMBERS.keys() & training.keys()
     }

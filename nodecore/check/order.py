@@ -29,7 +29,6 @@ class OrderTest:
         near: Share of these within WITHIN of it.
         near_kinks: Share within WITHIN of 2, where `expected` is higher; None elsewhere.
         median: Median of p, with its interval.
-        orders: p of each sample that tells, ascending, (n,).
     """
 
     expected: int
@@ -37,7 +36,6 @@ class OrderTest:
     near: Interval
     near_kinks: Interval | None
     median: Interval
-    orders: tuple[float, ...]
 
     def __str__(self) -> str:
         p, low, high = self.median
@@ -73,7 +71,7 @@ def order_test(ends: tuple[Tensor, ...], expected: int) -> OrderTest | None:
         return share_interval(int(((p - order).abs() <= WITHIN).sum()), len(p))
 
     kinks = near(2) if expected > 2 else None
-    return OrderTest(expected, len(p), near(expected), kinks, _median(p), tuple(p.tolist()))
+    return OrderTest(expected, len(p), near(expected), kinks, _median(p))
 
 
 def _median(ordered: Tensor) -> Interval:

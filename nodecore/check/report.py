@@ -22,7 +22,7 @@ class FlowCost:
     """Evaluations of the field by n single samples.
 
     Those of fixed steps are exact, those of Jacobians the most that there can be; those of adaptive
-    steps, and the seconds of the field alone, are estimated from a few samples.
+    steps, and the seconds, are estimated from a few samples.
     """
 
     n: int
@@ -56,7 +56,7 @@ class FlowReport:
         distances: Distance between the end states under training solver and exact flow, in the
             states' units, of each sample (n,); NaN where one is not known.
         margins: Distance from the exact end state to the classifier's nearest boundary, (n,); None
-            for a head that is not affine.
+            without labels, or for a head that is not affine in one tensor or gives probabilities.
         probability_change: Mean total variation of the class probabilities; None without labels.
         moved: Share of samples whose end state moves by more than a tenth of the states' scale.
         recalls: Of each class.

@@ -140,7 +140,6 @@ def walk_adaptively(
     mesh: Sequence[float],
     solver: str,
     rtol: float,
-    atol: float,
     wanted: Sequence[float] = (),
 ) -> Part:
     """Carry states z (n, ...) along a mesh, adaptive between its times. May raise SolveError.
@@ -150,8 +149,7 @@ def walk_adaptively(
         z: States at the first time.
         mesh: Times where a solve ends and the next one begins, ascending.
         solver: Name of an embedded method.
-        rtol: Relative tolerance.
-        atol: Absolute tolerance.
+        rtol: Tolerance, relative and absolute.
         wanted: Times of the mesh whose states are kept, as trajectories; the end's where none are.
     """
     nfe, last, path = 0, None, [z]
@@ -162,7 +160,7 @@ def walk_adaptively(
             z,
             solver,
             rtol=rtol,
-            atol=atol,
+            atol=rtol,
             t=(a, b),
             max_steps=LONG if z.dtype == torch.float64 else SHORT,
             first_step=None if last is None else min(last, b - a),

@@ -270,12 +270,16 @@ def above_chance(own: Tested, exact: Tested, terms: Terms) -> Interval | None:
 
 @dataclass(frozen=True)
 class Recall:
-    """Of a class with n samples, the share that is right under training solver and exact flow."""
+    """Of a class with n samples, the share that is right under training solver and exact flow.
+
+    drop: the first share less the second.
+    """
 
     label: int
     n: int
     own: float
     exact: float
+    drop: Interval
 
     def __str__(self) -> str:
         change = f"{100 * self.own:.0f} % under the training solver, {100 * self.exact:.0f} %"
@@ -288,17 +292,14 @@ def recalls(y: Tensor, own: Tensor, exact: Tensor, known: Tensor) -> tuple[Recal
     for label in y.unique().tolist():
         rows = (y == label) & known
         if n := int(rows.sum()):
-            shares = [int((v[rows].argmax(1) == label).sum()) / n for v in (own, exact)]
-            found.append(Recall(label, n, *shares))
+            before, after = (v[rows].argmax(1) == label for v in (own, exact))
+            lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+            drop = paired_difference(lost, won, n)
+            found.append(Recall(label, n, int(before.sum()) / n, int(after.sum()) / n, drop))
     return tuple(found)
 
 
 def lost_recalls(found: tuple[Recall, ...]) -> list[Recall]:
     """Return the classes that surely lose more of their recall than AGREEMENT, the worst first."""
-
-    def surely(recall: Recall) -> bool:
-        lost = round((recall.own - recall.exact) * recall.n)
-        return lost > 0 and paired_difference(lost, 0, recall.n).low > AGREEMENT / 2
-
-    worst = [r for r in found if r.own - r.exact > AGREEMENT and surely(r)]
-    return sorted(worst, key=lambda recall: recall.exact - recall.own)
+    lost = [recall for recall in found if recall.drop.low > AGREEMENT]
+    return sorted(lost, key=lambda recall: -recall.drop.value)

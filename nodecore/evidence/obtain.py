@@ -17,7 +17,7 @@ from nodecore.evidence.found import Evidence, checkpoint_path, find_done
 from nodecore.evidence.measure import evaluate_run, flipped
 from nodecore.evidence.provenance import device_name, kernel_version, recorded_revision
 from nodecore.evidence.runs import Run
-from nodecore.training.adapted import Adapted
+from nodecore.training.adapted import Adapted, columns_of
 from nodecore.training.changes import name_changes
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.cures import name_cures
@@ -125,7 +125,7 @@ def _header(run, trained):
         "study": run.study,
         "dataset": run.dataset,
         "profile": run.profile,
-        **run.steps.columns,
+        **columns_of(run.steps),
         **({"cures": name_cures(run.cures)} if run.cures else {}),
         **({"changes": name_changes(run.changes)} if run.changes else {}),
         "start_constants": constants.get("start"),

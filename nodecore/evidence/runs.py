@@ -37,8 +37,8 @@ class Run:
         check_seeds(self.seeds)
         object.__setattr__(self, "seeds", tuple(sorted(self.seeds)))
         get_protocol(self.dataset, self.profile)
-        object.__setattr__(self, "cures", check_cures(self.cures, self.steps))
         object.__setattr__(self, "changes", check_changes(self.changes, self.dataset))
+        object.__setattr__(self, "cures", check_cures(self.cures, self.steps, self.protocol))
         if not 0 < self.T < math.inf:
             raise ValueError(f"T = {self.T!r}: give a time > 0")
         if isinstance(self.steps, Adapted) and not isinstance(self.steps.controller, str):

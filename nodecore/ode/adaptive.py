@@ -1,6 +1,5 @@
 """Walk in steps that keep an embedded error estimate within tolerances."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -14,7 +13,7 @@ from nodecore.ode.dense import Dense
 from nodecore.ode.fixed import tableau_arrays
 from nodecore.ode.runge_kutta import field_for_solve, per_instance, rk_stages, weighted_sum
 from nodecore.ode.solution import Solution, SolveError, VectorField, check_state, shaped
-from nodecore.ode.steps import check_embedded, check_n_steps, check_tolerance, time_span
+from nodecore.ode.steps import check_embedded, check_n_steps, check_positive, time_span
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 
 # Of an adaptive step on the one before: safety * error^(-1/(q+1)), and the least and the most.
@@ -267,7 +266,7 @@ def _rms(v, instance_axes):
 
 def _check_tolerances(name, value, z0, instance_axes):
     if not isinstance(value, Tensor):
-        check_tolerance(name, value)
+        check_positive(name, value)
         return
     if instance_axes < 1 or value.shape != z0.shape[:1]:
         raise ValueError(
@@ -275,7 +274,7 @@ def _check_tolerances(name, value, z0, instance_axes):
             f"{z0.shape[0]} members, with instance_axes >= 1; got {instance_axes}"
         )
     for entry in value.tolist():
-        check_tolerance(name, entry)
+        check_positive(name, entry)
 
 
 def check_adaptive(
@@ -292,8 +291,8 @@ def check_adaptive(
     for name, value in (("rtol", rtol), ("atol", atol)):
         _check_tolerances(name, value, z0, instance_axes)
     check_n_steps(max_steps, "max_steps")
-    if first_step is not None and not 0 < first_step < math.inf:
-        raise ValueError(f"first_step = {first_step!r}: give a step size > 0")
+    if first_step is not None:
+        check_positive("first_step", first_step)
     if not 0 <= instance_axes < z0.dim():
         raise ValueError(
             f"instance_axes = {instance_axes}: give 0 to {z0.dim() - 1} for {z0.dim()} axes"

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from nodecore.ode.kernels import BlockLayer
+from nodecore.ode.runge_kutta import per_instance
 
 ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "softplus": F.softplus}
 
@@ -210,7 +211,7 @@ class PiecewiseField(nn.Module):
         at = at.long().clamp(0, len(self.pieces) - 1)
         slopes = torch.zeros_like(z)
         for index in at.unique().tolist():
-            here = (at == index).view(*at.shape, *[1] * (z.dim() - at.dim())).to(z.device)
+            here = per_instance(at == index, z).to(z.device)
             slopes = torch.where(here, self.pieces[index](t, z), slopes)
         return slopes
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nodecore.ode.fields import Conv1dField, MLPField
 from nodecore.ode.kernels import BlockLayer
+from nodecore.ode.runge_kutta import per_instance
 from nodecore.ode.solution import VectorField
 
 MAX_OPERATOR = 4096  # rows of a layer's operator, beyond which its singular values take too long
@@ -97,4 +98,4 @@ def jacobian_norms(
 
 def _unit(v, instance_axes):
     norm = v.flatten(instance_axes).norm(dim=-1).clamp(min=torch.finfo(v.dtype).tiny)
-    return v / norm.view(*norm.shape, *[1] * (v.dim() - instance_axes))
+    return v / per_instance(norm, v)

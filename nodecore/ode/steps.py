@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ def count_steps(step_size: Tensor, span: float) -> Tensor:
 
 
 class Steps:
-    """A solver and how it chooses its steps: FixedSteps, Tolerance, or Adapted in training.
+    """A solver and how it chooses its steps: FixedSteps, Tolerance, Adapted in training, and what
+    else `check_flow` is given.
 
     They are checked once, where they are made: whatever takes them need not ask again. What a kind
     does not have is None, as in the columns of a record.
@@ -40,12 +42,6 @@ class Steps:
         """Stem of file names, such as `euler-K8` or `dopri5-tol0.001`."""
         raise NotImplementedError
 
-    @property
-    def columns(self) -> dict[str, Any]:
-        """Columns of a record that describe the steps of a training, with their values."""
-        kept = ("n_steps", "rtol", "per_sample", "controller", "first_rtol", "start")
-        return {"train_solver": self.solver, **{name: getattr(self, name) for name in kept}}
-
 
 @dataclass(frozen=True)
 class FixedSteps(Steps):
@@ -56,7 +52,7 @@ class FixedSteps(Steps):
 
     def __post_init__(self):
         super().__post_init__()
-        check_n_steps(self.n_steps)
+        object.__setattr__(self, "n_steps", check_n_steps(self.n_steps))
 
     def __str__(self):
         return f"{self.solver}, {self.n_steps} step{'s' * (self.n_steps != 1)}"
@@ -79,7 +75,7 @@ class Tolerance(Steps):
 
     def __post_init__(self):
         super().__post_init__()
-        check_tolerance("rtol", self.rtol)
+        object.__setattr__(self, "rtol", check_positive("rtol", self.rtol))
         check_embedded(self.solver)
 
     def __str__(self):
@@ -107,7 +103,11 @@ def choose_steps(solver: str, n_steps: int | None = None, rtol: float | None = N
 
 
 def check_embedded(solver: str | ButcherTableau) -> int:
-    """Raise ValueError unless the solver has an embedded method, which a tolerance needs."""
+    """Return the order of the solver's embedded method, which a tolerance needs.
+
+    Raises:
+        ValueError: It has none.
+    """
     tableau = get_tableau(solver)
     if tableau.b_embedded is None or tableau.embedded_order is None:
         embedded = [name for name, other in TABLEAUS.items() if other.b_embedded is not None]
@@ -118,23 +118,28 @@ def check_embedded(solver: str | ButcherTableau) -> int:
     return tableau.embedded_order
 
 
-def check_count(name: str, value: int, least: int = 1, what: str = "number") -> int:
-    """Return value; raise ValueError unless it is a whole number >= least."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+def check_count(name: str, value: Any, least: int = 1, what: str = "number") -> int:
+    """Return value as an int; raise ValueError unless it is a whole number >= least."""
+    if not _is_a(Integral, value) or value < least:
         raise ValueError(f"{name} = {value!r}: give a whole {what} >= {least}")
-    return value
+    return int(value)
 
 
-def check_n_steps(n_steps: int, name: str = "n_steps") -> int:
-    """Return n_steps; raise ValueError unless it is a whole number >= 1."""
+def check_n_steps(n_steps: Any, name: str = "n_steps") -> int:
+    """Return n_steps as an int; raise ValueError unless it is a whole number >= 1."""
     return check_count(name, n_steps, what="number of steps")
 
 
-def check_tolerance(name: str, value: float) -> float:
-    """Return value; raise ValueError unless it is a finite number > 0."""
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} = {value!r}: give a tolerance > 0, such as 1e-3")
-    return value
+def check_positive(name: str, value: Any) -> float:
+    """Return value as a float; raise ValueError unless it is a finite number > 0."""
+    if not _is_a(Real, value) or not 0 < value < math.inf:
+        raise ValueError(f"{name} = {value!r}: give a finite number > 0")
+    return float(value)
+
+
+def _is_a(kind: type[Real], value: Any) -> bool:
+    """Tell whether value is a number of this kind, of Python or numpy; a bool is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def time_span(t: tuple[float, float]) -> float:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nodecore.ode.steps import Setting, Steps, Tolerance, check_tolerance, choose_steps
-from nodecore.ode.tableaus import check_finer, finer_solver, get_tableau
+from nodecore.ode.steps import Setting, Steps, Tolerance, check_positive, choose_steps
+from nodecore.ode.tableaus import check_finer, get_tableau
 from nodecore.training.controllers import EVERY, Controller, controller_name
 
 RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
@@ -55,7 +55,7 @@ class Adapted(Steps):
             raise ValueError(
                 f"start = {self.start!r} is unknown; choose one of {', '.join(STARTS)}"
             )
-        check_finer(self.solver, self.rule.test_solver or finer_solver(self.solver))
+        check_finer(self.solver, self.rule.better_solver(self.solver))
 
     def _begin_with_a_tolerance(self):
         if self.start is not None:
@@ -65,7 +65,7 @@ class Adapted(Steps):
             )
         first = FIRST_RTOL if self.first_rtol is None else self.first_rtol
         finest, coarsest = RTOL_BOUNDS
-        if not finest <= check_tolerance("first_rtol", first) <= coarsest:
+        if not finest <= check_positive("first_rtol", first) <= coarsest:
             raise ValueError(f"first_rtol = {first!r}: give one from {finest:g} to {coarsest:g}")
         object.__setattr__(self, "first_rtol", float(first))
 
@@ -96,6 +96,12 @@ class Adapted(Steps):
 
 
 AnySteps = Setting | Adapted  # how the steps of a training may be chosen
+
+
+def columns_of(steps: AnySteps) -> dict[str, Any]:
+    """Return the columns of a record that describe the steps of a training; see `steps_of`."""
+    kept = ("n_steps", "rtol", "per_sample", "controller", "first_rtol", "start")
+    return {"train_solver": steps.solver, **{name: getattr(steps, name) for name in kept}}
 
 
 def steps_of(values: Mapping[str, Any]) -> AnySteps:

@@ -82,7 +82,7 @@ class Adaption:
             h = initial_step_size(
                 ensemble.field, 0.0, x, 1, start_norm(ensemble.steps.start, x)
             ).cpu()
-        ensemble.nfe += 2
+        ensemble.count(2)
         # A slope that is not finite is no reason to stop: the loss will mark that member.
         h = torch.where(h > 0, h, T).clamp(shortest, T)
         return self._turn_to([StepState(float(value)) for value in h])
@@ -179,7 +179,7 @@ class Adaption:
     def _check(self, x, y, logits, train, solution):
         """Return what the history says of a check, for each member, and the states it leads to."""
         ensemble, controller = self.ensemble, self.controller
-        ensemble.count(solution)
+        ensemble.count(solution.nfe)
         others = ensemble.head(solution.z)
         test = batch_accuracies(others, y)
         values = [train.tolist(), test.tolist()]
@@ -211,7 +211,7 @@ class Adaption:
         )
         sizes = torch.tensor([s.step_size for s in states], dtype=torch.float64)
         solution = ensemble.solve(x, ensemble.tableau, sizes)
-        ensemble.nfe += torch.where(longer, solution.nfe, 0).to(ensemble.device)
+        ensemble.count(torch.where(longer, solution.nfe, 0))
         tried = batch_accuracies(ensemble.head(solution.z), y).tolist()
         return [
             self.controller.confirm(old, new, Observation(a, o.test_accuracy)) if tries else new

@@ -32,7 +32,7 @@ class AdjointStep:
         losses.sum().backward()  # down to z, and to the classifier's weights
         for total, gradient in zip(self.gradients, self._integrate(z), strict=True):
             total.add_(gradient)
-        ensemble.count(solution)
+        ensemble.count(solution.nfe)
         ensemble.account(losses.detach())
         ensemble.update()
 

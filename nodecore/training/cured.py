@@ -9,6 +9,7 @@ from nodecore.ode.fields import Field
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.kernels import BlockLayer
 from nodecore.ode.prepare import prepare_fused
+from nodecore.ode.runge_kutta import per_instance
 from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import get_tableau
 from nodecore.training.cures import (
@@ -53,7 +54,8 @@ class Stretched:
         self.field, self.factors = field, factors
 
     def __call__(self, t: float | Tensor, z: Tensor) -> Tensor:
-        return _scaled(self.field(t, z), self.factors)
+        slopes = self.field(t, z)
+        return slopes * per_instance(self.factors, slopes).to(slopes)
 
     def block_layers(self) -> tuple[BlockLayer, ...] | None:
         """Return the layers as the fused kernel takes them, if it does."""
@@ -61,12 +63,8 @@ class Stretched:
         if layers is None:
             return None
         first, second, third = layers
-        weight, bias = (_scaled(tensor, self.factors) for tensor in (third.weight, third.bias))
+        weight, bias = (p * per_instance(self.factors, p).to(p) for p in (third.weight, third.bias))
         return first, second, BlockLayer(weight, bias)
-
-
-def _scaled(tensor, factors):
-    return tensor * factors.to(tensor).view(-1, *[1] * (tensor.dim() - 1))
 
 
 class CuredStep:
@@ -88,11 +86,7 @@ class CuredStep:
             distance = self.consistency.distance(logits, ensemble.head(other.z))
             losses = losses + self.consistency.weight * distance
             nfe = nfe + other.nfe
-        ensemble.gradient.zero_()
-        losses.sum().backward()
-        ensemble.nfe += nfe.to(ensemble.device) if isinstance(nfe, Tensor) else nfe
-        ensemble.account(losses.detach())
-        ensemble.update()
+        ensemble.descend(losses, nfe)
 
     def _end(self, x):
         """z(T) of the solves that are drawn, and their evaluations.
@@ -104,7 +98,7 @@ class CuredStep:
         if self.solver is None or drawn is None or not drawn.any():
             return usual.z, usual.nfe
         other = self._solve(x, self.solver.other)
-        takes = drawn.view(-1, *[1] * (x.dim() - 1)).to(x.device)
+        takes = per_instance(drawn, x).to(x.device)
         nfe = torch.where(drawn, torch.as_tensor(other.nfe), torch.as_tensor(usual.nfe))
         return torch.where(takes, other.z, usual.z), nfe
 
@@ -149,11 +143,7 @@ class LocalErrorStep:
         z = self._steps(z, K - charged - 1, ((charged + 1) * T / K, T))
         penalty = error.flatten(2).square().sum(-1).mean(1)
         losses = member_losses(ensemble.head(z), y) + self.local.weight * penalty
-        ensemble.gradient.zero_()
-        losses.sum().backward()
-        ensemble.nfe += K + 1
-        ensemble.account(losses.detach())
-        ensemble.update()
+        ensemble.descend(losses, K + 1)
 
     def _steps(self, z, n_steps, t):
         if n_steps == 0:
@@ -191,7 +181,7 @@ class FusedConsistentStep:
             gradients = solve.backward(tensors, tape, at_end)[1:]
             for total, gradient in zip(self.gradients, gradients, strict=True):
                 total.add_(gradient)
-        ensemble.nfe += self.nfe
+        ensemble.count(self.nfe)
         ensemble.account(losses)
         ensemble.update()
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from nodecore.ode.steps import FixedSteps, check_n_steps
 from nodecore.ode.tableaus import TABLEAUS, get_tableau
 from nodecore.training.adapted import Adapted, AnySteps
+from nodecore.training.protocols import Protocol
 
 
 @dataclass(frozen=True)
@@ -386,8 +387,9 @@ def _get_cure(name):
 _KINDS_OF = {float: float, int: int, str: str}
 
 
-def check_cures(cures: Sequence[Cure], steps: AnySteps) -> Cures:
-    """Return cures as a tuple; raise ValueError unless a training in these steps can have them."""
+def check_cures(cures: Sequence[Cure], steps: AnySteps, protocol: Protocol) -> Cures:
+    """Return cures as a tuple; raise ValueError unless such a training in these steps can have
+    them."""
     cures = tuple(cures)
     for cure in cures:
         if not isinstance(cure, Cure):
@@ -399,6 +401,7 @@ def check_cures(cures: Sequence[Cure], steps: AnySteps) -> Cures:
             raise ValueError(f"cures = {', '.join(named)}: each decides {part}; give one of them")
     if not cures:
         return cures
+    _check_field(cures, protocol)
     adapted = isinstance(steps, Adapted) and steps.first_rtol is None
     if adapted and all(isinstance(cure, DrawnSteps) for cure in cures):
         return cures
@@ -420,6 +423,21 @@ def check_cures(cures: Sequence[Cure], steps: AnySteps) -> Cures:
                 f"cure = {cure.name!r}: {solver!r} is the training's solver; name another one"
             )
     return cures
+
+
+def _check_field(cures, protocol):
+    """Some take the field for one that is the same at all times, or need norms of its layers."""
+    for cure in cures:
+        layered = isinstance(cure, Bounded | StableStart)
+        if layered and protocol.field == "conv2d":
+            raise ValueError(
+                f"cure = {cure.name!r}: it is for dense fields and 1-D convolutions; leave it out"
+            )
+        if protocol.pieces > 1 and (layered or isinstance(cure, DrawnEnd | LocalError)):
+            raise ValueError(
+                f"cure = {cure.name!r}: it needs a field that is the same at all times; leave it "
+                f"out, or pieces = {protocol.pieces}"
+            )
 
 
 def _check_local_error(cures, steps):

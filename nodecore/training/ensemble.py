@@ -21,7 +21,6 @@ from nodecore.ode.fields import (
     PiecewiseField,
 )
 from nodecore.ode.fixed import solve_fixed
-from nodecore.ode.kernels import FusedAdaptive
 from nodecore.ode.lipschitz import lipschitz_bound
 from nodecore.ode.solution import Solution, SolveError
 from nodecore.ode.steps import count_steps
@@ -92,20 +91,8 @@ class Ensemble:
         if find_cure(cures, StableStart):
             self._begin_stable(field)
         self.field, self.head = field.to(device), head.to(device)
-        # All parameters lie in one vector: the optimiser then works on one tensor, not eight.
-        parameters = [*self.field.parameters(), *self.head.parameters()]
-        self.flat = torch.cat([p.detach().flatten() for p in parameters])
-        self.flat.grad = self.gradient = torch.zeros_like(self.flat)
-        self.lengths, self.shapes = zip(*((p.numel(), p.shape) for p in parameters), strict=True)
-        values, gradients = self.views(self.flat), self.views(self.gradient)
-        for parameter, value, gradient in zip(parameters, values, gradients, strict=True):
-            parameter.data, parameter.grad = value, gradient
-        graphed_adam = device.type == "cuda" and protocol.optimiser == "adam"
-        options = {"capturable": True} if graphed_adam else {}
-        decay = find_cure(cures, Decay)
-        make = (OPTIMISERS if decay is None else DECAYING)[protocol.optimiser]
-        options |= {} if decay is None else {"weight_decay": decay.weight}
-        self.optimiser = make([self.flat], lr=protocol.learning_rate, fused=True, **options)
+        self._flatten()
+        self.optimiser = self._make_optimiser()
         # What cures draw for each iteration, where there are any.
         self.draws = Draws(self.cures, steps.n_steps, seeds, protocol.iterations) if cures else None
         self.adaption: Adaption | None = None  # who says what `chosen` is to be, if anyone does
@@ -124,11 +111,27 @@ class Ensemble:
         self.seconds = 0.0  # until the last checkpoint
         # The largest bound on L that a cure allows, where there is such a cure.
         bounded = find_cure(cures, Bounded)
-        if bounded and isinstance(self.field, Conv2dField | PiecewiseField):
-            raise ValueError(f"cures: {bounded.name} knows no bound for this field; leave it out")
         self.steepest = bounded.most * (steps.n_steps or 0) / protocol.T if bounded else None
         if self.steepest is not None:
             self._bound(self.steepest)
+
+    def _flatten(self):
+        """Lay all parameters in one vector: the optimiser then works on one tensor, not eight."""
+        parameters = [*self.field.parameters(), *self.head.parameters()]
+        self.flat = torch.cat([p.detach().flatten() for p in parameters])
+        self.flat.grad = self.gradient = torch.zeros_like(self.flat)
+        self.lengths, self.shapes = zip(*((p.numel(), p.shape) for p in parameters), strict=True)
+        values, gradients = self.views(self.flat), self.views(self.gradient)
+        for parameter, value, gradient in zip(parameters, values, gradients, strict=True):
+            parameter.data, parameter.grad = value, gradient
+
+    def _make_optimiser(self):
+        protocol, decay = self.protocol, find_cure(self.cures, Decay)
+        graphed_adam = self.device.type == "cuda" and protocol.optimiser == "adam"
+        options = {"capturable": True} if graphed_adam else {}
+        options |= {} if decay is None else {"weight_decay": decay.weight}
+        make = (OPTIMISERS if decay is None else DECAYING)[protocol.optimiser]
+        return make([self.flat], lr=protocol.learning_rate, fused=True, **options)
 
     COUNTERS = ("nfe", "alive", "finite_iterations")
 
@@ -215,12 +218,11 @@ class Ensemble:
         self.n_accepted, self.backend_used = solution.n_accepted, solution.backend
         return solution
 
-    def count(self, solution: Solution | FusedAdaptive) -> None:
-        """Add the evaluations of each member; those of its samples count as their mean."""
-        nfe = solution.nfe
-        if isinstance(nfe, Tensor) and nfe.dim() > 1:
-            nfe = nfe.double().mean(1)
-        self.nfe += nfe.to(self.device) if isinstance(nfe, Tensor) else nfe
+    def count(self, nfe: int | Tensor) -> None:
+        """Add evaluations of each member, (members,); those of its samples count as their mean."""
+        if isinstance(nfe, Tensor):
+            nfe = (nfe.double().mean(1) if nfe.dim() > 1 else nfe).to(self.device)
+        self.nfe += nfe
 
     def iterate(self, step: Callable[..., None], x: Tensor, y: Tensor) -> None:
         """Train for one iteration on a batch, through `step`."""
@@ -263,15 +265,21 @@ class Ensemble:
         self.attempt(x, y, see)
 
     def attempt(self, x: Tensor, y: Tensor, see: See | None = None) -> None:
-        """An iteration. What it counts and updates comes last: one that ends for want of memory has
-        changed nothing, unless `see` has."""
+        """Train for one iteration; one that ends for want of memory has changed nothing, unless
+        `see` has."""
         solution = self.forward(x)
         if see is not None:
             see(solution.z.detach())
-        losses = member_losses(self.head(solution.z), y)
+        self.descend(member_losses(self.head(solution.z), y), solution.nfe)
+
+    def descend(self, losses: Tensor, nfe: int | Tensor) -> None:
+        """Update the weights by the gradients of losses (members,), which took nfe evaluations.
+
+        What it counts and updates comes after all that takes memory.
+        """
         self.gradient.zero_()
         losses.sum().backward()
-        self.count(solution)
+        self.count(nfe)
         self.account(losses.detach())
         self.update()
 
@@ -282,8 +290,6 @@ class Ensemble:
             self._bound(self.steepest)
 
     def _begin_stable(self, field):
-        if isinstance(field, Conv2dField | PiecewiseField):
-            raise ValueError("cures: stable is for dense fields and 1-D convolutions; leave it out")
         assert self.steps.n_steps is not None  # check_cures has seen to it
         x, step_size = self.protocol.load()[0].x, self.protocol.T / self.steps.n_steps
         place_eigenvalues(field, x, self.tableau, step_size, self.seeds)

@@ -47,14 +47,14 @@ class FusedStep:
         ensemble, solve = self.ensemble, self.solve
         z = solve.forward(tensors, self.tape)
         if not isinstance(solve, FusedAdaptive):
-            ensemble.nfe += self.nfe
+            ensemble.count(self.nfe)
             return z
         try:
             check_walk(solve)
         except SolveError as error:
             ensemble.retire(error.members)
             return self._forward(tensors)
-        ensemble.count(solve)
+        ensemble.count(solve.nfe)
         ensemble.n_accepted = solve.n_steps
         return z
 

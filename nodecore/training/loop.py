@@ -114,7 +114,7 @@ def train(
     Raises ValueError for a bad argument, before any work.
     """
     check_seeds(seeds)
-    cures = check_cures(cures, steps)
+    cures = check_cures(cures, steps, protocol)
     if protocol.gradient == "adjoint" and (cures or not isinstance(steps, FixedSteps)):
         raise ValueError("gradient = 'adjoint': it is for fixed steps without cures; leave it out")
     if isinstance(steps, Adapted):

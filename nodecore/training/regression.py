@@ -12,6 +12,8 @@ from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.devices import single_threaded
 
+WIDTH, BATCH_SIZE, LEARNING_RATE = 64, 256, 2e-3
+
 
 @single_threaded(torch.device("cpu"))
 def learn_field(
@@ -19,11 +21,7 @@ def learn_field(
     end: Tensor,
     steps: FixedSteps,
     seeds: Sequence[int],
-    *,
-    width: int = 64,
     iterations: int = 2000,
-    batch_size: int = 256,
-    learning_rate: float = 2e-3,
 ) -> MLPField:
     """Fit a dense field, one member for each seed, whose solve by `steps` takes x to `end`.
 
@@ -31,12 +29,12 @@ def learn_field(
     as a cosine; every batch is drawn anew.
     """
     generators = [make_generator(seed, "initialisation") for seed in seeds]
-    field = MLPField(x.shape[1], width, generators=generators)
-    optimiser = torch.optim.Adam(field.parameters(), learning_rate)
+    field = MLPField(x.shape[1], WIDTH, generators=generators)
+    optimiser = torch.optim.Adam(field.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
     draws = [make_generator(seed, "batches") for seed in seeds]
     for _ in range(iterations):
-        index = torch.stack([torch.randint(len(x), (batch_size,), generator=g) for g in draws])
+        index = torch.stack([torch.randint(len(x), (BATCH_SIZE,), generator=g) for g in draws])
         z = solve_fixed(field, x[index], steps.solver, n_steps=steps.n_steps).z
         optimiser.zero_grad()
         (len(seeds) * F.mse_loss(z, end[index])).backward()  # each member's own loss

@@ -552,7 +552,7 @@ def changed(**options):
         (changed(x=X.int()), "give floating-point samples"),
         (changed(x=X / 0), "NaN or infinite"),
         (changed(head=nn.Linear(2, 1)), r"single logit .*zeros_like\(v\), v\], 1\)"),
-        (changed(head=None, y=None, tolerance=-1.0), "tolerance = -1.0: give a tolerance > 0"),
+        (changed(head=None, y=None, tolerance=-1.0), "tolerance = -1.0: give a finite number > 0"),
         (changed(tolerance=0.1), "leave out y"),
         (changed(field=lambda t, z: z[:, :1]), r"returned \(8, 1\) for states \(8, 2\)"),
         (changed(field=lambda t, z: torch.randn_like(z)), "two answers for the same states"),

@@ -209,7 +209,9 @@ def test_a_controller_moves_the_step_as_it_does_by_hand(name):
 
 def test_numbers_of_steps_and_tolerances_are_moved_too():
     x, y = batch()
-    watch = watched(rotation, HEAD, solver="euler", n_steps=2, t=(0, 5), controller="algorithm1")
+    times = torch.tensor([0.0, 5.0])
+    watch = watched(rotation, HEAD, solver="euler", n_steps=2, t=times, controller="algorithm1")
+    assert type(watch.step_size) is float
     assert watch(x, y)["next_n_steps"] == watch.n_steps == 4  # h = 2.5 disagrees
     watch = watched(rotation, HEAD, solver="dopri5", rtol=1e-3, controller="algorithm1")
     assert watch(x, y)["next_rtol"] == watch.rtol == pytest.approx(1.1e-3)

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torchdiffeq import odeint
 
 from nodecore import check_flow
+from nodecore.analysis.intervals import paired_difference
 from nodecore.check.solves import from_inside, walk_times
-from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW
+from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW, lost_recalls, recalls
 from nodecore.ode.runge_kutta import rk_step
 from nodecore.ode.tableaus import get_tableau
 
@@ -405,6 +406,17 @@ def test_probabilities_are_taken_as_they_are():
     assert found[2] == pytest.approx(found[0], rel=1e-4)
 
 
+def test_a_class_that_wins_about_as_many_samples_as_it_loses_is_not_said_to_lose():
+    """Of 100, 40 are lost and 25 are won: the interval holds no loss at all."""
+    y = torch.zeros(100).long()
+    own = torch.eye(2)[torch.tensor([0] * 40 + [1] * 25 + [0] * 35)]
+    exact = torch.eye(2)[torch.tensor([1] * 40 + [0] * 25 + [0] * 35)]
+    (recall,) = recalls(y, own, exact, torch.ones(100, dtype=torch.bool))
+    assert (recall.own, recall.exact, recall.n) == (0.75, 0.6, 100)
+    assert recall.drop == paired_difference(40, 25, 100) and recall.drop.low < 0
+    assert lost_recalls((recall,)) == []
+
+
 def test_a_class_that_loses_its_recall_and_states_that_move_stand_beside_the_verdict():
     """40 of 600 points: one Euler step takes them from -1 to 1, the exact flow to -0.1."""
     x = torch.cat([torch.full((280, 1), 10.0), torch.full((280, 1), 20.0), torch.full((40, 1), -1)])
@@ -421,6 +433,7 @@ def test_a_class_that_loses_its_recall_and_states_that_move_stand_beside_the_ver
     assert report.verdict == FLOW and [r.n for r in report.recalls] == [40, 280, 280]
     assert report.recalls[0].own == 1.0 and report.recalls[0].exact == 0.0
     assert "class 0 (40 samples) is right for 100 %" in str(report).splitlines()[2]
+    assert [str(r) for r in lost_recalls(report.recalls)] == [report.cautions[0]]
     far = quiet(lambda t, z: z, lambda z: torch.cat([-z, z], 1), normal(300, 1),
                 (normal(300, 1)[:, 0] > 0).long(), solver="euler", n_steps=1)  # fmt: skip
     assert far.verdict == FLOW and any("the classes stay" in text for text in far.cautions)

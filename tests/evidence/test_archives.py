@@ -20,7 +20,7 @@ from nodecore.evidence.found import find
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
 from nodecore.ode.steps import FixedSteps, Tolerance
-from nodecore.training.adapted import Adapted
+from nodecore.training.adapted import Adapted, columns_of
 
 RUNS = [
     Run("spheres2", FixedSteps("euler", 1), seeds=(0, 3), profile="smoke"),
@@ -122,7 +122,7 @@ def test_a_run_gives_way_where_another_lies_under_its_name(here, archive):
     take([archive])
     there, other = RUNS[0].path(here), replace(RUNS[0], steps=FixedSteps("euler", 2))
     whole = there.read_bytes()
-    forge(there, lambda document: document["header"].update(other.steps.columns))
+    forge(there, lambda document: document["header"].update(columns_of(other.steps)))
     assert take([archive], sample=0)[f"{RUNS[0].study}/smoke/{RUNS[0].name}"] == "filed"
     assert there.read_bytes() == whole
 

@@ -490,9 +490,9 @@ NOT_FIXED = [
 ]
 NOT_ADAPTIVE = [
     ({"solver": "rk4"}, "'rk4' has no embedded method .* use one of bosh3, fehlberg21, dopri5"),
-    ({"rtol": 0.0}, "rtol = 0.0: give a tolerance > 0"),
-    ({"rtol": -1e-3}, "rtol = -0.001: give a tolerance > 0"),
-    ({"atol": -1.0}, "atol = -1.0: give a tolerance > 0"),
+    ({"rtol": 0.0}, "rtol = 0.0: give a finite number > 0"),
+    ({"rtol": -1e-3}, "rtol = -0.001: give a finite number > 0"),
+    ({"atol": -1.0}, "atol = -1.0: give a finite number > 0"),
     ({"atol": math.inf}, "atol = inf"),
     ({"rtol": math.nan}, "rtol = nan"),
     (
@@ -500,7 +500,10 @@ NOT_ADAPTIVE = [
         r"rtol has shape \(2,\): give one tolerance for each of z0's 3 members",
     ),
     ({"atol": torch.ones(3)}, "with instance_axes >= 1; got 0"),
-    ({"atol": torch.tensor([1, 0, 1.0]), "instance_axes": 1}, "atol = 0.0: give a tolerance > 0"),
+    (
+        {"atol": torch.tensor([1, 0, 1.0]), "instance_axes": 1},
+        "atol = 0.0: give a finite number > 0",
+    ),
     ({"max_steps": 0}, "0: give a whole number of steps >= 1"),
     ({"first_step": 0.0}, "first_step = 0.0"),
     ({"first_step": -0.1}, "first_step = -0.1"),

@@ -1,5 +1,6 @@
 """How a solver chooses its steps, as a value."""
 
+import numpy as np
 import pytest
 
 from nodecore.ode.steps import FixedSteps, Tolerance, choose_steps
@@ -11,7 +12,8 @@ from nodecore.ode.steps import FixedSteps, Tolerance, choose_steps
         (lambda: FixedSteps("rk45", 2), "solver = 'rk45' is unknown; choose one of euler"),
         (lambda: FixedSteps("euler", 0), "n_steps = 0: give a whole number of steps >= 1"),
         (lambda: FixedSteps("euler", True), "n_steps = True: give a whole number"),
-        (lambda: Tolerance("dopri5", -1e-3), "rtol = -0.001: give a tolerance > 0"),
+        (lambda: Tolerance("dopri5", -1e-3), "rtol = -0.001: give a finite number > 0"),
+        (lambda: Tolerance("dopri5", True), "rtol = True: give a finite number > 0"),
         (lambda: Tolerance("rk4", 1e-3), "'rk4' has no embedded method"),
         (lambda: choose_steps("euler"), "n_steps = None, rtol = None: give exactly one"),
         (lambda: choose_steps("dopri5", 2, 1e-3), "n_steps = 2, rtol = 0.001: give exactly one"),
@@ -20,6 +22,12 @@ from nodecore.ode.steps import FixedSteps, Tolerance, choose_steps
 def test_what_cannot_be_is_refused_where_it_is_made(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_numbers_of_numpy_are_taken_as_pythons():
+    steps, tolerance = FixedSteps("euler", np.int64(8)), Tolerance("dopri5", np.float64(1e-3))
+    assert (steps, tolerance) == (FixedSteps("euler", 8), Tolerance("dopri5", 1e-3))
+    assert (type(steps.n_steps), type(tolerance.rtol)) == (int, float)
 
 
 def test_steps_say_what_they_are():

@@ -3,7 +3,7 @@
 import pytest
 
 from nodecore.ode.steps import FixedSteps, Tolerance
-from nodecore.training.adapted import FIRST_RTOL, STARTS, Adapted, steps_of
+from nodecore.training.adapted import FIRST_RTOL, STARTS, Adapted, columns_of, steps_of
 from nodecore.training.controllers import AUTO, Algorithm1, get_controller
 
 
@@ -43,7 +43,7 @@ def test_what_cannot_be_is_refused(arguments, message):
 )
 def test_steps_name_files_and_are_found_in_their_records(steps, name):
     assert steps.name == name
-    assert steps_of(steps.columns) == steps
+    assert steps_of(columns_of(steps)) == steps
 
 
 def test_constants_are_the_controllers_and_those_of_the_start():

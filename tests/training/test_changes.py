@@ -12,7 +12,7 @@ from nodecore.evidence.runs import Run, run_of
 from nodecore.ode.fields import Conv1dField, MLPField, PiecewiseField
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
-from nodecore.training.adapted import Adapted
+from nodecore.training.adapted import Adapted, columns_of
 from nodecore.training.adjoint import AdjointStep
 from nodecore.training.changes import check_changes, get_changes, name_changes
 from nodecore.training.cures import Decay
@@ -45,7 +45,8 @@ def test_a_run_with_changes_is_found_by_its_header():
     assert run.study == "spheres2-ablations"
     assert (run.protocol.width, run.protocol.activation) == (16, "tanh")
     header = {"dataset": "spheres2", "profile": "paper", "seeds": list(run.seeds)}
-    header |= {**run.steps.columns, "protocol": {"T": 1.0}, "changes": name_changes(run.changes)}
+    header |= {**columns_of(run.steps), "protocol": {"T": 1.0}}
+    header |= {"changes": name_changes(run.changes)}
     assert run_of(header) == run
     assert run.digest != Run("spheres2", FixedSteps("euler", 8)).digest
 

@@ -15,7 +15,7 @@ from nodecore.evidence.runs import Run, run_of
 from nodecore.ode.fields import MLPField
 from nodecore.ode.lipschitz import lipschitz_bound
 from nodecore.ode.steps import FixedSteps, Tolerance, count_steps
-from nodecore.training.adapted import Adapted
+from nodecore.training.adapted import Adapted, columns_of
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.controllers import ProportionalIntegral
 from nodecore.training.cured import Stretched
@@ -37,7 +37,7 @@ from nodecore.training.cures import (
 from nodecore.training.draws import Draws, count_evaluations
 from nodecore.training.ensemble import Ensemble, make_model
 from nodecore.training.loop import train
-from nodecore.training.protocols import Protocol, get_protocol
+from nodecore.training.protocols import Protocol
 
 TINY = Protocol("spheres2", "mlp", 16, 32, "adam", 1e-2, 8, n_train=96, n_test=40, T=1.5)
 QUIET = {"device": "cpu", "progress": False}
@@ -66,7 +66,7 @@ def test_a_name_gives_its_cures_back(name):
     assert name_cures(cures) == name
     run = Run("landscape", FixedSteps("euler", 6), cures=cures)
     header = {"dataset": "landscape", "profile": "paper", "seeds": [0, 1, 2, 3, 4]}
-    header |= {**run.steps.columns, "cures": name, "protocol": {"T": 1.0}}
+    header |= {**columns_of(run.steps), "cures": name, "protocol": {"T": 1.0}}
     assert run_of(header) == run
     assert run.title == f"landscape-cures/euler-K6-{name}-seeds0-4"
     assert run.digest != Run("landscape", FixedSteps("euler", 6)).digest
@@ -127,7 +127,22 @@ def test_cures_that_do_not_go_together_are_refused(name, steps, message):
 
 def test_what_is_no_cure_is_refused():
     with pytest.raises(ValueError, match="give cures such as"):
-        check_cures(["uniform-2"], FixedSteps("euler", 8))
+        check_cures(["uniform-2"], FixedSteps("euler", 8), TINY)
+
+
+@pytest.mark.parametrize("name", ["local-1", "end-0.5", "bound-1", "stable"])
+def test_a_field_that_changes_in_time_is_refused_where_a_cure_takes_it_for_one_that_does_not(name):
+    message, steps = "needs a field that is the same at all times", FixedSteps("euler", 4)
+    with pytest.raises(ValueError, match=f"'{name}': it {message}"):
+        train(replace(TINY, pieces=4), steps, [0], cures=get_cures(name), **QUIET)
+    with pytest.raises(ValueError, match=message):
+        Run("landscape", steps, cures=get_cures(name), changes=(("pieces", 4),))
+
+
+@pytest.mark.parametrize("name", ["bound-1", "stable"])
+def test_a_field_of_images_is_refused_where_its_layers_norms_are_needed(name):
+    with pytest.raises(ValueError, match=f"'{name}': it is for dense fields and 1-D convolutions"):
+        Run("mnist", FixedSteps("euler", 4), cures=get_cures(name))
 
 
 # --- draws ----------------------------------------------------------------------------------------
@@ -312,13 +327,6 @@ def test_a_bound_gives_up_a_member_whose_weights_are_no_numbers():
     ensemble.update()
     assert ensemble.alive.tolist() == [True, False]
     assert all(bool(p.isfinite().all()) for p in ensemble.field.parameters())
-
-
-@pytest.mark.parametrize("protocol", ["mnist", "pieces"])
-def test_a_bound_that_is_not_known_is_refused_before_work_starts(protocol):
-    protocol = get_protocol("mnist", "smoke") if protocol == "mnist" else replace(TINY, pieces=4)
-    with pytest.raises(ValueError, match="bound-1 knows no bound for this field; leave it out"):
-        Ensemble(protocol, FixedSteps("euler", 4), [0], torch.device("cpu"), cures=(Bounded(1),))
 
 
 def test_a_stretched_field_is_solved_to_its_own_end():
