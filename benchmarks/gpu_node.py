@@ -36,6 +36,7 @@ from statistics import median
 import torch
 
 from nodecore.data.datasets import DATASETS
+from nodecore.data.files import PROJECT
 from nodecore.evidence import store
 from nodecore.evidence.archives import pack
 from nodecore.evidence.budget import train_within
@@ -112,7 +113,7 @@ def run_tests(limit: float = TESTS_SECONDS) -> tuple[dict[str, str], str]:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options],
-            cwd=store.PROJECT,
+            cwd=PROJECT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=limit,

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 from playwright.sync_api import Locator, Page, sync_playwright
 
-from nodecore.pages.build import ROOT
+from nodecore.data.files import PROJECT
 from nodecore.pages.pdf import find_browser
 
 MOVES = 120  # of the mouse, forth and back
@@ -26,7 +26,7 @@ WATCH = """
 
 
 def main(
-    html: Annotated[Path, typer.Option(help="The folder of the pages.")] = ROOT / "_build/html",
+    html: Annotated[Path, typer.Option(help="The folder of the pages.")] = PROJECT / "_build/html",
 ) -> None:
     """Drag over every slider and map of every explorer; print median and 95th percentile in ms."""
     print("| page | control | median, ms | 95 %, ms | redraws |\n| :-- | :-- | --: | --: | --: |")

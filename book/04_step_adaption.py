@@ -41,6 +41,7 @@ check_parameters()
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import torch
 from myst_nb import glue
 
 from nodecore.claims.paper import TABLE1, percent
@@ -58,6 +59,8 @@ from nodecore.evidence.tables import (
     records_of,
 )
 from nodecore.evidence.violations import corrections, seen, test_moments, worst_violation
+from nodecore.ode.runge_kutta import rk_stages, weighted_sum
+from nodecore.ode.tableaus import get_tableau
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.pages.explorers import AdaptionExplorer
@@ -115,7 +118,13 @@ AdaptionExplorer(walks, fixed=find_all(run for runs in plain for run in runs))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "One step of $h = 1$ along a curved solution (grey), $z' = (z_2, -z_1)$, by each method. Short lines: the slopes that a method asks for.", "name": "fig-one-step"}, "image": {"alt": "Euler's step leaves the circle along its tangent, midpoint's ends near the circle, that of rk4 on it."}}
 fig, ax = plt.subplots(figsize=(5, 3))
-plots.one_step(ax, ["euler", "midpoint", "rk4"], step_size=1.0)
+h, angle, start = 1.0, torch.linspace(0, 1.3, 100), torch.tensor([0.0, 1.0])
+steps = {}
+for tableau in map(get_tableau, ("euler", "midpoint", "rk4")):
+    slopes = rk_stages(lambda t, z: torch.stack([z[1], -z[0]]), 0.0, start, h, tableau)
+    states = [start + h * weighted_sum(row, slopes) for row in (*tableau.a, tableau.b)]
+    steps[tableau.name] = torch.stack(states), torch.stack(slopes)
+plots.one_step(ax, torch.stack([angle.sin(), angle.cos()], dim=1), steps)
 ax.legend(loc="lower left")
 plt.show()
 
@@ -232,7 +241,8 @@ def own_row(d, controller):
 columns = ["data set", "", "NFE, grid", "accuracy, grid", "NFE, adaption", "accuracy, adaption"]
 rows = []
 for d in [*datasets, *adapted]:
-    rows.append(paper_row(d))
+    if d in TABLE1:
+        rows.append(paper_row(d))
     tried = ("algorithm1", calm if d in datasets else calmer_controller(d))
     rows += [own_row(d, controller) for controller in tried if (d, controller) in found]
 pd.DataFrame(rows, columns=columns).set_index(columns[:2])

@@ -39,7 +39,7 @@ from IPython.display import Markdown
 
 from nodecore.analysis.crossings import euler_path, find_crossings
 from nodecore.analysis.evaluate import accuracy, predict
-from nodecore.analysis.fixed_points import find_fixed_points, value_and_jacobian, winding_number
+from nodecore.analysis.fixed_points import find_visited, value_and_jacobian
 from nodecore.data.synthetic import landscape_field
 from nodecore.evidence.gather import gather_pair
 from nodecore.ode.fixed import solve_fixed
@@ -140,22 +140,13 @@ Markdown(
 # from outside: where it missed none, the signs of $\det \partial f$ at the zeros add up to the
 # number of turns that $f$ makes along the edge of the box.
 
-
 # %% tags=["hide-input"]
-def zeros(f, path):
-    """Zeros in the box that `path` (n_points, N, 2) visits, and whether the check holds."""
-    states = path[:: max(1, len(path) // 8)].flatten(0, 1)
-    box = states.amin(0), states.amax(0)
-    found = find_fixed_points(f, *box, starts=states, n_steps=40)
-    return found, found.index == winding_number(f, *box)
-
-
 true_path = euler_path(landscape_field, test.x[models["fine"].starts], n_steps_fine)
 seeds = sorted(seeds)  # as the members of an ensemble lie
 singles = {(name, seed): m.member(i) for name, m in models.items() for i, seed in enumerate(seeds)}
-found = {("true", None): zeros(landscape_field, true_path[:, 0])}
+found = {("true", None): find_visited(landscape_field, true_path[:, 0])}
 for (name, seed), f in singles.items():
-    found[name, seed] = zeros(f, paths[name][:, seeds.index(seed)])
+    found[name, seed] = find_visited(f, paths[name][:, seeds.index(seed)])
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Field lines around the data (the darker, the faster) and the zeros there: the true vector field, and those that the fine and the coarse model learned with one seed (in this book: seed 0). Energy landscape; in this book: paper scale, 5 seeds, `book/results/landscape-euler`.", "name": "fig-sinks"}, "image": {"alt": "Field lines in three planes. The true field has three sinks in a row with two saddles between them; the learned fields have other zeros in other places."}}
 fig, axes = plt.subplots(1, 3, figsize=(8, 3.6), sharey=True)

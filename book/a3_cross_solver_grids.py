@@ -22,7 +22,7 @@
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
-datasets = ["spheres2", "landscape"]  # data sets, a row of panels each
+planar = ["spheres2", "landscape"]  # data sets in the plane, a row of panels each
 n_steps = [1, 2, 4, 8, 16, 32, 64, 128, 256]  # training steps, up to the end of each study's grid
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trained with each
 higher = [
@@ -51,7 +51,7 @@ from nodecore.analysis.crossings import find_crossings
 from nodecore.analysis.evaluate import (
     AGREEMENT,
     EXACT,
-    check_setting,
+    better_setting,
     critical_n_steps,
     predict,
     scaled_steps,
@@ -60,6 +60,7 @@ from nodecore.analysis.margins import robustness
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.data.datasets import DATASETS, IMAGES
 from nodecore.evidence.catalogue import GRIDS, get_study
+from nodecore.evidence.criteria import rank_share
 from nodecore.evidence.found import find
 from nodecore.evidence.gather import gather_grids
 from nodecore.evidence.joined import best, training_of
@@ -94,7 +95,7 @@ SOLVERS = ["euler", "rk4"]
 SHARED = {"sharex": True, "sharey": True, "squeeze": False}
 
 # %% tags=["hide-input"]
-models = gather_grids(datasets, SOLVERS, n_steps, seeds, profile, device)
+models = gather_grids(planar, SOLVERS, n_steps, seeds, profile, device)
 frames = {key: records_of(found) for key, found in models.items()}
 
 # %% [markdown]
@@ -157,8 +158,8 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 every = [*frames.values(), *frames_higher.values()]
 colours = plots.step_colours(sorted({int(k) for frame in every for k in frame["n_steps"]}))
 shown = {k: scaled_steps(k) for k in colours}
-size = (8, 3.1 * len(datasets) + 0.8)
-fig, axes = plt.subplots(len(datasets), 2, figsize=size, **SHARED)
+size = (8, 3.1 * len(planar) + 0.8)
+fig, axes = plt.subplots(len(planar), 2, figsize=size, **SHARED)
 for ax, ((dataset, solver), frame) in zip(axes.flat, frames.items(), strict=True):
     plots.cross_solver(ax, frame[frame["trained"]], colours, shown)
     ax.set_title(f"{name_of(dataset)}, trained with {name_of(solver)}")
@@ -177,7 +178,7 @@ download_links(fig, "fig-grid", means)
 # training.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy in percent, training $K$ by test $K$, same solver in training and test, mean over the seeds that trained; boxes: as trained. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-map"}, "image": {"alt": "Four heat maps; with coarse training only the diagonal cell is bright, with fine training all cells to its right are."}}
-fig, axes = plt.subplots(len(datasets), 2, figsize=(8, 3.3 * len(datasets)), squeeze=False)
+fig, axes = plt.subplots(len(planar), 2, figsize=(8, 3.3 * len(planar)), squeeze=False)
 for ax, ((dataset, solver), frame) in zip(axes.flat, frames.items(), strict=True):
     rows = frame[frame["trained"] & (frame["test_solver"] == solver)]
     table = rows.pivot_table(index="n_steps", columns="test_n_steps", values="accuracy")
@@ -221,7 +222,7 @@ download_links(fig, "fig-dimensions", means_higher)
 
 # %% tags=["remove-cell"]
 def draw_seeds(solver):
-    blocks = [[(d, int(k)) for k in frames[d, solver]["n_steps"].unique()] for d in datasets]
+    blocks = [[(d, int(k)) for k in frames[d, solver]["n_steps"].unique()] for d in planar]
     cells = [[*block, *[None] * (-len(block) % 3)] for block in blocks]  # whole rows of three
     panels = [panel for block in cells for panel in block]
     size = (8, 1.6 * len(panels) / 3 + 0.3)
@@ -245,7 +246,7 @@ def draw_panel(ax, frame, k):
 def single_seeds(solver):
     columns = ["dataset", "train_solver", "n_steps", "seed", "trained"]
     columns += ["test_solver", "test_n_steps", "accuracy"]
-    table = pd.concat([frames[d, solver] for d in datasets])
+    table = pd.concat([frames[d, solver] for d in planar])
     return table.loc[table["test_n_steps"].notna(), columns]
 
 
@@ -451,7 +452,7 @@ pd.DataFrame(rows, columns=[*columns, "grid"]).set_index(columns[:2])
 # about the five; the verdicts of the {ref}`chapter-scorecard` are about all.
 
 # %% tags=["hide-input"]
-more = {(d, s): best([f"{d}-{s}"])[0].found for d in datasets for s in SOLVERS}
+more = {(d, s): best([f"{d}-{s}"])[0].found for d in planar for s in SOLVERS}
 more = {key: records_of(found) for key, found in more.items()}
 more = {key: frame for key, frame in more.items() if frame["seed"].nunique() > len(SEEDS)}
 rows = []
@@ -515,7 +516,7 @@ bounds.drop(columns=by_bound)
 
 # %% tags=["hide-input"]
 flipped = {}
-for d in datasets:
+for d in planar:
     for model in (models[d, "euler"][len(models[d, "euler"]) // 2], models[d, "euler"][-1]):
         field, head = (copy.deepcopy(part).double() for part in (model.field, model.head))
         x = model.run.protocol.load()[1].sample(100).x.double()
@@ -540,7 +541,7 @@ def batch_failures(model, n_batches=500):
     """Per cent of batches that fail: for each seed, for any of them, and for the mean of all."""
     training, _ = model.run.protocol.load()
     own = model.run.steps
-    settings = own, check_setting("euler", own.n_steps)
+    settings = own, better_setting("euler", own.n_steps)
     right = [predict(model.field, model.head, training.x, s) == training.y for s in settings]
     change = right[0].double() - right[1].double()
     rng, n = np.random.default_rng(0), min(batch_size, len(training))
@@ -554,7 +555,7 @@ def batch_failures(model, n_batches=500):
 
 
 one_batch = {}
-for d in datasets:
+for d in planar:
     around = {k - 1 for k in TABLE1.get(d, {}).get("grid NFE", ())}
     around |= (
         {found[d, "euler"].coarser, found[d, "euler"].critical} if found[d, "euler"] else set()
@@ -580,9 +581,9 @@ own_tables = {
     key: as_trained(frame).pivot(index="n_steps", columns="seed", values="accuracy")
     for key, frame in frames.items()
 }
-fig, axes = plt.subplots(1, len(datasets), figsize=(8, 3.2), **SHARED)
+fig, axes = plt.subplots(1, len(planar), figsize=(8, 3.2), **SHARED)
 for (d, s), table in own_tables.items():
-    ax = axes[0, datasets.index(d)]
+    ax = axes[0, planar.index(d)]
     plots.seeds_over_steps(ax, table, plots.solver_style(s))
     ax.set(title=name_of(d), ylabel="test accuracy as trained")
     ax.label_outer()
@@ -622,13 +623,13 @@ def accuracies(keys):
     return pd.DataFrame(columns, dtype=object).rename_axis("K").fillna("-")
 
 
-accuracies(key for key in judged if key[0] in datasets)
+accuracies(key for key in judged if key[0] in planar)
 
 # %% tags=["hide-input"]
-accuracies(key for key in judged if key[0] not in (*datasets, *IMAGES))
+accuracies(key for key in judged if key[0] not in (*planar, *IMAGES))
 
 # %% tags=["hide-input"]
-accuracies(key for key in judged if key[0] in set(IMAGES) - set(datasets))
+accuracies(key for key in judged if key[0] in IMAGES)
 
 # %% [markdown]
 # ## The classifier's margin
@@ -651,7 +652,7 @@ def margins_of(model):
     """Shares of the test samples by training K, for each seed."""
     _, test = model.run.protocol.load()
     own = model.run.steps
-    other = check_setting(own.solver, own.n_steps)
+    other = better_setting(own.solver, own.n_steps)
     result = robustness(model.field, model.head, test.x, own, other)
     shares = {
         "inside": result.inside,
@@ -667,8 +668,8 @@ margins = {key: pd.concat(map(margins_of, found)) for key, found in models.items
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test samples by what the margin $e$ ({eq}`eq-margin`) says of the end states under the training solver and under its test solver: closer together than $e$, so that the class must stay; farther apart, though the class stays; another class. Mean over all seeds. Paper scale and 5 seeds unless stated in the figure. Weights: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-margin"}, "image": {"alt": "Stacked bars over the training K: samples inside the margin grow from almost none to almost all, those that change class vanish, in between many lie outside and keep their class."}}
 labels = {"inside": "inside the margin", "kept": "outside, same class", "flipped": "another class"}
-size = (8, 2.6 * len(datasets) + 0.4)
-fig, axes = plt.subplots(len(datasets), 2, figsize=size, sharey=True, squeeze=False)
+size = (8, 2.6 * len(planar) + 0.4)
+fig, axes = plt.subplots(len(planar), 2, figsize=size, sharey=True, squeeze=False)
 for ax, ((d, s), table) in zip(axes.flat, margins.items(), strict=True):
     shares = table.groupby("n_steps")[[*labels]].mean().rename(columns=labels)
     plots.stacked_shares(ax, shares)
@@ -736,14 +737,13 @@ def signs_of(model):
     return pd.DataFrame({"n_steps": k, "seed": model.run.seeds, **columns})
 
 
-flat = [d for d in datasets if models[d, "euler"][0].run.protocol.load()[1].x.shape[1] == 2]
-signs = {d: pd.concat(map(signs_of, models[d, "euler"])) for d in flat}
+signs = {d: pd.concat(map(signs_of, models[d, "euler"])) for d in planar}
 for d, table in signs.items():
     gap = seed_gaps(frames[d, "euler"]).stack().rename("gap")
     signs[d] = table.join(gap, on=["n_steps", "seed"])
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Three signs that an Euler-trained model is no ODE, against its training $K$. Top: gap of accuracy to midpoint at the same step; grey band: agreement. Middle: share of pairs of trajectories that cross, linear below $10^{-4}$. Bottom: $h L$; line: largest Jacobian norm met on the trajectories, a lower bound; top of the band: product of the layers' spectral norms, an upper bound; dashed: 1. Pale symbols: each seed; lines: mean. Paper scale and 5 seeds unless stated in the figure. Records and weights: `book/results/<data set>-euler/<profile>/`.", "name": "fig-signs"}, "image": {"alt": "Three rows over the training K: the accuracy gap, the share of crossing pairs and the bounds on h L all fall with K, at different K."}}
-fig, axes = plt.subplots(3, len(flat), figsize=(8, 7.5), sharex=True, sharey="row", squeeze=False)
+fig, axes = plt.subplots(3, len(planar), figsize=(8, 7.5), sharex=True, sharey="row", squeeze=False)
 style = {**plots.solver_style("euler"), "label": None}
 for column, (d, table) in zip(axes.T, signs.items(), strict=True):
     by_seed = table.pivot(index="n_steps", columns="seed")
@@ -778,21 +778,10 @@ def first_sign(table, sign, limit):
     return max((int(k) for k in mean.index if mean[k] > limit), default=None)
 
 
-def ranks_above(table, sign):
-    """How often a model that drops has more of the sign than one that does not, and how often that
-    could be asked."""
-    drops = table["gap"] > AGREEMENT
-    more = (
-        table[sign][drops].to_numpy()[:, None]
-        - table[sign][~drops & table["gap"].notna()].to_numpy()
-    )
-    return float(((more > 0) + (more == 0) / 2).sum()), more.size
-
-
-def ranks_within(table, sign):
-    """The same among seeds of one K, all K together; as text with the number of pairs."""
-    above, pairs = np.sum([ranks_above(rows, sign) for _, rows in table.groupby("n_steps")], axis=0)
-    return f"{above / pairs:.2f} of {pairs:.0f}" if pairs else "no pairs"
+def ranks(signs, gaps):
+    """How often a model that drops has more of the sign than one in its row that does not."""
+    share, pairs = rank_share(signs, (gaps <= AGREEMENT).where(gaps.notna()))
+    return f"{share:.2f} of {pairs}" if pairs else "no pairs"
 
 
 SIGNS = {
@@ -808,10 +797,11 @@ columns = {}
 for d, table in signs.items():
     columns[name_of(d), "first at K"] = {name: tell_n_steps(k) for name, k in first[d].items()}
     asked = {name: sign for name, (sign, _) in SIGNS.items() if sign != "gap"}
-    ranks = {name: ranks_within(table, sign) for name, sign in asked.items()}
-    above, pairs = ranks_above(table.assign(h=1 / table["n_steps"]), "h")
-    ranks["for comparison: K alone, over all K"] = f"{above / max(pairs, 1):.2f} of {pairs}"
-    columns[name_of(d), "ranks, same K"] = ranks
+    by_k = table.pivot(index="n_steps", columns="seed")
+    ranked = {name: ranks(by_k[sign], by_k["gap"]) for name, sign in asked.items()}
+    alone = ranks(1 / table[["n_steps"]].T, table[["gap"]].T)
+    ranked["for comparison: K alone, over all K"] = alone
+    columns[name_of(d), "ranks, same K"] = ranked
 pd.DataFrame(columns).fillna("-")
 
 # %% [markdown]

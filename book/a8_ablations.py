@@ -30,7 +30,7 @@
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
-datasets = ["landscape", "spheres2"]  # data sets, a column each
+ablated = ["landscape", "spheres2"]  # data sets that have ablations, a column each
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders
 change = "width-16"  # trained here if missing, on the first data set with its coarse step
 depths = [4, 8, 16, 32]  # their numbers of layers
@@ -71,21 +71,21 @@ from nodecore.training.regression import learn_field
 plots.use_style()
 
 # %% tags=["hide-input"]
-coarse = {dataset: ABLATED_STEPS[dataset][0] for dataset in datasets}
-obtain(ablation_run(datasets[0], coarse[datasets[0]], change, seeds, profile), device=device)
+coarse = {dataset: ABLATED_STEPS[dataset][0] for dataset in ablated}
+obtain(ablation_run(ablated[0], coarse[ablated[0]], change, seeds, profile), device=device)
 
 
-def ablated(dataset, k):
+def ablations(dataset, k):
     """The plain training with k steps and those with changes, as far as there are records."""
     runs = [cure_run(dataset, f"euler-K{k}", seeds, profile)]
     runs += [ablation_run(dataset, k, name, seeds, profile) for name in ABLATIONS[dataset]]
     return {describe(e.run) if e.run.changes else "the protocol": e for e in find_all(runs)}
 
 
-found = {(d, k): ablated(d, k) for d in datasets for k in ABLATED_STEPS[d]}
+found = {(d, k): ablations(d, k) for d in ablated for k in ABLATED_STEPS[d]}
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The gap between the accuracies as trained and of the exact flow, every seed; above with a coarse step in training, below with the critical one; grey: at most 5 points (the critical step is defined by 10 points of the mean, the band by 5 points of each seed). Each row changes one thing. Paper scale unless stated, 5 seeds. Records: `book/results/<data set>-ablations/<profile>/`.", "name": "fig-ablations"}, "image": {"alt": "Rows of points, one for each seed: with the coarse step nearly all lie far beyond the grey band, whatever is changed; with the critical step the gaps are smaller, but most still lie outside it."}}
-fig, axes = plt.subplots(2, len(datasets), figsize=(4.4 * len(datasets), 7), squeeze=False)
+fig, axes = plt.subplots(2, len(ablated), figsize=(4.4 * len(ablated), 7), squeeze=False)
 for (dataset, k), ax in zip(found, axes.T.flat, strict=True):
     gaps = {name: accuracies(evidence)["gap"] for name, evidence in found[dataset, k].items()}
     plots.seed_gaps_of(ax, gaps, AGREES_AT_END)
@@ -123,7 +123,7 @@ def tabulate(dataset):
     return pd.DataFrame(columns).fillna("-").rename_axis(name_of(dataset))
 
 
-for dataset in datasets:
+for dataset in ablated:
     display(tabulate(dataset))
 
 # %% [markdown]
@@ -161,7 +161,7 @@ def layered(dataset):
     return pd.DataFrame(rows).T.rename_axis(f"{name_of(dataset)}, layers")
 
 
-layers = {dataset: layered(dataset) for dataset in datasets}
+layers = {dataset: layered(dataset) for dataset in ablated}
 for table in layers.values():
     display(table)
 
@@ -221,7 +221,7 @@ def drops_of_trained(evidence):
     return 100 * (table["own"] - table["exact"])
 
 
-for dataset in datasets:
+for dataset in ablated:
     table = tables[dataset, coarse[dataset]].set_index("training")
     is_adjoint = table.index.str.contains("adjoint")
     glue(f"adjoint-{dataset}", 100 * float(table.loc[is_adjoint, "own"].mean()), display=False)

@@ -40,10 +40,9 @@ n_samples = 300  # test samples that criteria are computed on, drawn at random
 import matplotlib.pyplot as plt
 import pandas as pd
 from myst_nb import glue
-from scipy.stats import mannwhitneyu
 
 from nodecore.evidence.catalogue import MORE_GRID_SEEDS, grid_runs
-from nodecore.evidence.criteria import CRITERIA, discrimination, scores
+from nodecore.evidence.criteria import CRITERIA, discrimination, rank_share, scores
 from nodecore.evidence.gather import find_all, gather
 from nodecore.evidence.measure import tested_on
 from nodecore.evidence.names import name_of
@@ -129,8 +128,7 @@ words = {
 
 def across_steps(table, name):
     """How often a model that is no flow has the higher score, of all pairs whatever their steps."""
-    bad, good = (table.loc[table["flow"] == kind, name] for kind in (False, True))
-    return mannwhitneyu(bad, good).statistic / (len(bad) * len(good))
+    return rank_share([table[name]], [table["flow"]])[0]
 
 
 shares = [across_steps(tables[d], words["order"]) for d in datasets]

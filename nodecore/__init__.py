@@ -4,6 +4,12 @@ A name is imported when it is first asked for, so that its modules alone need to
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nodecore.check.check_flow import FlowReport, check_flow, flow_cost
+    from nodecore.check.monitor import monitor
+    from nodecore.check.suggest import suggest_steps
 
 _PLACES = {
     "FlowReport": "check_flow",
@@ -19,3 +25,7 @@ def __getattr__(name):
     if name not in __all__:
         raise AttributeError(f"module 'nodecore' has no attribute {name!r}")
     return getattr(import_module(f"nodecore.check.{_PLACES[name]}"), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from nodecore.data import images
 from nodecore.data.datasets import _all_images, load
-from nodecore.pages.build import ROOT, build_book
+from nodecore.data.files import PROJECT
+from nodecore.pages.build import build_book
 from nodecore.pages.pdf import find_browser
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -71,7 +72,7 @@ def built_book(testrun_uid: str) -> Path:
     It lies in `_build/test`, beside the `results` that it trained, and stays there to be looked at.
     Of several processes that run the tests, one builds it for all.
     """
-    folder = ROOT / "_build" / "test"
+    folder = PROJECT / "_build" / "test"
     built_in = folder / "tests.txt"  # which run of the tests built it
     folder.parent.mkdir(exist_ok=True)
     with FileLock(folder.with_suffix(".lock")), pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,9 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,18 @@ def test_no_file_needs_what_is_for_tests_only_or_unpickles():
         ), file
 
 
+def test_packages_that_are_imported_are_declared():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needs = [*project["dependencies"], *(need for needs in extras.values() for need in needs)]
+    declared = {re.match(r"[\w-]+", need)[0].lower() for need in needs}
+    tests = sorted(Path(__file__).parent.rglob("*.py"))
+    own = {"nodecore", "benchmarks", *(file.stem for file in tests)}
+    packages = {name.split(".")[0] for file in [*FILES, *tests] for name in imported(file)}
+    for package in sorted(packages - own - sys.stdlib_module_names):
+        assert declared & {d.lower() for d in packages_distributions()[package]}, package
+
+
 # --- what the core needs --------------------------------------------------------------------------
 
 CORE = [".".join(parts_of(file)) for file in FILES if parts_of(file)[:1] in (("ode",), ("check",))]
@@ -119,6 +133,13 @@ def import_without(blocked, modules):
 def test_the_core_needs_torch_and_numpy_only():
     result = import_without(BLOCKED, CORE)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_package_tells_its_names_and_imports_nothing_for_it():
+    script = "import sys, nodecore; print(*dir(nodecore)); print('torch' in sys.modules)"
+    told = subprocess.check_output([sys.executable, "-c", script], text=True).splitlines()
+    assert set(nodecore.__all__) <= set(told[0].split()) and told[1] == "False"
+    assert all(getattr(nodecore, name).__name__ == name for name in nodecore.__all__)
 
 
 def test_training_needs_tqdm_besides():

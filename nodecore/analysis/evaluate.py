@@ -22,6 +22,7 @@ FINER = ("midpoint", "rk4")  # what Euler-trained models meet besides Euler
 AGREEMENT = 0.1  # largest difference of accuracy between two solvers that counts as agreement
 EXACT_RTOL = 1e-6  # dopri5 at this tolerance stands for the exact flow
 FLOAT32_RTOL = 1e-5  # below it the error estimate would drown in float32
+AT_ONCE = 1000  # inputs whose classes are predicted in one solve
 
 
 EXACT = Tolerance("dopri5", EXACT_RTOL)
@@ -91,7 +92,6 @@ def predict(
     x: Tensor,
     setting: Setting,
     T: float = 1.0,
-    rows: int = 1000,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Predict the classes (members, n) of inputs (n, ...) by every member, under a setting.
@@ -102,11 +102,10 @@ def predict(
         x: Inputs.
         setting: See solve_setting.
         T: Time to integrate over.
-        rows: Largest number of inputs to solve at a time.
-        check: Called before each of these parts; may raise, to stop.
+        check: Called before each AT_ONCE inputs; may raise, to stop.
     """
     parts = []
-    for part in x.split(rows):
+    for part in x.split(AT_ONCE):
         check()
         z = solve_setting(field, for_members(field, part), setting, T).z
         parts.append(head(z).argmax(-1))
@@ -169,7 +168,7 @@ def cross_solver_grid(
     return [(setting, accuracy(field, head, split, setting)) for setting in settings]
 
 
-def check_setting(solver: str, n_steps: int) -> FixedSteps:
+def better_setting(solver: str, n_steps: int) -> FixedSteps:
     """Return the test setting that the critical step size is judged by.
 
     It is midpoint at the same step for Euler, and half the step for every other solver.

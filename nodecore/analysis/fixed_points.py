@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,6 +83,23 @@ def find_fixed_points(
     return FixedPoints(points, torch.linalg.eigvals(jacobian))
 
 
+def find_visited(f: VectorField, path: Tensor) -> tuple[FixedPoints, bool]:
+    """Find the zeros in the box that trajectories in the plane visit.
+
+    Args:
+        f: Field f(t, z) on z (N, 2) float64.
+        path: Trajectories (n_points, N, 2); Newton's method starts from some of their states, too.
+
+    Returns:
+        The zeros, and whether their index is the winding number of the box, as it is where none
+        was missed.
+    """
+    states = path[:: max(1, len(path) // 8)].flatten(0, 1)
+    box = states.amin(0), states.amax(0)
+    found = find_fixed_points(f, *box, starts=states, n_steps=40)
+    return found, found.index == winding_number(f, *box)
+
+
 def value_and_jacobian(f: VectorField, z: Tensor) -> tuple[Tensor, Tensor]:
     """Compute f (..., dim) and df/dz (..., dim, dim) of an autonomous field that treats samples one
     by one, at states (..., dim)."""
@@ -106,9 +124,8 @@ def winding_number(f: VectorField, low: Corner, high: Corner) -> int:
     part = torch.linspace(0, 1, POINTS_PER_SIDE, dtype=torch.float64)[:, None]
     edge = torch.cat([a + part * (b - a) for a, b in pairwise(corners)])
     value = f(_zero(edge), edge)
-    turns = torch.atan2(value[:, 1], value[:, 0]).diff()
-    turns = (turns + torch.pi).remainder(2 * torch.pi) - torch.pi
-    return round(float(turns.sum()) / (2 * torch.pi))
+    angles = np.unwrap(torch.atan2(value[:, 1], value[:, 0]).numpy())
+    return round((angles[-1] - angles[0]) / (2 * np.pi))
 
 
 def _zero(z):

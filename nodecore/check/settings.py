@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from nodecore.analysis.evaluate import check_setting
+from nodecore.analysis.evaluate import better_setting
 from nodecore.check.inputs import positive, whole
 from nodecore.ode.steps import FixedSteps, Steps, Tolerance
-from nodecore.ode.tableaus import TABLEAUS, get_tableau, next_finer
+from nodecore.ode.tableaus import TABLEAUS, get_tableau, next_better
 
 SEARCH = 4  # times the training's steps: the finest of the search
 LOOSER = (1e3, 1e2, 10.0, 1.0, 0.1)  # times the training's tolerance: the search
@@ -220,7 +220,7 @@ def better_settings(trained: Steps) -> list[Steps]:
     if isinstance(trained, OwnSolve):
         return [Tolerance("dopri5", 1e-3)]
     assert isinstance(trained, FixedSteps | TimeGrid)
-    others = [name for name in (check_setting(solver, 1).solver, next_finer(solver)) if name]
+    others = [name for name in (better_setting(solver, 1).solver, next_better(solver)) if name]
     higher = [s for s in others if get_tableau(s).order > get_tableau(solver).order]
     return [*finer_rows(trained), *(replace(trained, solver=s) for s in dict.fromkeys(higher))]
 

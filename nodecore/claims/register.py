@@ -35,7 +35,7 @@ from nodecore.evidence.joined import Look, Shown, best, training_of
 from nodecore.evidence.names import name_of
 from nodecore.training.devices import single_threaded
 
-CLAIMS = store.PROJECT / "book" / "claims.yml"
+CLAIMS = files.PROJECT / "book" / "claims.yml"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _claim(row):
 # --- evidence -------------------------------------------------------------------------------------
 
 
-def gather(names: Iterable[str], look: Look, *, at_one_scale: bool = False) -> dict[str, Material]:
+def collect(names: Iterable[str], look: Look, *, at_one_scale: bool = False) -> dict[str, Material]:
     """The evidence of studies by name, those without any left out; see joined.best.
 
     at_one_scale: studies of one data set are compared, so all of them have one scale. Of a grid of
@@ -126,7 +126,7 @@ def gather(names: Iterable[str], look: Look, *, at_one_scale: bool = False) -> d
 def evidence_for(claim: Claim, look: Look) -> dict[str, Material]:
     """The evidence that a claim is decided on, by name of the study."""
     compares = get_decision(claim.decided_by).compares
-    return gather(claim.studies, look, at_one_scale=compares)
+    return collect(claim.studies, look, at_one_scale=compares)
 
 
 def _material(shown: Shown) -> Material | None:
@@ -180,11 +180,6 @@ class Judgement:
         if decided == {HOLDS}:
             return PARTLY if self.missing or seen - DECIDED else HOLDS
         return FAILS if decided == {FAILS} else PARTLY
-
-    @property
-    def ours(self) -> str:
-        """Findings of all parts, as one text."""
-        return "; ".join(f"{part.where}: {part.found}" for part in self.parts)
 
     @property
     def reason(self) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from nodecore.claims import published
 from nodecore.claims.paper import TABLE1, percent, scale_note
-from nodecore.claims.register import Judgement, gather, judge_all, scale_of, write_verdicts
+from nodecore.claims.register import Judgement, collect, judge_all, scale_of, write_verdicts
 from nodecore.claims.rules import SYMBOLS, VERDICTS, Material
 from nodecore.claims.rules.base import search_of
 from nodecore.data import files
@@ -20,7 +20,7 @@ from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import as_trained
 from nodecore.training.adapted import STARTS, USUAL_START
 
-README = store.PROJECT / "README.md"
+README = files.PROJECT / "README.md"
 MARKS = ("<!-- from the records: make scorecard -->\n", "<!-- end -->\n")
 SETTINGS = "settings"  # the group of claims that are no findings
 
@@ -54,7 +54,7 @@ def table1(root: Path = store.COMMITTED) -> pd.DataFrame:
     """
     rows, look = [], partial(find, root=root)
     for dataset, paper in TABLE1.items():
-        grid, adaption = (gather([f"{dataset}-{kind}"], look) for kind in ("euler", "adaption"))
+        grid, adaption = (collect([f"{dataset}-{kind}"], look) for kind in ("euler", "adaption"))
         low, high = paper["grid NFE"]
         nfe = paper["adaption NFE"]
         rows.append([dataset, "grid", "paper", "", f"{low}–{high}", low, high])

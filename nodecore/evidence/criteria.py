@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 
 from nodecore.analysis.evaluate import for_members, solve_setting
 from nodecore.analysis.intervals import TAILS, Interval
@@ -102,31 +103,40 @@ def discrimination(table: pd.DataFrame, criterion: str) -> Interval:
     seeds, whose models at all n_steps are drawn together; NaN where there is no pair.
     """
     seeds = sorted(table["seed"].unique())
-    score, flow, step = _grids(table, criterion, seeds)
-    value = _area(score, flow, step)
+    score, flow = _grids(table, criterion, seeds)
+    value, _ = rank_share(score, flow)
     generator = np.random.default_rng(0)
     drawn = generator.integers(0, len(seeds), (RESAMPLES, len(seeds)))
-    areas = [_area(score[:, rows], flow[:, rows], step) for rows in drawn]
+    areas = [rank_share(score[:, rows], flow[:, rows])[0] for rows in drawn]
     low, high = np.nanquantile(areas, TAILS) if not np.isnan(value) else (np.nan,) * 2
     return Interval(value, float(low), float(high))
 
 
 def _grids(
     table: pd.DataFrame, criterion: str, seeds: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Return scores and whether flows, (numbers of steps, seeds); NaN where there is no model."""
     wide = [
         table.pivot(index="n_steps", columns="seed", values=column)[seeds]
         for column in (criterion, "flow")
     ]
-    return wide[0].to_numpy(float), wide[1].to_numpy(float), list(wide[0].index)
+    return wide[0].to_numpy(float), wide[1].to_numpy(float)
 
 
-def _area(score: np.ndarray, flow: np.ndarray, steps: Sequence[int]) -> float:
+def rank_share(score: ArrayLike, flow: ArrayLike) -> tuple[float, int]:
+    """Count how often a model that is no flow has the higher score of a pair with one that is.
+
+    Args:
+        score: Scores of models, (rows, models); only those of one row are compared.
+        flow: Whether they are flows, 1 or 0; NaN for one that does not count.
+
+    Returns:
+        The share of the pairs, ties as one half, and their number; NaN where there is none.
+    """
     higher, pairs = 0.0, 0
-    for row in range(len(steps)):
-        bad, good = (score[row][flow[row] == kind] for kind in (0.0, 1.0))
+    for scores_of, flows in zip(np.asarray(score, float), np.asarray(flow, float), strict=True):
+        bad, good = (scores_of[flows == kind] for kind in (0.0, 1.0))
         difference = bad[:, None] - good[None]
         higher += float((difference > 0).sum() + (difference == 0).sum() / 2)
         pairs += difference.size
-    return higher / pairs if pairs else float("nan")
+    return (higher / pairs if pairs else float("nan")), pairs

@@ -11,7 +11,7 @@ from nodecore.analysis.evaluate import (
     FINER,
     PAPER_FACTORS,
     accuracy,
-    check_setting,
+    better_setting,
     cross_solver_settings,
     exact_flow,
     has_trained,
@@ -75,7 +75,7 @@ def foremost(run: Run, own: Setting) -> list[Setting]:
     """
     settings = [own]
     if isinstance(own, FixedSteps):
-        settings.append(check_setting(own.solver, own.n_steps))
+        settings.append(better_setting(own.solver, own.n_steps))
     return settings + ([exact_flow(run.dataset)] if isinstance(run.steps, Adapted) else [])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nodecore.evidence import store
+from nodecore.data.files import PROJECT
 from nodecore.ode import kernels
 from nodecore.ode.backends import resolve_backend
 
@@ -67,7 +67,7 @@ def recorded_revision() -> dict[str, str | None]:
     if told:
         return {"revision": told}
     # git refuses another owner's checkout, but whoever runs the project's code trusts its folder.
-    command = ["git", "-c", f"safe.directory={store.PROJECT}", "-C", str(store.PROJECT)]
+    command = ["git", "-c", f"safe.directory={PROJECT}", "-C", str(PROJECT)]
     command += ["describe", "--always", "--abbrev=12", "--dirty=+"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)

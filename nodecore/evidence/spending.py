@@ -14,7 +14,7 @@ from nodecore.training.controllers import ConfirmedIncrease
 FIRST_STEP = 2  # evaluations that choose its size
 
 
-def evaluations(run: Run, checks: pd.DataFrame) -> np.ndarray:
+def evaluations_by_check(run: Run, checks: pd.DataFrame) -> np.ndarray:
     """Count what one seed has evaluated from its first iteration to each check, itself included.
 
     checks: the rows of its history that hold a check, in their order. Returns (checks,) float64.

@@ -15,7 +15,7 @@ from nodecore.analysis.evaluate import (
     AGREEMENT,
     EXACT,
     IMAGES_EXACT,
-    check_setting,
+    better_setting,
     critical_n_steps,
 )
 from nodecore.analysis.intervals import TAILS
@@ -134,7 +134,7 @@ def same_step(frame: pd.DataFrame) -> pd.DataFrame:
 def _under_test_solver(frame) -> pd.DataFrame:
     """The records under the test solver of the critical step, seeds that trained only."""
     pairs = list(zip(frame["train_solver"], frame["n_steps"], strict=True))
-    checks = {(solver, k): check_setting(solver, int(k)) for solver, k in set(pairs)}
+    checks = {(solver, k): better_setting(solver, int(k)) for solver, k in set(pairs)}
     tested = frame["test_solver"] == [checks[pair].solver for pair in pairs]
     tested &= frame["test_n_steps"] == [checks[pair].n_steps for pair in pairs]
     return frame.loc[tested & frame["trained"].astype(bool)]
@@ -177,14 +177,12 @@ def seed_gaps(
     return gaps(frame, [by, "seed"]).unstack("seed")
 
 
-def seed_critical(frame: pd.DataFrame, gaps: Gaps = agreement_gaps) -> pd.Series:
+def seed_critical(frame: pd.DataFrame) -> pd.Series:
     """The critical n_steps of each seed by itself; NaN where it agrees at none of the grid.
 
     A run in which a seed did not train does not count for it.
     """
-    found = {
-        s: critical_n_steps(gap.dropna().to_dict()) for s, gap in seed_gaps(frame, gaps).items()
-    }
+    found = {s: critical_n_steps(gap.dropna().to_dict()) for s, gap in seed_gaps(frame).items()}
     return pd.Series(found, dtype=float).rename_axis("seed")
 
 
@@ -218,7 +216,7 @@ def redraw_range(frame: pd.DataFrame) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class CriticalSensitivity:
     """How much a critical n_steps depends on its bound and on its seeds.
 
     by_bound: the critical n_steps of the mean for other bounds. redraws: the ends of the range that
@@ -236,21 +234,21 @@ class Sensitivity:
     worst_share: float = 0.0
 
 
-def critical_sensitivity(frame: pd.DataFrame, bounds: tuple[float, ...]) -> Sensitivity:
+def critical_sensitivity(frame: pd.DataFrame, bounds: tuple[float, ...]) -> CriticalSensitivity:
     """Compute the critical n_steps for other bounds and seeds, and look at each seed there."""
     gaps, redraws = agreement_gaps(frame).to_dict(), redraw_range(frame)
     by_bound = {bound: critical_n_steps(gaps, bound) for bound in bounds}
     critical = critical_n_steps(gaps)
     if critical is None:
-        return Sensitivity(by_bound, redraws)
+        return CriticalSensitivity(by_bound, redraws)
     each = seed_gaps(frame).loc[critical].dropna()
     own = as_trained(frame).set_index(["n_steps", "seed"])["accuracy"].loc[critical]
     above = own - 1 / DATASETS[frame["dataset"].iloc[0]].n_classes
     each = each[above > AGREEMENT]  # a weaker model could not lose as much as the bound
     if each.empty:
-        return Sensitivity(by_bound, redraws)
+        return CriticalSensitivity(by_bound, redraws)
     agreeing, share = int((each <= AGREEMENT).sum()), float((each / above).max())
-    return Sensitivity(by_bound, redraws, agreeing, len(each), float(each.max()), share)
+    return CriticalSensitivity(by_bound, redraws, agreeing, len(each), float(each.max()), share)
 
 
 def _signed_gaps(frame):
@@ -315,14 +313,13 @@ class GridSearch:
 
     critical: the coarsest n_steps from which on the solvers agree. coarser: the one before it on
     the grid, None if there is none. disagreeing: seeds that trained and do not agree at `critical`
-    by themselves. best, mean, std: n_steps of the highest mean accuracy among the ODE-like runs;
-    seeds: how many trained there.
+    by themselves. mean, std: the highest mean accuracy of the ODE-like runs, and its standard
+    deviation over seeds; seeds: how many trained there.
     """
 
     critical: int
     coarser: int | None
     disagreeing: int
-    best: int
     mean: float
     std: float
     seeds: int
@@ -350,7 +347,7 @@ def grid_search(frame: pd.DataFrame) -> GridSearch | None:
     best = int(ode_like["mean"].idxmax())
     mean, std = map(float, ode_like.loc[best])
     seeds = len(as_trained(frame).query("n_steps == @best"))
-    return GridSearch(critical, coarser, disagreeing, best, mean, std, seeds)
+    return GridSearch(critical, coarser, disagreeing, mean, std, seeds)
 
 
 def adaption_ends(frame: pd.DataFrame) -> pd.DataFrame:

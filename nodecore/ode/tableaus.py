@@ -152,7 +152,7 @@ def get_tableau(solver: str | ButcherTableau) -> ButcherTableau:
     return TABLEAUS[solver]
 
 
-def next_finer(solver: str | ButcherTableau) -> str | None:
+def next_better(solver: str | ButcherTableau) -> str | None:
     """Return the name of the solver that has a smaller error at the same step.
 
     It is the first one in TABLEAUS of the next higher order, among the methods for fixed steps or,
@@ -164,23 +164,23 @@ def next_finer(solver: str | ButcherTableau) -> str | None:
     return None if best is None else best.name
 
 
-def finer_solver(solver: str | ButcherTableau) -> str:
-    """Return next_finer of a solver; raise ValueError where there is none."""
-    finer = next_finer(solver)
-    if finer is None:
+def better_solver(solver: str | ButcherTableau) -> str:
+    """Return next_better of a solver; raise ValueError where there is none."""
+    better = next_better(solver)
+    if better is None:
         tableau = get_tableau(solver)
         raise ValueError(
             f"solver = {tableau.name!r}: no solver here is of higher order than {tableau.order}; "
             "use another one"
         )
-    return finer
+    return better
 
 
-def check_finer(solver: str | ButcherTableau, test_solver: str | ButcherTableau) -> None:
+def check_better(solver: str | ButcherTableau, test_solver: str | ButcherTableau) -> None:
     """Raise ValueError unless test_solver is of higher order than solver: of smaller error."""
     tableau, better = get_tableau(solver), get_tableau(test_solver)
     if better.order <= tableau.order:
         raise ValueError(
-            f"test_solver = {better.name!r} (order {better.order}) is not finer than the training "
-            f"solver {tableau.name!r} (order {tableau.order}); use {finer_solver(tableau)}"
+            f"test_solver = {better.name!r} (order {better.order}) is not better than the training "
+            f"solver {tableau.name!r} (order {tableau.order}); use {better_solver(tableau)}"
         )

@@ -35,8 +35,7 @@ from nodecore.pages.parameters import assigned_values, refuse_unknown
 from nodecore.pages.schema import describe, refuse_unlike
 from nodecore.training.devices import get_device
 
-ROOT = PROJECT
-# A link that carries its file, as figures.download_links makes it.
+# A link that carries its file, as downloads.download_links makes it.
 DOWNLOAD = re.compile(
     r'<a download="(?P<file>[\w.-]+)" href="data:[\w/+]+;base64,(?P<content>[^"]*)"'
 )
@@ -74,7 +73,7 @@ def build_book(
         ValueError: a parameter that no chapter has, or cannot have so; nothing has run then.
         BookError: a chapter that failed, a page that does not build, a missing source.
     """
-    root = root or ROOT
+    root = root or PROJECT
     work = (output or root).resolve() / "_build"
     chapters = stage(root, work / "stage")
     given = assign(chapters, parameters or {})

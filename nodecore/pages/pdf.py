@@ -7,7 +7,8 @@ from urllib.parse import urldefrag, urlsplit
 from bs4 import BeautifulSoup
 from bs4.element import Tag
 
-from nodecore.pages.build import ROOT, BookError, pages
+from nodecore.data.files import PROJECT
+from nodecore.pages.build import BookError, pages
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # A reference of the package and its sources would be half of the paper.
@@ -30,7 +31,7 @@ def print_book(html: Path | None = None, target: Path | None = None) -> Path:
     Raises:
         BookError: there are no pages, no browser, or no playwright to drive it.
     """
-    html = html or ROOT / "_build" / "html"
+    html = html or PROJECT / "_build" / "html"
     target = target or html.parent / "book.pdf"
     if not (html / "book" / "index.html").exists():
         raise BookError(f"{html} holds no pages: build them first (make book)")
@@ -42,7 +43,7 @@ def print_book(html: Path | None = None, target: Path | None = None) -> Path:
     if browser_path is None:
         raise BookError("no browser found: apt-get install chromium, or install Chrome")
     joined = html / "book" / "printed.html"  # beside the pages, so that their pictures are found
-    joined.write_text(join_pages(html, pages(ROOT / "_toc.yml")))
+    joined.write_text(join_pages(html, pages(PROJECT / "_toc.yml")))
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodecore.data.datasets import IMAGES, SYNTHETIC
+from nodecore.evidence.catalogue import ABLATIONS
 from nodecore.ode.tableaus import TABLEAUS
 from nodecore.training.controllers import CONTROLLERS, VARIATIONS
 from nodecore.training.devices import get_device
@@ -76,17 +77,19 @@ class _Device(Allowed):
 
 # By name, in all chapters that have it; a parameter that is not here may be all of its kind.
 _EMBEDDED = tuple(name for name, tableau in TABLEAUS.items() if tableau.b_embedded)
-_PLANE = Allowed(tuple(SYNTHETIC))
+_PLANAR = tuple(name for name, dataset in SYNTHETIC.items() if dataset.shape == (2,))
 _CONTROLLER = Allowed(("auto", *CONTROLLERS, *VARIATIONS))
 _SEED = Allowed(least=0)
 ALLOWED = {
     "profile": Allowed(tuple(PROFILES)),
     "device": _Device(("auto", "cpu", "cuda")),
-    "dataset": _PLANE,
-    "datasets": _PLANE,
-    "higher": _PLANE,
-    "others": Allowed(tuple(SYNTHETIC), empty=True),
+    "datasets": Allowed(tuple(SYNTHETIC)),
+    "planar": Allowed(_PLANAR),
+    "dataset": Allowed(_PLANAR),  # whose trajectories an explorer draws
+    "others": Allowed(_PLANAR, empty=True),
+    "higher": Allowed(tuple(name for name in SYNTHETIC if name not in _PLANAR)),
     "images": Allowed(tuple(IMAGES)),
+    "ablated": Allowed(tuple(ABLATIONS)),
     "solvers": Allowed(_EMBEDDED),
     "test_solvers": Allowed(tuple(TABLEAUS)),
     "calm": _CONTROLLER,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodecore.ode.steps import Setting, Steps, Tolerance, check_positive, choose_steps
-from nodecore.ode.tableaus import check_finer, get_tableau
+from nodecore.ode.tableaus import check_better, get_tableau
 from nodecore.training.controllers import EVERY, Controller, controller_name
 
 RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
@@ -55,7 +55,7 @@ class Adapted(Steps):
             raise ValueError(
                 f"start = {self.start!r} is unknown; choose one of {', '.join(STARTS)}"
             )
-        check_finer(self.solver, self.rule.better_solver(self.solver))
+        check_better(self.solver, self.rule.better_solver(self.solver))
 
     def _begin_with_a_tolerance(self):
         if self.start is not None:

@@ -11,7 +11,7 @@ from nodecore.data.split import Split
 from nodecore.ode.adaptive import initial_step_size
 from nodecore.ode.solution import Solution
 from nodecore.ode.steps import count_steps
-from nodecore.ode.tableaus import finer_solver, get_tableau
+from nodecore.ode.tableaus import better_solver, get_tableau
 from nodecore.training.adapted import RTOL_BOUNDS, STARTS
 from nodecore.training.controllers import Observation, StepState
 
@@ -70,7 +70,7 @@ class Adaption:
     def set_up(self) -> None:
         """Set what has to be known before the first batch."""
         self.bounds = step_bounds(self.ensemble.protocol.T)
-        self.outside = finer_solver(self.ensemble.tableau)
+        self.outside = better_solver(self.ensemble.tableau)
         tested = self.controller.better_solver(self.ensemble.steps.solver)
         self.test_tableau = get_tableau(tested)
 

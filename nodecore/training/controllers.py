@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-from nodecore.ode.tableaus import finer_solver
+from nodecore.ode.tableaus import better_solver
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _share(default):
 class Controller:
     """Base of all controllers.
 
-    test_solver: the better solver; None is the next one of smaller error (`tableaus.finer_solver`).
+    test_solver: the better solver; None is the next of smaller error (`tableaus.better_solver`).
     every: iterations between checks. threshold: largest difference of accuracy that counts as
     agreement. Raises ValueError for constants that cannot work.
     """
@@ -108,7 +108,7 @@ class Controller:
 
     def better_solver(self, solver: str) -> str:
         """The solver of its checks where `solver` trains."""
-        return self.test_solver or finer_solver(solver)
+        return self.test_solver or better_solver(solver)
 
     def test_step(self, step_size: float) -> float:
         """The test solver's step where training takes step_size."""

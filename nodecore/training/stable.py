@@ -19,7 +19,7 @@ REAL, IMAGINARY = (-3.0, 0.5), (0.0, 3.0)  # a box around the regions of the sol
 
 
 def amplification(w: Tensor, tableau: ButcherTableau) -> Tensor:
-    """Compute |R(w)|, by which a step of size h multiplies a solution of z' = lambda z, with
+    """Compute ``|R(w)|``, by which a step of size h multiplies a solution of z' = lambda z, with
     w = h lambda, complex; the region of stability is where it is below 1."""
     return rk_step(lambda t, z: w * z, 0.0, torch.ones_like(w), 1.0, tableau).abs()
 

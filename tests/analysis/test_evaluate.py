@@ -8,11 +8,12 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from nodecore.analysis import evaluate
 from nodecore.analysis.evaluate import (
     EXACT,
     FLOAT32_RTOL,
     accuracy,
-    check_setting,
+    better_setting,
     critical_n_steps,
     cross_solver_grid,
     cross_solver_settings,
@@ -63,9 +64,11 @@ def test_a_perfect_classifier_scores_exactly_one_on_ragged_batches():
 
 
 @pytest.mark.parametrize("rows", [1, 7, 32, 100, 103, 1000])
-def test_classes_are_predicted_in_batches_of_any_size(rows):
-    split = separated(103)
-    classes = predict(*resting_model(), split.x, EULER2, rows=rows)
+def test_classes_are_predicted_in_batches_of_any_size(rows, monkeypatch):
+    monkeypatch.setattr(evaluate, "AT_ONCE", rows)
+    split, checked = separated(103), []
+    classes = predict(*resting_model(), split.x, EULER2, check=lambda: checked.append(1))
+    assert len(checked) == math.ceil(103 / rows)
     assert torch.equal(classes, split.y.expand(2, -1))
 
 
@@ -195,11 +198,11 @@ def test_other_models_meet_their_own_solver_and_the_exact_flow():
 
 
 def test_the_test_solver_of_the_critical_step_is_among_the_settings():
-    assert check_setting("euler", 8) == FixedSteps("midpoint", 8)
-    assert check_setting("rk4", 8) == FixedSteps("rk4", 16)
+    assert better_setting("euler", 8) == FixedSteps("midpoint", 8)
+    assert better_setting("rk4", 8) == FixedSteps("rk4", 16)
     for solver in ("euler", "rk4"):
         for n_steps in (1, 2, 4, 256):
-            assert check_setting(solver, n_steps) in cross_solver_settings(solver, n_steps)
+            assert better_setting(solver, n_steps) in cross_solver_settings(solver, n_steps)
 
 
 @pytest.mark.parametrize(

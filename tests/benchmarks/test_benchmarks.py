@@ -21,7 +21,7 @@ from benchmarks.rows import make_row
 from benchmarks.strokes import draw_strokes
 from benchmarks.table import format_line, format_markdown
 from benchmarks.timing import QUICK, Effort, Engine, paired_ratio, take_turns, torch_engine
-from nodecore.pages.build import ROOT
+from nodecore.data.files import PROJECT
 
 FOLDER = Path(solving.__file__).parent
 TINY = list(map(shrink, CASES))
@@ -330,7 +330,7 @@ def test_everything_that_is_measured_has_a_name_of_its_own():
 
 def run(*arguments):
     command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
 
 
 def test_quick_measures_and_writes(tmp_path):

@@ -8,9 +8,10 @@ from torch import nn
 from torchdiffeq import odeint
 
 from nodecore import check_flow
-from nodecore.pages.build import ROOT, pages
+from nodecore.data.files import PROJECT
+from nodecore.pages.build import pages
 
-PAGE = (ROOT / "book" / "symptoms.md").read_text()
+PAGE = (PROJECT / "book" / "symptoms.md").read_text()
 SYMPTOMS = dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 
 
@@ -46,4 +47,4 @@ def test_the_lines_of_each_symptom_run(symptom, model, capsys):
 
 
 def test_the_page_is_in_the_book():
-    assert "book/symptoms" in pages(ROOT / "_toc.yml") and len(SYMPTOMS) >= 6
+    assert "book/symptoms" in pages(PROJECT / "_toc.yml") and len(SYMPTOMS) >= 6

@@ -18,8 +18,8 @@ from nodecore.claims.register import (
     CLAIMS,
     Claim,
     Judgement,
+    collect,
     evidence_for,
-    gather,
     judge,
     judge_all,
     read_claims,
@@ -44,6 +44,7 @@ from nodecore.claims.scorecard import (
     table1,
     table1_text,
 )
+from nodecore.data.files import PROJECT
 from nodecore.evidence import store
 from nodecore.evidence.found import find
 from nodecore.pages.claim_cards import cards, records_list
@@ -98,7 +99,7 @@ def test_the_crate_names_files_that_are_there_and_each_run_once():
 
 
 def test_whoever_cites_finds_one_version_everywhere():
-    root = store.PROJECT
+    root = PROJECT
     citation = yaml.safe_load((root / "CITATION.cff").read_text())
     codemeta = json.loads((root / "codemeta.json").read_text())
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
@@ -115,7 +116,7 @@ def test_verdicts_rest_on_records_that_are_there(judgements):
         named = {path.parent.parent.name for path in judgement.records}
         assert named <= set(judgement.claim.studies)
         if judgement.verdict != UNTESTED and judgement.claim.studies:
-            assert judgement.records and judgement.scale and judgement.ours
+            assert judgement.records and judgement.scale and judgement.parts
         assert judgement.reason
 
 
@@ -253,7 +254,7 @@ def test_what_is_not_tested_everywhere_holds_in_part_at_most(parts, missing, ver
 
 
 def test_a_study_without_records_leaves_its_claims_untested(tmp_path: Path):
-    assert gather(["spheres2-euler"], partial(find, root=tmp_path)) == {}
+    assert collect(["spheres2-euler"], partial(find, root=tmp_path)) == {}
     for judgement in judge_all(ALL, tmp_path):
         if judgement.claim.studies:
             assert judgement.verdict == UNTESTED and not judgement.records
@@ -275,7 +276,7 @@ def test_image_claims_turn_once_their_records_are_there():
 )
 def test_a_grid_is_read_as_far_as_its_runs_follow_one_another(gone, expected, cut):
     missing = [2**i for i in gone]
-    found = gather(
+    found = collect(
         ["spheres2-euler"], lambda run: None if run.steps.n_steps in missing else committed(run)
     ).get("spheres2-euler")
     assert (found and found.records["n_steps"].unique().tolist()) == expected

@@ -9,7 +9,7 @@ import torch
 from torchdiffeq import odeint
 
 from nodecore.evidence import measure
-from nodecore.evidence.criteria import CRITERIA, discrimination, scores
+from nodecore.evidence.criteria import CRITERIA, discrimination, rank_share, scores
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
 from nodecore.ode.fields import take_members
@@ -68,6 +68,16 @@ def test_discrimination_is_the_share_of_pairs_within_a_step():
     perfect = table.assign(score=(~table["flow"]).astype(float))
     assert tuple(discrimination(perfect, "score")) == (1.0, 1.0, 1.0)
     assert math.isnan(discrimination(table.assign(flow=True), "score").value)
+
+
+def test_ranks_are_counted_within_rows_and_models_that_do_not_count_are_left_out():
+    nan = math.nan
+    score = [[3.0, 1.0, 2.0, nan], [5.0, 5.0, 9.0, 0.0], [1.0, 2.0, 3.0, 4.0]]
+    flow = [[0, 1, 1, nan], [0, 1, nan, 1], [1, 1, 1, 1]]
+    # first row: 3 > 1, 3 > 2; second: 5 = 5, 5 > 0; third: no pair
+    assert rank_share(score, flow) == (3.5 / 4, 4)
+    share, pairs = rank_share(score[2:], flow[2:])
+    assert math.isnan(share) and pairs == 0
 
 
 def test_every_criterion_says_what_it_costs():

@@ -360,5 +360,5 @@ def test_new_results_go_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path))
     assert store.scratch_root() == tmp_path
     monkeypatch.delenv("NODECORE_RESULTS")
-    assert store.scratch_root() == store.PROJECT / "_build" / "results"
+    assert store.scratch_root() == files.PROJECT / "_build" / "results"
     assert store.COMMITTED not in (store.scratch_root(), *store.scratch_root().parents)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from test_sweep import forge
 
 from nodecore.analysis.evaluate import EXACT, cross_solver_settings
-from nodecore.evidence import store
+from nodecore.data.files import PROJECT
+from nodecore.evidence import provenance, store
 from nodecore.evidence.catalogue import GRIDS, STUDIES, get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.measure import evaluate_run
@@ -702,7 +703,7 @@ def test_a_run_outside_git_is_recorded_with_a_word_instead(monkeypatch, tmp_path
     if why == "no git here":
         monkeypatch.setenv("PATH", str(tmp_path))
     else:
-        monkeypatch.setattr(store, "PROJECT", tmp_path)
+        monkeypatch.setattr(provenance, "PROJECT", tmp_path)
     header = obtain(RUN, root=tmp_path, **QUIET).stored.header
     assert header["revision"] is None
     assert header["revision_unknown"].startswith("no git revision")
@@ -717,6 +718,6 @@ def test_a_checkout_of_another_owner_has_its_revision(monkeypatch):
     monkeypatch.delenv("NODECORE_REVISION", raising=False)
     mine = revision()
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for such tests
-    bare = subprocess.run(["git", "-C", store.PROJECT, "log", "-1"], capture_output=True, text=True)
+    bare = subprocess.run(["git", "-C", PROJECT, "log", "-1"], capture_output=True, text=True)
     assert "dubious ownership" in bare.stderr
     assert mine is not None and revision() == mine

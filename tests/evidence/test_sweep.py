@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from nodecore.__main__ import app
+from nodecore.data.files import PROJECT
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES, get_study
 from nodecore.evidence.cluster import (
@@ -368,7 +369,7 @@ def test_a_worker_with_other_sources_is_refused(client, tmp_path):
 @pytest.mark.parametrize("name", ["catalogue", "measure", "provenance"])
 def test_the_sources_are_others_where_what_records_follow_from_is(monkeypatch, tmp_path, name):
     copy = tmp_path / "nodecore"
-    shutil.copytree(store.PROJECT / "nodecore", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PROJECT / "nodecore", copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr("nodecore.evidence.cluster.PROJECT", tmp_path)
     before = _sources_digest()
     with (copy / "evidence" / f"{name}.py").open("a") as file:
@@ -571,7 +572,7 @@ def test_ctrl_c_while_packages_are_imported_is_quiet(tmp_path):
     """An import that sends the signal itself stands for one that takes long."""
     (tmp_path / "pandas.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     command = [sys.executable, "-m", "nodecore", "study", "status"]
-    where = store.os.environ | {"PYTHONPATH": f"{tmp_path}:{store.PROJECT}"}
+    where = store.os.environ | {"PYTHONPATH": f"{tmp_path}:{PROJECT}"}
     done = subprocess.run(command, env=where, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 

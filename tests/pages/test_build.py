@@ -18,11 +18,12 @@ from bs4 import BeautifulSoup
 from typer.testing import CliRunner
 
 from nodecore.__main__ import app
+from nodecore.data.files import PROJECT
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
 from nodecore.pages import build
-from nodecore.pages.build import ROOT, BookError, build_book, execute, pages, stage, stage_chapter
+from nodecore.pages.build import BookError, build_book, execute, pages, stage, stage_chapter
 from nodecore.pages.parameters import (
     assigned_values,
     parse_parameter,
@@ -31,7 +32,7 @@ from nodecore.pages.parameters import (
 )
 from nodecore.pages.schema import ALLOWED, describe, refuse_unlike
 
-SOURCES = [ROOT / f"{page}.py" for page in pages(ROOT / "_toc.yml")]
+SOURCES = [PROJECT / f"{page}.py" for page in pages(PROJECT / "_toc.yml")]
 CHAPTERS = [source for source in SOURCES if source.exists()]  # and their appendices
 MAIN_LINE = [source for source in CHAPTERS if source.stem.startswith("0")]
 SCORECARD = "07_scorecard"
@@ -66,11 +67,11 @@ def tiny(tmp_path: Path) -> Path:
     """A book of one chapter, which prints its parameters."""
     (tmp_path / "book/assets").mkdir(parents=True)
     for name in ("book.css", "logo.svg"):
-        (tmp_path / "book/assets" / name).write_bytes((ROOT / "book/assets" / name).read_bytes())
+        (tmp_path / "book/assets" / name).write_bytes((PROJECT / "book/assets" / name).read_bytes())
     (tmp_path / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nchapters: [{file: book/01_one}]\n"
     )
-    (tmp_path / "_config.yml").write_bytes((ROOT / "_config.yml").read_bytes())
+    (tmp_path / "_config.yml").write_bytes((PROJECT / "_config.yml").read_bytes())
     (tmp_path / "book/references.bib").touch()
     (tmp_path / "book/index.md").write_text("# A book\n")
     write_chapter(tmp_path, "print(profile, n_steps)")
@@ -172,6 +173,15 @@ def test_every_chapter_ran_at_smoke(source: Path, built_book: Path):
         ("datasets", "spheres2", ["landscape"], r"'spheres2': give a list of one entry or more, "),
         ("datasets", ["moons"], ["landscape"], "each one of spheres2, .*such as .'landscape'"),
         ("datasets", [], ["landscape"], "give a list of one entry or more"),
+        ("planar", ["spheres10"], ["landscape"], "each one of spheres2, landscape, such as"),
+        ("ablated", ["spheres10"], ["landscape"], "each one of landscape, spheres2, such as"),
+        ("dataset", "spheres3", "spheres2", "give one of spheres2, landscape, such as 'spheres2'"),
+        (
+            "higher",
+            ["landscape"],
+            ["spheres3"],
+            "each one of spheres3, spheres10, spheres900",
+        ),
         ("solvers", ["euler"], ["dopri5"], "each one of .*fehlberg21, dopri5, such as"),
         ("seeds", 3, [0, 1], r"each a whole number >= 0, such as \[0, 1\]"),
         ("seeds", ["a"], [0, 1], r"seeds = \['a'\]: give a list"),
@@ -206,6 +216,7 @@ def test_a_parameter_of_another_kind_is_refused(name, value, default, message):
         ("step_size", 1, 0.5),
         ("x", 3, None),
         ("others", [], ["landscape"]),
+        ("datasets", ["spheres10", "spheres900"], ["landscape"]),
         ("device", "cpu", "auto"),
         ("flag", False, True),
     ],
@@ -228,6 +239,15 @@ def test_the_defaults_of_a_chapter_are_allowed_and_its_table_says_what_is(source
 def test_the_schema_has_no_parameter_that_no_chapter_has(tmp_path):
     chapters = [stage_chapter(source, tmp_path) for source in CHAPTERS]
     assert set(ALLOWED) <= {name for chapter in chapters for name in chapter.parameters}
+
+
+@each_chapter
+def test_the_packages_page_has_every_module_that_a_chapter_imports(source):
+    listed = set(re.findall(r"automodule:: (\S+)", (PROJECT / "book/api.md").read_text()))
+    imports = [n for n in ast.walk(ast.parse(source.read_text())) if isinstance(n, ast.ImportFrom)]
+    for node in (n for n in imports if n.module.startswith("nodecore.")):
+        whole = {f"{node.module}.{alias.name}" for alias in node.names}
+        assert node.module in listed or whole <= listed, ast.unparse(node)
 
 
 def test_a_parameter_that_cannot_be_read_and_the_version():
@@ -314,7 +334,7 @@ def test_command_line_parameter_needs_name_and_value(text):
 )
 def test_a_failing_chapter_stops_the_book(tiny: Path, monkeypatch, code: str, told: str):
     write_chapter(tiny, code)
-    monkeypatch.setattr(build, "ROOT", tiny)
+    monkeypatch.setattr(build, "PROJECT", tiny)
     result = CliRunner().invoke(app, ["book"])
     assert result.exit_code == 1
     assert "chapter 01_one failed" in result.stderr and told in result.stderr
@@ -393,7 +413,7 @@ def test_hosts_are_offered_where_the_book_has_a_repository(tiny: Path):
         return next(cell.source for cell in cells if "launch-hint" in cell.source)
 
     assert "Binder" not in hint()
-    config = (ROOT / "_config.yml").read_text()
+    config = (PROJECT / "_config.yml").read_text()
     address = "https://github.com/someone/book"
     (tiny / "_config.yml").write_text(config.replace('url: ""', f"url: {address}"))
     assert "https://mybinder.org/v2/gh/someone/book/HEAD?urlpath=lab/tree/book/01_one.py" in hint()
@@ -414,13 +434,13 @@ FREE = {"backend", "device", "torch", "revision", "date", "python", "execution",
 SHOW_RECORDS = """
 from pathlib import Path
 from IPython.display import HTML, Markdown
-from nodecore.claims.register import gather, judge, read_claims
+from nodecore.claims.register import collect, judge, read_claims
 from nodecore.claims.scorecard import table1, table1_text
 from nodecore.evidence.found import find
 from nodecore.evidence.catalogue import get_study
 from nodecore.pages.claim_cards import cards, records_list
 look = lambda run: find(run, Path({root!r}))
-judgements = [judge(c, gather(c.studies, look)) for c in read_claims() if c.id == "critical-mnist"]
+judgements = [judge(c, collect(c.studies, look)) for c in read_claims() if c.id == "critical-mnist"]
 
 # %%
 HTML(cards(judgements) + records_list(judgements))

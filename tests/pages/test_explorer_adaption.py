@@ -119,6 +119,19 @@ def test_a_history_that_is_not_the_rules_is_refused(evidence):
         _checks(Edited)
 
 
+def test_after_a_check_that_says_nothing_the_step_stays(evidence):
+    """As Controller.update has it, where a training diverged."""
+    rows = evidence.history[evidence.history["failed"].notna()]
+    rows = rows[rows["seed"] == 0].iloc[:2].copy()
+    rows["train_accuracy"] = np.nan
+    rows["step_size"] = rows["step_size"].iloc[0]
+
+    class Diverged:
+        history, run, path = rows, evidence.run, evidence.path
+
+    assert len(_checks(Diverged)) == 2
+
+
 # --- in the browser -----------------------------------------------------------------------------
 
 

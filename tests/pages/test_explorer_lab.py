@@ -14,7 +14,7 @@ import pytest
 from browsing import LOCAL, listen
 from playwright.sync_api import TimeoutError
 
-from nodecore.pages.build import ROOT
+from nodecore.data.files import PROJECT
 
 CELLS = {
     "show": """
@@ -52,7 +52,7 @@ def lab(tmp_path, browser_path):
     command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={tmp_path}"]
     command += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    environment = {**os.environ, **folders, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **folders, "PYTHONPATH": str(PROJECT)}
     with open(tmp_path / "lab.log", "w") as log:  # the server has a handle of its own
         server = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
     try:

@@ -15,7 +15,7 @@ from nodecore.evidence.runs import Run
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.pages.explorers import ToleranceExplorer
-from nodecore.pages.explorers.tolerance import Steps
+from nodecore.pages.explorers.tolerance import StepCounts
 
 
 def evidence(steps):
@@ -108,7 +108,7 @@ def steps_shown(reader):
     accepted = int(reader.number("batch_accepted"))
     note = reader.root.locator("dd:has([data-number=batch_accepted]) .note").text_content()
     rejected, nfe = (int(word) for word in note.replace(",", "").split() if word.isdigit())
-    return Steps(accepted, rejected, nfe)
+    return StepCounts(accepted, rejected, nfe)
 
 
 def solve_each(explorer):

@@ -15,11 +15,12 @@ from torch import nn
 
 from nodecore.analysis.evaluate import accuracy
 from nodecore.data.seeding import make_generator
+from nodecore.data.split import Split
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import SEEDS, Run
-from nodecore.ode.fields import LinearHead, MLPField
+from nodecore.ode.fields import LinearHead, MLPField, PiecewiseField
 from nodecore.ode.steps import FixedSteps
 from nodecore.ode.tableaus import ButcherTableau
 from nodecore.pages import plots
@@ -112,6 +113,26 @@ def accuracy_by_hand(explorer, member):
     for _ in range(explorer.n_steps):
         z = z + field(0.0, z) / explorer.n_steps
     return float((head(z).argmax(-1)[member] == y).double().mean())
+
+
+def test_a_field_of_tanh_is_shown_and_one_that_the_browser_cannot_evaluate_is_refused():
+    generators = [make_generator(seed, "initialisation") for seed in (0, 1)]
+    field, head = MLPField(activation="tanh", generators=generators), ensemble()[1]
+    x, y = points()
+    shown = TrajectoryExplorer(field, head, x, y, n_steps=6)
+    [first, second, last] = shown.data["models"][0]["field"]["layers"]
+    assert [layer["activation"] for layer in (first, second, last)] == ["tanh", "tanh", None]
+    wanted = accuracy(field, head, Split(x, y, 3), FixedSteps("euler", 6))
+    for shown.seed in (0, 1):
+        assert shown.accuracy == pytest.approx(float(wanted[shown.seed]), abs=0.002)
+    soft = MLPField(activation="softplus", generators=generators)
+    pieces = PiecewiseField([ensemble()[0], ensemble()[0]])
+    for other, message in (
+        (soft, "field has the activation 'softplus': give one with relu or tanh"),
+        (pieces, "field has a PiecewiseField where an explorer takes nn.Linear"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TrajectoryExplorer(other, head, x, y)
 
 
 def test_evidence_twice_counts_once_and_the_first_is_shown():

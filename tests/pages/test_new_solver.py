@@ -16,6 +16,7 @@ import torch
 from nbformat.v4 import new_code_cell
 
 from nodecore.analysis.evaluate import cross_solver_grid
+from nodecore.data.files import PROJECT
 from nodecore.evidence.found import find
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
@@ -24,7 +25,7 @@ from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
 from nodecore.ode.tableaus import TABLEAUS
 from nodecore.pages import plots
-from nodecore.pages.build import ROOT, execute
+from nodecore.pages.build import execute
 
 OLD = tuple(TABLEAUS)
 TRAINED = Run("spheres2", FixedSteps("euler", 4), seeds=(0, 1), profile="smoke")
@@ -118,7 +119,7 @@ def test_it_is_named_and_drawn_apart_from_all_others(root):
 
 
 def test_chapter_2_tests_under_it(tmp_path):
-    notebook = jupytext.read(ROOT / "book" / "02_trajectory_crossing.py")
+    notebook = jupytext.read(PROJECT / "book" / "02_trajectory_crossing.py")
     known = new_code_cell(f"{inspect.getsource(register)}\nregister();")
     drawn = new_code_cell(
         "print(*(text.get_text() for text in below.get_legend().get_texts()), sep='\\n')"
@@ -129,7 +130,7 @@ def test_chapter_2_tests_under_it(tmp_path):
     parameters = {"profile": "smoke", "device": "cpu", "seeds": [0]}
     parameters |= {"n_steps_fine": 4, "n_steps_coarse": 2, "n_starts": 10, "n_drawn": 5}
     parameters["test_solvers"] = ["euler", "midpoint", "rk4", "heun3"]
-    _, failure = execute(path, parameters, ROOT)
+    _, failure = execute(path, parameters, PROJECT)
     assert failure is None
     told = nbformat.read(path, 4).cells[-1].outputs[0].text
     assert "Heun's third-order method" in told.splitlines()

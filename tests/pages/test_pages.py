@@ -16,11 +16,12 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page
 
 from nodecore.claims.register import read_claims
+from nodecore.data.files import PROJECT
 from nodecore.evidence import store
-from nodecore.pages.build import ROOT, pages
+from nodecore.pages.build import pages
 
-PAGES = pages(ROOT / "_toc.yml")
-CHAPTERS = [page for page in PAGES if (ROOT / f"{page}.py").exists()]  # and their appendices
+PAGES = pages(PROJECT / "_toc.yml")
+CHAPTERS = [page for page in PAGES if (PROJECT / f"{page}.py").exists()]  # and their appendices
 
 
 @pytest.fixture(scope="session")
@@ -203,7 +204,7 @@ def leads_somewhere(path: Path, link: str, ids: dict[Path, set[str]]) -> bool:
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_every_figure_is_there_with_caption_and_alternative_text(html: Path, name: str):
-    cells = jupytext.read(ROOT / f"{name}.py").cells
+    cells = jupytext.read(PROJECT / f"{name}.py").cells
     wanted = [
         c.metadata.mystnb["figure"]["name"]
         for c in cells
@@ -254,7 +255,7 @@ def test_api_page_documents_the_package(html: Path):
 
 
 def test_pages_name_no_place_of_this_machine(html: Path):
-    home = str(ROOT)
+    home = str(PROJECT)
     told = [
         str(path.relative_to(html)) for path in html.rglob("*.html") if home in path.read_text()
     ]

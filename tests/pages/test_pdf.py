@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from nodecore.pages.build import ROOT, BookError, pages
+from nodecore.data.files import PROJECT
+from nodecore.pages.build import BookError, pages
 from nodecore.pages.pdf import LEFT_OUT, join_pages, print_book
 
-PRINTED = [Path(page).name for page in pages(ROOT / "_toc.yml")]
+PRINTED = [Path(page).name for page in pages(PROJECT / "_toc.yml")]
 PRINTED = [name for name in PRINTED if name not in LEFT_OUT]
 PAGE = """<html><head><title>Book</title><link rel="stylesheet" href="a.css"></head><body>
 <article><h1>{title}<a class="headerlink" href="#top">#</a></h1><p id="top">{text}</p>

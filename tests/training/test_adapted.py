@@ -20,7 +20,7 @@ from nodecore.training.controllers import AUTO, Algorithm1, get_controller
         ),
         (("euler", "auto", "textbook"), "start = 'textbook' is unknown; choose one of euclidean"),
         (("euler", Algorithm1(test_solver="rk5")), "solver = 'rk5' is unknown"),
-        (("rk4", Algorithm1(test_solver="midpoint")), "is not finer than the training solver"),
+        (("rk4", Algorithm1(test_solver="midpoint")), "is not better than the training solver"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message):

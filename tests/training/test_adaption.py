@@ -173,7 +173,7 @@ def test_the_next_better_solver_tests_where_none_is_named():
 
 @pytest.mark.parametrize("test_solver", ["euler", "midpoint", "heun"])
 def test_a_test_solver_that_is_not_finer_is_refused(test_solver):
-    with pytest.raises(ValueError, match="is not finer than the training solver 'midpoint'"):
+    with pytest.raises(ValueError, match="is not better than the training solver 'midpoint'"):
         train(TINY, Adapted("midpoint", Algorithm1(test_solver=test_solver)), [0], **QUIET)
 
 

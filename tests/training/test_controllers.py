@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodecore.data.files import PROJECT
 from nodecore.evidence.catalogue import get_study
 from nodecore.ode.fixed import solve_fixed
-from nodecore.pages.build import ROOT
 from nodecore.pages.schema import ALLOWED
 from nodecore.training.adapted import Adapted
 from nodecore.training.controllers import (
@@ -304,7 +304,7 @@ def test_auto_is_one_of_them():
 
 def test_the_chapters_loop_around_a_plain_torch_model():
     """The cells of chapter 4's appendix that a modeller is to copy, run as they stand."""
-    chapter = jupytext.read(ROOT / "book" / "a4_step_adaption.py")
+    chapter = jupytext.read(PROJECT / "book" / "a4_step_adaption.py")
     cells = [cell for cell in chapter.cells if "modeller" in cell.metadata.get("tags", [])]
     names = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional, "solve_fixed": solve_fixed}
     names |= {"get_controller": get_controller, "StepState": StepState, "Observation": Observation}

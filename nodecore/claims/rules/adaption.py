@@ -53,6 +53,7 @@ from nodecore.training.adaption import OUTSIDE_GAP
 from nodecore.training.controllers import VARIATIONS, Algorithm1
 
 FEW_FAILURES, SOME_FAILURES = 0.01, 0.1  # shares of checks
+# How many checks that agree make up for one that halves the step
 CHECKS_OF_A_HALVING = -math.log(Algorithm1().decrease) / math.log(Algorithm1().increase)
 CLOSE = 0.25  # relative: a number so near the paper's is the same one
 

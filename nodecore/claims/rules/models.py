@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from nodecore.analysis.crossings import find_crossings
-from nodecore.analysis.evaluate import AGREEMENT, check_setting
-from nodecore.analysis.fixed_points import find_fixed_points
+from nodecore.analysis.evaluate import AGREEMENT, better_setting
+from nodecore.analysis.fixed_points import find_visited
 from nodecore.analysis.intervals import Interval
 from nodecore.analysis.margins import robustness
 from nodecore.claims.paper import percent
@@ -71,7 +71,8 @@ def dimension_is_near(studies: Studies, numbers: Mapping) -> Parts:
 def sinks_are_absent(studies: Studies, numbers: Mapping) -> Parts:
     for where, evidence in _runs_of([studies["landscape-euler"]], numbers["n_steps"]):
         model = follow(evidence, N_STARTS)
-        counts = [_count_sinks(model.member(i), p) for i, p in enumerate(model.path().unbind(1))]
+        zeros = [find_visited(model.member(i), p) for i, p in enumerate(model.path().unbind(1))]
+        counts = [found.kinds.count("sink") for found, _ in zeros]
         none, fewer = (np.array(counts) < bound for bound in (1, len(landscape_minima())))
         verdict = HOLDS if none.all() else PARTLY if none.any() or fewer.all() else FAILS
         listed = ", ".join(map(str, counts))
@@ -84,14 +85,6 @@ def _runs_of(materials, n_steps):
     for material in materials:
         if (evidence := material.run(n_steps)) is not None:
             yield name_of(material.dataset), evidence
-
-
-def _count_sinks(f, path):
-    """Sinks in the box that path (n_points, N, 2) visits."""
-    states = path[:: max(1, len(path) // 8)].flatten(0, 1)
-    box = states.amin(0), states.amax(0)
-    zeros = find_fixed_points(f, *box, starts=states[::4], starts_per_axis=20, n_steps=40)
-    return zeros.kinds.count("sink")
 
 
 @decides(
@@ -223,7 +216,7 @@ def _robustness_at(material, n_steps):
     evidence = material.run(n_steps)
     own = evidence.run.steps
     x = evidence.run.protocol.load()[1].x
-    return robustness(evidence.field, evidence.head, x, own, check_setting(own.solver, n_steps))
+    return robustness(evidence.field, evidence.head, x, own, better_setting(own.solver, n_steps))
 
 
 def _margin_material(studies):

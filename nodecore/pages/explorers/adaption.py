@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.frontier import accuracies
 from nodecore.evidence.names import name_of
-from nodecore.evidence.spending import evaluations
+from nodecore.evidence.spending import evaluations_by_check
 from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.constants import SAME_STEP
@@ -245,18 +245,21 @@ def _checks(found) -> pd.DataFrame:
     seen = found.history.loc[found.history["failed"].notna()].astype({"failed": bool})
     rule = _algorithm1(found.run)
     if rule is not None:
+        bounds = step_bounds(found.run.protocol.T)
         for seed, rows in seen.groupby("seed"):
-            gap = (rows["train_accuracy"] - rows["test_accuracy"]).abs().to_numpy()
-            factor = np.where(gap > rule.threshold, rule.decrease, rule.increase)
-            sizes = rows["step_size"].to_numpy()
-            wanted = np.clip(factor * sizes, *step_bounds(found.run.protocol.T))[:-1]
-            if not np.allclose(wanted, sizes[1:], rtol=SAME_STEP):
+            sizes = rows["step_size"].tolist()
+            checks = zip(rows["train_accuracy"], rows["test_accuracy"], strict=True)
+            wanted = [
+                rule.update(StepState(size), Observation(*check), bounds).step_size
+                for size, check in zip(sizes, checks, strict=True)
+            ]
+            if not np.allclose(wanted[:-1], sizes[1:], rtol=SAME_STEP):
                 raise ValueError(
                     f"{found.path}: the steps of seed {seed} are not those of "
                     f"{found.run.steps.controller}; run the study again"
                 )
     spent = [
-        pd.Series(evaluations(found.run, rows) / rows["iteration"], index=rows.index)
+        pd.Series(evaluations_by_check(found.run, rows) / rows["iteration"], index=rows.index)
         for _, rows in seen.groupby("seed")
     ]
     return seen.assign(nfe=pd.concat(spent))

@@ -11,6 +11,7 @@ from nodecore.ode import adaptive
 from nodecore.ode.tableaus import get_tableau
 from nodecore.pages import plots
 from nodecore.pages.explorers.packing import pack_tableau
+from nodecore.pages.plots.grids import MAP_COLOURS, MAP_DARK, MAP_LOWEST
 from nodecore.pages.plots.style import CLASS_MARKERS
 
 CHORDS = 64  # that a trajectory of a solver of higher order than 1 is drawn with, at least,
@@ -22,11 +23,9 @@ CONSTANTS = {
     "CLASS_COLOURS": plots.CLASS_COLOURS,
     "CLASS_MARKERS": CLASS_MARKERS,
     "CROSSING_COLOUR": plots.CROSSING_COLOUR,
-    # as `plots.train_test_map` has them: colours from its lowest accuracy to 100 %, and the
-    # accuracy up to which they are too dark for black figures
-    "MAP_SHADES": [to_hex(colour) for colour in plt.get_cmap("viridis")(np.linspace(0, 1, 5))],
-    "MAP_LOWEST": 0.3,
-    "MAP_DARK": 0.75,
+    "MAP_SHADES": [to_hex(colour) for colour in plt.get_cmap(MAP_COLOURS)(np.linspace(0, 1, 5))],
+    "MAP_LOWEST": MAP_LOWEST,
+    "MAP_DARK": MAP_DARK,
     "SAFETY": adaptive.SAFETY,
     "MIN_FACTOR": adaptive.MIN_FACTOR,
     "MAX_FACTOR": adaptive.MAX_FACTOR,

@@ -17,21 +17,23 @@ from nodecore.evidence.found import Evidence
 from nodecore.evidence.frontier import describe
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import trained_seeds
-from nodecore.ode.fields import LinearHead
+from nodecore.ode.fields import Conv1dField, LinearHead, MLPField, take_members
 from nodecore.ode.tableaus import ButcherTableau
 
 ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh"}
+FIELDS = MLPField, Conv1dField  # of nodecore, that an explorer can draw
 
 
 @dataclass(frozen=True)
 class Model:
     """A trained model to explore, with points x (n, 2) and labels y (n,) to test it on.
 
-    field, head: of nodecore, with a members axis, or plain torch: nn.Linear, or nn.Sequential of
-    nn.Linear, nn.ReLU and nn.Tanh. The field is autonomous. dataset: the name of the points;
-    classes: names of the labels. train_n_steps: Euler steps of the training, where it had any;
-    title: how the training is told, by default by these. seeds, trained: one entry for each member,
-    by default 0, 1, ... and True. Raises ValueError for what an explorer cannot show.
+    field, head: an MLPField or Conv1dField with ReLU or tanh and a LinearHead, or plain torch:
+    nn.Linear, or nn.Sequential of nn.Linear, nn.ReLU and nn.Tanh. The field is autonomous. dataset:
+    the name of the points; classes: names of the labels. train_n_steps: Euler steps of the
+    training, where it had any; title: how the training is told, by default by these. seeds,
+    trained: one entry for each member, by default 0, 1, ... and True. Raises ValueError for what
+    an explorer cannot show.
     """
 
     field: nn.Module
@@ -97,8 +99,7 @@ class Model:
         """f(t, z) and the head of one seed in float64, on z (1, n, 2)."""
         index = self.seeds.index(seed)
         field, head = _one_member(self.field, index), _one_member(self.head, index)
-        plain = not hasattr(field, "block_layers")
-        return (lambda t, z: field(z)) if plain else field, head
+        return field if isinstance(field, FIELDS) else (lambda t, z: field(z)), head
 
     def model_data(self, n_seeds: int | None = None) -> dict:
         """What the browser needs of the first seeds, or of all: see `js/compute/models.js`."""
@@ -145,12 +146,15 @@ class Stack:
 
 
 def pack_stack(name: str, module: nn.Module) -> Stack:
-    """The layers of a module; `name` is what an error calls it."""
-    block_layers = getattr(module, "block_layers", None)
-    if block_layers is not None:
-        layers = block_layers()
-        activations = ["relu"] * (len(layers) - 1) + [None]
-        found = [(*layer, a) for layer, a in zip(layers, activations, strict=True)]
+    """The layers of a module; `name` is what an error calls it. Raises ValueError for others."""
+    if isinstance(module, FIELDS):
+        if module.activation not in ACTIVATIONS.values():
+            raise ValueError(
+                f"{name} has the activation {module.activation!r}: give one with "
+                f"{' or '.join(ACTIVATIONS.values())}"
+            )
+        *hidden, last = module.layers()
+        found = [*((*layer, module.activation) for layer in hidden), (*last, None)]
     elif isinstance(module, LinearHead):
         found = [(*module.linear, 1, None)]
     else:
@@ -181,7 +185,8 @@ def _plain_layers(name, module):
         else:
             raise ValueError(
                 f"{name} has a {type(part).__name__} where an explorer takes nn.Linear, followed "
-                "by nn.ReLU, nn.Tanh or none: give these in nn.Sequential, or a field of nodecore"
+                "by nn.ReLU, nn.Tanh or none: give these in nn.Sequential, or an MLPField or "
+                "Conv1dField of nodecore"
             )
     return found
 
@@ -208,8 +213,7 @@ def encode(values: Tensor | np.ndarray | pd.Series, dtype: DTypeLike) -> str:
 
 
 def _one_member(module, index):
-    alone = copy.deepcopy(module).double().requires_grad_(False)
-    if hasattr(module, "block_layers") or isinstance(module, LinearHead):
-        for parameter in alone.parameters():
-            parameter.data = parameter.data[index : index + 1]
-    return alone
+    """In float64; a plain module is its only member."""
+    has_members = isinstance(module, (*FIELDS, LinearHead))
+    alone = take_members(module, [index]) if has_members else copy.deepcopy(module)
+    return alone.double().requires_grad_(False)

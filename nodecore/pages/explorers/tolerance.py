@@ -29,8 +29,8 @@ LOOSEST, TIGHTEST = 10.0, 1e-6  # tolerances that can be chosen
 
 
 @dataclass(frozen=True)
-class Steps:
-    """Steps accepted, steps rejected and evaluations of the field, of one adaptive solve."""
+class StepCounts:
+    """How many steps were accepted and rejected, and evaluations made, in one adaptive solve."""
 
     accepted: int
     rejected: int
@@ -126,12 +126,12 @@ class ToleranceExplorer(PlanarExplorer):
         return float(right.double().mean())
 
     @property
-    def steps(self) -> Steps | None:
+    def steps(self) -> StepCounts | None:
         """Those of the whole test set, one step for all points; None where no step leads on."""
         solution = self._solve_all()
         if solution is None:
             return None
-        return Steps(int(solution.n_accepted), int(solution.n_rejected), int(solution.nfe))
+        return StepCounts(int(solution.n_accepted), int(solution.n_rejected), int(solution.nfe))
 
     def _solve_all(self):
         try:

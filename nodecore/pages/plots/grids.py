@@ -87,13 +87,18 @@ def accuracy_of_seeds(ax: Axes, table: pd.DataFrame, colour: ColorType) -> None:
     steps_axis(ax, "number of test steps $K$")
 
 
+# Of a map: its colours, from its lowest accuracy to 1, and the accuracy up to which they are too
+# dark for black figures
+MAP_COLOURS, MAP_LOWEST, MAP_DARK = "viridis", 0.3, 0.75
+
+
 def train_test_map(ax: Axes, means: pd.DataFrame, what: str = "steps $K$") -> None:
     """Accuracies by training n_steps or tolerance (index) and test ones (columns), as numbers."""
     values = means.to_numpy(dtype=float)
-    ax.imshow(values, cmap="viridis", vmin=0.3, vmax=1, aspect="auto", origin="lower")
+    ax.imshow(values, cmap=MAP_COLOURS, vmin=MAP_LOWEST, vmax=1, aspect="auto", origin="lower")
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
-            shade = "black" if value > 0.75 else "white"
+            shade = "black" if value > MAP_DARK else "white"
             own = "bold" if means.index[i] == means.columns[j] else None
             text = {"ha": "center", "va": "center", "fontsize": 7.5, "fontweight": own}
             ax.text(j, i, f"{100 * value:.0f}", color=shade, **text)

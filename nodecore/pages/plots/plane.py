@@ -11,7 +11,6 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from nodecore.ode.tableaus import get_tableau
 from nodecore.pages.plots.style import (
     CROSSING_COLOUR,
     GREY,
@@ -62,26 +61,24 @@ def trajectories(
     ax.set(xlabel="$z_1$", ylabel="$z_2$")
 
 
-def zoom(ax: Axes, path: ArrayLike, share: float = 0.9) -> None:
-    """Limit the axes to the starts in `path` (n_points, N, 2) and the central share of states."""
+def zoom(ax: Axes, path: ArrayLike) -> None:
+    """Limit the axes to the starts in `path` (n_points, N, 2) and 90 % of its states."""
     path = np.asarray(path)
-    low, high = np.quantile(path.reshape(-1, 2), [(1 - share) / 2, (1 + share) / 2], axis=0)
+    low, high = np.quantile(path.reshape(-1, 2), [0.05, 0.95], axis=0)
     low, high = np.minimum(low, path[0].min(0)), np.maximum(high, path[0].max(0))
     margin = 0.05 * (high - low)
     (x0, y0), (x1, y1) = low - margin, high + margin
     ax.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
-def trajectory_handles(names: Iterable[str], crossings: bool = True) -> list[Line2D]:
+def trajectory_handles(names: Iterable[str]) -> list[Line2D]:
     """Legend handles of `trajectories`: the start of each class, and the ring of a crossing."""
     handles = [
         Line2D([], [], linestyle="-", linewidth=0.9, label=name, **class_style(label))
         for label, name in enumerate(names)
     ]
-    if crossings:
-        ring: Style = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": CROSSING_COLOUR}
-        handles.append(Line2D([], [], linestyle="none", markersize=5, label="crossing", **ring))
-    return handles
+    ring: Style = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": CROSSING_COLOUR}
+    return [*handles, Line2D([], [], linestyle="none", markersize=5, label="crossing", **ring)]
 
 
 def accuracy_by_steps(ax: Axes, table: pd.DataFrame, n_steps: int) -> None:
@@ -183,20 +180,19 @@ def _signed_areas(quadrilaterals):
     return (ax * by - ay * bx) / 2
 
 
-def one_step(ax: Axes, solvers: Iterable[str], step_size: float) -> None:
-    """One step of each method around a circle, z' = (z2, -z1), with the slopes that it asks for."""
-    angle = np.linspace(0.0, 1.3 * step_size, 100)
+def one_step(
+    ax: Axes, solution: ArrayLike, steps: Mapping[str, tuple[ArrayLike, ArrayLike]]
+) -> None:
+    """One step of each method along a curve (n, 2), with the slopes that it asks for.
+
+    steps: by solver, the states (stages + 1, 2) of its stages and at its end, and the slopes
+    (stages, 2) at the former.
+    """
     style = {"color": GREY, "linewidth": 3, "alpha": 0.4, "marker": "", "label": "solution"}
-    ax.plot(np.sin(angle), np.cos(angle), **style)
-    turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
-    for solver in solvers:
-        tableau, z0, slopes = get_tableau(solver), np.array([0.0, 1.0]), []
-        style = solver_style(solver)
-        for row in tableau.a:
-            z = z0 + step_size * sum((w * k for w, k in zip(row, slopes, strict=False)), 0 * z0)
-            slopes.append(turn @ z)
-            short = np.stack([z - 0.06 * slopes[-1], z + 0.06 * slopes[-1]])
-            ax.plot(*short.T, color=style["color"], linewidth=2, marker="")
-        end = z0 + step_size * sum((w * k for w, k in zip(tableau.b, slopes, strict=True)), 0 * z0)
-        ax.plot(*np.stack([z0, end]).T, markersize=7, markevery=[1], **style)
+    ax.plot(*np.asarray(solution).T, **style)
+    for solver, (states, slopes) in steps.items():
+        states, short, style = np.asarray(states), 0.06 * np.asarray(slopes), solver_style(solver)
+        for line in np.stack([states[:-1] - short, states[:-1] + short], axis=1):
+            ax.plot(*line.T, color=style["color"], linewidth=2, marker="")
+        ax.plot(*states[[0, -1]].T, markersize=7, markevery=[1], **style)
     ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
