@@ -46,7 +46,10 @@ enum Steps { GIVEN, FEHLBERG, HEUN };
 
 // A pass forward; the number of steps where that is the solver's choice.
 void forward(Problem &q, Steps steps) {
-    if (steps == GIVEN) return nodecore_forward(&q);
+    if (steps == GIVEN) {
+        nodecore_forward(&q);
+        return;
+    }
     std::vector<int64_t> counts(3 * q.members);
     std::vector<double> ends(2 * q.members);
     Adaptive c{};

@@ -822,6 +822,42 @@ def test_the_classifier_reports_nan_and_refuses_other_labels():
     assert torch.isfinite(losses).tolist() == [True, False]
     with pytest.raises(ValueError, match="y has dtype"):
         kernels.classify_fused(z, weight, bias, y.int(), weight.clone(), bias.clone())
+    for label in (3, -100):
+        y[0, 1] = label
+        with pytest.raises(ValueError, match=r"y has labels .*: give 0 to 2"):
+            kernels.classify_fused(z, weight, bias, y, weight.clone(), bias.clone())
+
+
+WITHOUT_MEMORY = """
+import resource, torch
+from nodecore.data.seeding import make_generator
+from nodecore.ode import kernels
+from nodecore.ode.adaptive import solve_adaptive
+from nodecore.ode.fields import MLPField
+torch.set_num_threads(2)
+assert kernels.status().available
+field = MLPField(2, 8, generators=[make_generator(0, "initialisation")] * 2)
+field.requires_grad_(False)
+how = {"rtol": 1.0, "atol": 1.0, "instance_axes": 1, "backend": "fused"}
+z0 = torch.zeros(2, 1_000_000, 2)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 90 * 2**20,) * 2)
+try:
+    solve_adaptive(field, z0, "dopri5", **how)
+except MemoryError as error:
+    print(error)
+solve_adaptive(field, z0[:, :100].contiguous(), "dopri5", **how)
+print("solved")
+"""
+
+
+@needs_kernel
+@pytest.mark.skipif(sys.platform != "linux", reason="it limits the memory as Linux does")
+def test_a_solve_that_finds_no_memory_says_so_and_the_next_one_goes_on():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = "z0 has 2 members of 1000000 samples: there is no memory to solve them"
+    assert done.stdout.startswith(said) and done.stdout.endswith("solved\n")
 
 
 # --- building and loading -------------------------------------------------------------------------

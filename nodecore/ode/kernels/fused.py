@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -121,6 +122,7 @@ class StepControl(NamedTuple):
 
 
 ENDS = ("arrived", "underflow", "not finite", "spent")  # what `state` numbers
+UNKNOWN_LABEL = 2  # what the classifier returns for one; 1 is for want of memory, 0 for success
 
 
 PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3")
@@ -199,7 +201,11 @@ class FusedSolve:
             p.keep_hidden = tape.keep_hidden
         for name, tensor in (*zip(("z0", *PARAMETERS), tensors, strict=True), *more.items()):
             setattr(p, name, tensor.data_ptr())
-        getattr(self.kernel, function)(ctypes.byref(p), *map(ctypes.byref, structs))
+        if getattr(self.kernel, function)(ctypes.byref(p), *map(ctypes.byref, structs)):
+            raise MemoryError(
+                f"z0 has {p.members} members of {p.batch} samples: there is no memory to solve "
+                "them; give fewer at a time"
+            )
 
 
 class FusedAdaptive(FusedSolve):
@@ -268,7 +274,7 @@ def classify_fused(
 
     z (members, batch, dim), weight (members, dim, classes), bias (members, classes) and the
     gradients, which are written, float32; y (members, batch) int64 labels below `classes`. All
-    contiguous, on the CPU. Raises ValueError otherwise.
+    contiguous, on the CPU. Raises ValueError otherwise, MemoryError where there is none.
     """
     (members, batch, dim), classes = z.shape, bias.shape[1]
     _check_tensor("z", z, torch.float32, (members, batch, dim))
@@ -280,7 +286,11 @@ def classify_fused(
     losses, grad_z = torch.empty(members), torch.empty_like(z)
     tensors = (z, weight, bias, y, losses, grad_z, grad_weight, grad_bias)
     problem = Classifier(members, batch, dim, classes, *(t.data_ptr() for t in tensors))
-    library().nodecore_classify(ctypes.byref(problem))
+    outcome = library().nodecore_classify(ctypes.byref(problem))
+    if outcome == UNKNOWN_LABEL:
+        raise ValueError(f"y has labels {int(y.min())} to {int(y.max())}: give 0 to {classes - 1}")
+    if outcome:
+        raise MemoryError(f"z has {members} members of {batch} samples: give fewer at a time")
     return losses, grad_z
 
 
@@ -292,6 +302,7 @@ class _Tape:
     """
 
     _spare: ClassVar[list[Tensor]] = []
+    _lock = threading.RLock()  # a tape may be collected within `resize` itself
     LARGEST = 16  # times the memory that is needed, of what is handed on
 
     def __init__(self, plan: FusedSolve, steps: int):
@@ -307,13 +318,14 @@ class _Tape:
         size.restype = ctypes.c_int64
         floats = size(ctypes.byref(p))
         # A solve whose number of steps is drawn finds that of the most steps.
-        fitting = [t for t in self._spare if floats <= t.numel() <= self.LARGEST * floats]
+        with self._lock:
+            fitting = [t for t in self._spare if floats <= t.numel() <= self.LARGEST * floats]
+            self._spare[:] = [t for t in self._spare if not (fitting and t is fitting[0])]
         self.memory = fitting[0] if fitting else torch.empty(floats)
-        if fitting:
-            self._spare[:] = [t for t in self._spare if t is not fitting[0]]
 
     def __del__(self):
-        self._spare[:] = [self.memory, *self._spare[:1]]
+        with self._lock:
+            self._spare[:] = [self.memory, *self._spare[:1]]
 
 
 class _Solve(torch.autograd.Function):

@@ -12,6 +12,7 @@
 // of the weights are summed per block and the blocks added in order: the bits of a result do not
 // depend on the number of threads.
 
+#include <exception>
 #include <numeric>
 
 #include "cells.h"
@@ -113,11 +114,21 @@ template <class F> class Call {
     }
 
     // OpenMP's threads are torch's own: a second pool would fight with the first for the cores.
+    // Nothing may be thrown out of their loop: one of the exceptions goes on behind it.
     template <class Task> void in_parallel(int64_t count, Task task) const {
         const int threads = int(std::min(q_.threads, count));
         (void)threads;
+        std::exception_ptr thrown;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-        for (int64_t i = 0; i < count; ++i) task(i);
+        for (int64_t i = 0; i < count; ++i) {
+            try {
+                task(i);
+            } catch (...) {
+#pragma omp critical
+                thrown = std::current_exception();
+            }
+        }
+        if (thrown) std::rethrow_exception(thrown);
     }
 };
 
@@ -144,6 +155,18 @@ template <class Function> void for_calls(const Problem &q, Function f) {
     if (!members[1].empty()) run(Call<Cells>(q, members[1], tape));
 }
 
+// What the caller is told, who cannot catch what is thrown here.
+enum Outcome { DONE, NO_MEMORY, UNKNOWN_LABEL };
+
+template <class Function> int told(Function f) {
+    try {
+        f();
+    } catch (const std::bad_alloc &) {
+        return NO_MEMORY;
+    }
+    return DONE;
+}
+
 } // namespace
 
 extern "C" {
@@ -152,19 +175,24 @@ int64_t nodecore_tape_floats(const Problem *q) {
     for_calls(*q, [&](auto &call) { floats += call.tape_floats(); });
     return floats;
 }
-void nodecore_forward(const Problem *q) {
-    for_calls(*q, [](auto &call) { call.forward(); });
+int nodecore_forward(const Problem *q) {
+    return told([&] { for_calls(*q, [](auto &call) { call.forward(); }); });
 }
-void nodecore_adaptive(const Problem *q, const Adaptive *c) {
-    std::vector<int64_t> all(q->members);
-    std::iota(all.begin(), all.end(), 0);
-    if (q->taps == 1) return Call<Dense>(*q, all, q->tape).forward(*c);
-    Call<Tables>(*q, all, q->tape).forward(*c);
+int nodecore_adaptive(const Problem *q, const Adaptive *c) {
+    return told([&] {
+        std::vector<int64_t> all(q->members);
+        std::iota(all.begin(), all.end(), 0);
+        if (q->taps == 1) return Call<Dense>(*q, all, q->tape).forward(*c);
+        Call<Tables>(*q, all, q->tape).forward(*c);
+    });
 }
-void nodecore_backward(const Problem *q) {
-    for_calls(*q, [](auto &call) { call.backward(); });
+int nodecore_backward(const Problem *q) {
+    return told([&] { for_calls(*q, [](auto &call) { call.backward(); }); });
 }
-void nodecore_classify(const Classifier *q) { classify(*q); }
+int nodecore_classify(const Classifier *q) {
+    if (!labels_are_known(*q)) return UNKNOWN_LABEL;
+    return told([&] { classify(*q); });
+}
 
 int64_t nodecore_lanes() { return LANES; }
 // Of the structs that the caller mirrors, in bytes.
