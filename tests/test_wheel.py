@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from email import message_from_string
 from pathlib import Path
 from zipfile import ZipFile
@@ -119,10 +118,9 @@ def test_the_import_takes_no_time_to_speak_of_beyond_torchs(installed, tmp_path)
     code = """
 import time
 import torch, torch.func
-start = time.perf_counter()
+start = time.process_time()
 import nodecore.check.check_flow
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
-    start = time.perf_counter()
     done = python(installed, tmp_path, "-c", code)
-    assert float(done.stdout) < 2.0, f"{done.stdout}of {time.perf_counter() - start:.1f} s in all"
+    assert float(done.stdout) < 2.0, "seconds of a processor"

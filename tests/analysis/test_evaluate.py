@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from members import generators
 from scipy.integrate import solve_ivp
 
 from nodecore.analysis import evaluate
@@ -22,14 +23,9 @@ from nodecore.analysis.evaluate import (
     scaled_steps,
     solve_setting,
 )
-from nodecore.data.seeding import make_generator
 from nodecore.data.split import Split
 from nodecore.ode.fields import LinearHead, MLPField
 from nodecore.ode.steps import FixedSteps, Tolerance
-
-
-def generators(members):
-    return [make_generator(seed, "initialisation") for seed in range(members)]
 
 
 def resting_model(members=2):

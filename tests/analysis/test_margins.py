@@ -3,18 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from members import generators
 
 from nodecore.analysis.evaluate import predict
 from nodecore.analysis.margins import class_margins, robustness
-from nodecore.data.seeding import make_generator
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
 from nodecore.ode.fields import LinearHead, MLPField
 from nodecore.ode.steps import FixedSteps
-
-
-def generators(members=2):
-    return [make_generator(seed, "initialisation") for seed in range(members)]
 
 
 def shaken_head(features, classes, members=2):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from checks import quiet
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
@@ -18,7 +19,6 @@ from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.analysis.intervals import paired_difference, share_interval
 from nodecore.check.model import FlowModel
 from nodecore.check.probes import affine_weight
-from nodecore.check.report import FlowReport
 from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW, bounded_drop
 from nodecore.data.split import Split
 from nodecore.evidence.found import find
@@ -27,10 +27,6 @@ from nodecore.evidence.tables import agreement_gaps
 from nodecore.ode.fields import take_members
 from nodecore.ode.steps import FixedSteps
 from nodecore.ode.tableaus import TABLEAUS
-
-
-def quiet(*args, **options) -> FlowReport:
-    return check_flow(*args, verbose=False, **options)
 
 
 class Field(nn.Module):

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from checks import decay, normal, quiet
 from torch import nn
 from torchdiffeq import odeint
 
-from nodecore import check_flow
 from nodecore.check.convention import find_convention
 from nodecore.check.inputs import read_labels, read_times
 from nodecore.check.order import order_test
@@ -19,18 +19,6 @@ from nodecore.ode.steps import FixedSteps, Tolerance
 
 EULER = {"solver": "euler", "n_steps": 4}
 ENDS = (0.0, 1.0)
-
-
-def quiet(*args, **options):
-    return check_flow(*args, verbose=False, **options)
-
-
-def normal(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).float()
-
-
-def decay(t, z):
-    return -z
 
 
 def growing(t, z):

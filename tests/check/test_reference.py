@@ -7,24 +7,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from checks import decay, normal, quiet
 from torch import nn
 from torch.nn import functional as F
 from torchdiffeq import odeint
 
-from nodecore import check_flow
 from nodecore.analysis.intervals import paired_difference
 from nodecore.check.solves import from_inside, walk_times
 from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW, lost_recalls, recalls
 from nodecore.ode.runge_kutta import rk_step
 from nodecore.ode.tableaus import get_tableau
-
-
-def quiet(*args, **options):
-    return check_flow(*args, verbose=False, **options)
-
-
-def normal(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).float()
 
 
 def pulse(low, high, size):
@@ -206,10 +198,6 @@ def test_samples_whose_exact_flow_ends_early_count_for_either_answer():
 
 
 # --- without labels -------------------------------------------------------------------------------
-
-
-def decay(t, z):
-    return -z
 
 
 @pytest.mark.parametrize("n", [1, 34])

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from checks import decay, normal, quiet
 from torch.nn import functional as F
 from torchdiffeq import odeint
 
-from nodecore import check_flow
 from nodecore.analysis.intervals import share_interval
 from nodecore.check.settings import times_of
 from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW, least_samples
@@ -18,21 +18,9 @@ TIMES = torch.linspace(0, 1, 21)
 GRID = {"solver": "euler", "grid": TIMES, "output_times": TIMES}
 
 
-def quiet(*args, **options):
-    return check_flow(*args, verbose=False, **options)
-
-
-def normal(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).float()
-
-
 def damped(t, z):
     """An oscillator that is at rest long before the end, where any step size agrees."""
     return torch.stack([z[:, 1], -400 * z[:, 0] - 30 * z[:, 1]], 1)
-
-
-def decay(t, z):
-    return -z
 
 
 def solved(field, x, times=TIMES, **how):

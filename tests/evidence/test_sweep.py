@@ -514,20 +514,22 @@ def test_whoever_stops_a_study_stops_the_runs_side_by_side(tmp_path, number):
 
 
 @pytest.fixture
-def cluster():
+def cluster(tmp_path_factory):
     """A scheduler and a worker in processes of their own; the scheduler and its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    dask = [sys.executable, "-m", "distributed.cli.dask_"]
+    told = tmp_path_factory.mktemp("cluster") / "scheduler.json"
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    scheduler = [*dask[:2], f"{dask[2]}scheduler", "--host", address, "--no-dashboard"]
-    worker = [*dask[:2], f"{dask[2]}worker", address, "--no-nanny", "--nthreads", "1"]
-    worker += ["--no-dashboard", "--death-timeout", "60"]  # the scheduler may be slow to begin
+    dask, shared = [sys.executable, "-m"], ["--scheduler-file", told, "--no-dashboard"]
+    scheduler = [*dask, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    worker = [*dask, "distributed.cli.dask_worker", "--no-nanny", "--nthreads", "1"]
     with (
-        subprocess.Popen(scheduler, **options) as first,
-        subprocess.Popen(worker, **options) as second,
+        subprocess.Popen([*scheduler, *shared], **options) as first,
+        subprocess.Popen([*worker, *shared], **options) as second,
     ):
+        address = None
+        while address is None and first.poll() is None:
+            time.sleep(0.05)
+            with suppress(OSError, ValueError):  # not there yet, or not whole
+                address = json.loads(told.read_text())["address"]
         yield first, address
         first.kill(), second.kill()
 
@@ -590,9 +592,12 @@ def test_a_folder_that_may_not_be_read_is_named(monkeypatch, tmp_path):
 
 def test_the_bar_goes_on_while_nothing_happens(monkeypatch, capsys):
     monkeypatch.setattr("nodecore.evidence.progress.TICK", 0.05)
+    seen, until = "", time.monotonic() + 60
     with SweepBar(SMALL):
-        time.sleep(0.5)
-    assert capsys.readouterr().err.count("0 of 3 runs done") > 5
+        while seen.count("0 of 3 runs done") <= 5:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+            seen += capsys.readouterr().err
 
 
 # --- what is there --------------------------------------------------------------------------------

@@ -5,16 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from members import generators
 from torch import nn
 from torch.nn import functional as F
 
-from nodecore.data.seeding import make_generator
 from nodecore.ode.fields import Conv1dField, Conv2dField, MLPField
 from nodecore.ode.lipschitz import jacobian_norms, lipschitz_bound, spectral_norm
-
-
-def generators(members=2):
-    return [make_generator(seed, "initialisation") for seed in range(members)]
 
 
 def normal(*shape):

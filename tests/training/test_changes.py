@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import torchdiffeq
+from members import generators
 
-from nodecore.data.seeding import make_generator
 from nodecore.evidence.runs import Run, run_of
 from nodecore.ode.fields import Conv1dField, MLPField, PiecewiseField
 from nodecore.ode.fixed import solve_fixed
@@ -22,10 +22,6 @@ from nodecore.training.protocols import Protocol, digest, get_protocol
 
 TINY = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-2, 5, n_train=96, n_test=40)
 DENSE = replace(TINY, field="mlp")
-
-
-def generators(n=2):
-    return [make_generator(seed, "initialisation") for seed in range(n)]
 
 
 # --- names ----------------------------------------------------------------------------------------
