@@ -46,7 +46,7 @@ from nodecore.evidence.provenance import device_name
 from nodecore.evidence.runs import SEEDS, Run, run_of
 from nodecore.ode import fields
 from nodecore.ode.steps import FixedSteps
-from nodecore.training.adapted import Adapted
+from nodecore.training.adapted import Adapted, columns_of
 from nodecore.training.deadline import Deadline
 from nodecore.training.devices import PRECISIONS, get_device, in_precision, tuned_convolutions
 from nodecore.training.ensemble import make_model
@@ -101,7 +101,7 @@ def read_plan(path: Path) -> list[Run]:
 def as_row(run):
     """A run as the header of a record describes one."""
     where = {"dataset": run.dataset, "profile": run.profile, "protocol": {"T": run.T}}
-    return {**where, "seeds": list(run.seeds), **run.steps.columns}
+    return {**where, "seeds": list(run.seeds), **columns_of(run.steps)}
 
 
 # --- what the GPU can do --------------------------------------------------------------------------
