@@ -46,7 +46,7 @@ from myst_nb import glue
 
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.claims.paper import TABLE1, percent
-from nodecore.data.datasets import DATASETS
+from nodecore.data.datasets import DATASETS, IMAGES
 from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.gather import find_all, gather_grids
 from nodecore.evidence.joined import best
@@ -208,16 +208,28 @@ def critical_row(d, s):
 pd.DataFrame([critical_row(*key) for key in judged]).set_index("data set, trained with")
 
 # %% tags=["remove-cell"]
-coarsest = [run for run in get_study("cifar10-rk4", "paper") if run.steps.n_steps == 1]
-lost = [same_step(e.records)[["as trained", "test solver"]].mean() for e in find_all(coarsest)]
-lost = [row["as trained"] - row["test solver"] for row in lost]
-glue("cifar10-rk4-lost", 100 * float(np.mean(lost)) if lost else np.nan, display=False)
-glue("cifar10-rk4-seeds", float(len(lost)), display=False)
+lost = {}  # by each model that trained, under half the step and under the exact flow
+for d in IMAGES:
+    runs = find_all(get_study(f"{d}-rk4", "paper"))
+    ends = pd.concat([same_step(e.records) for e in runs])
+    lost[d] = (-ends[["test solver", "exact flow"]]).add(ends["as trained"], axis=0).dropna()
+    coarsest = lost[d].xs(1, level="n_steps")["test solver"]
+    glue(f"{d}-rk4-lost", 100 * float(coarsest.mean()), display=False)
+    glue(f"{d}-rk4-seeds", float(len(coarsest)), display=False)
+half, exact = lost["mnist"]["test solver"], lost["mnist"]["exact flow"]
+misled = exact[(half <= AGREEMENT) & (exact > AGREEMENT)]
+glue("mnist-misled", float(len(misled)), display=False)
+glue("mnist-trained", float(len(exact)), display=False)
+glue("mnist-misled-most", 100 * float(misled.max()), display=False)
 
 # %% [markdown]
-# At the reduced scale CIFAR-10's rk4 models agree from $K = 1$ on; at the paper's scale the
-# {glue:text}`cifar10-rk4-seeds:.0f` models with $K = 1$ lose {glue:text}`cifar10-rk4-lost:.0f` points on average under
-# half the step ({ref}`appendix-grids`). The reduced scale does not tell the critical step of rk4 on images.
+# At the reduced scale the rk4 models of both sets agree from $K = 1$ on. At the paper's scale those with
+# $K = 1$ that trained lose {glue:text}`mnist-rk4-lost:.0f` points on MNIST ({glue:text}`mnist-rk4-seeds:.0f` models)
+# and {glue:text}`cifar10-rk4-lost:.0f` on CIFAR-10 ({glue:text}`cifar10-rk4-seeds:.0f`) on average under half the
+# step ({ref}`appendix-grids`), so the reduced scale does not tell the critical step of rk4 on images. Nor does half
+# the step alone tell a flow: agreement with it hides a loss under the exact flow, of up to
+# {glue:text}`mnist-misled-most:.0f` points, in {glue:text}`mnist-misled:.0f` of the
+# {glue:text}`mnist-trained:.0f` rk4 models on MNIST that trained at the paper's scale.
 #
 # ## Table 1, the grid search
 #
