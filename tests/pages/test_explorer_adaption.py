@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import traitlets
-from browsing import ExplorerReader, as_html
+from browsing import PHONE, ExplorerReader, as_html
 
 from nodecore.evidence import store
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
-from nodecore.ode.steps import FixedSteps
+from nodecore.ode.steps import FixedSteps, count_steps
 from nodecore.pages.explorers import AdaptionExplorer
 from nodecore.pages.explorers.adaption import _checks
 from nodecore.training.adapted import Adapted
@@ -149,7 +150,7 @@ def test_moving_through_the_iterations_shows_the_record(visit_explorers, html, e
         assert reader.number("iteration") == 500 * presses
         assert reader.number("train") == pytest.approx(100 * row["train_accuracy"], abs=0.051)
         assert reader.number("test") == pytest.approx(100 * row["test_accuracy"], abs=0.051)
-        assert reader.number("n_steps") == np.ceil(1 / row["step_size"] * (1 - 1e-6))
+        assert reader.number("n_steps") == row["n_steps"]
         failed = rows["failed"].astype(bool)[rows["iteration"] <= 500 * presses].sum()
         assert reader.number("failed") == failed
         spent = spent_by_hand(rows[rows["iteration"] <= 500 * presses])
@@ -223,21 +224,63 @@ def test_another_threshold_is_told_as_python_tells_it(visit_explorers, html, exp
     explorer.threshold = 0.04
     text = honest.text_content()
     assert f"at iteration {explorer.rerun.departs}." in text
-    n_steps = np.ceil(1 / explorer.rerun.step_sizes[-1] * (1 - 1e-6))
-    assert f"({explorer.rerun.failed.sum()} failed checks, {n_steps:.0f} steps at the end)" in text
+    n_steps = int(count_steps(torch.tensor(explorer.rerun.step_sizes[-1]), 1.0))
+    assert f"({explorer.rerun.failed.sum()} failed checks, {n_steps:,} steps at the end)" in text
     reader.root.get_by_role("button", name="as recorded").click()
     reader.settle()
     assert "would have gone as recorded" in honest.text_content()
     assert reader.page.complaints == []
 
 
-def test_it_plays_and_fits_a_phone(visit_explorers, html):
-    page = visit_explorers(html, viewport={"width": 360, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    reader = ExplorerReader(page)
+@pytest.mark.parametrize("seed, iteration", [(4, 2150), (0, 100)])
+def test_the_numbers_of_a_check_are_written_as_python_writes_them(
+    visit_explorers, html, explorer, evidence, seed, iteration
+):
+    """A step that float32 would round to 0.3327, and an accuracy halfway between two tenths."""
+    reader = ExplorerReader(visit_explorers(html))
+    reader.choose("seed", str(seed))
+    slider = reader.root.get_by_label("iteration", exact=True)
+    slider.press("Home")
+    for _ in range(iteration // 500):
+        slider.press("PageUp")
+    for _ in range(iteration % 500 // 50):
+        slider.press("ArrowRight")
+    reader.settle()
+    explorer.seed, explorer.iteration = seed, iteration
+    note = reader.root.locator("dd:has([data-number=n_steps]) .note").text_content()
+    train, test, nfe = (
+        reader.root.locator(f"[data-number={name}]").text_content()
+        for name in ("train", "test", "nfe")
+    )
+    for text in (note, f"{train} under the training", f"{test} under the", f"{nfe} evaluations"):
+        assert f" {text}" in explorer.describe()
+
+
+def test_the_rule_is_told_once(visit_explorers, html):
+    """The slider says its value itself: no text beside it may say it again."""
+    reader = ExplorerReader(visit_explorers(html))
+    assert reader.root.locator("output, [role=status], [aria-live]").count() == 1
+    assert reader.root.locator(".constant .now").all_text_contents() == ["0.10", "0.50", "1.10"]
+
+
+def test_it_plays(visit_explorers, html):
+    page = visit_explorers(html)
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
     page.get_by_role("button", name="play").click()
-    page.get_by_role("button", name="pause").wait_for()
-    page.wait_for_timeout(700)
+    page.clock.run_for(700)
     page.get_by_role("button", name="pause").click()
-    assert 0 < reader.number("iteration") < 10_000
+    assert ExplorerReader(page).number("iteration") == pytest.approx(10_000 * 0.7 / 12, abs=50)
+    assert page.complaints == []
+
+
+def test_a_finger_moves_through_the_iterations(visit_explorers, html):
+    page = visit_explorers(html, **PHONE)
+    reader = ExplorerReader(page)
+    slider = reader.root.get_by_label("iteration", exact=True)
+    said = reader.drag_by_finger(slider, 0.6, 0.3)
+    for text, share in zip(said, (0.6, 0.3, 0.3), strict=True):
+        assert float(text.removeprefix("iteration ").replace(",", "")) == pytest.approx(
+            10_000 * share, abs=200
+        )
     assert page.complaints == []

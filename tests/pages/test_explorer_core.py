@@ -1,6 +1,7 @@
 """The explorers' numbers, computed in the browser, against torch and exact arithmetic."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -50,9 +51,10 @@ def open_core(context):
 
 
 MODULES = [f"compute/{name}" for name in ("layers", "fixed", "adaptive", "crossings", "models")]
+MODULES += ["ui/dom"]
 USED = [
     *("makeStack", "evaluateAt", "classify", "solveFixed", "solveAdaptive"),
-    *("findCrossings", "finiteTrajectories", "readData"),
+    *("findCrossings", "finiteTrajectories", "readData", "fixed"),
 ]
 FIELD = "const field = makeStack(spec, Float32Array.from(numbers));"
 
@@ -171,9 +173,10 @@ def test_adaptive_steps_are_those_of_nodecore(core, solver, tolerance):
 
 def test_an_adaptive_solve_that_cannot_go_on_says_so(core):
     wild = nn.Sequential(nn.Linear(2, 2)).requires_grad_(False)
-    wild[0].weight.data = torch.eye(2) * 1e30
-    with pytest.raises(SolveError):
-        solve_adaptive(lambda t, z: wild.double()(z), POINTS, "dopri5", rtol=1e-3, atol=1e-3)
+    wild[0].weight.data = torch.eye(2) * 1e4
+    with pytest.raises(SolveError, match="not finite") as raised:
+        solve_adaptive(lambda t, z: wild.double()(z), POINTS[None], "dopri5", rtol=1e-3, atol=1e-3)
+    [moment] = re.findall(r"from (t = 0\.\d+);", str(raised.value))
     told = core(
         FIELD + "try { solveAdaptive(field, tableau, Float64Array.from(z), 1e-3); }"
         "catch (error) { return error.message; }",
@@ -181,7 +184,7 @@ def test_an_adaptive_solve_that_cannot_go_on_says_so(core):
         tableau=pack_tableau(TABLEAUS["dopri5"]),
         z=flat(POINTS),
     )
-    assert "not finite" in told
+    assert told == f"the state is not finite after {moment}"
 
 
 def test_classes_are_torchs_with_ties_and_nan(core):
@@ -203,6 +206,17 @@ def test_chance_is_the_share_of_the_largest_class(core):
     model = Model(nn.Linear(2, 2), head, x.float(), y)
     data = {"datasets": [model.dataset_data(torch.arange(2))], "models": [model.model_data()]}
     assert core("return readData(data).datasets[0].chance;", data=data) == 0.6
+
+
+@pytest.mark.parametrize("decimals", range(5))
+def test_numbers_are_written_as_python_writes_them(core, decimals):
+    """Also those halfway between two, such as 6.25 %, 8 right in a batch of 128."""
+    random = np.random.default_rng(0)
+    values = [*(100 * k / 128 for k in range(129)), *(k / 2**5 for k in range(33)), 0.15, 2.675]
+    values += [*random.uniform(-3, 3, 200), *(random.integers(-800, 800, 200) / 2**4)]
+    code = "return values.map((value) => fixed(value, decimals));"
+    written = core(code, values=[float(value) for value in values], decimals=decimals)
+    assert written == [f"{value:.{decimals}f}" for value in values]
 
 
 # --- crossings ----------------------------------------------------------------------------------

@@ -101,8 +101,3 @@ def check(reader, explorer, train_n_steps, test_n_steps, solver="euler"):
     )
     assert selected.text_content() == f"{np.round(wanted):.0f}"
     assert reader.root.locator("code.record").text_content() == explorer.record
-
-
-def test_it_fits_a_phone(visit_explorers, html):
-    page = visit_explorers(html, viewport={"width": 360, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360

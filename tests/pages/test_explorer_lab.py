@@ -1,5 +1,6 @@
 """An explorer in a real JupyterLab: the widget and Python hold the same state."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -43,12 +45,9 @@ def lab(tmp_path, browser_path):
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, tmp_path / "explorer.ipynb")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folders = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "RUNTIME")}
     command = [str(Path(sys.executable).with_name("jupyter-lab")), "--no-browser", "--allow-root"]
-    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ip=127.0.0.1"]
+    command += ["--ServerApp.port=0", "--ip=127.0.0.1"]  # any free port
     command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={tmp_path}"]
     command += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
@@ -56,7 +55,7 @@ def lab(tmp_path, browser_path):
     with open(tmp_path / "lab.log", "w") as log:  # the server has a handle of its own
         server = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
     try:
-        wait_for_port(server, port, tmp_path / "lab.log")
+        port = wait_for_port(server, tmp_path)
         yield f"http://127.0.0.1:{port}/doc/tree/explorer.ipynb"
     finally:
         server.send_signal(signal.SIGINT)  # twice: no question asked
@@ -64,14 +63,17 @@ def lab(tmp_path, browser_path):
         server.wait(timeout=20)
 
 
-def wait_for_port(server, port, log, seconds=90):
+def wait_for_port(server, folder, seconds=90):
+    """The port that the server has chosen and listens on."""
+    chosen = folder / "RUNTIME" / f"jpserver-{server.pid}.json"
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        with suppress(OSError, ValueError):  # not there yet, or not yet whole
+            port = json.loads(chosen.read_text())["port"]
+            socket.create_connection(("127.0.0.1", port)).close()
+            return port
         time.sleep(0.1)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
+    pytest.fail(f"JupyterLab did not start:\n{(folder / 'lab.log').read_text()}")
 
 
 def test_the_widget_and_python_hold_the_same_state(lab, browser):

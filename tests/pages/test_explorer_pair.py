@@ -25,12 +25,14 @@ def test_both_models_follow_the_slider_with_the_numbers_of_nodecore(explorer, vi
     page = visit_explorers(as_html(explorer))
     reader = ExplorerReader(page)
     slider = reader.root.get_by_label("number of test steps K")
-    for key, n_steps in (("PageUp", 16), ("ArrowRight", 17)):
+    for key, n_steps in (("PageUp", 16), ("ArrowRight", 17), ("Home", 1)):
         slider.press(key)
         said = reader.root.locator("[aria-live=polite]")
-        said.filter(has_text=f"Solved in {n_steps} steps").wait_for()
+        steps = "1 step" if n_steps == 1 else f"{n_steps} steps"
+        said.filter(has_text=f"Solved in {steps}: ").wait_for()
         assert reader.root.locator(".now").text_content() == f"K = {n_steps}, h = 1/{n_steps}"
         explorer.n_steps = n_steps
+        assert explorer.describe().startswith(f"Solved in {steps}: ")
         for part in explorer.describe().split(": ")[1].split("; "):
             known, _ = part.split(" pairs cross")  # trained with …, … % are right and …
             assert f"{known} of 780 pairs cross" in said.text_content()

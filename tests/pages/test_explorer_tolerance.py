@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from browsing import ExplorerReader, as_html
+from browsing import HELD_WORKERS, ExplorerReader, as_html
 
 from nodecore.analysis.evaluate import accuracy
 from nodecore.evidence import store
@@ -123,6 +123,27 @@ def solve_each(explorer):
         ).n_accepted.tolist()
 
 
+def test_a_late_answer_to_another_seed_is_dropped(visit_explorers, html):
+    """It is not shown, and does not make the page solve the present seed again."""
+    page = visit_explorers(HELD_WORKERS, html)
+    reader = Reader(page)
+    reader.settle()
+    page.evaluate("() => { hold = true; }")
+    reader.root.get_by_label("tolerance, rtol = atol").press("ArrowRight")
+    page.wait_for_function("late.length === 2")  # each start by itself, and all points alike
+    reader.choose("seed", "1")
+    reader.next_frame()
+    own = reader.number("accepted")
+    count_norms = "Math.sqrt = (x) => { window.norms = (window.norms ?? 0) + 1; return x ** 0.5; }"
+    page.evaluate(f"() => {{ {count_norms}; }}")  # each adaptive step takes one
+    reader.watch("accepted")
+    page.evaluate("release()")
+    reader.settle()
+    assert page.evaluate("window.norms") is None
+    assert reader.watched() == [f"{own:.1f}"]
+    assert page.complaints == []
+
+
 def test_a_step_that_cannot_be_taken_is_told(visit_explorers, explorer):
     """Weights of a diverged training: no tolerance solves them."""
     wild = ToleranceExplorer([evidence(FixedSteps("euler", 4))], n_starts=3)
@@ -139,8 +160,3 @@ def test_a_step_that_cannot_be_taken_is_told(visit_explorers, explorer):
 def huge(weights):
     raw = np.frombuffer(base64.b64decode(weights), "<f4") * np.float32(1e20)
     return base64.b64encode(raw.astype("<f4").tobytes()).decode()
-
-
-def test_it_fits_a_phone(visit_explorers, html):
-    page = visit_explorers(html, viewport={"width": 360, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from browsing import ExplorerReader, as_html
+from browsing import HELD_WORKERS, PHONE, ExplorerReader, as_html
 from torch import nn
 
 from nodecore.analysis.evaluate import accuracy
@@ -21,14 +21,25 @@ from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import SEEDS, Run
 from nodecore.ode.fields import LinearHead, MLPField, PiecewiseField
+from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
 from nodecore.ode.tableaus import ButcherTableau
 from nodecore.pages import plots
-from nodecore.pages.explorers import Model, TrajectoryExplorer
+from nodecore.pages.explorers import (
+    AdaptionExplorer,
+    GridExplorer,
+    Model,
+    PairExplorer,
+    ToleranceExplorer,
+    TrajectoryExplorer,
+)
 from nodecore.pages.explorers.bundle import SOURCES, bundle
 from nodecore.pages.explorers.constants import CONSTANTS
+from nodecore.training.adapted import Adapted
 
 RALSTON = ButcherTableau("ralston", a=((), (2 / 3,)), b=(1 / 4, 3 / 4), c=(0, 2 / 3), order=2)
+
+ADAPTED = Run("spheres2", Adapted("euler", "algorithm1"))
 
 
 def evidence(n_steps):
@@ -94,6 +105,14 @@ def test_a_refused_state_names_what_there_is(explorer):
     ):
         with pytest.raises(traitlets.TraitError, match=f"{name} = .*choose one of {known}"):
             setattr(explorer, name, value)
+
+
+def test_it_tells_one_step_as_one_and_thousands_with_a_comma(explorer):
+    explorer.n_steps = 1
+    assert " solved by Euler in 1 step: " in explorer.describe()
+    assert " % of 1,000 test points are right; " in explorer.describe()
+    explorer.n_steps = 4
+    assert " in 4 steps: " in explorer.describe()
 
 
 def test_another_data_set_brings_a_model_of_its_own(explorer):
@@ -311,7 +330,7 @@ def test_what_is_said_aloud_are_the_numbers(visit_explorers, html):
     reader = Reader(visit_explorers(html))
     reader.steps_by_keyboard(3)
     found = reader.numbers()
-    said = reader.root.locator("[aria-live=polite]")
+    said = reader.root.locator(".summary[aria-live=polite]")
     said.filter(has_text=" in 3 steps").wait_for()
     text = said.text_content()
     assert f"{found['accuracy']:.1f} % of 1,000 test points" in text
@@ -361,8 +380,9 @@ def test_every_control_has_a_name(visit_explorers, html):
 
 def test_a_click_and_the_keyboard_start_trajectories(visit_explorers, html):
     page = visit_explorers(html)
-    Reader(page).choose("background", "nothing")
-    settle(page)
+    reader = Reader(page)
+    reader.choose("background", "nothing")  # regions come from the worker after the numbers
+    reader.settle()
     canvas = page.locator("canvas[tabindex]")
     empty = pixels(canvas)
     canvas.click(position={"x": 150, "y": 150})
@@ -372,42 +392,117 @@ def test_a_click_and_the_keyboard_start_trajectories(visit_explorers, html):
     for key in ("ArrowLeft", "ArrowUp", "Enter"):
         canvas.press(key)
     page.keyboard.press("Tab")  # the cross goes
-    settle(page)
+    reader.settle()
     assert pixels(canvas) != clicked
     page.get_by_role("button", name="remove own").click()
     page.get_by_role("button", name="remove own").wait_for(state="hidden")
-    settle(page)
+    reader.settle()
     assert pixels(canvas) == empty
+
+
+def test_trajectories_by_keyboard_are_told(visit_explorers, html, explorer):
+    page = visit_explorers(html)
+    canvas = page.locator("canvas[tabindex]")
+    spoken = page.locator(".unseen[aria-live=polite]")
+    for _ in range(3):
+        canvas.press("ArrowLeft")
+    spoken.filter(has_text="Cross at z₁ = ").wait_for()
+    place = spoken.text_content().removeprefix("Cross at ").removesuffix(".")
+    canvas.press("Enter")
+    spoken.filter(has_text=f"Trajectory from {place}: its class at t = 1 is ").wait_for()
+    explorer.dataset, explorer.n_steps = "spheres2", 4
+    z = torch.tensor([[float(part.split()[-1].replace("−", "-")) for part in place.split(",")]])
+    field, head = explorer.model.member(explorer.seed)
+    end = solve_fixed(field, z.double()[None], "euler", n_steps=4).z
+    name = explorer.model.classes[int(head(end).argmax())]
+    assert spoken.text_content().endswith(f" is {name}.")
+    page.get_by_role("button", name="remove own").press("Enter")
+    page.get_by_role("button", name="remove own").wait_for(state="hidden")
+    focused = page.evaluate("document.activeElement.shadowRoot.activeElement.tagName")
+    assert focused == "CANVAS", "the button is gone, and the page would begin from its top"
+    assert page.complaints == []
 
 
 def pixels(canvas):
     return canvas.evaluate("c => c.toDataURL()")
 
 
-def settle(page):
-    page.wait_for_timeout(500)  # regions and curve come from the worker after the numbers
-
-
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_play_runs_through_time_and_pauses(visit_explorers, html, motion):
     page = visit_explorers(html, reduced_motion=motion)
     slider = page.get_by_label("time t")
-    page.evaluate(
-        "() => { window.seen = new Set(); const s = document.querySelector('.nodecore-explorer')"
-        ".shadowRoot.querySelector('[aria-label=\"time t\"]'); const look = () => { "
-        "seen.add(s.getAttribute('aria-valuetext')); requestAnimationFrame(look); }; look(); }"
-    )
+    watch_time(page)
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
     page.get_by_role("button", name="play").click()
-    page.get_by_role("button", name="pause").wait_for()
-    page.wait_for_timeout(1200)
+    page.clock.run_for(1200)
     page.get_by_role("button", name="pause").click()
+    page.clock.run_for(100)
     page.get_by_role("button", name="play").wait_for()
     seen = page.evaluate("[...seen]")
-    assert 0.0 < float(slider.get_attribute("aria-valuetext").split()[-1]) < 1.0
+    assert slider.get_attribute("aria-valuetext") in ("t = 0.20", "t = 0.29", "t = 0.30")
     assert len(seen) <= 8 if motion == "reduce" else len(seen) > 8
     slider.press("Home")
-    page.wait_for_timeout(100)
+    page.clock.run_for(100)
     assert slider.get_attribute("aria-valuetext") == "t = 0.00"
+    assert page.complaints == []
+
+
+def watch_time(page):
+    """Keep every time that is shown from now on in `seen`."""
+    page.get_by_label("time t").evaluate(
+        """(slider) => {
+            window.seen = new Set();
+            new MutationObserver(() => seen.add(slider.getAttribute("aria-valuetext"))).observe(
+                slider, { attributeFilter: ["aria-valuetext"] });
+        }"""
+    )
+
+
+def test_a_replay_begins_where_it_was_though_a_frame_began_earlier(visit_explorers, html):
+    """The clock of a frame may be behind the one that a script reads."""
+    late = "(run) => window.inTime((now) => run(now - 500))"
+    script = f"window.inTime = requestAnimationFrame; requestAnimationFrame = {late};"
+    page = visit_explorers(f"<script>{script}</script>", html)
+    watch_time(page)
+    page.get_by_role("button", name="play").click()
+    page.wait_for_function("seen.size > 2")
+    assert min(float(text.removeprefix("t = ")) for text in page.evaluate("[...seen]")) == 0
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("label", ["number of test steps K", "time t"])
+def test_a_finger_moves_a_slider(visit_explorers, html, label):
+    page = visit_explorers(html, **PHONE)
+    reader = Reader(page)
+    said = reader.drag_by_finger(reader.root.get_by_label(label), 0.8, 0.4)
+    for text, share in zip(said, (0.8, 0.4, 0.4), strict=True):
+        if label == "time t":
+            assert float(text.removeprefix("t = ")) == pytest.approx(share, abs=0.02)
+        else:
+            n_steps = int(text.removeprefix("K = ").split(",")[0])
+            assert n_steps == pytest.approx(512**share, rel=0.1)
+    assert page.complaints == []
+
+
+def test_an_answer_to_what_was_left_again_is_not_shown(visit_explorers, html, explorer):
+    page = visit_explorers(HELD_WORKERS, html)
+    reader = Reader(page)
+    numbers = "accuracy", "crossings"
+    reader.settle()
+    before = " | ".join(reader.root.locator(f"[data-number={n}]").text_content() for n in numbers)
+    page.evaluate("() => { hold = true; }")
+    reader.slider.press("ArrowRight")
+    page.wait_for_function("late.length > 1")  # the trajectories, and the accuracy
+    reader.slider.press("ArrowLeft")
+    reader.next_frame()
+    reader.watch(*numbers)
+    page.evaluate("release()")
+    reader.settle()
+    assert reader.watched() == [before]
+    reader.slider.press("ArrowRight")  # what was dropped may be asked again
+    state = {"dataset": "spheres2", "train_n_steps": 4, "seed": 0, "solver": "euler"}
+    assert reader.numbers() == wanted(explorer, **state, n_steps=5)
     assert page.complaints == []
 
 
@@ -425,13 +520,14 @@ def test_it_follows_the_theme_of_the_page(visit_explorers, html):
 def test_on_paper_it_is_light_whatever_the_page_is(visit_explorers, html):
     """The canvases, too: they are drawn anew before the browser prints."""
     page = visit_explorers(html, color_scheme="dark")
-    Reader(page).choose("background", "nothing")
+    reader = Reader(page)
+    reader.choose("background", "nothing")
     canvas = page.locator("canvas[tabindex]")
     page.evaluate("document.documentElement.dataset.theme = 'light'")
-    settle(page)
+    reader.settle()
     light = pixels(canvas)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    settle(page)
+    reader.settle()
     assert pixels(canvas) != light
     page.emulate_media(media="print")
     page.locator(".nodecore-explorer section[data-theme=light]").wait_for()
@@ -444,11 +540,27 @@ def test_on_paper_it_is_light_whatever_the_page_is(visit_explorers, html):
 @pytest.mark.parametrize("width", [360, 1200])
 def test_it_fits_any_width_and_is_sharp(visit_explorers, html, width):
     page = visit_explorers(html, viewport={"width": width, "height": 900}, device_scale_factor=2)
-    settle(page)
+    Reader(page).settle()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     canvas = page.locator("canvas[tabindex]")
     shown = canvas.bounding_box()["width"]
     assert canvas.evaluate("c => c.width") == pytest.approx(2 * shown, abs=2)
+
+
+ON_A_PHONE = {
+    "grid": lambda: GridExplorer([evidence(4), evidence(64)], n_starts=4),
+    "pair": lambda: PairExplorer.from_evidence([evidence(4), evidence(64)], n_starts=4),
+    "tolerance": lambda: ToleranceExplorer([evidence(4)], n_starts=4),
+    "adaption": lambda: AdaptionExplorer([find(ADAPTED, store.COMMITTED)], [evidence(4)]),
+}
+
+
+@pytest.mark.parametrize("kind", ON_A_PHONE)
+def test_it_fits_a_phone(visit_explorers, kind):
+    page = visit_explorers(ON_A_PHONE[kind](), viewport={"width": 360, "height": 800})
+    ExplorerReader(page).settle()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.complaints == []
 
 
 def test_settings_are_there_again_after_a_way_back(visit_explorers, html):
@@ -457,11 +569,11 @@ def test_settings_are_there_again_after_a_way_back(visit_explorers, html):
     first.choose("seed", "2")
     second.steps_by_keyboard(7)
     page.wait_for_function("location.hash.includes('explorer1.n_steps=7')")
-    address = page.url
+    address = page.evaluate("location.href")
     page.goto("about:blank")
     page.go_back()
     wait_until_ready(page)
-    assert page.url == address
+    assert page.evaluate("location.href") == address
     assert second.numbers()["n_steps"] == 7
     assert first.numbers()["n_steps"] == 4
     assert first.root.get_by_label("seed", exact=True).input_value() == "2"
@@ -485,7 +597,7 @@ def test_sliders_are_seen_in_forced_colours(visit_explorers, html):
     assert len(np.unique(middle, axis=0)) > 2  # page, track and thumb
 
 
-# --- damaged state ------------------------------------------------------------------------------
+# --- damaged state, broken workers ---------------------------------------------------------------
 
 
 def damaged(html, damage):
@@ -535,49 +647,29 @@ def test_damaged_state_is_named_in_the_widget(visit_explorers, html, damage, tol
     assert "Trajectory explorer cannot be shown" in alert.text_content()
 
 
-# --- how fast -----------------------------------------------------------------------------------
+BROKEN = {
+    "it does not load": """<script>
+        const broken = new Blob(["throw new Error('broken')"]);
+        window.Worker = class extends Worker {
+            constructor() { super(URL.createObjectURL(broken)); }
+        };
+    </script>""",
+    "it throws as it answers": """<script>
+        window.Worker = class extends Worker {
+            postMessage(message) { super.postMessage({ ...message, model: undefined }); }
+        };
+    </script>""",
+}
 
 
-def test_how_fast_it_is(visit_explorers, html, capsys):
-    """First paint, a drag's redraw, the accuracy that follows: measured and printed."""
-    field, head = ensemble()
-    x, y = points(1000)
-    landscape = TrajectoryExplorer(field, head, x, y, n_steps=32)  # the landscape's network
-    told = []
-    for name, shown in (("dense field", landscape), ("convolution", html)):
-        page = visit_explorers(shown)
-        reader = Reader(page)
-        reader.settle()
-        paint = page.evaluate("performance.getEntriesByName('explorer-redraw')[0]")
-        first = paint["startTime"] + paint["duration"]
-        told.append(f"{name}: first paint {first:.0f} ms")
-        for n_steps in (32, 256):
-            redraw, follow = measure_drag(reader, n_steps)
-            told.append(f"  K = {n_steps}: redraw {redraw:.1f} ms, accuracy after {follow:.0f} ms")
-    with capsys.disabled():
-        print("\nexplorer, medians:\n" + "\n".join(told))
-
-
-def measure_drag(reader, n_steps):
-    """Median milliseconds of a redraw, and until the accuracy is there, around n_steps."""
-    reader.steps_by_keyboard(n_steps)
-    reader.settle()
-    reader.page.evaluate("performance.clearMeasures()")
-    for _ in range(6):
-        reader.slider.press("ArrowLeft")
-        reader.settle()
-        reader.slider.press("ArrowRight")
-        reader.settle()
-    return reader.page.evaluate(
-        """() => {
-            const median = (measures) => {
-                const times = measures.map((m) => m.duration).sort((a, b) => a - b);
-                return times[times.length >> 1];
-            };
-            const redraws = performance.getEntriesByName("explorer-redraw");
-            return [
-                median(redraws.filter((m) => m.detail.solved)),
-                median(performance.getEntriesByName("explorer-accuracy")),
-            ];
-        }"""
-    )
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_worker_that_fails_is_told_and_stays_told(visit_explorers, html, how):
+    page = visit_explorers(BROKEN[how], html)
+    alert = page.get_by_role("alert")
+    alert.filter(has_text="cannot be shown: its worker fails (").wait_for()
+    page.set_viewport_size({"width": 700, "height": 700})  # all is drawn anew
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    for _ in range(3):
+        Reader(page).next_frame()
+    assert alert.is_visible()
+    assert not page.locator("dl").is_visible()

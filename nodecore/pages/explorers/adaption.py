@@ -23,7 +23,7 @@ from nodecore.pages.explorers.host import (
     check_range,
     none_for_nan,
 )
-from nodecore.pages.explorers.packing import encode
+from nodecore.pages.explorers.packing import encode_exactly
 from nodecore.training.adaption import step_bounds
 from nodecore.training.controllers import Algorithm1, Controller, Observation, StepState
 
@@ -283,16 +283,13 @@ def _constants(run) -> dict[str, float]:
 
 
 def _pack_history(rows, looks):
-    def numbers(column):
-        return encode(rows[column], np.float32)
-
     return {
         "iterations": rows["iteration"].astype(int).tolist(),
-        "steps": numbers("step_size"),
-        "train": numbers("train_accuracy"),
-        "test": numbers("test_accuracy"),
+        "steps": encode_exactly(rows["step_size"]),
+        "train": encode_exactly(rows["train_accuracy"]),
+        "test": encode_exactly(rows["test_accuracy"]),
         "failed": rows["failed"].tolist(),
-        "spent": numbers("nfe"),
+        "spent": encode_exactly(rows["nfe"]),
         "looks": looks["iteration"].astype(int).tolist(),
-        "accuracies": encode(looks["accuracy"], np.float32),
+        "accuracies": encode_exactly(looks["accuracy"]),
     }

@@ -40,6 +40,11 @@ def check_evidence(evidence: Sequence) -> None:
         raise ValueError("evidence is empty: give at least one run")
 
 
+def counted(n: int, unit: str) -> str:
+    """A number of things, as `js/ui/dom.js` tells it: "1 step", "1,000 steps"."""
+    return f"{n:,} {unit}{'' if n == 1 else 's'}"
+
+
 def none_for_nan(values: Iterable[float]) -> list[float | None]:
     """Numbers as JSON can hold them."""
     return [None if isnan(value) else float(value) for value in values]

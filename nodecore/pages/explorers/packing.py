@@ -198,7 +198,6 @@ def pack_tableau(tableau: ButcherTableau) -> dict:
         "title": name_of(tableau.name),
         "a": tableau.a,
         "b": tableau.b,
-        "c": tableau.c,
         "order": tableau.order,
         "bError": tableau.b_error,
         "embeddedOrder": tableau.embedded_order,
@@ -210,6 +209,12 @@ def encode(values: Tensor | np.ndarray | pd.Series, dtype: DTypeLike) -> str:
     """Numbers as base64 of their bytes, little end first."""
     array = np.asarray(values).astype(np.dtype(dtype).newbyteorder("<"))
     return base64.b64encode(array.tobytes()).decode()
+
+
+def encode_exactly(values: pd.Series) -> str:
+    """Numbers in base64 without loss: in float32 where that holds them all, else in float64."""
+    holds_all = values.astype(np.float32).eq(values).all()
+    return encode(values, np.float32 if holds_all else np.float64)
 
 
 def _one_member(module, index):

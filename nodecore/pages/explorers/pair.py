@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.constants import MARKED_STEPS
+from nodecore.pages.explorers.host import counted
 from nodecore.pages.explorers.trajectory import TrajectoryExplorer
 
 
@@ -30,10 +31,10 @@ class PairExplorer(TrajectoryExplorer):
     def describe(self) -> str:
         told = [
             f"{model.title}, {100 * self._accuracy_of(model):.1f} % are "
-            f"right and {len(self._run_of(model).crossings.pairs)} pairs cross"
+            f"right and {len(self._run_of(model).crossings.pairs):,} pairs cross"
             for model in self._in_order()
         ]
-        return f"Solved in {self.n_steps} steps: {'; '.join(told)}"
+        return f"Solved in {counted(self.n_steps, 'step')}: {'; '.join(told)}"
 
     def draw(self) -> Figure:
         figure, axes = plt.subplots(1, 2, figsize=(8, 4))

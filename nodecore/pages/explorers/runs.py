@@ -7,6 +7,7 @@ from torch import Tensor
 from nodecore.analysis.crossings import Crossings, find_crossings, refined_path
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 from nodecore.pages.explorers.constants import CHORDS, MOST_CHORDS
+from nodecore.pages.explorers.host import counted
 from nodecore.pages.explorers.packing import Model
 
 
@@ -37,8 +38,7 @@ def tell_chords(solver: str | ButcherTableau, n_steps: int) -> str:
     """How the crossings of curved steps are found, to follow their number; empty for Euler."""
     if get_tableau(solver).order == 1:
         return ""
-    chords = _n_chords(solver, n_steps)
-    return f", by {chords} {'chord' if chords == 1 else 'chords'} a step"
+    return f", by {counted(_n_chords(solver, n_steps), 'chord')} a step"
 
 
 def _n_chords(solver, n_steps):

@@ -19,6 +19,7 @@ from nodecore.pages.explorers.host import (
     check_choice,
     check_evidence,
     check_range,
+    counted,
     none_for_nan,
 )
 from nodecore.pages.explorers.packing import pack_tableau
@@ -150,7 +151,9 @@ class ToleranceExplorer(PlanarExplorer):
     def describe(self) -> str:
         found, model = self._runs[self.training]
         steps = self.steps
-        text = f"{steps.accepted} steps accepted, {steps.rejected} rejected" if steps else "no step"
+        text = "no step"
+        if steps:
+            text = f"{counted(steps.accepted, 'step')} accepted, {steps.rejected} rejected"
         return (
             f"{name_of(found.run.dataset)}, trained with {_title(found.run)}, seed "
             f"{self.seed}, solved by {name_of(self.solver)} at tolerance {self.rtol:g}: "

@@ -16,7 +16,7 @@ from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.constants import MARKED_STEPS
-from nodecore.pages.explorers.host import check_choice
+from nodecore.pages.explorers.host import check_choice, counted
 from nodecore.pages.explorers.packing import Model, pack_tableau
 from nodecore.pages.explorers.planar import PlanarExplorer, model_of
 from nodecore.pages.explorers.runs import draw_run, tell_chords
@@ -174,9 +174,10 @@ class TrajectoryExplorer(PlanarExplorer):
         trained = f", trained with h = 1/{model.train_n_steps}" if model.train_n_steps else ""
         return (
             f"{name_of(self.dataset)}{trained}, seed {self.seed}, solved by "
-            f"{name_of(self.solver)} in {self.n_steps} steps: {100 * self.accuracy:.1f} % of "
-            f"{len(model.y)} test points are right; {crossings.n_between} crossings in "
-            f"{len(crossings.pairs)} pairs of trajectories{where}"
+            f"{name_of(self.solver)} in {counted(self.n_steps, 'step')}: "
+            f"{100 * self.accuracy:.1f} % of {len(model.y):,} test points are right; "
+            f"{crossings.n_between:,} crossings in {len(crossings.pairs):,} pairs of "
+            f"trajectories{where}"
         )
 
     def draw(self) -> Figure:

@@ -4,7 +4,7 @@ import { makeSide } from "./pair/side.js";
 import { stepScale } from "./trajectory/controls.js";
 import { nameParts, readTrajectoryData, resolve } from "./trajectory/state.js";
 import { slider, tickNumbers } from "./ui/controls.js";
-import { h, row } from "./ui/dom.js";
+import { counted, h, row } from "./ui/dom.js";
 import { classSymbols, crossingSymbol, legend } from "./ui/figures.js";
 import { explorer } from "./ui/shell.js";
 import { readColours } from "./ui/theme.js";
@@ -44,7 +44,7 @@ function start(shell) {
       crossingSymbol(colour),
     ]);
     if (told.every(Boolean)) {
-      shell.announce(`Solved in ${nSteps} ${nSteps === 1 ? "step" : "steps"}: ${told.join("; ")}.`);
+      shell.announce(`Solved in ${counted(nSteps, "step")}: ${told.join("; ")}.`);
     }
   };
 }

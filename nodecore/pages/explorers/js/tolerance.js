@@ -5,7 +5,7 @@ import { makeChart } from "./draw/chart.js";
 import { makeControls, toleranceScale } from "./tolerance/controls.js";
 import { makeNumbers } from "./tolerance/numbers.js";
 import { makePicture } from "./tolerance/picture.js";
-import { fieldOf, makeBatch, makeEach, stillView } from "./tolerance/solve.js";
+import { makeBatch, makeEach, prepare } from "./tolerance/solve.js";
 import { readToleranceData, recorded, resolve } from "./tolerance/state.js";
 import { h, row } from "./ui/dom.js";
 import { legend } from "./ui/figures.js";
@@ -40,15 +40,14 @@ function start(shell) {
 
   return function update() {
     const state = resolve(model, data);
-    const { trained, keys } = state;
-    const field = fieldOf(memory, state);
-    const each = own.ask(field, state);
-    const view = memory.once("view", keys.member, () => stillView(field, state, data.solvers));
-    const answer = batch.ask(state);
+    const { trained } = state;
+    const wanted = { ...state, ...prepare(memory, state, data.solvers) };
+    const each = own.ask(wanted);
+    const answer = batch.ask(wanted);
     controls.show(state);
     numbers.show(state, each, answer);
     const colour = readColours(root);
-    picture.draw(colour, state, each, view);
+    picture.draw(colour, wanted, each);
     chart.draw(colour, {
       curve: new Map(recorded(state)),
       value: state.rtol,

@@ -23,11 +23,11 @@ function start(shell) {
   const data = readTrajectoryData(model.get("data"));
   const memory = makeMemory(); // what the last update computed
   const scale = stepScale(data.maxSteps);
-  const controls = makeControls(shell, data, scale);
+  const launcher = makeLauncher(shell);
+  const controls = makeControls(shell, data, scale, launcher);
   const runner = makeRunner(shell);
   const answers = makeAnswers(shell, scale);
   const numbers = makeNumbers(shell);
-  const launcher = makeLauncher(shell);
   const picture = makePicture(shell, launcher);
   const symbols = legend();
   const chart = makeChart(shell, "Test accuracy against the number of test steps", scale);
@@ -41,10 +41,10 @@ function start(shell) {
     controls.clock.element,
     row("row", ...controls.look),
     shell.summary,
+    launcher.spoken,
   );
 
   return function update() {
-    const begun = performance.now();
     const state = resolve(model, data);
     const wanted = { ...state, ...prepare(memory, state) };
     const shown = runner.ask(wanted); // the newest run, perhaps of an earlier state
@@ -63,8 +63,5 @@ function start(shell) {
       trained: state.trained.nSteps,
       chance: state.dataset.chance,
     });
-    const solved = !memory.holds("redraw", shown.key);
-    memory.once("redraw", shown.key, () => true);
-    performance.measure("explorer-redraw", { start: begun, detail: { solved } });
   };
 }

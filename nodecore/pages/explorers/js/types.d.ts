@@ -72,7 +72,6 @@ interface Tableau {
   title: string;
   a: number[][];
   b: number[];
-  c: number[];
   order: number;
   bError: number[] | null;
   embeddedOrder: number | null;

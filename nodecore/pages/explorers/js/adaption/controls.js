@@ -2,7 +2,7 @@
 
 import { makeClock } from "../ui/clock.js";
 import { button, choice, slider, titled } from "../ui/controls.js";
-import { clip, h, thousands } from "../ui/dom.js";
+import { clip, fixed, h, thousands } from "../ui/dom.js";
 import { resolve, withRun } from "./state.js";
 
 const SECONDS = 12; // that replaying a whole training takes
@@ -59,7 +59,7 @@ function makeIterations(shell, present) {
 function constantSlider({ put }, { ranges }, name) {
   const [low, high] = ranges[name];
   const hundredths = (value) => clip(Math.round(value * 100) / 100, low, high);
-  const value = h("output");
+  const value = h("span", { class: "now", "aria-hidden": "true" }); // the slider says it aloud
   const control = slider(TEXTS[name], {
     toPosition: (v) => (v - low) / (high - low),
     toValue: (position) => hundredths(low + position * (high - low)),
@@ -71,8 +71,8 @@ function constantSlider({ put }, { ranges }, name) {
     name,
     element: h("div", { class: "constant" }, text, control.element, value),
     show(v) {
-      control.show(v, v.toFixed(2));
-      value.textContent = v.toFixed(2);
+      value.textContent = fixed(v, 2);
+      control.show(v, value.textContent);
     },
   };
 }

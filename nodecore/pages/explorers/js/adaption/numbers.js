@@ -1,6 +1,6 @@
 // The numbers of the adaption explorer, and in words what a re-run of the rule can say.
 
-import { h, percent, thousands } from "../ui/dom.js";
+import { counted, fixed, h, percent, thousands } from "../ui/dom.js";
 import { figure, figureList } from "../ui/figures.js";
 import { gaps, lastCheck, lastLook, stepsOf } from "./rule.js";
 
@@ -22,11 +22,11 @@ export function makeNumbers(shell) {
     const { threshold } = constants;
     const would = gaps(history).filter((gap, i) => i <= at && gap > threshold).length;
     iterations.show(thousands(iteration), `of ${thousands(history.iterations.at(-1))}`);
-    steps.show(stepsOf(history.steps[at]), `h = ${history.steps[at].toFixed(4)}`);
+    steps.show(thousands(stepsOf(history.steps[at])), `h = ${fixed(history.steps[at], 4)}`);
     train.show(percent(history.train[at]), run.solver);
     test.show(percent(history.test[at]), run.testSolver);
-    failed.show(`${count}`, `threshold ${threshold.toFixed(2)}: ${would}`);
-    spent.show(history.spent[at].toFixed(1), "per iteration");
+    failed.show(`${count}`, `threshold ${fixed(threshold, 2)}: ${would}`);
+    spent.show(fixed(history.spent[at], 1), "per iteration");
     accuracy.show(
       look < 0 ? "–" : percent(history.accuracies[look]),
       look < 0 ? "not yet seen" : `at ${thousands(history.looks[look])}`,
@@ -34,10 +34,10 @@ export function makeNumbers(shell) {
     honest.textContent = tellHonestly(run, history, other);
     shell.announce(
       `${run.title}, seed ${history.seed}, iteration ${thousands(iteration)}: ` +
-        `${stepsOf(history.steps[at])} steps; accuracy of the batch ` +
+        `${counted(stepsOf(history.steps[at]), "step")}; accuracy of the batch ` +
         `${percent(history.train[at])} under the training solver, ` +
         `${percent(history.test[at])} under the test solver; ` +
-        `${history.spent[at].toFixed(1)} evaluations per iteration so far. ${honest.textContent}`,
+        `${fixed(history.spent[at], 1)} evaluations per iteration so far. ${honest.textContent}`,
     );
   }
   const figures = [iterations, steps, train, test, failed, spent, accuracy];
@@ -59,7 +59,7 @@ function tellHonestly({ constants }, history, other) {
     `With these constants the step would have left the recorded one at iteration ` +
     `${thousands(history.iterations[other.departs])}. Up to there this is exact. Beyond, the ` +
     `weights would have been trained with other steps and given other accuracies: the dashed line ` +
-    `(${other.failed} failed checks, ${stepsOf(other.steps.at(-1))} steps at the end) only shows ` +
-    `the rule on the recorded ones.`
+    `(${counted(other.failed, "failed check")}, ${counted(stepsOf(other.steps.at(-1)), "step")} at ` +
+    `the end) only shows the rule on the recorded ones.`
   );
 }

@@ -37,7 +37,7 @@ export function lastLook({ looks }, iteration) {
   return looks.findLastIndex((each) => each <= iteration);
 }
 
-/** Whole steps that fill the time, the last one perhaps shorter. */
+/** Whole steps that fill the time, the last one perhaps shorter: nodecore.ode.steps.count_steps. */
 export function stepsOf(size) {
-  return String(Math.max(1, Math.ceil((1 / size) * (1 - 1e-6)))); // the record is in float32
+  return Math.max(1, Math.ceil((1 / size) * (1 - 1e-12)));
 }

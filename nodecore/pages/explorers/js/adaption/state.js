@@ -30,9 +30,7 @@ export function readAdaptionData(data) {
 /** @returns {History} */
 function readHistory(packed, name) {
   const { iterations, looks } = packed;
-  const read = (text, what, { length }) => [
-    ...readNumbers(text, Float32Array, `the ${what} of ${name}`, length),
-  ];
+  const read = (text, what, { length }) => readExact(text, `the ${what} of ${name}`, length);
   return {
     ...packed,
     steps: read(packed.steps, "steps", iterations),
@@ -41,6 +39,12 @@ function readHistory(packed, name) {
     spent: read(packed.spent, "evaluations", iterations),
     accuracies: read(packed.accuracies, "looks", looks),
   };
+}
+
+/** n numbers that lost nothing, in float32 or in float64: the length of the text tells. */
+function readExact(text, what, n) {
+  const Type = atob(text).length === 8 * n ? Float64Array : Float32Array;
+  return [...readNumbers(text, Type, what, n)];
 }
 
 /**

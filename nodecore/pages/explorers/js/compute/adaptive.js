@@ -37,13 +37,13 @@ export function solveAdaptive(field, tableau, starts, tolerance) {
   const states = [fromTiles(z, dim, n)];
   while (t < 1) {
     h = Math.min(h, 1 - t);
-    if (t + h <= t) throw new Error(`the step size underflowed at t = ${t}`);
-    if (attempts.length >= MAX_TRIED) throw new Error(`${MAX_TRIED} steps reached only t = ${t}`);
+    if (t + h <= t) throw new Error(`the step size underflowed at ${tell(t)}`);
+    if (attempts.length >= MAX_TRIED) throw new Error(`${MAX_TRIED} steps reached only ${tell(t)}`);
     compute(z, h, true);
     add(z, h, weights, next);
     add(zero, h, errorWeights, error);
     const size = norm(error, z, next);
-    if (!Number.isFinite(size)) throw new Error(`the state is not finite after t = ${t}`);
+    if (!Number.isFinite(size)) throw new Error(`the state is not finite after ${tell(t)}`);
     const accepted = size <= 1;
     attempts.push({ t, h, accepted, end: fromTiles(next, dim, n) });
     if (accepted) {
@@ -58,6 +58,11 @@ export function solveAdaptive(field, tableau, starts, tolerance) {
     h *= Math.min(Math.max(factor, accepted ? 1 : MIN_FACTOR), MAX_FACTOR);
   }
   return { z: states.at(-1), path: interleave(states, n, dim), ts, attempts, nfe };
+}
+
+/** A time in words, to six digits. */
+function tell(t) {
+  return `t = ${Number(t.toPrecision(6))}`;
 }
 
 /** Root mean square of v / (tolerance + tolerance max(|z|, |other|)) over the n real points. */

@@ -6,14 +6,13 @@ import WORKER from "./worker.js" with { type: "text" };
 /**
  * A worker at one's service. want(tag, member, request) sends what worker.js takes, unless that was
  * asked last or a first answer is under way; tag.key names what is asked, `member` is {key, model,
- * x, y}. onAnswer(data, tag) gets the answers to the newest request. `name` is what the time until
- * the first answer is measured as.
+ * x, y}. onAnswer(data, tag) gets the answers to the newest request and tells whether it takes them:
+ * what it does not take may be asked again.
  *
  * @param {Shell} shell
- * @param {string} name
- * @param {(data: any, tag: any) => void} onAnswer
+ * @param {(data: any, tag: any) => boolean} onAnswer
  */
-export function makeAssistant(shell, name, onAnswer) {
+export function makeAssistant(shell, onAnswer) {
   const url = URL.createObjectURL(new Blob([WORKER], { type: "text/javascript" }));
   const worker = new Worker(url);
   /** @type {any} */
@@ -22,9 +21,8 @@ export function makeAssistant(shell, name, onAnswer) {
   worker.onerror = (event) => shell.fail(`its worker fails (${event.message})`);
   worker.onmessage = ({ data }) => {
     if (data.id !== sent.id) return;
-    if (sent.busy) performance.measure(name, { start: sent.begun });
     sent.busy = false;
-    onAnswer(data, sent.tag);
+    if (!onAnswer(data, sent.tag)) sent.tag = {};
   };
   shell.onEnd(() => {
     worker.terminate();
@@ -36,7 +34,7 @@ export function makeAssistant(shell, name, onAnswer) {
       const { model, x, y } = member;
       if (sent.member !== member.key) worker.postMessage({ model, x, y });
       const id = sent.id + 1;
-      sent = { id, tag, member: member.key, busy: true, begun: performance.now() };
+      sent = { id, tag, member: member.key, busy: true };
       worker.postMessage({ id, ...request });
     },
   };

@@ -1,6 +1,6 @@
 // Trajectories off the page's thread, so that a slider follows the hand while they are computed.
 
-import { makeAssistant } from "./assistant.js";
+import { makeNewest } from "./newest.js";
 import { solveRun } from "./runs.js";
 
 /**
@@ -13,19 +13,16 @@ import { solveRun } from "./runs.js";
  * @param {Shell} shell
  */
 export function makeRunner(shell) {
-  let newest = null;
-  const assistant = makeAssistant(shell, "explorer-run", (data, tag) => {
-    newest = { ...tag.wanted, run: data.run };
-    shell.ask();
-  });
+  const newest = makeNewest(shell);
   return {
     /** @returns {any} */
     ask(wanted) {
       const { key, member, net, tableau, nSteps, starts } = wanted;
-      newest ??= { ...wanted, run: solveRun(net.field, tableau, starts, nSteps) };
-      if (newest.key === key) return { ...wanted, run: newest.run };
-      assistant.want({ key, wanted }, member, { run: { tableau, nSteps, starts } });
-      return newest;
+      const tag = { key, group: "all", wanted };
+      const request = { run: { tableau, nSteps, starts } };
+      const solve = () => ({ run: solveRun(net.field, tableau, starts, nSteps) });
+      const { fresh, run, wanted: earlier } = newest.ask(tag, member, request, solve);
+      return { ...(fresh ? wanted : earlier), run };
     },
   };
 }

@@ -20,6 +20,9 @@ const FINE_STEPS = 300; // beyond so many evaluations a start, the coarse pictur
 let data = null;
 let newest = 0;
 
+// onmessage is asynchronous: what it throws would not reach the page by itself.
+self.onunhandledrejection = ({ reason }) => reportError(reason);
+
 self.onmessage = async ({ data: message }) => {
   if (message.model) {
     data = { ...message, ...makeModel(message.model) };

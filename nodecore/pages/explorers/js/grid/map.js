@@ -1,7 +1,7 @@
 // The map of the grid explorer: a table whose cells are chosen with the pointer or by arrow keys.
 
 import { MAP_DARK, MAP_LOWEST, MAP_SHADES } from "../constants.js";
-import { h } from "../ui/dom.js";
+import { fixed, h } from "../ui/dom.js";
 import { summarise } from "./cell.js";
 import { shareText } from "./numbers.js";
 
@@ -53,7 +53,7 @@ export function makeMap({ put, redraw }, present) {
     cell.setAttribute("aria-selected", "true");
     cell.tabIndex = 0;
   }
-  return { element: h("div", { class: "scroll" }, caption, table), show };
+  return { element: h("div", {}, caption, table), show };
 }
 
 /** Fill the table with the rows of a study, the finest training above; returns its cells. */
@@ -71,7 +71,7 @@ function buildTable(table, rows, choose) {
     return h("tr", {}, h("th", { scope: "row" }, String(row.nSteps)), ...line);
   });
   const head = columns.map((nSteps) => h("th", { scope: "col" }, String(nSteps)));
-  const foot = h("tr", {}, h("th", { class: "corner" }, "K"), ...head);
+  const foot = h("tr", {}, h("th", {}, "K"), ...head);
   table.replaceChildren(h("tbody", {}, ...lines, foot));
   return cells;
 }
@@ -87,7 +87,7 @@ function makeCell(row, test, select) {
     onpointerenter: select,
     onclick: select,
   };
-  return h("td", attributes, mean === null ? "–" : (100 * mean).toFixed(0));
+  return h("td", attributes, mean === null ? "–" : fixed(100 * mean, 0));
 }
 
 /** Every test n_steps of a study, ascending. */

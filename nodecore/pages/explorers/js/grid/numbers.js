@@ -1,6 +1,6 @@
 // The numbers behind a cell, the record they come from, and the sentence that says them.
 
-import { h, percent } from "../ui/dom.js";
+import { counted, fixed, h, percent } from "../ui/dom.js";
 import { figure, figureList, tellCrossings } from "../ui/figures.js";
 import { summarise } from "./cell.js";
 
@@ -19,8 +19,8 @@ export function makeNumbers(shell) {
     const { mean, deviation, n } = summarise(trained, test);
     const own = shareText(test.accuracies[trained.seeds.indexOf(seed)]);
     const { between, pairs, nPairs, where } = tellCrossings(shown);
-    const spread = deviation === null ? "" : `± ${(100 * deviation).toFixed(1)}, `;
-    const seeds = `${n} ${n === 1 ? "seed" : "seeds"} that trained`;
+    const spread = deviation === null ? "" : `± ${fixed(100 * deviation, 1)}, `;
+    const seeds = `${counted(n, "seed")} that trained`;
     meanFigure.show(shareText(mean), spread + seeds);
     seedFigure.show(own, `seed ${seed}`);
     crossingFigure.show(between, `in ${pairs} of ${nPairs} pairs${where}`);

@@ -1,6 +1,6 @@
 // The numbers of the tolerance explorer, and the sentence that says them.
 
-import { percent, thousands } from "../ui/dom.js";
+import { counted, fixed, percent, thousands } from "../ui/dom.js";
 import { figure, figureList } from "../ui/figures.js";
 import { toleranceText } from "./controls.js";
 
@@ -31,7 +31,7 @@ export function makeNumbers(shell) {
         `${toleranceText(rtol)}: ${share} of ${n} test points are right. ` +
         (error
           ? `All points alike: ${error}. `
-          : `All points alike: ${accepted} steps accepted, ${rejected} rejected. `) +
+          : `All points alike: ${counted(accepted, "step")} accepted, ${rejected} rejected. `) +
         `Each its own: ${own.accepted} accepted, ${own.rejected} rejected on average.`,
     );
   }
@@ -41,7 +41,7 @@ export function makeNumbers(shell) {
 /** Steps that a start takes and rejects, on average. */
 function countSteps(runs) {
   if (!runs.length) return { accepted: "–", rejected: "–" };
-  const mean = (count) => (runs.reduce((sum, run) => sum + count(run), 0) / runs.length).toFixed(1);
+  const mean = (count) => fixed(runs.reduce((sum, run) => sum + count(run), 0) / runs.length, 1);
   return {
     accepted: mean((run) => run.ts.length - 1),
     rejected: mean((run) => run.attempts.length - run.ts.length + 1),

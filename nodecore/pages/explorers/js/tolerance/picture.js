@@ -1,6 +1,5 @@
 // The plane of the tolerance explorer: trajectories, a dot or a cross where each step ended.
 
-import { pick } from "../compute/runs.js";
 import { drawAxes } from "../draw/axes.js";
 import { drawCrosses, drawMark, drawStarts } from "../draw/marks.js";
 import { clipped, makePlane } from "../draw/plane.js";
@@ -14,18 +13,16 @@ const LABEL = "Trajectories with the accepted and the rejected steps";
 export function makePicture(shell) {
   const plane = makePlane(shell, 0.72, { role: "img", "aria-label": LABEL });
 
-  function draw(colour, { trained }, { runs }, view) {
+  function draw(colour, { starts, labels, view }, { runs }) {
     if (!plane.width) return;
     const context = plane.begin(view);
-    const { x, y, starts } = trained.dataset;
-    const labels = starts.map((i) => y[i]);
     clipped(plane, context, () => {
       for (const run of runs) drawSteps(plane, context, colour, run, labels[run.start]);
       const rejected = runs.flatMap(({ attempts }) =>
         attempts.filter(({ accepted }) => !accepted).map(({ end }) => plane.toPixel(end[0], end[1])),
       );
       drawCrosses(context, colour, rejected);
-      drawStarts(plane, context, colour, pick(x, starts), labels);
+      drawStarts(plane, context, colour, starts, labels);
     });
     drawAxes(plane, context, colour, "z₁", "z₂");
   }

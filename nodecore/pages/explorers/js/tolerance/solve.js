@@ -1,51 +1,47 @@
-// What the tolerance explorer computes in workers: each start by itself, and all points alike.
+// What the tolerance explorer computes: before it draws, and in workers each start by itself, and all
+// points alike.
 
 import { EXACT_RTOL, EXACT_SOLVER } from "../constants.js";
 import { solveAdaptive } from "../compute/adaptive.js";
-import { makeAssistant } from "../compute/assistant.js";
 import { makeModel, selectMember } from "../compute/models.js";
+import { makeNewest } from "../compute/newest.js";
 import { pick, solveEach } from "../compute/runs.js";
 import { viewOf } from "../compute/views.js";
 
-/** The vector field of the seed, as `memory` has it while the tolerance changes. */
-export function fieldOf(memory, { trained, seed, keys }) {
-  return memory.once("net", keys.member, () => makeModel(selectMember(trained, seed))).field;
+/** All that a state needs before it is solved, as `memory` has it while the tolerance changes. */
+export function prepare({ once }, { trained, seed, keys }, solvers) {
+  const { x, y, name, starts: indices } = trained.dataset;
+  const model = once("model", keys.member, () => selectMember(trained, seed));
+  const { field } = once("net", keys.member, () => makeModel(model));
+  const starts = once("starts", name, () => pick(x, indices));
+  const labels = once("labels", name, () => indices.map((i) => y[i]));
+  const view = once("view", keys.member, () => stillView(field, starts, solvers));
+  return { member: { key: keys.member, model }, field, starts, labels, view };
 }
 
 /**
- * Every start by itself: ask(field, state) gives the newest runs there are, `fresh` where they are
- * those to the state, and has the worker solve for another tolerance. Those of another seed or
- * training are solved at once.
+ * Every start by itself: ask(wanted) gives the newest runs there are, `fresh` where they are those
+ * that are wanted. Those of another seed or training are solved at once.
  *
  * @param {Shell} shell
  */
 export function makeEach(shell) {
-  let newest = { key: null, member: null };
-  const assistant = makeAssistant(shell, "explorer-each", (data, tag) => {
-    newest = { ...tag, ...data.each };
-    shell.ask();
-  });
+  const newest = makeNewest(shell);
   return {
     /** @returns {any} */
-    ask(field, { trained, seed, tableau, rtol, keys }) {
-      const starts = pick(trained.dataset.x, trained.dataset.starts);
-      const tag = { key: keys.run, member: keys.member };
-      if (newest.member !== tag.member) {
-        newest = { ...tag, ...solveEach(field, tableau, starts, rtol) };
-      }
-      const fresh = newest.key === tag.key;
-      const model = selectMember(trained, seed);
+    ask({ field, starts, member, tableau, rtol, keys }) {
+      const tag = { key: keys.run, group: member.key };
       const request = { each: { tableau, starts, tolerance: rtol } };
-      if (!fresh) assistant.want(tag, { key: keys.member, model }, request);
-      return { ...newest, fresh };
+      const solve = () => ({ each: solveEach(field, tableau, starts, rtol) });
+      const { each, fresh } = newest.ask(tag, member, request, solve);
+      return { ...each, fresh };
     },
   };
 }
 
 /** What all trajectories visit, solved exactly: a view that rests while the tolerance changes. */
-export function stillView(field, { trained }, solvers) {
+function stillView(field, starts, solvers) {
   const tableau = solvers.find(({ name }) => name === EXACT_SOLVER) ?? solvers[0];
-  const starts = pick(trained.dataset.x, trained.dataset.starts);
   try {
     const { path, ts } = solveAdaptive(field, tableau, starts, EXACT_RTOL);
     return viewOf(path, ts.length);
@@ -55,27 +51,21 @@ export function stillView(field, { trained }, solvers) {
 }
 
 /**
- * All points with one step size: ask(state) gives the newest answer, `fresh` where it is the one to
- * the state, {accuracy, accepted, rejected, nfe, error}, and has the worker compute what is not.
+ * All points with one step size: ask(wanted) gives the newest answer, `fresh` where it is the one
+ * that is wanted, {accuracy, accepted, rejected, nfe, error}.
  *
  * @param {Shell} shell
  */
 export function makeBatch(shell) {
-  let answer = { key: null };
-  const assistant = makeAssistant(shell, "explorer-accuracy", (data, tag) => {
-    if (data.accuracy !== undefined) answer = { key: tag.key, ...data };
-    shell.ask();
-  });
+  const newest = makeNewest(shell);
   return {
     /** @returns {any} */
-    ask({ trained, seed, tableau, rtol, keys }) {
+    ask({ trained, member, tableau, rtol, keys }) {
       const { x, y } = trained.dataset;
-      assistant.want(
-        { key: keys.run },
-        { key: keys.member, model: selectMember(trained, seed), x, y },
-        { setting: { tableau, tolerance: rtol }, view: null, curve: [] },
-      );
-      return { ...answer, fresh: answer.key === keys.run };
+      const tag = { key: keys.run, group: "all" };
+      const request = { setting: { tableau, tolerance: rtol }, view: null, curve: [] };
+      const nothingYet = () => ({ key: null });
+      return newest.ask(tag, { ...member, x, y }, request, nothingYet);
     },
   };
 }

@@ -6,22 +6,33 @@ import { makeAssistant } from "../compute/assistant.js";
 /**
  * ask(wanted) tells what is known for a state, {accuracy, fresh, stale, curve, regions}, and has the
  * worker compute what is not; a picture is asked for when it answers. accuracy is null until it is
- * there; `stale` is the one that was there before, and so may `regions` be, which have a key.
+ * there; `stale` is then the one that came last, and so may `regions` be of another state, which
+ * have the place that they belong to.
  *
  * @param {Shell} shell
  * @param {Pick<Scale, "ticks">} scale
  */
 export function makeAnswers(shell, scale) {
   const known = { accuracy: null, regions: null, curves: new Map() };
-  const assistant = makeAssistant(shell, "explorer-accuracy", (data, tag) => {
+  let wantedKey = null;
+  const assistant = makeAssistant(shell, (data, tag) => {
     if (data.accuracy !== undefined) {
-      known.accuracy = { key: tag.run, value: data.accuracy };
+      known.accuracy = data.accuracy;
       curveOf(tag.curve).set(tag.nSteps, data.accuracy);
     }
-    if (data.regions) known.regions = { ...data, key: tag.place };
+    if (data.regions && improves(data, tag)) {
+      known.regions = { ...data, key: tag.key, place: tag.place };
+    }
     if (data.nSteps) curveOf(tag.curve).set(data.nSteps, data.value);
     shell.ask();
+    return true;
   });
+
+  /** Not where those that are wanted are there: then neither others do, nor coarser ones. */
+  function improves({ size }, { key }) {
+    if (known.regions?.key !== wantedKey) return true;
+    return key === wantedKey && size > known.regions.size;
+  }
 
   function curveOf(key) {
     if (!known.curves.has(key)) known.curves.set(key, new Map());
@@ -32,8 +43,9 @@ export function makeAnswers(shell, scale) {
     ask({ dataset, tableau, nSteps, keys, regions, member, view }) {
       const wanted = regions === "starts";
       const curve = curveOf(keys.curve);
+      wantedKey = `${keys.run} ${keys.place} ${wanted}`;
       assistant.want(
-        { ...keys, nSteps, key: `${keys.run} ${keys.place} ${wanted}` },
+        { ...keys, nSteps, key: wantedKey },
         { ...member, x: dataset.x, y: dataset.y },
         {
           setting: { tableau, nSteps },
@@ -41,11 +53,12 @@ export function makeAnswers(shell, scale) {
           curve: scale.ticks.map(([n]) => n).filter((n) => !curve.has(n)),
         },
       );
-      const fresh = known.accuracy?.key === keys.run;
+      const fresh = curve.has(nSteps);
+      if (fresh) known.accuracy = curve.get(nSteps);
       return {
         fresh,
-        accuracy: fresh ? known.accuracy.value : null,
-        stale: known.accuracy?.value ?? null,
+        accuracy: fresh ? known.accuracy : null,
+        stale: known.accuracy,
         curve,
         regions: known.regions,
       };

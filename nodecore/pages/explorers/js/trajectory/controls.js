@@ -2,7 +2,7 @@
 
 import { makeClock } from "../ui/clock.js";
 import { button, checkbox, choice, seedChoice, slider, titled } from "../ui/controls.js";
-import { clip, h } from "../ui/dom.js";
+import { clip, fixed, h } from "../ui/dom.js";
 import { resolve, withDataset, withTraining } from "./state.js";
 
 const SECONDS = 4; // that playing from t = 0 to 1 takes
@@ -22,7 +22,7 @@ const REGIONS = [
  * @param {Shell} shell
  * @param {Scale} scale
  */
-export function makeControls(shell, data, scale) {
+export function makeControls(shell, data, scale, launcher) {
   const { model, put } = shell;
   const dataset = choice("data set", (name) => put(withDataset(model, data, name)));
   const training = choice("trained with", (n) => put(withTraining(model, data, n)));
@@ -31,7 +31,7 @@ export function makeControls(shell, data, scale) {
   const onInput = (n) => put({ n_steps: n });
   const steps = slider("number of test steps K", { ...scale, onInput });
   const ownStep = button("training step", () => onInput(resolve(model, data).trained.nSteps));
-  const look = makeLook(shell);
+  const look = makeLook(shell, launcher);
   const clock = makeTimeClock(shell);
 
   function show(state) {
@@ -48,7 +48,7 @@ export function makeControls(shell, data, scale) {
     ownStep.element.hidden = !trained.nSteps;
     look.show(state);
     clock.follow();
-    clock.show(`t = ${clock.now().toFixed(2)}`);
+    clock.show(`t = ${fixed(clock.now(), 2)}`);
   }
   return {
     ...{ show, clock, steps },
@@ -59,11 +59,14 @@ export function makeControls(shell, data, scale) {
 }
 
 /** What is shown beside the trajectories, and which part of the plane. */
-function makeLook({ model, put }) {
+function makeLook({ model, put }, launcher) {
   const background = choice("background", (regions) => put({ regions }));
   const part = choice("view", (view) => put({ view }));
   const field = checkbox("vector field", (value) => put({ show_field: value }));
-  const clear = button("remove own", () => put({ launched: [] }));
+  const clear = button("remove own", () => {
+    put({ launched: [] });
+    launcher.focus(); // the button hides, and would leave it to the page
+  });
   return {
     parts: [background, part, field, clear],
     show({ regions, showField, launched }) {

@@ -1,6 +1,6 @@
 // The numbers of the trajectory explorer, and the sentence that says them.
 
-import { percent, thousands } from "../ui/dom.js";
+import { counted, percent, thousands } from "../ui/dom.js";
 import { figure, figureList, tellCrossings } from "../ui/figures.js";
 
 /** @param {Shell} shell */
@@ -26,8 +26,8 @@ export function makeNumbers(shell) {
     if (!fresh) return;
     const training = trained.nSteps ? `, trained with h = 1/${trained.nSteps}, seed ${seed}` : "";
     shell.announce(
-      `${dataset.title}${training}: solved by ${tableau.title} in ${nSteps} ` +
-        `${nSteps === 1 ? "step" : "steps"}, ${share} of ${n} test points are right, and ` +
+      `${dataset.title}${training}: solved by ${tableau.title} in ` +
+        `${counted(nSteps, "step")}, ${share} of ${n} test points are right, and ` +
         `${run.nTrajectories} trajectories make ${between} crossings in ` +
         `${pairs} of ${nPairs} pairs${where}.`,
     );

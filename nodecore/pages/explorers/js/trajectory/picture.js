@@ -32,6 +32,7 @@ export function makePicture(shell, launcher) {
     const own = memory.once("own", `${shown.key} ${launched}`, () =>
       solveOwn(net, tableau, nSteps, launched),
     );
+    launcher.tell(shown, own.labels);
     const context = plane.begin(shown.view);
     clipped(plane, context, () => {
       const tile = paintBackground(colour, shown, plane.view, memory, answer, theme);
@@ -77,7 +78,7 @@ function paintBackground(colour, { regions, net, keys }, view, { once }, answer,
       paintRegions(colour, classify(net.head, gridOver(view, TILE_SIZE)), TILE_SIZE),
     );
   }
-  if (regions !== "starts" || answer.regions?.key !== keys.place) return null;
+  if (regions !== "starts" || answer.regions?.place !== keys.place) return null;
   const { id, regions: classes, size } = answer.regions;
   return once("tile", `${id} ${size} ${theme}`, () => paintRegions(colour, classes, size));
 }

@@ -15,17 +15,25 @@ const STILL_PICTURES = 10; // that replace the movement for a reader who asked f
 export function makeClock(shell, { trait, label, scale, seconds, last, round = (t) => t }) {
   const { model, put, ask } = shell;
   let now = model.get(trait);
+  let held = false; // by the hand, which a finger does not show as `:active`
   const rest = () => put({ [trait]: now });
+  const letGo = () => {
+    held = false;
+    rest();
+  };
   const replay = makeReplay({ update: shell.redraw, ask, rest });
   const track = slider(label, {
     ...scale,
     onInput(value) {
       replay.stop();
       now = value;
-      ask();
+      if (held) ask();
+      else rest(); // by keyboard, or where a browser takes a drag back
     },
-    onChange: rest,
+    onChange: letGo,
   });
+  track.element.addEventListener("pointerdown", ({ button }) => (held = button === 0));
+  for (const end of ["pointerup", "pointercancel"]) track.element.addEventListener(end, letGo);
   const text = h("span", { class: "now", "aria-hidden": "true" }); // the slider says it aloud
   const play = button("play", () => (replay.isRunning() ? replay.stop() : begin()));
   shell.onEnd(replay.cancel);
@@ -46,7 +54,7 @@ export function makeClock(shell, { trait, label, scale, seconds, last, round = (
     stop: replay.stop,
     /** Take what the trait says, unless the reader or the replay moves the time just now. */
     follow() {
-      if (!replay.isRunning() && !track.element.matches(":active")) now = model.get(trait);
+      if (!replay.isRunning() && !held) now = model.get(trait);
       now = Math.min(now, last());
     },
     show(what) {
@@ -58,8 +66,8 @@ export function makeClock(shell, { trait, label, scale, seconds, last, round = (
 }
 
 /**
- * A movement: start(advance) calls advance(seconds since) in each frame, then update(), until it
- * returns false; rest() follows its end or a stop, which asks for a last picture.
+ * A movement: start(advance) calls advance(seconds since the first frame) in each frame, then
+ * update(), until it returns false; rest() follows its end or a stop, which asks for a last picture.
  */
 function makeReplay({ update, ask, rest }) {
   let frame = 0;
@@ -71,8 +79,9 @@ function makeReplay({ update, ask, rest }) {
     cancel,
     isRunning: () => frame !== 0,
     start(advance) {
-      const origin = performance.now();
+      let origin = null; // a frame's clock may be behind performance.now()
       const tick = (clock) => {
+        origin ??= clock;
         frame = advance((clock - origin) / 1000) ? requestAnimationFrame(tick) : 0;
         if (!frame) rest();
         update();

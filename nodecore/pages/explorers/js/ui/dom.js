@@ -51,9 +51,27 @@ export function thousands(n) {
   return n.toLocaleString("en-GB");
 }
 
+/** A number of things: "1 step", "1,000 steps". */
+export function counted(n, unit) {
+  return `${thousands(n)} ${unit}${n === 1 ? "" : "s"}`;
+}
+
+/**
+ * A number with so many decimals, as Python's format has it: halfway between two, the last digit is
+ * even. toFixed would take the larger one.
+ */
+export function fixed(value, decimals) {
+  const text = value.toFixed(decimals);
+  const longer = value.toFixed(decimals + 1);
+  // Only a multiple of this power of two can lie halfway, and `longer` has all of its digits.
+  const isHalfway = Number.isInteger(value * 2 ** (decimals + 1)) && longer.endsWith("5");
+  const isOdd = Number(text.at(-1)) % 2 === 1;
+  return isHalfway && isOdd ? longer.slice(0, decimals ? -1 : -2) : text;
+}
+
 /** 0.987 as 98.7 %. */
 export function percent(value) {
-  return `${(100 * value).toFixed(1)} %`;
+  return `${fixed(100 * value, 1)} %`;
 }
 
 /** The nearest number from low to high. */

@@ -1,7 +1,7 @@
 // What is told beside a picture: numbers under their names, and the symbols that the picture uses.
 
 import { drawRings, drawStart } from "../draw/marks.js";
-import { h, thousands } from "./dom.js";
+import { counted, h, thousands } from "./dom.js";
 
 /**
  * A number under its name: show(text, small) sets it and what stands small behind it. One that is
@@ -71,9 +71,8 @@ export function crossingSymbol(colour) {
 export function tellCrossings({ run, tableau, nSteps }) {
   const { crossings, nTrajectories, nPoints } = run;
   const chords = (nPoints - 1) / nSteps;
-  const unit = chords === 1 ? "chord" : "chords";
   return {
-    where: tableau.order === 1 ? "" : `, by ${chords} ${unit} a step`,
+    where: tableau.order === 1 ? "" : `, by ${counted(chords, "chord")} a step`,
     between: thousands(crossings.between),
     pairs: thousands(crossings.pairs),
     nPairs: thousands((nTrajectories * (nTrajectories - 1)) / 2),

@@ -5,6 +5,7 @@ import BASE from "../style/base.css" with { type: "text" };
 import CONTROLS from "../style/controls.css" with { type: "text" };
 import FIGURES from "../style/figures.css" with { type: "text" };
 import { h, onceAFrame } from "./dom.js";
+import { makeSpoken } from "./spoken.js";
 import { bookColours, followTheme } from "./theme.js";
 
 /**
@@ -69,9 +70,14 @@ function keepKeys(el) {
 function begin({ root, body, model, guard, start }) {
   const endings = [];
   let update = () => {};
-  const redraw = () => guard(update);
+  let broken = null; // why it cannot go on, whatever the traits are
+  const redraw = () =>
+    guard(() => {
+      if (broken) throw broken;
+      update();
+    });
   const ask = onceAFrame(redraw);
-  const { summary, announce } = makeSummary();
+  const { element: summary, say: announce } = makeSpoken("summary");
   /** @type {Shell} */
   const shell = {
     ...{ root, body, summary, model, ask, redraw, announce },
@@ -79,10 +85,10 @@ function begin({ root, body, model, guard, start }) {
       for (const [name, value] of Object.entries(changes)) model.set(name, value);
       model.save_changes();
     },
-    fail: (message) =>
-      guard(() => {
-        throw new Error(message);
-      }),
+    fail(message) {
+      broken = new Error(message);
+      redraw();
+    },
     onEnd: (end) => endings.push(end),
   };
   guard(() => {
@@ -96,21 +102,6 @@ function begin({ root, body, model, guard, start }) {
       model.off("change", ask);
       ask.cancel();
       for (const end of endings) end();
-    },
-  };
-}
-
-/** The sentence for those who listen; it is said once the numbers rest, not at every frame. */
-function makeSummary() {
-  const summary = h("p", { class: "summary", "aria-live": "polite" });
-  let timer = 0;
-  return {
-    summary,
-    announce(text) {
-      clearTimeout(timer);
-      timer = setTimeout(() => {
-        if (summary.textContent !== text) summary.textContent = text;
-      }, 300);
     },
   };
 }
