@@ -63,6 +63,12 @@ export function powerOfTwo(exponent) {
   return Number.isInteger(exponent) ? formatTick(2 ** exponent) : "";
 }
 
+const LONG = 10_000; // from which on a number does not fit beside the plane
+
 export function formatTick(value) {
-  return value.toLocaleString("en-GB", { maximumSignificantDigits: 6 }).replace("-", "−");
+  const text =
+    Math.abs(value) < LONG
+      ? value.toLocaleString("en-GB", { maximumSignificantDigits: 6 })
+      : value.toExponential().replace("e+", "e");
+  return text.replace("-", "−");
 }
