@@ -208,10 +208,10 @@ def critical_row(d, s):
 pd.DataFrame([critical_row(*key) for key in judged]).set_index("data set, trained with")
 
 # %% tags=["remove-cell"]
+runs = {d: find_all(get_study(f"{d}-rk4", "paper")) for d in IMAGES}
 lost = {}  # by each model that trained, under half the step and under the exact flow
 for d in IMAGES:
-    runs = find_all(get_study(f"{d}-rk4", "paper"))
-    ends = pd.concat([same_step(e.records) for e in runs])
+    ends = pd.concat([same_step(e.records) for e in runs[d]])
     lost[d] = (-ends[["test solver", "exact flow"]]).add(ends["as trained"], axis=0).dropna()
     coarsest = lost[d].xs(1, level="n_steps")["test solver"]
     glue(f"{d}-rk4-lost", 100 * float(coarsest.mean()), display=False)
@@ -220,8 +220,8 @@ half, exact = lost["mnist"]["test solver"], lost["mnist"]["exact flow"]
 misled = exact[(half <= AGREEMENT) & (exact > AGREEMENT)]
 glue("mnist-misled", float(len(misled)), display=False)
 glue("mnist-trained", float(len(exact)), display=False)
-members = [s for e in find_all(get_study("mnist-rk4", "paper")) for s in e.run.seeds]
-glue("mnist-diverged", float(len(members) - len(exact)), display=False)
+members = sum(len(e.run.seeds) for e in runs["mnist"])
+glue("mnist-diverged", float(members - len(exact)), display=False)
 glue("mnist-misled-most", 100 * float(misled.max()), display=False)
 
 # %% [markdown]

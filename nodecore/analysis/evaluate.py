@@ -11,6 +11,7 @@ from nodecore.data.datasets import IMAGES
 from nodecore.data.split import Split
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.fixed import solve_fixed
+from nodecore.ode.runge_kutta import per_instance
 from nodecore.ode.solution import Solution, SolveError
 from nodecore.ode.steps import FixedSteps, Setting, Tolerance, check_n_steps
 
@@ -81,7 +82,7 @@ def solve_setting(field: nn.Module, x: Tensor, setting: Setting, T: float = 1.0)
             for parameter in field.parameters():  # weights of zero solve in one step
                 parameter[error.members] = 0.0
             continue
-        z = solution.z.masked_fill(failed.view(-1, *[1] * (x.dim() - 1)), torch.nan)
+        z = solution.z.masked_fill(per_instance(failed, x), torch.nan)
         return replace(solution, z=z.to(x.dtype))
 
 

@@ -83,7 +83,7 @@ class Tolerance(Steps):
 
     @property
     def name(self) -> str:
-        return f"{self.solver}-tol{float(self.rtol)!r}".removesuffix(".0")
+        return f"{self.solver}-tol{self.rtol!r}".removesuffix(".0")
 
 
 Setting = FixedSteps | Tolerance  # what a model can be solved under, and is tested under

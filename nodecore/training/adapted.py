@@ -63,11 +63,11 @@ class Adapted(Steps):
                 f"start = {self.start!r}: it is where the adaption of steps begins; give it with a "
                 "method of fixed steps, or leave it out"
             )
-        first = FIRST_RTOL if self.first_rtol is None else self.first_rtol
-        finest, coarsest = RTOL_BOUNDS
-        if not finest <= check_positive("first_rtol", first) <= coarsest:
-            raise ValueError(f"first_rtol = {first!r}: give one from {finest:g} to {coarsest:g}")
-        object.__setattr__(self, "first_rtol", float(first))
+        given = FIRST_RTOL if self.first_rtol is None else self.first_rtol
+        first, (finest, coarsest) = check_positive("first_rtol", given), RTOL_BOUNDS
+        if not finest <= first <= coarsest:
+            raise ValueError(f"first_rtol = {given!r}: give one from {finest:g} to {coarsest:g}")
+        object.__setattr__(self, "first_rtol", first)
 
     @property
     def rule(self) -> Controller:

@@ -319,9 +319,10 @@ class _Tape:
         floats = size(ctypes.byref(p))
         # A solve whose number of steps is drawn finds that of the most steps.
         with self._lock:
-            fitting = [t for t in self._spare if floats <= t.numel() <= self.LARGEST * floats]
-            self._spare[:] = [t for t in self._spare if not (fitting and t is fitting[0])]
-        self.memory = fitting[0] if fitting else torch.empty(floats)
+            fitting = (t for t in self._spare if floats <= t.numel() <= self.LARGEST * floats)
+            spare = next(fitting, None)
+            self._spare[:] = [t for t in self._spare if t is not spare]
+        self.memory = torch.empty(floats) if spare is None else spare
 
     def __del__(self):
         with self._lock:
