@@ -134,6 +134,7 @@ class Ensemble:
         return make([self.flat], lr=protocol.learning_rate, fused=True, **options)
 
     COUNTERS = ("nfe", "alive", "finite_iterations")
+    LOST_EVERY = 100
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """All that training changes, as tensors by name and values that JSON can hold."""
@@ -337,3 +338,9 @@ class Ensemble:
         """Note which members' losses, (members,), are still finite."""
         self.alive &= torch.isfinite(losses)
         self.finite_iterations += self.alive
+
+    def is_lost(self) -> bool:
+        """True if no member is left to train, which is asked every LOST_EVERY iterations alone: a
+        GPU waits for the answer."""
+        asked = self.iteration > 0 and self.iteration % self.LOST_EVERY == 0
+        return asked and not self.alive.any()

@@ -102,14 +102,15 @@ def train(
 ) -> Trained:
     """Train one member for each seed, all in one batch, back-propagating through the solver.
 
-    steps: fixed ones, those of a tolerance, or Adapted ones; of these the test split is looked at
-    every `look_every` iterations. A member that diverges is marked and does not touch the others.
-    progress: show a bar, or call this with the iterations done so far. With a `checkpoint` it goes
-    on where the same training was stopped, to the same bits on a CPU; Ctrl-C then stops between two
-    iterations and leaves a checkpoint. precision: of products in fields of images, one of
-    PRECISIONS; tests afterwards are in float32. cures: what such a training does besides, see
-    nodecore.training.cures; for fixed steps, which are then those that the model is meant for, and
-    drawn numbers of steps for those that Adapted ones have, too.
+    steps: fixed ones, those of a tolerance, or Adapted ones; of these the test split is looked
+    at every `look_every` iterations. A member that diverges is marked and does not touch the
+    others; the training ends once all have. progress: show a bar, or call this with the
+    iterations done so far. With a `checkpoint` it goes on where the same training was stopped,
+    to the same bits on a CPU; Ctrl-C then stops between two iterations and leaves a checkpoint.
+    precision: of products in fields of images, one of PRECISIONS; tests afterwards are in
+    float32. cures: what such a training does besides, see nodecore.training.cures; for fixed
+    steps, which are then those that the model is meant for, and drawn numbers of steps for
+    those that Adapted ones have, too.
 
     Raises ValueError for a bad argument, before any work.
     """
@@ -177,6 +178,8 @@ def _iterate(ensemble, training, identity, progress, checkpoint, interrupt):
     tell(done)
     with single_threaded(ensemble.device):
         for index in bar:
+            if ensemble.is_lost():  # the last checkpoint is of before, and comes to the same end
+                break
             index = index.to(ensemble.device)
             ensemble.iterate(step, training.x[index], training.y[index])
             stops = interrupt.seen  # asked once: who stops has saved
@@ -198,7 +201,7 @@ def _result(ensemble, seconds, precision):
         ensemble.head,
         ensemble.protocol,
         ensemble.seeds,
-        nfe_per_iteration=(ensemble.nfe / ensemble.protocol.iterations).cpu(),
+        nfe_per_iteration=(ensemble.nfe / ensemble.iteration).cpu(),
         diverged_at=diverged.cpu(),
         seconds=seconds,
         backend=ensemble.backend_used,

@@ -101,6 +101,21 @@ def test_a_member_that_diverged_stays_so(monkeypatch, tmp_path, way):
         assert torch.equal(ours[[0, 2]], its[[0, 2]])
 
 
+@pytest.mark.parametrize("after", [2, 4, 5])
+@pytest.mark.parametrize("way", WAYS)
+def test_one_whose_members_have_all_diverged_comes_to_the_same_end(
+    monkeypatch, tmp_path, way, after
+):
+    monkeypatch.setattr(Ensemble, "LOST_EVERY", 5)
+    poison(monkeypatch, member=slice(None))
+    whole, path = train(TINY, seeds=[0, 1], **WAYS[way], **QUIET), tmp_path / "state"
+    interrupted(path, after, **WAYS[way])
+    resumed = train(TINY, seeds=[0, 1], checkpoint=Checkpoint(path), **WAYS[way], **QUIET)
+    assert resumed.diverged_at.tolist() == whole.diverged_at.tolist() == [1, 1]
+    assert torch.equal(resumed.nfe_per_iteration, whole.nfe_per_iteration)
+    assert resumed.history == whole.history
+
+
 def test_seconds_before_the_stop_are_added(monkeypatch, tmp_path):
     path = tmp_path / "state"
     interrupted(path, 3, **WAYS["torch"])

@@ -18,7 +18,7 @@ from nodecore.training.adapted import Adapted
 from nodecore.training.adaption import batch_accuracies
 from nodecore.training.controllers import Algorithm1
 from nodecore.training.devices import get_device
-from nodecore.training.ensemble import make_model, member_losses
+from nodecore.training.ensemble import Ensemble, make_model, member_losses
 from nodecore.training.loop import batches, train
 from nodecore.training.protocols import PROFILES, PROTOCOLS, Protocol, get_protocol
 
@@ -381,6 +381,31 @@ def test_the_iteration_of_a_late_divergence_is_recorded(monkeypatch, how):
     monkeypatch.setattr(torch.optim.Adam, "step", step_then_break)
     trained = train(replace(TINY_MLP, iterations=6), seeds=[0, 1], **how, **QUIET)
     assert trained.diverged_at.tolist() == [4, -1]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"steps": FixedSteps("euler", 2), "backend": "torch"},
+        {"steps": FixedSteps("euler", 2)},
+        {"steps": Tolerance("bosh3", 1e-2)},
+        {"steps": Adapted("euler", Algorithm1(every=3))},
+    ],
+    ids=["torch", "fused", "adaptive", "adapted"],
+)
+def test_a_training_ends_once_all_its_members_have_diverged(monkeypatch, how):
+    protocol, told = replace(TINY_MLP, iterations=12), []
+    monkeypatch.setattr(Ensemble, "LOST_EVERY", 5)
+    poison(monkeypatch, member=0)
+    lost = train(protocol, seeds=[3], **how, device="cpu", progress=told.append)
+    assert told == [0, 1, 2, 3, 4, 5]
+    assert lost.diverged_at.tolist() == [1]
+    assert lost.step_size is None or bool(lost.step_size.isfinite().all())
+    if "Fixed" in repr(how["steps"]):
+        assert lost.nfe_per_iteration.tolist() == [2]
+    with_another = train(protocol, seeds=[3, 4], **how, device="cpu", progress=told.append)
+    assert told[-1] == 12
+    assert with_another.diverged_at.tolist() == [1, -1]
 
 
 @needs_kernel
