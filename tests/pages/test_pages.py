@@ -202,6 +202,15 @@ def leads_somewhere(path: Path, link: str, ids: dict[Path, set[str]]) -> bool:
     return target.exists() and (not anchor or target not in ids or unquote(anchor) in ids[target])
 
 
+def test_chapters_have_numbers_and_appendices_letters(html: Path):
+    soup = BeautifulSoup((html / "book/index.html").read_text(), "html.parser")
+    links = [link.get_text(strip=True) for link in soup.select("nav.bd-links a")]
+    numbers = [text.split(".")[0] for text in links[: len(CHAPTERS)]]
+    assert numbers == [*"12345678", *"ABCDEFG"]
+    appendix = BeautifulSoup((html / "book/a3_cross_solver_grids.html").read_text(), "html.parser")
+    assert appendix.select_one("span.caption-number").get_text(strip=True) == "Fig. B.1"
+
+
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_every_figure_is_there_with_caption_and_alternative_text(html: Path, name: str):
     cells = jupytext.read(PROJECT / f"{name}.py").cells
