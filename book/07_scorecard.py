@@ -19,9 +19,11 @@
 # were not tested?
 #
 # **Answer.** Of {glue:text}`findings:.0f` claims and numbers {glue:text}`holds:.0f` hold and
-# {glue:text}`partly:.0f` hold in part; in {glue:text}`whole:.0f` of these every part that could be decided holds.
-# {glue:text}`fails:.0f` do not hold here, {glue:text}`unsure:.0f` the seeds cannot decide,
-# {glue:text}`other:.0f` are not comparable, and {glue:text}`untested:.0f` were not tested.
+# {glue:text}`partly:.0f` hold in part: {glue:text}`whole:.0f` of these in every part that could be decided, and
+# {glue:text}`broken:.0f` with a part that does not hold. Of the others, does not hold here:
+# {glue:text}`fails:.0f`; cannot tell, by these seeds: {glue:text}`unsure:.0f`; not comparable:
+# {glue:text}`other:.0f`; not tested: {glue:text}`untested:.0f`. {ref}`What does not hold <does-not-hold>`
+# is listed below.
 
 # %% tags=["parameters", "hide-input"] example="root _build/results"
 root = ""  # folder of the results to judge; empty: the committed ones
@@ -45,7 +47,7 @@ from nodecore.evidence import store
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.tables import AGREES_AT_END
 from nodecore.pages import plots
-from nodecore.pages.claim_cards import cards, records_list
+from nodecore.pages.claim_cards import cards, failing_list, records_list
 from nodecore.pages.downloads import download_links
 
 plots.use_style()
@@ -74,6 +76,8 @@ for word, verdict in words.items():
 partly = [j for j in findings if j.verdict == PARTLY]
 whole = [j for j in partly if {part.verdict for part in j.parts} & DECIDED == {HOLDS}]
 glue("whole", float(len(whole)), display=False)
+broken = [j for j in partly if FAILS in {part.verdict for part in j.parts}]
+glue("broken", float(len(broken)), display=False)
 glue("findings", float(len(findings)), display=False)
 glue("counts", count_verdicts(judgements), display=False)
 glue("loss", float(AGREEMENT), display=False)
@@ -99,7 +103,7 @@ glue("last-seed", float(SEEDS[-1]), display=False)
 # - ✗ **does not hold here**: on nothing that could be decided. *Here* means these trainings, seeds
 #   and limits.
 # - ? **cannot tell**: the seeds spread too widely, or are too few.
-# - ≠ **not comparable**: our models have another scale than the paper's, or than one another.
+# - ≠ **not comparable**: what a claim says of the paper's models was tried on models of a reduced scale only.
 # - ○ **not tested here**: there are no records for it, or no test; the claim says which.
 #
 # A change of accuracy counts as a loss if it exceeds {glue:text}`loss:g`, the threshold of the paper's
@@ -126,6 +130,15 @@ def show(group):
     """The claims of one group."""
     return HTML(cards(j for j in judgements if j.claim.group == group))
 
+
+# %% [markdown]
+# (does-not-hold)=
+# ## What does not hold
+#
+# Each claim of which some part does not hold here, with those parts. Its card, behind the link, has the others.
+
+# %% tags=["remove-input"]
+HTML(failing_list(findings))
 
 # %% [markdown]
 # ## Table 1, number by number
@@ -186,4 +199,4 @@ HTML(records_list(judgements))
 #
 # {glue:text}`holds:.0f` of {glue:text}`findings:.0f` hold without reservation, and {glue:text}`whole:.0f` of the
 # {glue:text}`partly:.0f` that hold in part hold in every part that could be decided: there evidence is missing, not
-# agreement. Parts that do not hold here are named, and say by how much. Unfold a line before you quote it.
+# agreement. {ref}`What does not hold <does-not-hold>` says by how much. Unfold a line before you quote it.

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from html import escape
 
 from nodecore.claims.register import Judgement, scale_of
-from nodecore.claims.rules import SYMBOLS, UNTESTED, get_decision
+from nodecore.claims.rules import FAILS, SYMBOLS, UNTESTED, get_decision
 from nodecore.evidence import store
 from nodecore.pages.downloads import file_link
 
@@ -31,6 +31,19 @@ def _card(judgement):
         f'<details class="claim" id="claim-{claim.id}"><summary>{_badge(judgement.verdict)}'
         f'<span class="said">{escape(claim.claim)}</span></summary><dl>{listed}</dl></details>'
     )
+
+
+def failing_list(judgements: Iterable[Judgement]) -> str:
+    """Every claim with a part that does not hold: a link to its card, what such parts found."""
+    items = []
+    for judgement in judgements:
+        failing = [part for part in judgement.parts if part.verdict == FAILS]
+        if failing:
+            claim, found = judgement.claim, (f"{part.where}: {part.found}" for part in failing)
+            listed = "".join(f"<li>{escape(each)}</li>" for each in found)
+            link = f'<a href="#claim-{claim.id}">{escape(claim.claim)}</a>'
+            items.append(f"<li>{link}<ul>{listed}</ul></li>")
+    return f"<ul>{''.join(items)}</ul>" if items else ""
 
 
 def _badge(verdict):

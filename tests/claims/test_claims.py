@@ -4,6 +4,7 @@ import csv
 import json
 import tomllib
 from functools import partial
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,7 @@ from nodecore.claims.rules import (
     UNTESTED,
     Material,
     Part,
+    get_decision,
 )
 from nodecore.claims.scorecard import (
     README,
@@ -47,7 +49,7 @@ from nodecore.claims.scorecard import (
 from nodecore.data.files import PROJECT
 from nodecore.evidence import store
 from nodecore.evidence.found import find
-from nodecore.pages.claim_cards import cards, records_list
+from nodecore.pages.claim_cards import cards, failing_list, records_list
 from nodecore.training.adapted import Adapted
 
 ALL = read_claims()
@@ -742,7 +744,7 @@ def tolerant(accuracies):
     """A study from {rtol: (own, finer, exact)}, two seeds alike."""
     rows = [
         {"train_solver": "dopri5", "rtol": rtol, "seed": seed, "trained": True, "test_rtol": test}
-        | {"test_solver": "dopri5", "accuracy": value, "profile": "laptop"}
+        | {"test_solver": "dopri5", "accuracy": value, "profile": "paper"}
         for rtol, values in accuracies.items()
         for seed in (0, 1)
         for test, value in zip((rtol, rtol / 10, 1e-6), values, strict=True)
@@ -763,6 +765,33 @@ def test_tolerances(coarse, fine, expected):
     found = [tolerant({10.0: coarse, 1e-2: fine})]
     names = ("coarse_tolerance_depends", "fine_tolerance_is_independent")
     assert [v for name in names for v in verdicts(name, found)] == expected
+
+
+# --- models of a reduced scale --------------------------------------------------------------------
+
+
+def test_what_the_paper_says_of_its_models_smaller_ones_leave_open(judgements):
+    """Only what is said of the set-up, or of any model at all, may they decide."""
+    tried = 0
+    for judgement in judgements:
+        claim = judgement.claim
+        if claim.group == "settings" or claim.id in ("simple-test", "margin-keeps-the-class"):
+            continue
+        small = {m.study: m for m in judgement.materials if not m.at_papers_scale}
+        parts = get_decision(claim.decided_by)(small, claim.numbers) if small else []
+        assert {part.verdict for part in parts} <= {OTHER_SCALE, UNTESTED}, claim.id
+        tried += len(parts)
+    assert tried > 10
+
+
+def test_what_does_not_hold_is_listed_and_leads_to_its_card(judgements):
+    html = failing_list(judgements)
+    failing = [j for j in judgements if FAILS in {part.verdict for part in j.parts}]
+    assert failing and html.count('href="#claim-') == len(failing)
+    for judgement in failing:
+        assert f'href="#claim-{judgement.claim.id}"' in html
+        for part in judgement.parts:
+            assert (escape(f"{part.where}: {part.found}") in html) == (part.verdict == FAILS)
 
 
 # --- what is shown --------------------------------------------------------------------------------

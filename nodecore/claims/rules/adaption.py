@@ -18,7 +18,6 @@ from nodecore.claims.rules.base import (
     FAILS,
     HOLDS,
     PARTLY,
-    TABLE1_NUMBERS,
     UNSURE,
     UNTESTED,
     Part,
@@ -86,8 +85,8 @@ def _of_usual_start(studies, judge):
     """A part for each data set: judge(material) gives verdict and finding of the usual start."""
     for dataset, material in _adapted(studies):
         nothing = UNTESTED, f"nothing was trained from {name_of(USUAL_START)}"
-        judged = judge(material) if USUAL_START in _starts(material) else nothing
-        yield Part(name_of(dataset), *judged)
+        verdict, found = judge(material) if USUAL_START in _starts(material) else nothing
+        yield material.part(verdict, found, name_of(dataset))
 
 
 def _beside_grid(studies, compare):
@@ -100,8 +99,8 @@ def _beside_grid(studies, compare):
         search = search_of(grid)
         for start, label in _starts(material).items():
             nothing = UNTESTED, unfound(grid)
-            judged = compare(material, grid, search, start) if search else nothing
-            yield Part(f"{name_of(dataset)}{label}", *judged)
+            verdict, found = compare(material, grid, search, start) if search else nothing
+            yield material.part(verdict, found, f"{name_of(dataset)}{label}")
 
 
 @decides("The constants that lie in the records. Holds if they are the paper's.")
@@ -292,7 +291,7 @@ def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> Par
 
 
 @decides(
-    TABLE1_NUMBERS + "NFE of Algorithm 1, by the 95 % interval of its mean: holds within "
+    ACCURACIES + "NFE of Algorithm 1, by the 95 % interval of its mean: holds within "
     f"{100 * CLOSE:g} % of the paper's, in part within a factor of {FACTOR:g}, cannot tell where "
     "the interval reaches beyond."
 )

@@ -103,6 +103,15 @@ class Material:
         dataset, kind = self.study.split("-", 1)
         return f"{name_of(dataset)}, {name_of(kind)}"
 
+    def compared(self, verdict: str) -> str:
+        """A verdict on what the paper says of its models: on smaller ones, that is left open."""
+        open_anyway = self.at_papers_scale or verdict == UNTESTED
+        return verdict if open_anyway else OTHER_SCALE
+
+    def part(self, verdict: str, found: str, where: str | None = None) -> Part:
+        """A claim about the paper's models, on this study or what else of it `where` says."""
+        return Part(where or self.title, self.compared(verdict), found)
+
     def run(self, n_steps: int) -> Evidence | None:
         """The run that was trained with so many steps."""
         return next((e for e in self.found if e.run.steps.n_steps == n_steps), None)
@@ -233,8 +242,6 @@ ACCURACIES = (
     "and has 0 in it, in part if it lies within without it; does not hold if all of it lies "
     "outside; else cannot tell. "
 )
-REDUCED = "Not comparable where the models have a reduced scale. "
-TABLE1_NUMBERS = REDUCED + ACCURACIES
 
 
 def judge_accuracy(ours: Summary, theirs: Summary) -> str:
@@ -247,15 +254,14 @@ def judge_accuracy(ours: Summary, theirs: Summary) -> str:
 def table1_parts(
     material: Material, way: str, nfe: tuple[str, str], ours: Summary, label: str = ""
 ) -> Parts:
-    """Parts for the two numbers of a row of the paper's Table 1; see TABLE1_NUMBERS.
+    """Parts for the two numbers of a row of the paper's Table 1; see ACCURACIES.
 
     way: "grid" or "adaption". nfe: verdict and finding. ours: the accuracy.
     """
     paper = TABLE1[material.dataset][f"{way} accuracy"]
     accuracy = judge_accuracy(ours, (*paper, len(SEEDS))), percent(*ours[:2])
     for name, (verdict, found) in (("NFE", nfe), ("accuracy", accuracy)):
-        comparable = verdict if material.at_papers_scale else OTHER_SCALE
-        yield Part(f"{name}{label}", comparable, found)
+        yield material.part(verdict, found, f"{name}{label}")
 
 
 def judge_ratio(ratio: Interval, close: float) -> str:

@@ -11,14 +11,13 @@ from nodecore.analysis.evaluate import AGREEMENT, critical_n_steps
 from nodecore.analysis.intervals import share_interval
 from nodecore.claims.paper import TABLE1, percent
 from nodecore.claims.rules.base import (
+    ACCURACIES,
     FAILS,
     HOLDS,
     MANY,
     MOST,
     OTHER_SCALE,
     PARTLY,
-    REDUCED,
-    TABLE1_NUMBERS,
     UNSURE,
     UNTESTED,
     Part,
@@ -58,8 +57,7 @@ from nodecore.evidence.tables import (
     "the same step for Euler, half the step for rk4). Holds if a coarse run has a gap of more than "
     f"{AGREEMENT:g}, and from a critical K on every gap is at most that, as is from some K on, not "
     "always the same, every gap to the exact flow (where no record has that, to rk4 in four times "
-    "the steps); in part if only the first. A single seed cannot tell, and a reduced scale that "
-    "loses nothing is not comparable."
+    "the steps); in part if only the first. A single seed cannot tell."
 )
 def critical_step_exists(studies: Studies, numbers: Mapping) -> Parts:
     return map(_critical_part, studies.values())
@@ -85,19 +83,18 @@ def _critical_part(material):
     if material.n_seeds < 2:
         lost = points(agreement_gaps(frame).max())
         found = f"one seed loses up to {lost}; {_critical_text(material)}"
-        return Part(material.title, UNSURE, found)
+        return material.part(UNSURE, found)
     gaps, exact = agreement_gaps(frame), critical_n_steps(flow_gaps(frame).to_dict())
     critical, lost = critical_n_steps(gaps.to_dict()), f"loses up to {points(gaps.max())}"
     if gaps.max() <= AGREEMENT:
-        verdict = FAILS if material.at_papers_scale else OTHER_SCALE  # a short training shows less
-        verdict = UNTESTED if material.cut else verdict
-        return Part(material.title, verdict, f"{lost}; {unfound(material)}")
+        verdict = UNTESTED if material.cut else FAILS
+        return material.part(verdict, f"{lost}; {unfound(material)}")
     if critical is None:
-        return Part(material.title, PARTLY, f"{lost}; {unfound(material)}")
+        return material.part(PARTLY, f"{lost}; {unfound(material)}")
     flow = "none" if exact is None else exact
     found = f"{lost}; critical K: {material.tell(critical)}{_sureness(frame, critical)}"
     found += f"; against {flow_name(frame)} {flow}"
-    return Part(material.title, HOLDS if exact is not None else PARTLY, found)
+    return material.part(HOLDS if exact is not None else PARTLY, found)
 
 
 def _critical_text(material):
@@ -132,7 +129,7 @@ def _above(one, other):
 
 def _pair_verdict(one, other, compare):
     """Verdict of compare on the ranges of the critical K of two studies."""
-    if one.profile != other.profile:
+    if not (one.at_papers_scale and other.at_papers_scale):
         return OTHER_SCALE
     ours, theirs = one.critical_range, other.critical_range
     return UNSURE if ours is None or theirs is None else compare(ours, theirs)
@@ -162,7 +159,7 @@ def _pair_parts(studies, pairs, compare):
 PAIRS = (
     f"Critical K of Euler's method, between its 95 % redraws of {FEWEST} seeds or more; without "
     "an upper end where the grid ends there. A pair cannot tell where the ranges leave the answer "
-    "open or one has fewer seeds, and is not comparable at different scales. "
+    "open or one has fewer seeds. "
 )
 
 
@@ -177,7 +174,7 @@ def synthetic_needs_more_steps(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    REDUCED + "Holds if the critical K of rk4 is smaller than that of Euler's method in all of the "
+    "Holds if the critical K of rk4 is smaller than that of Euler's method in all of the "
     "95 % redraws of seeds; cannot tell where the ranges meet.",
     compares=True,
 )
@@ -186,8 +183,7 @@ def higher_order_allows_larger_steps(studies: Studies, numbers: Mapping) -> Part
     for dataset in (d for d in euler if d in rk4):
         ours, theirs = rk4[dataset], euler[dataset]
         found = f"critical K: rk4 {_range_text(ours)}, Euler {_range_text(theirs)}"
-        verdict = _pair_verdict(theirs, ours, _above) if ours.at_papers_scale else OTHER_SCALE
-        yield Part(name_of(dataset), verdict, found)
+        yield Part(name_of(dataset), _pair_verdict(theirs, ours, _above), found)
 
 
 NO_SLOPE = 0.005  # of accuracy for twice the steps: 4 points over a grid of 256
@@ -203,13 +199,13 @@ def accuracy_has_no_trend(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
         line = trend(material.records)
         if line is None:
-            yield Part(material.title, UNTESTED, "too few seeds or runs to tell")
+            yield material.part(UNTESTED, "too few seeds or runs to tell")
             continue
         found = (
             f"{100 * line.slope:+.2f} points for twice the steps (95 %: {100 * line.low:+.2f} to "
             f"{100 * line.high:+.2f})"
         )
-        yield Part(material.title, _slope_verdict(line.low, line.high), found)
+        yield material.part(_slope_verdict(line.low, line.high), found)
 
 
 def _slope_verdict(low, high):
@@ -227,7 +223,7 @@ def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
         search, own = search_of(material), own_accuracy(material.records)
         if search is None or search.coarser is None:
-            yield Part(material.title, UNTESTED, unfound(material))
+            yield material.part(UNTESTED, unfound(material))
             continue
         coarse = own.loc[own.index < search.critical]
         worst = coarse.loc[coarse["mean"].idxmin()]
@@ -236,7 +232,7 @@ def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> Parts:
             f"the others {percent(search.mean, search.std)}"
         )
         verdict = grade(worst["mean"] >= search.mean - AGREEMENT)
-        yield Part(material.title, verdict, found)
+        yield material.part(verdict, found)
 
 
 NEAR_BOUND = 0.05  # of the bound: where two tests may fall on different sides of it
@@ -283,7 +279,7 @@ def trains_at_every_step(studies: Studies, numbers: Mapping) -> Parts:
         once = material.records.drop_duplicates(["n_steps", "seed"])
         models = once.loc[:, "trained"].astype(bool)
         verdict = HOLDS if models.all() else PARTLY if models.mean() >= MANY else FAILS
-        yield Part(material.title, verdict, f"{models.sum()} of {len(models)} models")
+        yield material.part(verdict, f"{models.sum()} of {len(models)} models")
 
 
 @decides("Holds if the grid here goes as far as the paper's; in part if it ends before.")
@@ -311,7 +307,7 @@ def protocol_is_the_same(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    TABLE1_NUMBERS + f"NFE of the grid: where the critical K is the paper's in more than "
+    ACCURACIES + f"NFE of the grid: where the critical K is the paper's in more than "
     f"{100 * MOST:g} % of the redraws of seeds it holds; where it is that in "
     f"{100 * (1 - MOST):.0f} % or more, or there are fewer than {FEWEST} seeds, or the grid ends "
     "at a smaller one, it cannot tell; else in part if it is the next one on the grid."
@@ -324,7 +320,7 @@ def grid_numbers_match(studies: Studies, numbers: Mapping) -> Parts:
         if search is None:
             far_enough = material.records.loc[:, "n_steps"].max() >= theirs and not material.cut
             verdict = FAILS if far_enough else UNTESTED
-            yield Part("NFE", verdict, unfound(material))
+            yield material.part(verdict, unfound(material), "NFE")
             continue
         verdict = _critical_verdict(material, search.critical, theirs)
         found = search.nfe.replace("-", "–") + _sureness(material.records, search.critical)
@@ -354,7 +350,7 @@ def coarse_tolerance_depends(studies: Studies, numbers: Mapping) -> Parts:
         rtol, row = table.index[0], table.iloc[0]
         shown = percent(row["mean"], row["std"]), percent(row["mean exact"], row["std exact"])
         found = f"trained at {rtol:g}: {shown[0]}, under the exact flow {shown[1]}"
-        yield Part(material.title, grade(row["gap"] > AGREEMENT), found)
+        yield material.part(grade(row["gap"] > AGREEMENT), found)
 
 
 @decides(
@@ -366,7 +362,7 @@ def fine_tolerance_is_independent(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
         frame, critical = material.records, critical_rtols(material.records)
         if pd.isna(critical.loc["mean"]):
-            yield Part(material.title, FAILS, "no critical tolerance on the grid")
+            yield material.part(FAILS, "no critical tolerance on the grid")
             continue
         moved = _changes_of_tolerance(frame[frame["rtol"] <= critical["mean"]])
         alone = sorted({f"{v:g}" for v in critical.drop("mean").dropna()}, key=float)
@@ -374,7 +370,7 @@ def fine_tolerance_is_independent(studies: Studies, numbers: Mapping) -> Parts:
             f"from a tolerance of {critical['mean']:g} on (single seeds: {', '.join(alone)}); "
             f"finer tests change the mean by at most {points(moved.max())}"
         )
-        yield Part(material.title, grade(*(moved <= AGREEMENT)), found)
+        yield material.part(grade(*(moved <= AGREEMENT)), found)
 
 
 def _changes_of_tolerance(frame):

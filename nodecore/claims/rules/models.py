@@ -69,7 +69,7 @@ def dimension_is_near(studies: Studies, numbers: Mapping) -> Parts:
     "in part if some have none, or all have fewer than the true field."
 )
 def sinks_are_absent(studies: Studies, numbers: Mapping) -> Parts:
-    for where, evidence in _runs_of([studies["landscape-euler"]], numbers["n_steps"]):
+    for material, evidence in _runs_of([studies["landscape-euler"]], numbers["n_steps"]):
         model = follow(evidence, N_STARTS)
         zeros = [find_visited(model.member(i), p) for i, p in enumerate(model.path().unbind(1))]
         counts = [found.kinds.count("sink") for found, _ in zeros]
@@ -77,14 +77,14 @@ def sinks_are_absent(studies: Studies, numbers: Mapping) -> Parts:
         verdict = HOLDS if none.all() else PARTLY if none.any() or fewer.all() else FAILS
         listed = ", ".join(map(str, counts))
         found = f"{int(none.sum())} of {len(counts)} fields have no sink; sinks by seed: {listed}"
-        yield Part(where, verdict, found)
+        yield material.part(verdict, found, name_of(material.dataset))
 
 
 def _runs_of(materials, n_steps):
-    """(data set, its run in so many steps) for each study that has one."""
+    """(study, its run in so many steps) for each study that has one."""
     for material in materials:
         if (evidence := material.run(n_steps)) is not None:
-            yield name_of(material.dataset), evidence
+            yield material, evidence
 
 
 @decides(
@@ -93,7 +93,7 @@ def _runs_of(materials, n_steps):
     "in part if only the fields differ."
 )
 def fields_differ(studies: Studies, numbers: Mapping) -> Parts:
-    for where, evidence in _runs_of([studies["landscape-euler"]], numbers["n_steps"]):
+    for material, evidence in _runs_of([studies["landscape-euler"]], numbers["n_steps"]):
         x = evidence.run.protocol.load()[1].x.expand(len(evidence.run.seeds), -1, -1)
         fields = [evidence.field(0.0, x)[i] for i in range(len(x))]
         fields.append(landscape_field(0.0, x[0].double()).to(x.dtype))
@@ -107,7 +107,7 @@ def fields_differ(studies: Studies, numbers: Mapping) -> Parts:
             f"two seeds' fields differ by {spread(away, 2)} of their mean length, and from the "
             f"true field by {spread(from_true, 2)}; accuracies {spread(100 * accuracies)} %"
         )
-        yield Part(where, verdict, found)
+        yield material.part(verdict, found, name_of(material.dataset))
 
 
 def _difference(f, g):
@@ -121,14 +121,14 @@ def _difference(f, g):
 
 def _crossing_part(studies, n_steps, verdict_of):
     """Describe how many pairs of trajectories cross, seed by seed."""
-    for where, evidence in _runs_of(studies.values(), n_steps):
+    for material, evidence in _runs_of(studies.values(), n_steps):
         paths = follow(evidence, N_STARTS).path().unbind(1)
         shares = np.array([find_crossings(path).share_of_pairs for path in paths])
         found = (
             f"{spread(100 * shares, 2)} % of the pairs cross; {int((shares == 0).sum())} of "
             f"{len(shares)} seeds have no crossing"
         )
-        yield Part(where, verdict_of(shares), found)
+        yield material.part(verdict_of(shares), found, name_of(material.dataset))
 
 
 @decides(
@@ -185,7 +185,7 @@ def _change_part(studies, n_steps, verdict_of, which):
         f"{percent(own.mean(), own.std())} as trained; {which} loss under {len(lost)} better "
         f"settings {points(shown.value)} ({100 * shown.low:.1f} to {100 * shown.high:.1f})"
     )
-    yield Part(name_of(material.dataset), grade_each(*map(verdict_of, lost)), found)
+    yield material.part(grade_each(*map(verdict_of, lost)), found, name_of(material.dataset))
 
 
 @decides(
@@ -254,7 +254,7 @@ def margin_explains_agreement(studies: Studies, numbers: Mapping) -> Parts:
         verdict = HOLDS if low >= MOST else FAILS if high < 0.5 else verdict
         share = spread(100 * shares.numpy())
         found = f"at K = {critical}, {share} % of those that keep their class are inside the margin"
-        yield Part(material.title, verdict, found)
+        yield material.part(verdict, found)
 
 
 # --- neither --------------------------------------------------------------------------------------
