@@ -23,7 +23,7 @@
 # concentric rings separable by a straight line. To solve a task as an ODE means that the answer is that of the exact
 # flow, so that any accurate solver gives it. In the plane one consequence can be seen: no trajectories cross. Over a
 # time of {glue:text}`h:g` the true flow multiplies every area by {glue:text}`flow-factor:.2f`, one Euler step of that
-# length by as little as {glue:text}`euler-factor:.1f`; a negative factor means that the plane is folded.
+# length by a factor as low as {glue:text}`euler-factor:.1f`; a negative factor means that the plane is folded.
 
 # %% tags=["parameters", "hide-input"] example="step_size 0.5"
 profile = "paper"  # size of the data sets: paper, laptop or smoke
@@ -87,7 +87,7 @@ backwards = solve_fixed(
 )
 edges = backwards.path.transpose(0, 1).numpy()
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The energy landscape. Left: the potential of {eq}`eq-potential`; each minimum is a class. Right: where a particle started at $(x, v)$ comes to rest; lines: edges of the basins; symbols: the training set, 2,000 starts at paper scale. One data seed for the whole book.", "name": "fig-landscape"}, "image": {"alt": "A potential with three minima, and the plane of starts cut by spiralling edges into bands of three classes."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The energy landscape. Left: the potential of {eq}`eq-potential`; each minimum is a class. Right: where a particle started at $(x, v)$ comes to rest; lines: edges of the basins; symbols: the training set, 2,000 starts at paper scale. One data seed for the whole book. After {cite:t}`ott2020`, Fig. 2.", "name": "fig-landscape"}, "image": {"alt": "A potential with three minima, and the plane of starts cut by spiralling edges into bands of three classes."}}
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.9), width_ratios=[2, 3])
 xs = torch.linspace(-1.15, 2.15, 300)
 extreme_points = [np.stack([e, POTENTIAL(e)], axis=-1) for e in (minima, maxima)]
@@ -155,7 +155,7 @@ plots.stamp_profile(fig, profile)
 # shell between them is the other. Directions are uniform; only the radius tells the classes
 # apart, in any number of dimensions {cite:p}`dupont2019`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Concentric spheres: the training set in 2 dimensions, the first two coordinates of the training set in 10 dimensions, and the radii of the latter. The projection hides what the radius shows. 2,000 points at paper scale, one data seed for the whole book.", "name": "fig-spheres"}, "image": {"alt": "Three rings of points in the plane, an overlapping cloud for ten dimensions, and a histogram of radii in three separate bars."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Concentric spheres: the training set in 2 dimensions, the first two coordinates of the training set in 10 dimensions, and the radii of the latter. The projection hides what the radius shows. 2,000 points at paper scale, one data seed for the whole book. After {cite:t}`ott2020`, Fig. 2.", "name": "fig-spheres"}, "image": {"alt": "Three rings of points in the plane, an overlapping cloud for ten dimensions, and a histogram of radii in three separate bars."}}
 spheres2 = get_protocol("spheres2", profile).load()[0]
 spheres10 = get_protocol("spheres10", profile).load()[0]
 

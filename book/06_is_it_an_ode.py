@@ -117,8 +117,8 @@ download_links(fig, "fig-verdict", pd.DataFrame(shown))
 # ## A model of your own, in ten lines
 #
 # A neural ODE in the usual way of torchdiffeq {cite:p}`torchdiffeq`, with its adaptive solver. The check
-# gets the vector field, the layers behind it, a test set, and the solver of the training. What it
-# will cost, it tells before it begins, and `nodecore.flow_cost` tells it alone.
+# gets the vector field, the layers behind it, a test set, and the solver of the training. It states its cost
+# before it begins; `nodecore.flow_cost` returns the cost without running the check.
 
 # %%
 field, head = copy.deepcopy(start)  # yours: field(t, z), and the layers behind it
@@ -132,8 +132,8 @@ report
 # flow has to prove itself first: its steps are never longer than the training's, and a tenth of its tolerance and
 # another method must give the same answer; a test point on which they differ is left undecided: the verdict must hold
 # whichever way it is counted. *Drop* is the accuracy that is lost under the exact flow; the rest is evidence besides.
-# *Order* needs no labels: it tells for how many points the error falls with the step size as it does for the training
-# solver on a smooth field {cite:p}`krishnapriyan2023`. *Cannot tell* is an answer, too: more test samples make the
+# Reports on fixed steps also give the *order*, which needs no labels: the share of test points whose error shrinks with
+# the step size at the training solver's rate on a smooth field {cite:p}`krishnapriyan2023`. *Cannot tell* is an answer, too: more test samples make the
 # interval shorter, and a model that has not learnt its task has nothing to lose.
 #
 # `pip install .` in the project's folder brings `nodecore` into another project; torch and numpy
@@ -157,7 +157,7 @@ report
 # under the training solver and by the exact flow, and notes how many classes differ. With a controller
 # it also gives the next step, which is the cure of {ref}`chapter-adaption`. By itself it takes at most
 # 5 % of the time (`share`); here every check is wanted, so that the page comes out the same on any
-# machine. So short a training has few checks, hence a controller that moves at each of them.
+# machine. So short a training has few checks, so we use a controller that may change the step at each of them.
 
 # %%
 cured, cured_head = copy.deepcopy(start)
@@ -177,7 +177,7 @@ pd.DataFrame(watch.rows, columns=columns).iloc[:: max(1, len(watch.rows) // 5)].
 
 # %% [markdown]
 # Does it need so many steps? The field is what it is now; `suggest_steps` finds the coarsest with
-# which it still gives the answers of its exact flow.
+# which its accuracy is surely within the bound, 10 points, of its exact flow's.
 
 # %%
 reports["Euler, adapted"] = check_flow(
@@ -241,5 +241,5 @@ glue("adapted-steps", float(watch.n_steps), display=False)
 #
 # A verdict needs one number with its uncertainty, and a model that could have lost something. The cure
 # costs steps: the controller went from {glue:text}`n-steps:.0f` to {glue:text}`adapted-steps:.0f` by itself,
-# and the model is **{glue:text}`adapted-verdict`** with {glue:text}`adapted-exact:.0f` % under its exact flow.
+# and the verdict on the model is *{glue:text}`adapted-verdict`*, with {glue:text}`adapted-exact:.0f` % under its exact flow.
 # A flow need not be a good classifier: how far so short a training gets depends on the initial weights.

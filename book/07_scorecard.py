@@ -54,7 +54,7 @@ plots.use_style()
 folder = Path(root) if root else store.COMMITTED
 judgements = judge_all(root=folder)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The numbers of the paper's Table 1 (open diamonds) and ours (filled circles): NFE with the pair of the grid or the standard deviation over seeds, and test accuracy with its standard deviation. No circle: no records yet. Paper scale and 5 seeds unless stated at the left.", "name": "fig-numbers"}, "image": {"alt": "Two panels with a row for each data set and training, NFE on the left and accuracy on the right, each with the paper's number above and ours below it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The numbers of the paper's Table 1 (open diamonds) and ours (filled circles): NFE with the pair of the grid or, of the adaption, the mean and the range of the seeds, and test accuracy with its standard deviation. No circle: no records yet. Paper scale and 5 seeds unless stated at the left.", "name": "fig-numbers"}, "image": {"alt": "Two panels with a row for each data set and training, NFE on the left and accuracy on the right, each with the paper's number above and ours below it."}}
 numbers = table1(folder)
 n_rows = numbers.groupby(["dataset", "training"]).ngroups
 fig, (left, right) = plt.subplots(1, 2, figsize=(8, 0.42 * n_rows + 1.2), sharey=True)

@@ -36,6 +36,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
+from myst_nb import glue
 
 from nodecore.analysis.crossings import euler_path, find_crossings
 from nodecore.analysis.evaluate import accuracy, predict
@@ -213,3 +214,18 @@ header = ["field", "sinks, saddles, sources", "sinks at"]
 header += ["samples at a sink (%)", "right by sink (%)", "check"]
 lines = [header, [":--"] * len(header), *(zeros_row(*key) for key in found)]
 Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+# %% tags=["remove-cell"]
+fine = [("fine", seed) for seed in seeds]
+with_sink = sum("sink" in found[key][0].kinds for key in fine)
+right = [float(share_right(resting[key])) for key in fine]
+largest = float(test.class_shares().max())
+glue("with-sink", float(with_sink), display=False)
+glue("fine-seeds", float(len(fine)), display=False)
+glue("right-most", 100 * max(right), display=False)
+glue("largest", 100 * largest, display=False)
+
+# %% [markdown]
+# {glue:text}`with-sink:.0f` of the {glue:text}`fine-seeds:.0f` finely trained fields have a sink, but the sinks do not
+# sort the classes: by them at most {glue:text}`right-most:.1f` % of the samples are right, where the largest class
+# alone has {glue:text}`largest:.1f` %.

@@ -13,7 +13,7 @@
 
 # %% [markdown]
 # (appendix-criteria)=
-# # Appendix: which test tells a flow, without labels?
+# # Appendix: which test recognises a flow, without labels?
 #
 # **Question.** Several numbers are proposed as signs that a model is a flow: that finer steps converge
 # with the solver's order, that $hL$ is below 1, that end states stay within the classifier's margin. Which

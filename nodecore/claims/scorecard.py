@@ -1,5 +1,6 @@
 """The scorecard: how many claims have which verdict, Table 1 beside ours, the README's table."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
@@ -11,13 +12,13 @@ from nodecore.claims import published
 from nodecore.claims.paper import TABLE1, percent, scale_note
 from nodecore.claims.register import Judgement, collect, judge_all, scale_of, write_verdicts
 from nodecore.claims.rules import SYMBOLS, VERDICTS, Material
-from nodecore.claims.rules.base import search_of
+from nodecore.claims.rules.base import search_of, spread
 from nodecore.data import files
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import calmer_controller
 from nodecore.evidence.found import find
 from nodecore.evidence.names import name_of
-from nodecore.evidence.tables import as_trained
+from nodecore.evidence.tables import as_trained, under_exact_flow
 from nodecore.training.adapted import STARTS, USUAL_START
 
 README = files.PROJECT / "README.md"
@@ -45,35 +46,46 @@ def _counted(verdicts):
 # --- Table 1 --------------------------------------------------------------------------------------
 
 
+COLUMNS = ["dataset", "training", "source", "scale", "nfe", "low", "middle", "high"]
+COLUMNS += ["accuracy", "std", "flow", "flow_std"]
+UNKNOWN = (math.nan, math.nan)
+
+
 def table1(root: Path = store.COMMITTED) -> pd.DataFrame:
     """The paper's Table 1 and the same from the records, a row for each training and source.
 
-    Columns: dataset, training (grid, Algorithm 1 from either start, a calmer controller), source
-    (paper, here), scale, nfe as text, low and high of the NFE (the pair of the grid; mean less and
-    plus std), accuracy and std. Without records there is no row.
+    Columns: dataset, training (grid, Algorithm 1 from either start, the calmer controller), source
+    (paper, here), scale, nfe as text, low, middle and high of the NFE (the pair of the grid and
+    what lies between; the seeds' smallest, mean and largest), accuracy and std, the same weights'
+    under the exact flow and its std (not known of the paper's). Without records there is no row.
     """
     rows, look = [], partial(find, root=root)
     for dataset, paper in TABLE1.items():
         grid, adaption = (collect([f"{dataset}-{kind}"], look) for kind in ("euler", "adaption"))
         low, high = paper["grid NFE"]
         nfe = paper["adaption NFE"]
-        rows.append([dataset, "grid", "paper", "", f"{low}–{high}", low, high])
-        rows[-1] += paper["grid accuracy"]
+        rows.append([dataset, "grid", "paper", "", f"{low}–{high}", low, (low + high) / 2, high])
+        rows[-1] += [*paper["grid accuracy"], *UNKNOWN]
         rows += _grid_row(dataset, *grid.values())
-        rows.append([dataset, "Algorithm 1", "paper", "", f"{nfe:.1f}", nfe, nfe])
-        rows[-1] += paper["adaption accuracy"]
+        rows.append([dataset, "Algorithm 1", "paper", "", f"{nfe:.1f}", nfe, nfe, nfe])
+        rows[-1] += [*paper["adaption accuracy"], *UNKNOWN]
         rows += _adaption_rows(dataset, *adaption.values())
-    columns = ["dataset", "training", "source", "scale", "nfe", "low", "high", "accuracy", "std"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _grid_row(dataset, material=None):
     if material is None or (search := search_of(material)) is None:
         return []
     low, high = (search.coarser or search.critical) + 1, search.critical + 1
-    nfe = search.nfe.replace("-", "–")
     source = [dataset, "grid", "here", scale_of([material])]
-    return [[*source, nfe, low, high, search.mean, search.std]]
+    flow = _flow(material.records.query("n_steps == @search.best"))
+    return [[*source, search.nfe, low, (low + high) / 2, high, search.mean, search.std, *flow]]
+
+
+def _flow(records):
+    """Mean accuracy under the exact flow and its standard deviation over the seeds that trained."""
+    exact = under_exact_flow(records)["accuracy"]
+    return exact.mean(), exact.std()
 
 
 def _adaption_rows(dataset, material=None):
@@ -82,25 +94,27 @@ def _adaption_rows(dataset, material=None):
     rows = []
     names = {("algorithm1", USUAL_START): "Algorithm 1"}
     names |= {("algorithm1", s): f"Algorithm 1, {name_of(s)}" for s in STARTS if s != USUAL_START}
-    names[calmer_controller(dataset), USUAL_START] = "a calmer controller"
+    names[calmer_controller(dataset), USUAL_START] = name_of(calmer_controller(dataset))
     for (controller, start), training in names.items():
         records = material.records[material.records["start"] == start]
-        own = as_trained(records[records["controller"] == controller])
+        records = records[records["controller"] == controller]
+        own = as_trained(records)
         if own.empty:
             continue
         nfe, accuracy = own["nfe_per_iteration"], own["accuracy"]
-        std = nfe.std() if len(nfe) > 1 else 0.0
-        ends = nfe.mean() - std, nfe.mean() + std
+        extent = nfe.min(), nfe.mean(), nfe.max()
         source = [dataset, training, "here", scale_of([Material(material.study, own)])]
-        rows.append([*source, f"{nfe.mean():.1f}", *ends, accuracy.mean(), accuracy.std()])
+        own_accuracy = accuracy.mean(), accuracy.std()
+        rows.append([*source, spread(nfe), *extent, *own_accuracy, *_flow(records)])
     return rows
 
 
 def table1_text(table: pd.DataFrame) -> str:
     """Table 1 in Markdown; what has another scale or other seeds than the paper says so."""
     lines = [
-        "| data set | | NFE, paper | NFE, here | accuracy, paper | accuracy, here |",
-        "| :-- | :-- | --: | --: | --: | --: |",
+        "| data set | | NFE, paper | NFE, here | accuracy, paper | accuracy, here "
+        "| its exact flow |",
+        "| :-- | :-- | --: | --: | --: | --: | --: |",
     ]
     shown = set()
     for _, rows in table.groupby(["dataset", "training"], sort=False):
@@ -115,8 +129,11 @@ def table1_text(table: pd.DataFrame) -> str:
             percent(*sides.loc[side, ["accuracy", "std"]]) if side in sides.index else "–"
             for side in ("paper", "here")
         ]
-        if "here" not in sides.index:
+        if "here" in sides.index:
+            accuracies.append(percent(*sides.loc["here", ["flow", "flow_std"]]).replace("-", "–"))
+        else:
             nfe[1] = accuracies[1] = "not measured yet"
+            accuracies.append("–")
         lines.append(f"| {title}| {training}{note} | {' | '.join([*nfe, *accuracies])} |")
         shown.add(dataset)
     return "\n".join(lines)

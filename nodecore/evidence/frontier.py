@@ -34,7 +34,7 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
 
     Columns: training, its name without the seeds; solver; n_steps; plain, see is_plain; nfe,
     evaluations per iteration; own and exact, mean accuracies as trained and of the exact flow; std
-    of the latter (n - 1) and its interval's ends low and high, 95 %; worst, the
+    of the latter (n - 1) and its interval's ends low and high, 95 %, cut at 0 and 1; worst, the
     largest gap of a seed between the two; agreeing, seeds with a gap of at most AGREES_AT_END; and
     seeds, their number.
     """
@@ -48,7 +48,8 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
                 **{"n_steps": run.steps.n_steps, "plain": is_plain(run)},
                 **{"nfe": table["nfe"].mean(), "own": table["own"].mean()},
                 **{"exact": exact.value, "std": table["exact"].std()},
-                **{"low": exact.low, "high": exact.high, "worst": table["gap"].max()},
+                **{"low": max(0.0, exact.low), "high": min(1.0, exact.high)},
+                "worst": table["gap"].max(),
                 "agreeing": int(agrees_at_end(table["gap"]).sum()),
                 "seeds": len(table),
             }
@@ -65,9 +66,12 @@ def is_plain(run: Run) -> bool:
 def difference(one: Evidence, other: Evidence) -> Interval:
     """Estimate by how much the exact flow of one run is more accurate than that of another.
 
-    The seeds of either count as independent.
+    Runs of the same seeds are compared seed by seed; else the seeds count as independent.
     """
-    return difference_interval(*(summary(accuracies(e)["exact"]) for e in (one, other)))
+    ours, theirs = (accuracies(evidence)["exact"] for evidence in (one, other))
+    if ours.index.equals(theirs.index):
+        return mean_interval(ours - theirs)
+    return difference_interval(summary(ours), summary(theirs))
 
 
 def is_at_least(change: Interval) -> str:

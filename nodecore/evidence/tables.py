@@ -312,22 +312,26 @@ class GridSearch:
     """Result of the search on a grid of training n_steps.
 
     critical: the coarsest n_steps from which on the solvers agree. coarser: the one before it on
-    the grid, None if there is none. disagreeing: seeds that trained and do not agree at `critical`
-    by themselves. mean, std: the highest mean accuracy of the ODE-like runs, and its standard
-    deviation over seeds; seeds: how many trained there.
+    the grid, None if there is none. at_end: whether the grid ends at `critical`, so that finer
+    steps might disagree again. disagreeing: seeds that trained and do not agree at `critical`
+    by themselves. best: n_steps of the ODE-like run with the highest mean accuracy; mean, std: that
+    mean and its standard deviation over seeds; seeds: how many trained there.
     """
 
     critical: int
     coarser: int | None
+    at_end: bool
     disagreeing: int
+    best: int
     mean: float
     std: float
     seeds: int
 
     @property
     def nfe(self) -> str:
-        """NFE around the critical step as the paper counts them, K + 1, such as 33-65."""
-        return "-".join(str(k + 1) for k in (self.coarser, self.critical) if k)
+        """NFE around the critical step as the paper counts them, K + 1, such as 33–65."""
+        pair = "–".join(str(k + 1) for k in (self.coarser, self.critical) if k)
+        return f"{pair} or more" if self.at_end else pair
 
     @property
     def accuracy(self) -> tuple[float, float, int]:
@@ -347,7 +351,8 @@ def grid_search(frame: pd.DataFrame) -> GridSearch | None:
     best = int(ode_like["mean"].idxmax())
     mean, std = map(float, ode_like.loc[best])
     seeds = len(as_trained(frame).query("n_steps == @best"))
-    return GridSearch(critical, coarser, disagreeing, mean, std, seeds)
+    at_end = critical == max(gaps)
+    return GridSearch(critical, coarser, at_end, disagreeing, best, mean, std, seeds)
 
 
 def adaption_ends(frame: pd.DataFrame) -> pd.DataFrame:

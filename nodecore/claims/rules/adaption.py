@@ -263,7 +263,7 @@ def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> Parts:
         nfe = _algorithm1(material, start)["nfe_per_iteration"]
         found = (
             f"accuracy {percent(*ours[:2])}, grid {percent(*theirs[:2])}; NFE {spread(nfe)}, "
-            f"grid {search.nfe.replace('-', '–')}"
+            f"grid {search.nfe}"
         )
         judged = judge_accuracy(ours, theirs), judge_below(mean_interval(nfe), search.critical + 1)
         return grade_together(*judged), found

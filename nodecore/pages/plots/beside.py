@@ -23,14 +23,15 @@ SIDES: dict[str, Style] = {
 def numbers_beside(left: Axes, right: Axes, table: pd.DataFrame) -> None:
     """Two rows for each training of `table` (see scorecard.table1): NFE left, accuracy right.
 
-    Bars: the pair of the grid or the std of the NFE, and the std of the accuracy.
+    Bars: the pair of the grid or the extent of the seeds' NFE, and the std of the accuracy.
     """
     trainings = [sides for _, sides in table.groupby(["dataset", "training"], sort=False)]
     for at, sides in enumerate(trainings):
         for row in sides.to_dict("records"):
             y = at + (0.15 if row["source"] == "here" else -0.15)
             style = {**SIDES[row["source"]], "linestyle": "none", "capsize": 3}
-            middle, ends = (row["low"] + row["high"]) / 2, (row["high"] - row["low"]) / 2
+            middle = row["middle"]
+            ends = [[middle - row["low"]], [row["high"] - middle]]
             left.errorbar(middle, y, xerr=ends, **style)
             deviation = 100 * np.nan_to_num(row["std"])
             right.errorbar(100 * row["accuracy"], y, xerr=deviation, **style)
