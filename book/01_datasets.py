@@ -23,7 +23,7 @@
 # concentric rings separable by a straight line. To solve a task as an ODE means that the answer is that of the exact
 # flow, so that any accurate solver gives it. In the plane one consequence can be seen: no trajectories cross. Over a
 # time of {glue:text}`h:g` the true flow multiplies every area by {glue:text}`flow-factor:.2f`, one Euler step of that
-# length by a factor as low as {glue:text}`euler-factor:.1f`; a negative factor means that the plane is folded.
+# length by a factor as low as {glue:text}`euler-factor`; a negative factor means that the plane is folded.
 
 # %% tags=["parameters", "hide-input"] example="step_size 0.5"
 profile = "paper"  # size of the data sets: paper, laptop or smoke
@@ -68,7 +68,7 @@ plots.use_style()
 # %% tags=["hide-input"]
 training, test = get_protocol("landscape", profile).load()
 minima, maxima = landscape_extrema()
-names = [f"minimum at {x:.2f}" for x in minima]
+names = [f"minimum at {x:.2f}".replace("-", "−") for x in minima]
 x, v = torch.linspace(*POSITIONS, resolution), torch.linspace(*VELOCITIES, resolution)
 grid = torch.stack(torch.meshgrid(x, v, indexing="xy"), dim=-1)
 places = resting_place(grid.to(get_device(device))).cpu()
@@ -189,7 +189,12 @@ for dataset in ["spheres2", "landscape"]:
     for part, split in zip(["train", "test"], get_protocol(dataset, profile).load(), strict=True):
         counts = "/".join(map(str, torch.bincount(split.y).tolist()))
         share = f"{split.class_shares().max():.3f}"
-        rows[dataset, part] = {"samples": len(split), "of each class": counts, "largest": share}
+        samples = f"{len(split):,}"
+        rows[name_of(dataset), part] = {
+            "samples": samples,
+            "of each class": counts,
+            "largest": share,
+        }
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -284,7 +289,9 @@ shares = torch.cat([training.y, test.y]).bincount() / (len(training) + len(test)
 glue("largest-landscape", 100 * float(shares.max()), display=False)
 glue("h", float(step_size), display=False)
 for word, name in (("flow", "true flow"), ("euler", "one Euler step")):
-    glue(f"{word}-factor", float(factors[name].min()), display=False)
+    factor = float(factors[name].min())
+    shown = f"{factor:.1f}".replace("-", "−") if word == "euler" else factor
+    glue(f"{word}-factor", shown, display=False)
 glue("largest-h", float(largest_h), display=False)
 glue("same", float(len(same)), display=False)
 glue("rest-speed", float(rest.z[:, 1].abs().max()), display=False)

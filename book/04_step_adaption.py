@@ -121,7 +121,7 @@ AdaptionExplorer(walks, fixed=find_all(run for runs in plain for run in runs))
 # three end at different places, and the gap between the first two tells how coarse the step is.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "One step of $h = 1$ along a curved solution (grey), $z' = (z_2, -z_1)$, by each method. Short lines: the slopes that a method asks for.", "name": "fig-one-step"}, "image": {"alt": "Euler's step leaves the circle along its tangent, midpoint's ends near the circle, that of rk4 on it."}}
-fig, ax = plt.subplots(figsize=(5, 3))
+fig, ax = plt.subplots(figsize=(8, 3.6))
 h, angle, start = 1.0, torch.linspace(0, 1.3, 100), torch.tensor([0.0, 1.0])
 steps = {}
 for tableau in map(get_tableau, ("euler", "midpoint", "rk4")):

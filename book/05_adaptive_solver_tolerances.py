@@ -106,7 +106,7 @@ ToleranceExplorer([found[dataset, solver, rtol] for solver in solvers for rtol i
 # A row of {numref}`fig-tolerance-maps` is one ensemble; what stands to the right of its box are tests at
 # finer tolerances. A model that is an ODE keeps its number there.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean test accuracy in per cent over the seeds that trained, by the tolerance of the training (rows) and of the test with the same method (columns); boxes: as trained; last column of Dopri 5(4): the exact flow. Paper scale and 5 seeds unless stated.", "name": "fig-tolerance-maps"}, "image": {"alt": "Maps of accuracy by training and test tolerance for each data set and method: high along the diagonal, high right of it only where the training's tolerance was fine."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean test accuracy in per cent over the seeds that trained, by the tolerance of the training (rows) and of the test with the same method (columns); boxes: as trained; last column of Dopri 5(4): the exact flow. Paper scale and 5 seeds unless stated.", "name": "fig-tolerance-maps"}, "image": {"classes": "true-colours", "alt": "Maps of accuracy by training and test tolerance for each data set and method: high along the diagonal, high right of it only where the training's tolerance was fine."}}
 size = (4.2 * len(solvers), 3.4 * len(sets) + 0.3)
 fig, axes = plt.subplots(len(sets), len(solvers), figsize=size, squeeze=False)
 for row, data in zip(axes, sets, strict=True):

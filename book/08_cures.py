@@ -174,7 +174,7 @@ def tabulate_fresh(dataset):
                      f"{100 * before[name]:.1f}" if name in before else "-",
                      exact.percent(),
                      f"{100 * row['worst']:.1f} ({row['agreeing']} of {row['seeds']})"])  # fmt: skip
-    columns = [name_of(dataset), "NFE", "exact flow, seeds 0-4", "exact flow, other seeds"]
+    columns = [name_of(dataset), "NFE", "exact flow, seeds 0–4", "exact flow, other seeds"]
     return pd.DataFrame(rows, columns=[*columns, "worst gap (within 5)"]).set_index(columns[0])
 
 
@@ -192,7 +192,7 @@ for dataset in datasets:
 def points_of(change):
     """A difference and its interval in points, as text."""
     value, low, high = (100 * v + 0.0 for v in change)
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    return f"{value:.1f} ({low:.1f} to {high:.1f})".replace("-", "−")
 
 
 goals = []
@@ -252,7 +252,7 @@ def tabulate_controllers(dataset):
         steered[dataset], frontier(steered[dataset]).to_dict("records"), strict=True
     ):
         exact = Interval(row["exact"], row["low"], row["high"])
-        rows.append([describe(evidence.run), evidence.run.name.rpartition("seeds")[2],
+        rows.append([describe(evidence.run), evidence.run.name.rpartition("seeds")[2].replace("-", "–"),
                      f"{row['nfe']:.1f}", exact.percent(),
                      f"{100 * row['worst']:.1f} ({row['agreeing']} of {row['seeds']})"])  # fmt: skip
     columns = [name_of(dataset), "seeds", "NFE", "exact flow", "worst gap (within 5)"]

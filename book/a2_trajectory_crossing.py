@@ -149,7 +149,7 @@ found = {("true", None): find_visited(landscape_field, true_path[:, 0])}
 for (name, seed), f in singles.items():
     found[name, seed] = find_visited(f, paths[name][:, seeds.index(seed)])
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Field lines around the data (the darker, the faster) and the zeros there: the true vector field, and those that the fine and the coarse model learned with one seed (in this book: seed 0). Energy landscape; in this book: paper scale, 5 seeds, `book/results/landscape-euler`.", "name": "fig-sinks"}, "image": {"alt": "Field lines in three planes. The true field has three sinks in a row with two saddles between them; the learned fields have other zeros in other places."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Field lines around the data (the stronger, the faster) and the zeros there: the true vector field, and those that the fine and the coarse model learned with one seed (in this book: seed 0). Energy landscape; in this book: paper scale, 5 seeds, `book/results/landscape-euler`.", "name": "fig-sinks"}, "image": {"alt": "Field lines in three planes. The true field has three sinks in a row with two saddles between them; the learned fields have other zeros in other places."}}
 fig, axes = plt.subplots(1, 3, figsize=(8, 3.6), sharey=True)
 x, v = np.linspace(-2, 3, 60), np.linspace(-3, 3, 60)
 grid = torch.from_numpy(np.stack(np.meshgrid(x, v), axis=-1)).reshape(-1, 2)
@@ -204,7 +204,8 @@ def zeros_row(name, seed):
     ]
     counts = ", ".join(str(points.kinds.count(kind)) for kind in ("sink", "saddle", "source"))
     cells = [names.get(name, "true field") + ("" if seed is None else f", seed {seed}"), counts]
-    cells += [", ".join(f"({a:.2f}, {b:.2f})" for a, b in sinks) or "none"]
+    at = (f"({round(a, 2) + 0.0:.2f}, {round(b, 2) + 0.0:.2f})" for a, b in sinks)
+    cells += [", ".join(at).replace("-", "−") or "none"]
     sink = resting[name, seed]
     cells += [f"{100 * (sink >= 0).double().mean():.1f}", f"{100 * share_right(sink):.1f}"]
     return [*cells, "holds" if holds else "fails"]

@@ -307,7 +307,7 @@ by_time = {
 }
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trained with Euler's method at $h = 1/8$ over a time $T$: test accuracy as trained, under the midpoint method at the same step, and under Dopri 5(4) at a tolerance of $10^{-6}$; lines: mean over the seeds that trained; pale: each of them. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-growing-T/<profile>/`, and `<data set>-euler` for $T = 1$.", "name": "fig-growing-time"}, "image": {"alt": "Three curves of accuracy against the time T on a logarithmic axis: as trained, under the midpoint method, and under the exact flow."}}
-fig, ax = plt.subplots(figsize=(6, 3.6))
+fig, ax = plt.subplots(figsize=(8, 3.6))
 styles = {
     "euler": {**plots.solver_style("euler"), "label": "as trained"},
     "midpoint": {**plots.solver_style("midpoint"), "label": "midpoint, same step"},

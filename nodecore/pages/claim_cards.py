@@ -88,7 +88,7 @@ def records_list(judgements: Iterable[Judgement]) -> str:
         folders = dict.fromkeys(store.shown(path.parent) for path in paths)
         shown = ", ".join(f"<code>{escape(folder)}/</code>" for folder in folders)
         items.append(
-            f'<li id="records-{study}-{profile}">{shown}: {len(material.found)} trainings, '
+            f'<li id="records-{study}-{profile}">{shown}; trainings: {len(material.found)}, '
             f"{scale_of([material])}; {file_link(f'{study}-{profile}.csv', 'text/csv', csv)}</li>"
         )
     return f'<ul class="scorecard records">{"".join(items)}</ul>'

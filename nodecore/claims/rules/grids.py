@@ -243,7 +243,8 @@ NEAR_BOUND = 0.05  # of the bound: where two tests may fall on different sides o
     "the test with the exact flow (where no record has that, with rk4 in four times the steps)? "
     f"Holds if {100 * MOST:g} % of all do, and of those with a gap within {NEAR_BOUND:g} of the "
     f"bound, too; in part if {100 * MANY:g} % of all do. Models of a reduced scale are counted "
-    "apart; single runs beside a study do not count. Both tests ask for accuracy: that it is the right thing to ask is not tested."
+    "apart; single runs beside a study do not count. Both tests ask for accuracy: that it is the "
+    "right thing to ask is not tested."
 )
 def simple_test_suffices(studies: Studies, numbers: Mapping) -> Parts:
     for profile in dict.fromkeys(material.profile for material in studies.values()):

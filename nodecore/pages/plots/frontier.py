@@ -59,7 +59,7 @@ def _label_beside(ax, points):
             textcoords="axes fraction",
             fontsize=8.5,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": "#888888", "linewidth": 0.7, "shrinkB": 3},
         )
 
 
