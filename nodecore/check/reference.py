@@ -84,7 +84,9 @@ class ExactSolver:
         return replace(part, z=part.z.to(samples.z.dtype))
 
     def _walk(self, f: Field, z: Tensor, rtol: float) -> Part:
-        return walk_adaptively(f, z, self.mesh, METHOD, rtol, self.model.output_times)
+        model = self.model
+        wanted, parts = model.output_times, model.packing.sizes
+        return walk_adaptively(f, z, self.mesh, METHOD, rtol, wanted, parts)
 
     def twice(self, samples: Samples) -> Part:
         """Solve a part at a finer tolerance, and by the second method in halves of its steps."""

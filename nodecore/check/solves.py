@@ -120,6 +120,7 @@ def _solve_by_tolerance(model: FlowModel, samples: Samples, setting: Steps, path
         rtol=setting.rtol,
         atol=getattr(setting, "atol", setting.rtol),
         t=model.t,
+        parts=model.packing.sizes,
         path=path,
         dense=dense,
         backend="torch",
@@ -141,6 +142,7 @@ def walk_adaptively(
     solver: str,
     rtol: float,
     wanted: Sequence[float] = (),
+    parts: tuple[int, ...] = (),
 ) -> Part:
     """Carry states z (n, ...) along a mesh, adaptive between its times. May raise SolveError.
 
@@ -151,6 +153,7 @@ def walk_adaptively(
         solver: Name of an embedded method.
         rtol: Tolerance, relative and absolute.
         wanted: Times of the mesh whose states are kept, as trajectories; the end's where none are.
+        parts: Numbers of the parts of a state that is a tuple.
     """
     nfe, last, path = 0, None, [z]
     steps = [torch.tensor([mesh[0]], dtype=torch.float64)]
@@ -162,6 +165,7 @@ def walk_adaptively(
             rtol=rtol,
             atol=rtol,
             t=(a, b),
+            parts=parts,
             max_steps=LONG if z.dtype == torch.float64 else SHORT,
             first_step=None if last is None else min(last, b - a),
             backend="torch",

@@ -30,6 +30,7 @@ def solve_adaptive(
     atol: float | Tensor,
     t: tuple[float, float] = (0.0, 1.0),
     instance_axes: int = 0,
+    parts: tuple[int, ...] = (),
     first_step: float | None = None,
     max_steps: int = MAX_STEPS,
     path: bool = False,
@@ -53,6 +54,10 @@ def solve_adaptive(
             the whole tensor takes one step, as in torchdiffeq; with 1, on (members, batch, dim),
             each member's batch has its own steps; with 2, each sample. Times, counts and errors
             then have the shape of these axes.
+        parts: Sizes along the last axis of the parts of a state that is several side by side. The
+            error is then the largest of the parts' root mean squares, as torchdiffeq's is of a
+            tuple: a large part that stands still does not hide the error of a small one. Needs
+            instance_axes of 0.
         first_step: Size of the first step; None chooses it (see initial_step_size).
         max_steps: Largest number of steps to try.
         path: Whether to return the states at all accepted steps.
@@ -71,6 +76,7 @@ def solve_adaptive(
     tableau = get_tableau(solver)
     check_state(z0)
     check_adaptive(tableau, rtol, atol, z0, instance_axes, first_step, max_steps)
+    _check_parts(parts, z0, instance_axes)
     control = step_control(tableau, rtol, atol, t, first_step, max_steps, instance_axes == 2)
     close = 1e-9 * (control.t1 - control.t0)
     if dense is not None and (instance_axes or abs(dense.times[-1] - control.t1) > close):
@@ -80,7 +86,7 @@ def solve_adaptive(
         )
     if choose_adaptive_backend(f, z0, tableau, instance_axes, path, backend) == "fused":
         return _adapt_fused(f, z0, tableau, control)
-    return _adapt(f, z0, tableau, control, instance_axes, path, dense)
+    return _adapt(f, z0, tableau, control, instance_axes, parts, path, dense)
 
 
 def step_control(
@@ -110,7 +116,7 @@ def step_control(
     )
 
 
-def _adapt(f, z0, tableau, control, instance_axes, path, dense):
+def _adapt(f, z0, tableau, control, instance_axes, parts, path, dense):
     """The torch path: all instances try steps together, and each accepts or rejects its own."""
     rtol, atol = (
         per_instance(v.to(z0) if isinstance(v, Tensor) else v, z0)
@@ -120,7 +126,8 @@ def _adapt(f, z0, tableau, control, instance_axes, path, dense):
     axes = z0.shape[:instance_axes]
 
     def error_norm(error, scale):
-        return _rms(error / scale, instance_axes)
+        v = error / scale
+        return _largest_rms(v, parts) if parts else _rms(v, instance_axes)
 
     f = field_for_solve(f, z0)
     time = torch.full(axes, t0, dtype=torch.float64, device=z0.device)
@@ -262,6 +269,19 @@ def _members(active):
 
 def _rms(v, instance_axes):
     return v.detach().flatten(instance_axes).square().mean(-1).sqrt()
+
+
+def _largest_rms(v, parts):
+    """Return the largest root mean square of the parts along the last axis, of all instances."""
+    return torch.stack([_rms(part, 0) for part in v.split(parts, -1) if part.numel()]).amax()
+
+
+def _check_parts(parts, z0, instance_axes):
+    if parts and (instance_axes or sum(parts) != z0.shape[-1]):
+        raise ValueError(
+            f"parts = {parts}, with instance_axes = {instance_axes}: give sizes that add up to "
+            f"z0's last axis, {z0.shape[-1]}, and instance_axes=0"
+        )
 
 
 def _check_tolerances(name, value, z0, instance_axes):

@@ -229,3 +229,21 @@ def test_a_tolerance_is_solved_as_torchdiffeq_does_past_the_end(solver, times):
     report = quiet(turning, None, x, solver=solver, rtol=0.1, output_times=times)
     assert float(away.max()) > 0.05
     np.testing.assert_allclose(report.distances, away, rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-3])
+def test_a_tolerance_of_a_tuple_is_kept_by_each_of_its_parts(tolerance):
+    """torchdiffeq takes the largest part's error: data carried along do not loosen a tolerance."""
+    x, data = normal(80, 2), normal(80, 784, seed=1)
+    ends, calls = torch.tensor([0.0, 1.0]), []
+
+    def field(t, state):
+        calls.append(t)
+        return turning(t, state[0]), torch.zeros_like(state[1])
+
+    own = odeint(field, (x, data), ends, rtol=tolerance, atol=tolerance)[0][-1]
+    nfe = len(calls)
+    exact = odeint(turning, x.double(), ends.double(), rtol=1e-10, atol=1e-10)[-1]
+    report = quiet(field, lambda s: s[0], (x, data), solver="dopri5", rtol=tolerance)
+    assert report.training.nfe == nfe
+    np.testing.assert_allclose(report.distances, (own - exact).norm(dim=1), rtol=0.02, atol=2e-5)
