@@ -150,6 +150,11 @@ class FlowModel:
         return z[:, None].expand(len(z), n_times, *z.shape[1:]) if n_times else z
 
     @property
+    def sign(self) -> float:
+        """What takes the user's time to the one that is solved, and back: -1 where it runs back."""
+        return -1.0 if self.backwards else 1.0
+
+    @property
     def output_sizes(self) -> tuple[int, ...]:
         """Numbers of the parts of an output, where it is a state that is a tuple."""
         return self.packing.sizes if self._head is None else ()
@@ -166,6 +171,9 @@ class FlowModel:
         Args:
             args: What it is given besides, with the rows of the states that it will be called with.
             dtype: Type of the states, the model's where not given.
+
+        Returns:
+            f(t, z) of a time, or where the field takes one for each sample, of these (n,).
         """
         inner = self._field
         if dtype is not None and dtype != self.dtype and isinstance(inner, nn.Module):
@@ -173,12 +181,14 @@ class FlowModel:
                 self._casts[dtype] = private("field", inner, dtype)
             inner = self._casts[dtype]
         args = map_tensors(lambda part: self.cast(part, dtype), args)
-        sign = -1.0 if self.backwards else 1.0
 
         def f(t: Any, z: Tensor) -> Tensor:
-            time = sign * torch.as_tensor(t, dtype=z.dtype, device=z.device).reshape(())
-            slope = self.convention.call(inner, time, self.packing.unpack(z), args)
-            return sign * self.packing.pack(slope) if self.backwards else self.packing.pack(slope)
+            time = self.sign * torch.as_tensor(t, dtype=z.dtype, device=z.device)
+            time = time.reshape(()) if time.numel() == 1 else time
+            slope = self.packing.pack(
+                self.convention.call(inner, time, self.packing.unpack(z), args)
+            )
+            return self.sign * slope if self.backwards else slope
 
         return f
 

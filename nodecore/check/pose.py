@@ -64,8 +64,8 @@ def pose(
     y = None if loss is not None else inputs.read_labels(y, n)
     args = inputs.read_args(args, n)
     wanted = () if output_times is None else read_grid("output_times", output_times, solved)
-    _check_output_times(trained, solved, wanted)
     model = FlowModel(field, head, stem, x, times, args, wanted)
+    _check_output_times(trained, model)
     asked = probes.random_index(n, rows)
     if stem is not None and scan is None:
         probes.probe_stem(model, map_tensors(lambda part: part[asked.to(part.device)], x))
@@ -91,7 +91,7 @@ def pose(
     few = model.still(samples.z[probe[:FEW]])
     probabilities = y is not None and probes.is_probability(model, few)
     notes += [CLASSICAL[trained.solver]] if trained.solver in CLASSICAL else []
-    notes += [*model.notes, *scan.notes()]
+    notes += [*model.notes, *scan.notes(model.sign)]
     if probabilities:
         notes.append("the head gives probabilities: they are taken as such, with no softmax")
     if wanted:
@@ -153,11 +153,12 @@ def _loss_of_rows(loss: Callable[..., Any], targets: Tensor, outputs: Tensor) ->
     return lambda outputs, index: loss(outputs, targets[index.to(targets.device)])
 
 
-def _check_output_times(trained: Steps, t: tuple[float, float], wanted: tuple[float, ...]) -> None:
-    past = steps_past(trained, t, wanted)
+def _check_output_times(trained: Steps, model: FlowModel) -> None:
+    past = steps_past(trained, model.t, model.output_times)
     if past is not None:
+        time = model.sign * past + 0.0
         raise ValueError(
-            f"output_times holds {past:.6g}, where no step of {trained} ends: give grid= with all "
+            f"output_times holds {time:.6g}, where no step of {trained} ends: give grid= with all "
             "times of the training's steps, or where its solver interpolates, the solver as solve="
         )
 

@@ -180,10 +180,10 @@ class TimeScan:
     asked: int
     jumps: tuple[float, ...] = ()
 
-    def notes(self) -> list[str]:
-        """Describe what was found or assumed."""
+    def notes(self, sign: float = 1.0) -> list[str]:
+        """Describe what was found or assumed; sign: that takes a time to the user's."""
         if self.jumps:
-            places = ", ".join(f"{t:.4g}" for t in self.jumps[:4])
+            places = ", ".join(f"{sign * t + 0.0:.4g}" for t in self.jumps[:4])
             more = " and more" if len(self.jumps) > 4 else ""
             what = f"the field jumps, or changes as fast, at t = {places}{more}"
             return [f"{what}: the exact flow starts anew there"]

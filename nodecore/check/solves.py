@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nodecore.analysis.evaluate import FLOAT32_RTOL
-from nodecore.check.inputs import Samples, map_tensors, tensors_of
+from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
 from nodecore.check.model import Field, FlowModel
 from nodecore.check.settings import OwnSolve, TimeGrid, count_nfe
 from nodecore.ode.adaptive import solve_adaptive
@@ -212,37 +212,81 @@ def from_inside(f: Field, end: float, dtype: torch.dtype) -> Field:
 
 def _solve_by_own(model: FlowModel, samples: Samples, setting: OwnSolve) -> Part:
     """Solve with the user's own solve, in the user's time and states."""
-    inner, packing, times = model.field(samples.args), model.packing, []
-    sign = -1.0 if model.backwards else 1.0
+    packing, calls = model.packing, []
 
     def field(t: Any, z: Any) -> Any:
-        times.append(sign * float(torch.as_tensor(t).reshape(-1)[0]))
-        return packing.unpack(sign * inner(times[-1], packing.pack(z)))
+        times = model.sign * torch.as_tensor(t).detach().double().cpu().reshape(-1)
+        if len(times) not in (1, len(samples)):
+            raise ValueError(
+                f"solve calls its field with t of shape {tuple(t.shape)} for {len(samples)} "
+                "samples: give one time, or one for each sample, (n,)"
+            )
+        calls.append(times)
+        return packing.unpack(model.sign * _slopes(model, samples, times, packing.pack(z)))
 
     z0 = packing.unpack(samples.z)
     wanted = model.output_times
     asked = wanted or model.t
-    ends = sign * torch.tensor(asked, dtype=samples.z.dtype, device=samples.z.device)
+    ends = model.sign * torch.tensor(asked, dtype=samples.z.dtype, device=samples.z.device)
     try:
         found = setting.solve(field, z0, ends)
     except (ArithmeticError, AssertionError) as error:  # such as torchdiffeq's underflow in dt
         failed = torch.ones(len(samples), dtype=torch.bool)
         raise SolveError(f"solve raised {type(error).__name__}: {error}", failed) from error
-    shapes = [[tuple(p.shape) for p in tensors_of(tree)] for tree in (found, z0)]
-    leading = (len(wanted),) if wanted else ()
-    if shapes[0] != [(*leading, *shape) for shape in shapes[1]]:
-        advice = (
-            f"give the states at all {len(wanted)} times of t, times first, as odeint(field, z0, "
-            "t, ...) does"
-            if wanted
-            else "give the states at the end alone, z(T), such as odeint(field, z0, t, ...)[-1]"
-        )
-        raise ValueError(f"solve returned {shapes[0]} for states {shapes[1]}: {advice}")
-    states = map_tensors(lambda p: p.detach().transpose(0, 1) if wanted else p.detach(), found)
+    states = map_tensors(
+        lambda p: p.detach().transpose(0, 1) if wanted else p.detach(),
+        _of_states(found, z0, len(wanted)),
+    )
     z = packing.pack(states, 2 if wanted else 1).to(samples.z)
     start, end = model.t
-    seen = sorted({start, *(t for t in times if start < t < end), end})
-    return Part(z, torch.tensor(seen, dtype=torch.float64), nfe=len(times))
+    between = torch.cat(calls).unique() if calls else torch.empty(0, dtype=torch.float64)
+    seen = [start, *(t for t in between.tolist() if start < t < end), end]
+    return Part(z, torch.tensor(seen, dtype=torch.float64), nfe=len(calls))
+
+
+def _slopes(model: FlowModel, samples: Samples, times: Tensor, z: Tensor) -> Tensor:
+    """Return the slopes (n, ...) of states at one time (1,), or at one for each sample (n,)."""
+    if len(times.unique()) == 1:
+        return _slope_in(model.field(samples.args), times[0], z, samples.z)
+    if model.convention.batched:
+        return _slope_in(model.field(samples.args), times, z, samples.z)
+    slopes = torch.empty_like(z)  # the field takes one time: it is asked at one after the other
+    for time in times.unique():
+        index = (times == time).nonzero()[:, 0]
+        f = model.field(samples[index].args)
+        slopes[index.to(z.device)] = _slope_in(f, time, z[index.to(z.device)], samples.z)
+    return slopes
+
+
+def _slope_in(f: Field, times: Tensor, z: Tensor, like: Tensor) -> Tensor:
+    """Return a slope in the type of z, of a field that may be defined in the type of others alone.
+
+    SciPy's solvers hand a field in float32 states in float64.
+    """
+    try:
+        return f(times, z)
+    except RuntimeError:
+        if z.dtype == like.dtype:
+            raise
+        return f(times, z.to(like)).to(z)
+
+
+def _of_states(found: Any, z0: Tree, n_times: int) -> Any:
+    """Return what a solve gave; ValueError unless it is states like z0, or their trajectories."""
+    shapes = [[tuple(p.shape) for p in tensors_of(tree)] for tree in (found, z0)]
+    leading = (n_times,) if n_times else ()
+    if shapes[0] == [(*leading, *shape) for shape in shapes[1]]:
+        return found
+    end = "odeint(field, z0, t, ...)[-1]"
+    if not isinstance(z0, Tensor):
+        end = "tuple(p[-1] for p in odeint(field, z0, t, ...))"
+    advice = (
+        f"give the states at all {n_times} times of t, times first, as odeint(field, z0, t, ...) "
+        "does"
+        if n_times
+        else f"give the states at the end alone, z(T), such as {end}"
+    )
+    raise ValueError(f"solve returned {shapes[0]} for states {shapes[1]}: {advice}")
 
 
 # --- all of them ----------------------------------------------------------------------------------
@@ -324,7 +368,7 @@ class _Isolation:
         except SolveError as error:
             if len(part) == 1 or self.alone >= (ALONE if self.good else HOPELESS):
                 self.alone += len(part)
-                return self._lost(part, str(error))
+                return self._lost(part, error.said(self.model.sign))
         half = (len(part) + 1) // 2
         both = self.solved(part[:half]), self.solved(part[half:])
         other = torch.cat([p.z if p.other is None else p.other for p in both])

@@ -219,8 +219,8 @@ def check_walk(walk: kernels.FusedAdaptive) -> None:
     end = int(walk.state[failed][0])  # the others may have failed otherwise
     at_fault = walk.state == end
     max_steps = walk.step_sizes.shape[-1]
-    message = _why_it_ended(kernels.ENDS[end], walk.time[at_fault], walk.step[at_fault], max_steps)
-    raise SolveError(message, failed)
+    time, step = walk.time[at_fault], walk.step[at_fault]
+    raise _solve_error(kernels.ENDS[end], failed, time, step, max_steps)
 
 
 @torch.no_grad()
@@ -324,22 +324,21 @@ def _check_progress(time, h, active, attempts, max_steps):
     for end, at_fault in ends.items():
         failed = active & at_fault
         if bool(failed.any()):
-            raise SolveError(_why_it_ended(end, time[failed], h[failed], max_steps), failed)
+            raise _solve_error(end, failed, time[failed], h[failed], max_steps)
 
 
 def _check_finite(bad, time, h):
     if bool(bad.any()):
-        raise SolveError(_why_it_ended("not finite", time[bad], h[bad]), bad)
+        raise _solve_error("not finite", bad, time[bad], h[bad])
 
 
-def _why_it_ended(end, time, h, max_steps=MAX_STEPS):
-    """Describe what happened (one of kernels.ENDS) at times `time` with steps h, and the remedy."""
-    earliest = f"t = {time.min().item():.6g}"
-    return {
-        "underflow": f"the step size underflowed to {h.min().item():.3g} at {earliest}; "
+def _solve_error(end, failed, time, h, max_steps=MAX_STEPS):
+    """Say what happened (one of kernels.ENDS) at times `time` with steps h, and the remedy."""
+    why = {
+        "underflow": f"the step size underflowed to {h.min().item():.3g} at {{t}}; "
         "loosen rtol and atol, or use float64",
-        "spent": f"{max_steps} steps reached only {earliest}; "
-        "raise max_steps, or loosen rtol and atol",
-        "not finite": f"the state is not finite after a step of {h.max().item():.3g} from "
-        f"{earliest}; check the field's weights or give a smaller first_step",
+        "spent": f"{max_steps} steps reached only {{t}}; raise max_steps, or loosen rtol and atol",
+        "not finite": f"the state is not finite after a step of {h.max().item():.3g} from {{t}}; "
+        "check the field's weights or give a smaller first_step",
     }[end]
+    return SolveError(why, failed, time.min().item())

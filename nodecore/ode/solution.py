@@ -1,5 +1,6 @@
 """Types that every solve shares: its result, its error, and the check of its state."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,11 +41,21 @@ class Solution:
 
 
 class SolveError(ArithmeticError):
-    """Solve that cannot go on; `failed` marks the instances at fault (bool tensor)."""
+    """Solve that cannot go on; `failed` marks the instances at fault (bool tensor).
 
-    def __init__(self, message: str, failed: Tensor):
+    In its message "{t}" stands for the earliest `time` at which it stopped.
+    """
+
+    def __init__(self, message: str, failed: Tensor, time: float = math.nan):
         super().__init__(message)
-        self.failed = failed
+        self.failed, self.time = failed, time
+
+    def said(self, sign: float = 1.0) -> str:
+        """Return the message with sign * time: -1 where time runs backwards and is solved as -t."""
+        return str(self.args[0]).replace("{t}", f"t = {sign * self.time + 0.0:.6g}")
+
+    def __str__(self) -> str:
+        return self.said()
 
     @property
     def members(self) -> Tensor:

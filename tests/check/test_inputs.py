@@ -1,12 +1,14 @@
 """Models as people have them: their steps, times, labels, states and ways of calling a field."""
 
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from checks import decay, normal, quiet
+from scipy.integrate import solve_ivp
 from torch import nn
 from torchdiffeq import odeint
 
@@ -66,6 +68,74 @@ def test_a_solve_of_ones_own_is_what_everything_is_judged_against(solve, verdict
     assert report.verdict == verdict and report.training.setting.solver == "own solver"
 
 
+def each_at_its_own_time(f, z0, t):
+    """The midpoint method in 4 steps of a sample that begins near 0, in 16 of another one."""
+    times, z = t[0].expand(len(z0)).clone(), z0
+    h = torch.where(z0[:, 0].abs() < 1, 1 / 4, 1 / 16) * (t[-1] - t[0])
+    for k in range(16):
+        step = torch.where((k * h).abs() < (t[-1] - t[0]).abs() - 1e-6, h, 0.0)
+        half = z + step[:, None] / 2 * f(times, z)
+        z, times = z + step[:, None] * f(times + step / 2, half), times + step
+    return z
+
+
+@pytest.mark.parametrize("t", [(0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize(
+    "field",
+    [
+        lambda t, z: 3 * torch.cos(3 * t)[:, None] * torch.ones_like(z),
+        lambda t, z: 3 * torch.cos(3 * torch.as_tensor(t)).reshape(-1, 1) * torch.ones_like(z),
+        lambda t, z: 3 * math.cos(3 * float(t)) * torch.ones_like(z),
+    ],
+)
+def test_a_solve_may_give_each_sample_a_time_of_its_own(field, t):
+    """dz/dt = 3 cos(3 t): z(end) = z(start) + sin(3 end) - sin(3 start), whatever z is."""
+    x = 1.5 * normal(60, 1)
+
+    def slopes(times, z):
+        return 3 * torch.cos(3 * times)[:, None] * torch.ones_like(z)
+
+    own = each_at_its_own_time(slopes, x, torch.tensor(t))
+    exact = x + math.sin(3 * t[1]) - math.sin(3 * t[0])
+    report = quiet(field, None, x, solve=each_at_its_own_time, t=t, tolerance=0.05)
+    assert report.verdict == FLOW
+    np.testing.assert_allclose(report.distances, (own - exact).abs()[:, 0], rtol=1e-2, atol=1e-5)
+
+
+def test_each_samples_time_goes_with_its_args():
+    x, rates = 1.5 * normal(60, 1), normal(60, 1, seed=1).abs()
+
+    def field(t, z, rate):
+        return -rate * float(t) * z
+
+    report = quiet(field, None, x, args=rates, solve=each_at_its_own_time)
+    own = each_at_its_own_time(lambda t, z: -rates * t[:, None] * z, x, torch.tensor(ENDS))
+    exact = x * torch.exp(-rates / 2)
+    np.testing.assert_allclose(report.distances, (own - exact).abs()[:, 0], rtol=1e-2, atol=1e-6)
+    with pytest.raises(ValueError, match=r"solve calls its field with t of shape \(2,\) for 60"):
+        quiet(decay, None, x, solve=lambda f, z0, t: z0 + f(t, z0))
+
+
+def test_a_solve_may_be_scipys_which_is_in_float64():
+    torch.manual_seed(0)
+    layer = nn.Linear(2, 2)
+
+    def solve(f, z0, t):
+        found = solve_ivp(
+            lambda s, z: f(s, torch.from_numpy(z).view_as(z0)).numpy().ravel(),
+            t.tolist(), z0.numpy().ravel(), rtol=1e-2,
+        )  # fmt: skip
+        return torch.from_numpy(found.y[:, -1]).view_as(z0)
+
+    x = normal(60, 2)
+    with torch.no_grad():
+        own = solve(lambda t, z: layer(z.float()).double(), x, torch.tensor(ENDS))
+        exact = odeint(lambda t, z: layer(z), x, torch.tensor(ENDS), rtol=1e-6, atol=1e-6)[-1]
+    for field in (layer, lambda t, z: layer(z)):
+        report = quiet(field, None, x, solve=solve)
+        np.testing.assert_allclose(report.distances, (own - exact).norm(dim=1), atol=1e-5)
+
+
 def test_the_trainings_own_tolerance_is_among_those_that_are_searched():
     assert Tolerance("dopri5", 1 / 3000) in searched_settings(Tolerance("dopri5", 1 / 3000))
 
@@ -99,8 +169,11 @@ def test_args_may_be_a_named_tuple():
 
 
 def test_a_solve_that_gives_the_trajectory_is_refused():
-    with pytest.raises(ValueError, match=r"solve returned .*z\(T\)"):
+    with pytest.raises(ValueError, match=r"solve returned .*z\(T\), such as odeint.*\[-1\]"):
         quiet(decay, None, normal(60, 2), solve=lambda f, z0, t: odeint(f, z0, t))
+    pair = normal(60, 2), normal(60)
+    with pytest.raises(ValueError, match=r"such as tuple\(p\[-1\] for p in odeint\(field"):
+        quiet(lambda t, s: (-s[0], -s[1]), None, pair, solve=lambda f, z0, t: odeint(f, z0, t)[-1])
 
 
 def test_rtol_and_atol_may_differ():
@@ -164,6 +237,21 @@ def test_time_may_run_backwards_and_be_negative(t):
     own = x * (1 + h * t[0]) * (1 + h * (t[0] + h))
     moved = (own - x * math.exp((t[1] ** 2 - t[0] ** 2) / 2)).norm(dim=1)
     np.testing.assert_allclose(report.distances, moved, rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_said_of_times_that_run_backwards_is_in_the_users_time():
+    """dz/dt = -z^2 from z(1) = 2 has its pole at t = 1/2; a field jumps at 0.7."""
+
+    def jumps(t, z):
+        return torch.where(t > 0.7, 5.0, -1.0) * z
+
+    x, back = normal(60, 2), {"t": (1.0, 0.0), "solver": "euler", "n_steps": 4}
+    assert "t = 0.7:" in " ".join(quiet(jumps, None, x, **back).notes)
+    with pytest.raises(ValueError, match=r"^output_times holds 0.4, where"):
+        quiet(decay, None, x, output_times=[1.0, 0.4, 0.0], **back)
+    two = torch.full((40, 1), 2.0)
+    notes = " ".join(quiet(lambda t, z: -z * z, None, two, **back).notes)
+    assert re.search(r"40 of 40 samples could not be solved.* at t = 0\.(5|49999)", notes)
 
 
 # --- fields, states and labels --------------------------------------------------------------------
