@@ -70,11 +70,22 @@ def find_convention(field: Callable[..., Any], t: Tensor, z: Tree, args: Tree) -
         return way
     shapes = ", ".join(str(tuple(part.shape)) for part in tensors_of(z))
     raise ValueError(
-        f"field failed on states of shape {shapes} ({errors[0]}): it is called as field(t, z), t a "
-        "tensor without axes and z a batch of states, or as field(t, z, args) with args=; where it "
-        "closes over data of each sample, give them as args= or carry them in the state; where it "
-        "differentiates inside, do so under torch.enable_grad(); a single system whose rows act on "
-        "one another, such as a graph, cannot be checked"
+        f"field failed on states of shape {shapes} ({errors[0]}): {_of_types(errors[0], z)}it is "
+        "called as field(t, z), t a tensor without axes and z a batch of states, or as "
+        "field(t, z, args) with args=; where it closes over data of each sample, give them as "
+        "args= or carry them in the state; where it differentiates inside, do so under "
+        "torch.enable_grad(); a single system whose rows act on one another, such as a graph, "
+        "cannot be checked"
+    )
+
+
+def _of_types(error: str, z: Tree) -> str:
+    """Return the remedy for a field that is a function around a module of another type than x."""
+    if "dtype" not in error and "scalar type" not in error:
+        return ""
+    return (
+        f"x is {tensors_of(z)[0].dtype}; where the weights have another type, give x in it, such "
+        "as x.float(), or the module itself as field, whose type x then takes; "
     )
 
 
@@ -89,29 +100,41 @@ def _refuse_no_slope(found: Any, z: Tree) -> None:
 
 def _count_arguments(field: Callable[..., Any], has_args: bool) -> int:
     """Return how many arguments a field is called with, by its signature; raise ValueError."""
-    names, most = _positional(field)
-    if len(names) >= 2 and names[0] in STATES and names[1] in TIMES:
+    parameters = _parameters(field)
+    if parameters is None:
+        return 3 if has_args else 2
+    _refuse_state_first(parameters)
+    taken = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    names = [p.name for p in taken if p.default is p.empty]  # those that are required
+    if has_args and len(taken) < 3:
         raise ValueError(
-            f"field({names[0]}, {names[1]}) takes the state first: it is called as field(t, z); "
-            "give lambda t, z: field(z, t)"
-        )
-    if has_args and most < 3:
-        raise ValueError(
-            f"args is given, but field takes {most} arguments: let it be field(t, z, args)"
+            f"args is given, but field takes {len(taken)} arguments: let it be field(t, z, args)"
         )
     if has_args or len(names) >= 3:
         return 3
-    return 1 if len(names) == 1 and (most == 1 or names[0] in STATES) else 2
+    return 1 if len(names) == 1 and (len(taken) == 1 or names[0] in STATES) else 2
 
 
-def _positional(field: Callable[..., Any]) -> tuple[list[str], int]:
-    """Return names of the positional arguments that are required, and the most that are taken."""
+def _refuse_state_first(parameters: list[inspect.Parameter]) -> None:
+    """Raise ValueError where a time comes after the state, with a default, too: else it is lost."""
+    time = next((p for p in parameters[1:] if p.name in TIMES), None)
+    if time is None or (state := parameters[0].name) not in STATES:
+        return
+    optional = time.default is not time.empty
+    told = f"; where {time.name} is no time, give lambda t, z: field(z)" if optional else ""
+    raise ValueError(
+        f"field({state}, {time.name}{' = ...' if optional else ''}) takes the state first: it is "
+        f"called as field(t, z); give lambda t, z: field(z, {time.name}=t){told}"
+    )
+
+
+def _parameters(field: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """Return the parameters that a field names, None where it names none or takes any number."""
     try:
         signature = inspect.signature(field.forward if isinstance(field, nn.Module) else field)
     except (TypeError, ValueError):
-        return ["t", "z"], 3
+        return None
     parameters = list(signature.parameters.values())
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return ["t", "z"], 3
-    taken = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [p.name for p in taken if p.default is p.empty], len(taken)
+        return None
+    return [p for p in parameters if p.kind is not p.VAR_KEYWORD]

@@ -277,6 +277,35 @@ def test_a_field_that_takes_the_state_first_is_refused():
         quiet(lambda z, t: -z, None, normal(50, 2), **EULER)
 
 
+@pytest.mark.parametrize(
+    ("field", "remedy"),
+    [
+        (lambda z, t=None: -z, "field(z, t=t); where t is no time, give lambda t, z: field(z)"),
+        (lambda x, time=0.0: -x, "field(z, time=t); where time is no time"),
+        (lambda x, *, t=0.0: -x, "field(z, t=t)"),
+        (lambda z, scale, t: -z, "field(z, t=t)"),
+    ],
+)
+def test_a_time_behind_the_state_is_refused_with_a_default_too(field, remedy):
+    """It would be lost: the field would be called as f(z)."""
+
+    class Field(nn.Module):
+        forward = staticmethod(field)
+
+    for given in (field, Field()):
+        with pytest.raises(ValueError, match=re.escape(remedy)):
+            quiet(given, None, normal(50, 2), **EULER)
+    assert find_convention(lambda z, k=2.0: -k * z, torch.tensor(0.0), normal(8, 2), None)
+
+
+def test_a_function_around_a_module_of_another_type_gets_a_remedy():
+    layer = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"x is torch.float64; .*x.float\(\), or the module"):
+        quiet(lambda t, z: layer(z), None, normal(50, 2).double(), **EULER)
+    assert quiet(layer, None, normal(50, 2).double(), **EULER).tested
+    quiet(lambda t, z: layer(z), None, normal(50, 2).double().float(), **EULER)
+
+
 def test_a_field_may_differentiate_inside():
     class Hamiltonian(nn.Module):
         def __init__(self):
