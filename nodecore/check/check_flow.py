@@ -120,16 +120,18 @@ def check_flow(
         t: Start and end of the time; it may run backwards.
         stem: Layers that take inputs to states.
         args: Tensor (n, ...), or a tuple or dict of these: the field gets the rows of its samples.
-        tolerance: Without labels, the difference of outputs that counts, in their units; by default
-            a tenth of their scale, component by component: the spread over the samples, or a tenth
-            of the distance travelled where that is more. Several numbers are for each output, along
-            the last axis; a sample counts if any of its outputs moves by more. With `loss`: the
-            change of a sample's loss that counts.
+        tolerance: Without labels, the difference of outputs that counts, in their units. One number
+            is compared with the Euclidean norm over all outputs of a sample, of trajectories at
+            each time. Several are for each output, along the last axis; a sample counts if any of
+            its outputs moves by more. By default a tenth of their scale, component by component:
+            the spread over the samples, or a tenth of the distance travelled where that is more.
+            With `loss`: the change of a sample's loss that counts.
         loss: A loss of one's own, (outputs (m, ...), targets (m, ...)) -> (m,), in place of labels.
         bound: Largest difference of accuracies, or share of changed answers, of a flow; a share.
         output_times: Times at which outputs count, from start to end, both included. States are
             then trajectories: the head gets them as (batch, times, ...), and a `solve` returns them
-            as torchdiffeq does, times first. Fixed steps have to end at each of these times.
+            as torchdiffeq does, times first. Outputs (batch, times, ...) of a head count at each
+            time if each depends on its own time alone. Fixed steps have to end at all these times.
         rows: Largest number of samples in a batch.
         verbose: Whether to print the cost to stderr beforehand; `flow_cost` gives it alone.
 
@@ -224,7 +226,7 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
     solved = found.probed | {problem.trained: own, problem.exact: exact}
     settled, (start, end) = found.reference.settled, problem.model.t
     searched = {setting: solved[setting] for setting in problem.searched if setting in solved}
-    times, bound = problem.times_in(own.z), problem.bound
+    times, bound = problem.times, problem.bound
     curve = errors_by_step(rule, searched, exact, settled, end - start, times, bound)
     return FlowReport(
         verdict,
@@ -237,7 +239,7 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
         bound=problem.bound,
         chance=problem.chance,
         tolerance=_tolerance_shown(problem, rule),
-        distances=farthest(own.z - exact.z, problem.times_in(own.z)).cpu().numpy(),
+        distances=farthest(own.z - exact.z, times).cpu().numpy(),
         margins=_margins(problem, exact),
         probability_change=_probability_change(problem, found),
         moved=moved,

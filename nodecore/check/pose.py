@@ -19,6 +19,7 @@ from nodecore.check.verdict import Loss
 from nodecore.ode.solution import SolveError
 from nodecore.ode.steps import FixedSteps, Steps
 
+LOSS_ROWS = 64  # samples that a loss is asked about, whether it mixes them
 PILOT = 64  # samples that show the steps of a training that chooses them itself
 UNKNOWN_STEPS = 64  # of a training whose steps are not known
 
@@ -78,7 +79,9 @@ def pose(
     outputs = model.outputs(model.still(samples.z[:FEW]))
     _check_outputs(outputs, y)
     if loss is not None and targets is not None:
-        loss = _loss_of_rows(loss, model.cast(targets), outputs)
+        index = probes.random_index(n, LOSS_ROWS)
+        of_some = model.outputs(model.still(samples.z[index]))
+        loss = _loss_of_rows(loss, model.cast(targets), of_some, index)
     tolerance = _fit_tolerance(tolerance, outputs)
     y = None if y is None else y.to(model.device)
     size = samples.z[0].numel()
@@ -88,17 +91,18 @@ def pose(
     double = model.in_float64 and (size <= SMALL or rtol < FLOAT32_RTOL)
     mesh = make_mesh(steps, scan.jumps, scan.depends, wanted)
     solver = ExactSolver(model, mesh, rtol, double)
-    few = model.still(samples.z[probe[:FEW]])
-    probabilities = y is not None and probes.is_probability(model, few)
+    few = samples.z[probe[:FEW]]
+    probabilities = y is not None and probes.is_probability(model, model.still(few))
     notes += [CLASSICAL[trained.solver]] if trained.solver in CLASSICAL else []
     notes += [*model.notes, *scan.notes(model.sign)]
     if probabilities:
         notes.append("the head gives probabilities: they are taken as such, with no softmax")
+    by_time = bool(wanted) and (head is None or (y is None and probes.is_by_time(model, few)))
     if wanted:
-        notes.append(_about_times(wanted))
+        notes.append(_about_times(len(wanted), by_time))
     return Problem(
         model, samples, y, trained, tolerance, loss, bound, rows, probe, scan, solver,
-        probabilities, tuple(notes),
+        probabilities, by_time, tuple(notes),
     )  # fmt: skip
 
 
@@ -140,9 +144,15 @@ def _fit_tolerance(tolerance: float | Tensor | None, outputs: Tensor) -> float |
     return tolerance.to(outputs)
 
 
-def _loss_of_rows(loss: Callable[..., Any], targets: Tensor, outputs: Tensor) -> Loss:
-    """Return a loss of outputs and rows; raise ValueError unless it is one number a sample."""
-    found = loss(outputs, targets[: len(outputs)])
+def _loss_of_rows(
+    loss: Callable[..., Any], targets: Tensor, outputs: Tensor, index: Tensor
+) -> Loss:
+    """Return a loss of outputs and rows; raise ValueError unless it is one number a sample.
+
+    It is asked about the outputs (m, ...) of samples `index`.
+    """
+    rows = Samples(outputs, targets[index.to(targets.device)])
+    found = loss(rows.z, rows.args)
     if isinstance(found, Tensor) and not found.is_floating_point():
         raise ValueError(f"loss returned {found.dtype}: give floating-point numbers, .double()")
     if not isinstance(found, Tensor) or found.shape != (len(outputs),):
@@ -150,7 +160,20 @@ def _loss_of_rows(loss: Callable[..., Any], targets: Tensor, outputs: Tensor) ->
             f"loss returned {tuple(getattr(found, 'shape', ()))} for {len(outputs)} samples: give "
             "one number for each, such as F.mse_loss(out, y, reduction='none').flatten(1).mean(1)"
         )
+    remedy = _loss_remedy(outputs, rows.args)
+    probes.probe_rows("loss", lambda part: loss(part.z, part.args), rows, remedy, alone=remedy)
     return lambda outputs, index: loss(outputs, targets[index.to(targets.device)])
+
+
+def _loss_remedy(outputs: Tensor, targets: Tensor) -> str:
+    """Return the remedy for a loss that mixes samples: most often shapes that broadcast."""
+    shapes = f"for outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}"
+    said = f"a sample's loss must be of its own row alone; {shapes}:"
+    if targets.dim() == 1 and outputs.shape[1:] == (1,):
+        return f"{said} give y[:, None], or they are broadcast to all pairs"
+    if outputs.dim() == 1 and targets.shape[1:] == (1,):
+        return f"{said} give y[:, 0], or they are broadcast to all pairs"
+    return f"{said} take no mean over the first axis"
 
 
 def _check_output_times(trained: Steps, model: FlowModel) -> None:
@@ -163,10 +186,11 @@ def _check_output_times(trained: Steps, model: FlowModel) -> None:
         )
 
 
-def _about_times(wanted: tuple[float, ...]) -> str:
+def _about_times(n_times: int, by_time: bool) -> str:
+    counts = "if it is at any of them" if by_time else "as a whole"
     return (
-        f"the verdict is about the trajectory at {len(wanted)} times: an output counts as changed "
-        "if it is at any of them; distances are the largest"
+        f"the verdict is about the trajectory at {n_times} times: an output counts as changed "
+        f"{counts}; distances are the largest"
     )
 
 

@@ -49,7 +49,8 @@ def differ(a: Tensor, b: Tensor, share: float) -> bool:
 # --- random, mixing, by position ------------------------------------------------------------------
 
 ONE_BY_ONE = (
-    "call .eval() on what holds batch norm; samples must be treated one by one: a single system "
+    "call .eval() on what holds batch norm; where a .squeeze() drops the axis of the samples, name "
+    "the one that it is to drop, .squeeze(-1); samples must be treated one by one: a single system "
     "whose rows act on one another, such as a graph, cannot be checked"
 )
 
@@ -70,13 +71,21 @@ def probe_layers(
     """
     size = max(1, sum(part[0].numel() for part in tensors_of(samples.z)))
     asked = samples[random_index(len(samples), max(1, WHOLE_NUMBERS // size))]
-    _probe_rows(name, function, asked, advice)
-    _probe_rows(name, function, Samples(map_tensors(random_states, asked.z), asked.args), advice)
+    probe_rows(name, function, asked, advice)
+    probe_rows(name, function, Samples(map_tensors(random_states, asked.z), asked.args), advice)
 
 
-def _probe_rows(
-    name: str, function: Callable[[Samples], Tensor], samples: Samples, advice: str
+def probe_rows(
+    name: str,
+    function: Callable[[Samples], Tensor],
+    samples: Samples,
+    advice: str,
+    alone: str = ONE_BY_ONE,
 ) -> None:
+    """Do what `probe_layers` does, about these samples only.
+
+    alone: Remedy for an answer that depends on there being others.
+    """
     before = map_tensors(torch.clone, samples.z)
     returned = function(samples)
     values = returned.clone()
@@ -95,23 +104,25 @@ def _probe_rows(
         )
     if differ(function(samples), values, 1e-5):
         raise ValueError(
-            f"{name} gives two answers for the same states: call .eval() on what holds dropout, "
-            "and take out noise of its own, and what it remembers of earlier calls"
+            f"{name} gives two answers for the same states: call .eval() on what holds dropout or "
+            "spectral norm, and take out noise of its own, and what it remembers of earlier calls"
         )
-    if differ(_alone(name, function, samples[:1]), values[:1], ALIKE):
-        raise ValueError(f"{name} gives a sample another answer when it is alone: {ONE_BY_ONE}")
+    if differ(_alone(name, function, samples[:1], alone), values[:1], ALIKE):
+        raise ValueError(f"{name} gives a sample another answer when it is alone: {alone}")
     third = order[: math.ceil(len(order) / 3)]
     for part, found in ((order, in_order), (third, function(samples[third]))):
         if differ(found, values[part.to(values.device)], ALIKE):
             raise ValueError(f"{name} gives samples another answer in another order: {advice}")
 
 
-def _alone(name: str, function: Callable[[Samples], Tensor], sample: Samples) -> Tensor:
+def _alone(
+    name: str, function: Callable[[Samples], Tensor], sample: Samples, advice: str
+) -> Tensor:
     try:
         return function(sample)
     except (RuntimeError, ValueError, IndexError) as error:
         text = str(error)[:120]
-        raise ValueError(f"{name} fails on a sample alone ({text}): {ONE_BY_ONE}") from error
+        raise ValueError(f"{name} fails on a sample alone ({text}): {advice}") from error
 
 
 BY_POSITION = (
@@ -249,6 +260,29 @@ def _locate(f: Field, z: Tensor, left: float, right: float) -> float:
 
 
 # --- heads ----------------------------------------------------------------------------------------
+
+
+def is_by_time(model: FlowModel, z: Tensor) -> bool:
+    """Tell whether a head gives of trajectories outputs (m, times, ...), each of one time alone.
+
+    A number of outputs that equals the number of times does not tell. So the trajectories, random
+    ones like z (m, ...), are changed at one time after another: only its own output may change.
+    """
+    paths = random_states(model.still(z))
+    outputs, n_times = model.outputs(paths), len(model.output_times)
+    if outputs.dim() < 2 or outputs.shape[1] != n_times:
+        return False
+    others, rounding, follows = random_states(paths), 1e-6 * outputs.abs().max(), False
+    for i in range(n_times):
+        changed = paths.clone()
+        changed[:, i] = others[:, i]
+        differences = (model.outputs(changed) - outputs).reshape(len(z), n_times, -1)
+        moved = (differences.abs() > rounding).any(2).any(0)
+        follows |= bool(moved[i])
+        moved[i] = False
+        if bool(moved.any()):
+            return False
+    return follows
 
 
 def is_probability(model: FlowModel, z: Tensor) -> bool:

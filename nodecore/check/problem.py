@@ -37,6 +37,7 @@ class Problem:
         scan: Of the field in time.
         solver: Of the exact flow.
         probabilities: Whether the head gives probabilities.
+        by_time: Whether outputs are (n, times, ...), each of one of the output times.
         notes: What to keep in mind.
         patience: With Ctrl-C; see `solve_samples`.
     """
@@ -53,6 +54,7 @@ class Problem:
     scan: probes.TimeScan
     solver: ExactSolver
     probabilities: bool
+    by_time: bool
     notes: tuple[str, ...]
     patience: Patience | None = None
 
@@ -98,13 +100,13 @@ class Problem:
             far = "the tolerance of any"
         else:
             far = f"{self.tolerance:.3g}"
-        at = " at one of the times" if self.model.output_times and self.loss is None else ""
+        at = " at one of the times" if self.by_time and self.loss is None else ""
         return Terms(self.bound, self.chance, f"{what} by more than {far}{at}")
 
-    def times_in(self, outputs: Tensor) -> int:
-        """Return the number of output times along the axis behind n; 1 where there is none."""
-        n_times = len(self.model.output_times)
-        return n_times if n_times and outputs.dim() > 1 and outputs.shape[1] == n_times else 1
+    @property
+    def times(self) -> int:
+        """Number of times of what is solved: of trajectories, or 1."""
+        return len(self.model.output_times) or 1
 
     @property
     def everyone(self) -> Tensor:
@@ -133,7 +135,7 @@ class Problem:
 
     def rule(self, own: Solved, exact: Solved) -> Rule:
         """Return what counts as another answer, from all samples under training and exact flow."""
-        times, scale = self.times_in(own.outputs), None
+        times, scale = self.times if self.by_time else 1, None
         if self.y is None and self.tolerance is None:
             start, parts = self._start_outputs, self.model.output_sizes
             scale = find_scale(exact.outputs, start, own.outputs, times, parts)
@@ -168,4 +170,4 @@ class Problem:
     def scale_of_states(self, exact: Tensor, own: Tensor | None = None) -> Scale:
         """Return the scale of end states, or of trajectories."""
         start, parts = self.model.still(self.samples.z), self.model.packing.sizes
-        return find_scale(exact, start, own, self.times_in(exact), parts)
+        return find_scale(exact, start, own, self.times, parts)

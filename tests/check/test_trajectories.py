@@ -83,6 +83,33 @@ def test_a_head_takes_the_trajectory_and_labels_are_of_the_whole():
     assert report.exact.changed.value == pytest.approx((own != y).double().mean().item(), abs=0.01)
 
 
+@pytest.mark.parametrize("k", [4, 5, 6])
+def test_as_many_outputs_as_there_are_times_are_no_times(k):
+    """Euler's method for dz/dt = z ends at (1 + h)^4 z(0): k copies of the end are one output."""
+    x, times = 1 + 0.2 * normal(200, 1), torch.linspace(0, 1, 5)
+    away = (math.e - 1.25**4) * x.abs()[:, 0]
+
+    def head(path):
+        return path[:, -1].expand(-1, k)
+
+    options = {"solver": "euler", "n_steps": 4, "output_times": times}
+    report = quiet(lambda t, z: z, head, x, tolerance=0.5, **options)
+    share = (away * k**0.5 > 0.5).double().mean().item()
+    assert report.exact.changed.value == pytest.approx(share)
+    assert "at one of the times" not in report.reason
+
+
+@pytest.mark.parametrize("head", [lambda path: 2 * path, lambda path: 2 * path[..., 0]])
+def test_outputs_that_are_each_of_one_time_count_at_each(head):
+    x, times = 1 + 0.2 * normal(200, 1), torch.linspace(0, 1, 5)
+    options = {"solver": "euler", "n_steps": 4, "output_times": times, "tolerance": 0.56}
+    report = quiet(lambda t, z: z, head, x, **options)
+    changed = 2 * (math.e - 1.25**4) * x.abs()[:, 0] > 0.56  # it is largest at the end
+    assert 0.2 < changed.double().mean() < 0.8
+    assert report.exact.changed.value == pytest.approx(changed.double().mean().item())
+    assert "at one of the times" in report.reason
+
+
 def test_states_that_are_tuples_and_time_that_runs_backwards():
     x, dp = normal(60, 2), torch.zeros(60)
     times = torch.linspace(1, 0, 5)
@@ -144,6 +171,33 @@ def test_a_loss_of_ones_own_decides_by_the_share_whose_loss_changes():
         assert report.exact.changed.value == pytest.approx(share, abs=0.01)
         assert report.verdict == (NOT_A_FLOW if share > 0.15 else FLOW)
         assert f"losses change by more than {tolerance:.3g}" in report.reason
+
+
+@pytest.mark.parametrize(
+    ("loss", "head", "remedy"),
+    [
+        (lambda out, y: (out - y).square().mean(1), None, r"targets \(60,\): give y\[:, None\]"),
+        (lambda out, y: (out - y).square().mean(1), lambda z: z[:, 0], r"give y\[:, 0\]"),
+        (lambda out, y: (out - out.mean(0)).square()[:, 0], None, r"of its own row alone"),
+    ],
+)
+def test_a_loss_that_mixes_samples_is_refused(loss, head, remedy):
+    """Outputs (m, 1) less targets (m,) are (m, m): each loss would be one of all targets."""
+    x = normal(60, 1)
+    y = 2.5 * x if head else 2.5 * x[:, 0]
+    options = {"solver": "euler", "n_steps": 2, "tolerance": 0.5}
+    with pytest.raises(ValueError, match=rf"^loss gives .* another answer .*{remedy}"):
+        quiet(lambda t, z: z, head, x, y, loss=loss, **options)
+
+
+def test_a_loss_that_fits_is_of_each_sample():
+    x = normal(60, 1)
+    report = quiet(
+        lambda t, z: z, None, x, 2.5 * x[:, 0], solver="euler", n_steps=2, tolerance=0.5,
+        loss=lambda out, y: (out - y[:, None]).square().mean(1),
+    )  # fmt: skip
+    changed = ((2.25 - 2.5) ** 2 - (math.e - 2.5) ** 2) * x.square() > 0.5
+    assert report.exact.changed.value == changed.double().mean().item()
 
 
 def test_labels_of_pixels_have_a_loss():
