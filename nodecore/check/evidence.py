@@ -11,7 +11,7 @@ from nodecore.analysis.crossings import find_crossings, refined_path, separated_
 from nodecore.analysis.intervals import Interval
 from nodecore.check.inputs import Samples
 from nodecore.check.model import FlowModel
-from nodecore.check.probes import random_index
+from nodecore.check.probes import random_index, random_states
 from nodecore.check.scale import farthest
 from nodecore.check.settings import OwnSolve, TimeGrid
 from nodecore.check.solves import Solved, is_finite, solve_part
@@ -54,21 +54,27 @@ def along_trajectories(
     ts = part.ts if part.path is not None else part.ts[[0, -1]]
     some = torch.linspace(0, len(ts) - 1, n_times).round().long().unique().tolist()
     try:
-        norms = [_norms(model, few, float(ts[i]), path[i], n_iterations) for i in some]
+        norms = torch.cat([_norms(model, few, float(ts[i]), path[i], n_iterations) for i in some])
     except (RuntimeError, ValueError) as error:
         note = f"no Jacobians, the field cannot be differentiated: {str(error)[:150]}"
         return AlongTrajectories(h, None, (note,))
-    largest = torch.cat(norms)
-    return AlongTrajectories(h, float(largest.max()) if len(largest) else None)
+    finite = norms[norms.isfinite()]  # a field may have a pole at an end of the time
+    note = f"the Jacobian is not finite at {len(norms) - len(finite)} of {len(norms)} states"
+    notes = (f"{note}: L is of the others",) * (len(finite) < len(norms))
+    return AlongTrajectories(h, float(finite.max()) if len(finite) else None, notes)
 
 
 def _norms(model: FlowModel, samples: Samples, t: float, z: Tensor, n_iterations: int) -> Tensor:
     if model.convention.grad:
         raise ValueError("it differentiates inside")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("torch.inference_mode() is on; call the check outside of it")
     kept = is_finite(z).nonzero()[:, 0]
     some = samples[kept.cpu()]
-    f = model.field(some.args)
-    return jacobian_norms(f, z[kept].to(some.z), t=t, n_iterations=n_iterations)
+    f, z = model.field(some.args), z[kept].to(some.z)
+    if len(z) and torch.equal(f(t, z), f(t, random_states(z))):  # it knows the time alone
+        return z.new_zeros(len(z))
+    return jacobian_norms(f, z, t=t, n_iterations=n_iterations)
 
 
 def crossing_shares(

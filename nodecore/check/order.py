@@ -55,16 +55,18 @@ def order_test(ends: tuple[Tensor, ...], expected: int) -> OrderTest | None:
     A sample whose ends differ by rounding alone has converged already, or stands still.
 
     Returns:
-        The test, or None where no sample can tell.
+        The test, or None where no sample can tell, or most of those that move differ by rounding
+        alone: the others then may, too, as a sensitive field amplifies it.
     """
     own, twice, four = (z.reshape(len(z), -1).double() for z in ends)
     first, second = (own - twice).norm(dim=1), (twice - four).norm(dim=1)
     size = torch.stack([own, twice, four]).abs().amax(0).norm(dim=1)
     rounding = ROUNDING * torch.finfo(ends[0].dtype).eps * size
-    tells = torch.isfinite(first) & torch.isfinite(second) & (second > rounding)
+    known = torch.isfinite(first) & torch.isfinite(second)
+    tells, rounded = known & (second > rounding), known & (second <= rounding) & (first > 0)
     # p = log2(|z_K - z_2K| / |z_2K - z_4K|)
     p = (first[tells].clamp(min=1e-300) / second[tells]).log2().sort().values
-    if len(p) == 0:
+    if len(p) == 0 or int(rounded.sum()) > len(p):
         return None
 
     def near(order: int) -> Interval:

@@ -443,6 +443,25 @@ def test_the_cost_is_what_it_takes(capsys):
     assert 1 / 3 < (spent - crossings) / (cost.fixed + cost.adaptive + cost.jacobians) < 3
 
 
+def test_a_pole_at_an_end_leaves_the_jacobians_of_the_other_times():
+    """dz/dt = (1 - z) / (1 - t): L(t) = 1 / (1 - t), 4 at the last time before the end."""
+    x, _ = turned_points(60)
+    report = quiet(lambda t, z: (1 - z) / (1 - t), None, x, solver="euler", n_steps=4)
+    assert report.lipschitz == pytest.approx(4.0, rel=1e-4)
+    assert any("not finite at 16 of 80 states" in note for note in report.notes)
+    assert "nan" not in str(report)
+
+
+def test_a_field_of_time_alone_has_l_zero_and_inference_mode_is_named():
+    x, _ = turned_points(60)
+    report = quiet(lambda t, z: torch.cos(3 * t) * torch.ones_like(z), None, x, **OPTIONS)
+    assert report.lipschitz == 0.0 and not any("Jacobian" in note for note in report.notes)
+    with torch.inference_mode():
+        report = quiet(rotation(), None, x, **OPTIONS)
+    assert report.lipschitz is None
+    assert any("inference_mode() is on; call the check outside" in note for note in report.notes)
+
+
 # --- what it leaves alone -------------------------------------------------------------------------
 
 

@@ -444,6 +444,23 @@ def test_the_order_of_steps_that_are_too_coarse_is_not():
     assert order_test((z, z, z), 1) is None  # rounding says nothing
 
 
+def lorenz(t, z):
+    a, b, c = z.unbind(-1)
+    return torch.stack([10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c], -1)
+
+
+def test_no_order_is_told_from_rounding_that_a_sensitive_field_amplifies():
+    """In float64 the ends converge with order 4; in float32 most differ by rounding alone."""
+    x = normal(60, 3) + torch.tensor([0.0, 0.0, 25.0])
+    how = {"solver": "rk4_38", "step_size": 0.01, "t": (0.0, 2.0)}
+    double, single = (quiet(lorenz, None, v, **how).order for v in (x.double(), x))
+    assert double.n == 60 and double.median.value > 3.7
+    assert single is None
+    at_rest = torch.tensor([1.0, 0.5, 0.25])[:, None, None] * torch.ones(3, 60, 1)
+    at_rest[:, 20:] = 1.0
+    assert order_test(tuple(at_rest), 1).n == 20  # those that do not move are no matter
+
+
 def test_the_sensitivity_says_from_which_bound_on_the_verdict_changes():
     x, y = normal(400, 2), (normal(400, 2)[:, 0] > 0).long()
     report = quiet(decay, None, x, solver="euler", n_steps=1)
