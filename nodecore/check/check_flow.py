@@ -96,7 +96,8 @@ def check_flow(
     count for either answer.
 
     Modules are used as copies, in the mode they are in, on the field's device, half precision in
-    float32; model, gradients and generators stay as they are.
+    float32; model, gradients and generators stay as they are. A function is called as it is: one
+    around a batch norm in training mode moves its running statistics; give the module, or .eval().
 
     Args:
         field: f(t, z) -> dz/dt on states (batch, ...), t a tensor without axes; it may depend on t
@@ -114,7 +115,8 @@ def check_flow(
             given as `solve`.
         step_size: Its step; the last one is shortened to land on the end.
         grid: Times of its steps, from start to end.
-        atol: Absolute tolerance beside rtol, in the units of z; by default the same number.
+        atol: Absolute tolerance beside rtol, in the units of z; by default the same number, whereas
+            torchdiffeq's own default is 1e-9.
         solve: Instead of a solver, the training's own as (field, z0, t) -> z(T), such as
             ``lambda f, z0, t: torchdiffeq.odeint(f, z0, t, method="dopri8")[-1]``.
         t: Start and end of the time; it may run backwards.

@@ -127,7 +127,9 @@ def read_inputs(x: Any, integers: bool = False) -> Tree:
         return parts
     x = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
     if not isinstance(x, Tensor) or x.dim() < 1:
-        raise ValueError(f"x is {type(x).__name__}: give a tensor of inputs (n, ...)")
+        raise ValueError(
+            f"x is {type(x).__name__}: give a tensor of inputs (n, ...), or a tuple of tensors"
+        )
     if x.is_complex():
         raise ValueError(
             f"x is {x.dtype}: give real and imaginary part, torch.view_as_real(x), and a field of "
@@ -182,7 +184,9 @@ def read_labels(y: Any, n: int) -> Tensor | None:
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0:
-        raise ValueError(f"y has labels {low} to {high}: give labels from 0 on")
+        raise ValueError(
+            f"y has labels {low} to {high}: give labels from 0 on, or for regression targets no y"
+        )
     return labels.long()
 
 

@@ -205,13 +205,19 @@ def _start(model: FlowModel, x: Tree, args: Tree, rows: int) -> Samples:
 def _check_outputs(outputs: Tensor, y: Tensor | None) -> None:
     """Raise ValueError unless outputs (m, ...) are logits for the labels."""
     classes = 0 if y is None else int(y.max()) + 1
-    if classes and (outputs.dim() != 2 or outputs.shape[1] < max(2, classes)):
-        raise ValueError(
-            f"head returned {tuple(outputs.shape)} for {len(outputs)} states and labels up to "
-            f"{classes - 1}: give logits (batch, classes); for a single logit v of shape (batch, "
-            "1), torch.cat([torch.zeros_like(v), v], 1), for a single probability p "
-            "torch.cat([1 - p, p], 1)"
-        )
+    if y is None or (outputs.dim() == 2 and outputs.shape[1] >= max(2, classes)):
+        return
+    remedy = (
+        "give logits (batch, classes); for a single logit v of shape (batch, 1), "
+        "torch.cat([torch.zeros_like(v), v], 1), for a single probability p "
+        "torch.cat([1 - p, p], 1); for a regression leave out y"
+    )
+    if int(y.min()) == 1 and outputs.shape[1:] == (classes - 1,):
+        remedy = f"labels begin at 1 here: give y - 1; or {remedy}"
+    raise ValueError(
+        f"head returned {tuple(outputs.shape)} for {len(outputs)} states and labels up to "
+        f"{classes - 1}: {remedy}"
+    )
 
 
 def _training_times(model: FlowModel, samples: Samples, trained: Steps) -> Tensor:
@@ -235,8 +241,7 @@ def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> float:
     rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, (trained.rtol or 1.0) / 10)
     if rtol < FLOAT32_RTOL and not model.in_float64:
         raise ValueError(
-            f"rtol = {trained.rtol}: a check of it needs float64, which a field that is no "
-            "nn.Module cannot be brought to; give the module itself as field, or make all it uses "
-            "float64, and x"
+            f"rtol = {trained.rtol}: a check of it needs float64, and the field cannot be brought "
+            f"there: {model.only_float32}"
         )
     return rtol

@@ -167,6 +167,12 @@ def probe_head(model: FlowModel, z: Tensor) -> None:
                 f"head returned {type(found).__name__}: give a tensor with a row for each state, "
                 "such as lambda z: head(z)[0] for a head that returns several"
             )
+        if len(found) != len(part):
+            raise ValueError(
+                f"head returned {len(found)} rows for {len(part)} samples: these come first; leave "
+                "out a [-1] that takes the end from odeint's whole output, or write z[:, -1] for "
+                "the end of trajectories"
+            )
         if found.dtype == torch.bool:
             raise ValueError("head returned bools: give numbers, .float(), or logits of classes")
         return found

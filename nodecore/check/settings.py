@@ -112,6 +112,8 @@ def read_training(
         raise ValueError(f"atol = {atol}: it belongs to rtol=; give both, or leave it out")
     if rtol is not None:
         rtol = positive("rtol", rtol)
+        if atol is None:
+            notes = [*notes, "atol = rtol, as none is given; torchdiffeq's own default is 1e-9"]
         atol = rtol if atol is None else positive("atol", atol)
         return Tolerance(name, rtol) if atol == rtol else TwoTolerances(
             name, rtol, False, atol

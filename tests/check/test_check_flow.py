@@ -531,6 +531,17 @@ def changed(**options):
     return {"field": rotation(), "head": HEAD, "x": X, "y": Y, **OPTIONS, **options}
 
 
+class OwnZeros(nn.Module):
+    def forward(self, t, z):
+        return torch.zeros(z.shape)
+
+
+def spectral():
+    torch.manual_seed(0)
+    middle = nn.utils.parametrizations.spectral_norm(nn.Linear(64, 64))
+    return Field(nn.Linear(2, 64), middle, nn.Linear(64, 2))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -577,13 +588,31 @@ def changed(**options):
         (changed(head=nn.Sequential(nn.Dropout(0.1), HEAD)), r"head is in training mode"),
         (
             changed(field=lambda t, z: z, solver="dopri5", n_steps=None, rtol=1e-5),
-            "needs float64, which a field that is no nn.Module",
+            "needs float64, and the field cannot be brought there: it is no nn.Module",
         ),
+        (
+            changed(field=OwnZeros(), solver="dopri5", n_steps=None, rtol=1e-5),
+            r"it gives torch.float32 for states in float64; .*torch.zeros_like\(z\)",
+        ),
+        (changed(y=Y % 2 + 1), "labels begin at 1 here: give y - 1"),
+        (changed(y=10 * (Y % 2)), "for a regression leave out y"),
+        (changed(x={"z": X}), "x is dict: give .* or a tuple of tensors"),
+        (
+            changed(head=lambda z: HEAD(z[-1])),
+            r"returned 2 rows for 16 samples: .*leave out a \[-1",
+        ),
+        (changed(head=lambda z: z.sum(1).squeeze(), y=None, x=X), r"name the one .*squeeze\(-1\)"),
+        (changed(field=spectral()), "gives two answers .* or spectral norm"),
     ],
 )
 def test_bad_arguments_are_refused_with_a_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):
         quiet(**arguments)
+
+
+def test_a_field_that_falls_back_to_float32_is_noted():
+    report = quiet(OwnZeros(), None, X.repeat(4, 1), **OPTIONS)
+    assert any("torch.float32 for states in float64" in note for note in report.notes)
 
 
 def test_complex_weights_keep_their_imaginary_parts():

@@ -181,6 +181,23 @@ def test_rtol_and_atol_may_differ():
     assert report.verdict == FLOW and "atol 1e-05" in str(report.training.setting)
 
 
+@pytest.mark.parametrize("atol", [None, 1e-9])
+def test_an_atol_that_is_left_out_is_noted(atol):
+    """torchdiffeq's own is 1e-9: of small states that is another solve."""
+    x, calls = 0.01 * normal(60, 2), []
+
+    def rotation(t, z):
+        calls.append(t)
+        return 8 * torch.stack([-z[:, 1], z[:, 0]], 1)
+
+    odeint(rotation, x, torch.tensor(ENDS), rtol=1e-3, atol=atol or 1e-3)
+    nfe = len(calls)
+    report = quiet(rotation, None, x, solver="dopri5", rtol=1e-3, atol=atol)
+    assert report.training.nfe == nfe
+    noted = any("torchdiffeq's own default is 1e-9" in note for note in report.notes)
+    assert noted == (atol is None)
+
+
 @pytest.mark.parametrize(
     ("name", "ours"), [("heun2", "heun"), ("Euler", "euler"), ("RK45", "dopri5")]
 )
