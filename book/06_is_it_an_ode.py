@@ -142,7 +142,8 @@ report
 # - `field(t, z)` may be any callable on a batch of states, images too; `stem` holds the layers
 #   before it. Call `.eval()` on what has dropout or batch norm.
 # - The solver is the training's: with `n_steps`, with `step_size` or the times of its steps as
-#   `grid`, or with `rtol` and `atol`, which are solved as torchdiffeq does: past the end and interpolated.
+#   `grid`, or with `rtol` and `atol`, which are solved as torchdiffeq does: past the end and interpolated
+#   (without `atol` it is `rtol`, where torchdiffeq takes 1e-9).
 #   torchdiffeq's `rk4` is the 3/8 rule, `solver="rk4_38"`; a solver that is not in `nodecore.ode.tableaus`, or
 #   lands on the end, is given as it is,
 #   `solve=lambda f, z0, t: odeint(f, z0, t, method="dopri8")[-1]`.
