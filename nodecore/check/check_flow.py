@@ -118,7 +118,8 @@ def check_flow(
         atol: Absolute tolerance beside rtol, in the units of z; by default the same number, whereas
             torchdiffeq's own default is 1e-9.
         solve: Instead of a solver, the training's own as (field, z0, t) -> z(T), such as
-            ``lambda f, z0, t: torchdiffeq.odeint(f, z0, t, method="dopri8")[-1]``.
+            ``lambda f, z0, t: torchdiffeq.odeint(f, z0, t, method="dopri8")[-1]``. Its field takes
+            one time, or one for each sample, (n,).
         t: Start and end of the time; it may run backwards.
         stem: Layers that take inputs to states.
         args: Tensor (n, ...), or a tuple or dict of these: the field gets the rows of its samples.

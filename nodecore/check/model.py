@@ -69,8 +69,7 @@ class FlowModel:
     Attributes:
         device: Device of the first weight, or of x where there is none.
         dtype: Its type, at least float32.
-        in_float64: Whether the field can be solved in float64.
-        only_float32: Why not, where it cannot.
+        only_float32: Why the field cannot be solved in float64; empty where it can.
         t: Start and end, ascending: where the user's time runs backwards, -t is solved.
         output_times: Times from start to end, as they are solved, at which outputs count; empty
             where the end alone does. What is solved are then trajectories (n, times, ...).
@@ -116,7 +115,6 @@ class FlowModel:
         self.convention, self.packing = Convention(), Packing()
         first = self._started(map_tensors(lambda part: part[:FEW], x))
         self.packing = find_packing(first)
-        self.in_float64, self.only_float32 = self.dtype == torch.float64, ""
         self._try_field(first, map_tensors(lambda part: self.cast(part[:FEW]), args))
 
     def _try_field(self, states: Tree, args: Tree) -> None:
@@ -124,25 +122,29 @@ class FlowModel:
         start = torch.tensor(self.t[0], dtype=self.dtype, device=self.device)
         self.convention = find_convention(self._field, start, states, args)
         self.notes += self.convention.notes()
-        if self.in_float64:
-            return
+        self.only_float32 = self._why_only_float32(states, args)
+        if self.only_float32 and isinstance(self._field, nn.Module):
+            self.notes.append(f"the field cannot be brought to float64: {self.only_float32}")
+
+    def _why_only_float32(self, states: Tree, args: Tree) -> str:
+        """Say why the field cannot be brought to float64; nothing where it can."""
+        if self.dtype == torch.float64:
+            return ""
         if not isinstance(self._field, nn.Module):
-            self.only_float32 = (
-                "it is no nn.Module; give that itself, or float64 in all it uses, and x"
-            )
-            return
+            return "it is no nn.Module; give the module itself, or make all it uses float64, and x"
         try:
             z = self.packing.pack(states).double()
             found = self.field(args, torch.float64)(self.t[0], z).dtype
-            self.in_float64 = found == torch.float64
-            self.only_float32 = (
-                f"it gives {found} for states in float64; make tensors of its own like z, "
-                "torch.zeros_like(z)"
-            )
         except (RuntimeError, ValueError) as error:
-            self.only_float32 = str(error)[:100]
-        if not self.in_float64:
-            self.notes.append(f"the field cannot be brought to float64: {self.only_float32}")
+            return str(error)[:100]
+        if found == torch.float64:
+            return ""
+        return f"it gives {found} for float64; make tensors of its own like z, torch.zeros_like(z)"
+
+    @property
+    def in_float64(self) -> bool:
+        """Whether the field can be solved in float64."""
+        return not self.only_float32
 
     def cast(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Bring a tensor to the model's device, and floating-point numbers to its type."""

@@ -592,7 +592,7 @@ def spectral():
         ),
         (
             changed(field=OwnZeros(), solver="dopri5", n_steps=None, rtol=1e-5),
-            r"it gives torch.float32 for states in float64; .*torch.zeros_like\(z\)",
+            r"it gives torch.float32 for float64; .*torch.zeros_like\(z\)",
         ),
         (changed(y=Y % 2 + 1), "labels begin at 1 here: give y - 1"),
         (changed(y=10 * (Y % 2)), "for a regression leave out y"),
@@ -612,7 +612,7 @@ def test_bad_arguments_are_refused_with_a_remedy(arguments, message):
 
 def test_a_field_that_falls_back_to_float32_is_noted():
     report = quiet(OwnZeros(), None, X.repeat(4, 1), **OPTIONS)
-    assert any("torch.float32 for states in float64" in note for note in report.notes)
+    assert any("torch.float32 for float64" in note for note in report.notes)
 
 
 def test_complex_weights_keep_their_imaginary_parts():
