@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import traitlets
-from browsing import ExplorerReader, as_html
+from browsing import PHONE, ExplorerReader, as_html
 
 from nodecore.evidence import store
 from nodecore.evidence.found import find
@@ -73,8 +73,7 @@ def test_a_refused_cell_names_what_there_is(explorer):
 
 def test_hovering_and_arrow_keys_show_the_numbers_behind_a_cell(visit_explorers, html, explorer):
     reader = ExplorerReader(visit_explorers(html))
-    cell = reader.root.locator("td[aria-label^='trained with 64, tested with 8:']")
-    cell.hover()
+    cell(reader, 64, 8).hover()
     check(reader, explorer, 64, 8)
     reader.root.locator("td[tabindex='0']").press("ArrowDown")
     check(reader, explorer, 4, 8)
@@ -86,6 +85,53 @@ def test_hovering_and_arrow_keys_show_the_numbers_behind_a_cell(visit_explorers,
     reader.choose("study", "spheres, 2-D, rk4")
     check(reader, explorer, 2, 1, "rk4")
     assert reader.page.complaints == []
+
+
+def cell(reader, train_n_steps, test_n_steps):
+    label = f"trained with {train_n_steps}, tested with {test_n_steps}:"
+    return reader.root.locator(f"td[aria-label^='{label}']")
+
+
+def test_a_clicked_cell_stays_as_the_mouse_passes_over_others(visit_explorers, html, explorer):
+    reader = ExplorerReader(visit_explorers(html))
+    cell(reader, 64, 8).click()
+    cell(reader, 4, 16).hover()
+    reader.root.get_by_label("Trajectories of the cell").hover()
+    check(reader, explorer, 64, 8)
+    cell(reader, 4, 16).click()
+    check(reader, explorer, 4, 16)
+    cell(reader, 4, 16).click()  # lets the mouse choose again
+    cell(reader, 64, 2).hover()
+    check(reader, explorer, 64, 2)
+    assert reader.page.complaints == []
+
+
+def test_a_finger_that_scrolls_over_the_map_chooses_nothing(visit_explorers, html, explorer):
+    page = visit_explorers(html, **PHONE)
+    reader = ExplorerReader(page)
+    chosen = reader.root.locator("td[aria-selected=true]").get_attribute("aria-label")
+    box = cell(reader, 4, 16).bounding_box()
+    screen = page.context.new_cdp_session(page)
+    for kind, dy in (("Start", [0]), ("Move", [-40]), ("Move", [-80]), ("End", [])):
+        points = [{"x": box["x"] + 5, "y": box["y"] + 5 + each} for each in dy]
+        screen.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+        reader.next_frame()
+    reader.settle()
+    assert reader.root.locator("td[aria-selected=true]").get_attribute("aria-label") == chosen
+    cell(reader, 4, 16).tap()
+    check(reader, explorer, 4, 16)
+    assert page.complaints == []
+
+
+def test_the_cell_that_has_the_focus_is_ringed_otherwise_than_the_chosen_one(visit_explorers, html):
+    reader = ExplorerReader(visit_explorers(html))
+    chosen = reader.root.locator("td[tabindex='0']")
+    outline = "cell => getComputedStyle(cell).outline"
+    before = chosen.evaluate(outline)
+    reader.root.get_by_label("trajectories of seed").focus()
+    reader.page.keyboard.press("Tab")
+    assert chosen.evaluate("cell => cell.matches(':focus-visible')")
+    assert chosen.evaluate(outline) != before
 
 
 def check(reader, explorer, train_n_steps, test_n_steps, solver="euler"):

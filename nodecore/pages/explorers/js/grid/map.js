@@ -1,10 +1,13 @@
-// The map of the grid explorer: a table whose cells are chosen with the pointer or by arrow keys.
+// The map of the grid explorer: a table whose cells are chosen with the mouse, a finger or by arrow
+// keys. The mouse shows a cell as it passes; one that was clicked stays, so that the mouse can go on
+// to its trajectories.
 
 import { MAP_DARK, MAP_LOWEST, MAP_SHADES } from "../constants.js";
 import { fixed, h } from "../ui/dom.js";
 import { summarise } from "./cell.js";
 import { shareText } from "./numbers.js";
 
+const CAPTION = "rows: training steps K; columns: test steps K; click a cell to keep it";
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 0], ArrowDown: [-1, 0] };
 
 /**
@@ -20,10 +23,22 @@ export function makeMap({ put, redraw }, present) {
     "aria-label": "Accuracy by training steps (rows) and test steps (columns)",
     onkeydown: steer,
   });
-  const caption = h("p", { class: "axis" }, "rows: training steps K; columns: test steps K");
+  const caption = h("p", { class: "axis" }, CAPTION);
   let cells = new Map(); // "train test" -> td, of the study that the table shows
   let shown = null;
+  let kept = false; // the chosen cell stays until the next click
   const choose = (train, test) => put({ train_n_steps: train, test_n_steps: test });
+
+  function pass({ pointerType }, train, test) {
+    if (pointerType === "mouse" && !kept) choose(train, test);
+  }
+
+  /** Keep a cell; a click on one that is kept lets the mouse choose again. */
+  function click(train, test) {
+    const { trained, test: shownTest } = present();
+    kept = !(kept && trained.nSteps === train && shownTest.nSteps === test);
+    choose(train, test);
+  }
 
   function steer(event) {
     const move = MOVES[event.key];
@@ -35,6 +50,7 @@ export function makeMap({ put, redraw }, present) {
     const column = columns[columns.indexOf(test.nSteps) + move[1]];
     const cell = cells.get(`${nSteps} ${column}`);
     if (!cell) return;
+    kept = true;
     choose(nSteps, column);
     redraw();
     cell.focus();
@@ -42,7 +58,7 @@ export function makeMap({ put, redraw }, present) {
 
   function show({ study, rows, trained, test }) {
     if (shown !== study.name) {
-      cells = buildTable(table, rows, choose);
+      cells = buildTable(table, rows, { pass, click });
       shown = study.name;
     }
     for (const cell of cells.values()) {
@@ -57,14 +73,14 @@ export function makeMap({ put, redraw }, present) {
 }
 
 /** Fill the table with the rows of a study, the finest training above; returns its cells. */
-function buildTable(table, rows, choose) {
+function buildTable(table, rows, listeners) {
   const cells = new Map();
   const columns = columnsOf(rows);
   const lines = rows.toReversed().map((row) => {
     const line = columns.map((nSteps) => {
       const test = row.tests.find((each) => each.nSteps === nSteps);
       if (!test) return h("td", { role: "gridcell" });
-      const cell = makeCell(row, test, () => choose(row.nSteps, nSteps));
+      const cell = makeCell(row, test, listeners);
       cells.set(`${row.nSteps} ${nSteps}`, cell);
       return cell;
     });
@@ -76,7 +92,7 @@ function buildTable(table, rows, choose) {
   return cells;
 }
 
-function makeCell(row, test, select) {
+function makeCell(row, test, { pass, click }) {
   const { mean } = summarise(row, test);
   const attributes = {
     role: "gridcell",
@@ -84,8 +100,8 @@ function makeCell(row, test, select) {
     style: mean === null ? null : `background: ${shade(mean)}; color: ${textOn(mean)}`,
     class: row.nSteps === test.nSteps ? "own" : null,
     "aria-label": `trained with ${row.nSteps}, tested with ${test.nSteps}: ${shareText(mean)}`,
-    onpointerenter: select,
-    onclick: select,
+    onpointerenter: (event) => pass(event, row.nSteps, test.nSteps),
+    onclick: () => click(row.nSteps, test.nSteps),
   };
   return h("td", attributes, mean === null ? "–" : fixed(100 * mean, 0));
 }
