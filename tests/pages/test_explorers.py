@@ -338,6 +338,33 @@ def test_what_is_said_aloud_are_the_numbers(visit_explorers, html):
     assert reader.slider.get_attribute("aria-valuetext") == "K = 3, h = 1/3"
 
 
+def test_the_ring_as_trained_stands_only_under_the_solver_of_the_training(visit_explorers, html):
+    reader = Reader(visit_explorers(html))
+    chart = reader.root.get_by_label("Test accuracy against the number of test steps")
+    for solver, is_ringed in (("Euler", True), ("midpoint", False), ("Euler", True)):
+        reader.choose("test solver", solver)
+        reader.settle()
+        assert (count_pixels(chart, "ink") > 0) == is_ringed, solver
+
+
+def count_pixels(canvas, name):
+    """How many pixels of a canvas have exactly a colour of the explorer."""
+    return canvas.evaluate(
+        """(canvas, name) => {
+            const root = canvas.getRootNode().querySelector("section");
+            const colour = getComputedStyle(root).getPropertyValue(`--${name}`).trim();
+            const wanted = [...colour.match(/\\w\\w/g).map((part) => parseInt(part, 16)), 255];
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            let count = 0;
+            for (let i = 0; i < data.length; i += 4) {
+                count += wanted.every((part, k) => part === data[i + k]);
+            }
+            return count;
+        }""",
+        name,
+    )
+
+
 def test_crossings_of_curved_steps_are_said_to_be_those_of_chords(explorer, visit_explorers, html):
     reader = Reader(visit_explorers(html))
     crossings = reader.root.locator(".figure", has=reader.page.locator("[data-number=crossings]"))

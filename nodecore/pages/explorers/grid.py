@@ -77,7 +77,6 @@ class GridExplorer(PlanarExplorer):
                         **model.model_data(self._n_seeds),
                         "counts": list(model.trained),
                         "study": study,
-                        "solver": found.run.steps.solver,
                         "path": found.path,
                         "tests": accuracies,
                     }

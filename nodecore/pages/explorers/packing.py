@@ -30,8 +30,8 @@ class Model:
 
     field, head: an MLPField or Conv1dField with ReLU or tanh and a LinearHead, or plain torch:
     nn.Linear, or nn.Sequential of nn.Linear, nn.ReLU and nn.Tanh. The field is autonomous. dataset:
-    the name of the points; classes: names of the labels. train_n_steps: Euler steps of the
-    training, where it had any; title: how the training is told, by default by these. seeds,
+    the name of the points; classes: names of the labels. train_n_steps: steps of the training by
+    train_solver, where it had any; title: how the training is told, by default by these. seeds,
     trained: one entry for each member, by default 0, 1, ... and True. Raises ValueError for what
     an explorer cannot show.
     """
@@ -46,6 +46,7 @@ class Model:
     seeds: Sequence[int] = ()
     trained: Sequence[bool] = ()
     title: str = ""
+    train_solver: str = "euler"
 
     def __post_init__(self):
         field, head = pack_stack("field", self.field), pack_stack("head", self.head)
@@ -93,6 +94,7 @@ class Model:
             seeds=run.seeds,
             trained=[seed in trained for seed in run.seeds],
             title=f"trained with {describe(run)}" if run.cures else "",
+            train_solver=run.steps.solver,
         )
 
     def member(self, seed: int) -> tuple[Callable, nn.Module]:
@@ -107,6 +109,7 @@ class Model:
         return {
             "dataset": self.dataset,
             "nSteps": self.train_n_steps,
+            "solver": self.train_solver,
             "title": self.title,
             "seeds": list(self.seeds[:n_seeds]),
             "trained": list(self.trained[:n_seeds]),

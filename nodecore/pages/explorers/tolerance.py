@@ -86,7 +86,6 @@ class ToleranceExplorer(PlanarExplorer):
             **model.model_data(),
             "name": name,
             "title": _title(found.run),
-            "solver": found.run.steps.solver,
             "rtol": found.run.steps.rtol,
             "tests": _tests(found, model.seeds),
         }

@@ -52,7 +52,7 @@ function start(shell) {
     controls.show(state);
     numbers.show(state, shown, answer);
     const colour = readColours(root);
-    const { regions, showField, launched } = state;
+    const { regions, showField, launched, trained, tableau } = state;
     const now = { regions, showField, launched, time: controls.clock.now() };
     picture.draw(colour, { ...shown, ...now }, memory, answer);
     symbols.show(`${state.dataset.name} ${root.dataset.theme}`, picture.symbols(colour, state));
@@ -60,7 +60,7 @@ function start(shell) {
       curve: answer.curve,
       value: state.nSteps,
       present: answer.accuracy,
-      trained: state.trained.nSteps,
+      trained: tableau.name === trained.solver ? trained.nSteps : null,
       chance: state.dataset.chance,
     });
   };

@@ -129,6 +129,7 @@ interface Dataset {
 interface Trained {
   dataset: Dataset;
   nSteps: number | null;
+  solver: string;
   title: string;
   seeds: number[];
   trained: boolean[];
