@@ -103,6 +103,7 @@ BOSH3 = ButcherTableau(  # Bogacki, Shampine (1989), Appl. Math. Lett. 2(4), 321
     order=3,
     b_embedded=(7 / 24, 1 / 4, 1 / 3, 1 / 8),
     embedded_order=2,
+    label="Bogacki–Shampine 3(2)",
 )
 FEHLBERG21 = ButcherTableau(  # Fehlberg (1969), NASA TR R-315; the second-order solution goes on
     "fehlberg21",

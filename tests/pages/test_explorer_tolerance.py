@@ -78,9 +78,9 @@ class Reader(ExplorerReader):
 
 SETTINGS = [
     *(("Euler, K = 4", 0, "Dopri 5(4)", -2), ("Euler, K = 4", 1, "Fehlberg 2(1)", -0.5)),
-    *(("Euler, K = 64", 2, "bosh3", 1), ("Euler, K = 64", 0, "Dopri 5(4)", -5)),
+    *(("Euler, K = 64", 2, "Bogacki–Shampine 3(2)", 1), ("Euler, K = 64", 0, "Dopri 5(4)", -5)),
 ]
-SOLVERS = {"Dopri 5(4)": "dopri5", "Fehlberg 2(1)": "fehlberg21", "bosh3": "bosh3"}
+SOLVERS = {"Dopri 5(4)": "dopri5", "Fehlberg 2(1)": "fehlberg21", "Bogacki–Shampine 3(2)": "bosh3"}
 
 
 def test_the_numbers_by_keyboard_are_those_of_nodecore(visit_explorers, html, explorer):
@@ -121,6 +121,32 @@ def solve_each(explorer):
         return solve_adaptive(
             field, x[None], explorer.solver, instance_axes=2, **tolerance
         ).n_accepted.tolist()
+
+
+def test_a_tolerance_is_written_alike_everywhere(visit_explorers):
+    explorer = ToleranceExplorer([evidence(FixedSteps("euler", 4))], n_starts=3)
+    reader = Reader(visit_explorers(explorer))
+    slider = reader.root.get_by_label("tolerance, rtol = atol")
+    for exponent, text in ((0, "1"), (-2, "0.01"), (-2.5, "3.2e-3"), (-3, "1e-3"), (-5, "1e-5")):
+        reader.tolerance_by_keyboard(exponent)
+        reader.settle()
+        explorer.rtol = 10.0**exponent
+        assert slider.get_attribute("aria-valuetext") == f"tolerance {text}"
+        assert reader.root.locator(".now").text_content() == text
+        assert f" at tolerance {text}: " in explorer.describe()
+    assert reader.page.complaints == []
+
+
+def test_a_line_that_is_not_there_is_not_explained(visit_explorers):
+    explorer = ToleranceExplorer([evidence(FixedSteps("euler", 4))], n_starts=3)
+    reader = Reader(visit_explorers(explorer))
+    told = reader.root.get_by_text("The line: recorded accuracies of this seed.")
+    recorded = {test["solver"] for test in explorer.data["models"][0]["tests"]}
+    assert recorded < set(SOLVERS.values())
+    for title, solver in SOLVERS.items():
+        reader.choose("test solver", title)
+        reader.settle()
+        assert told.is_visible() == (solver in recorded), solver
 
 
 def test_a_late_answer_to_another_seed_is_dropped(visit_explorers, html):

@@ -155,7 +155,7 @@ class ToleranceExplorer(PlanarExplorer):
             text = f"{counted(steps.accepted, 'step')} accepted, {steps.rejected} rejected"
         return (
             f"{name_of(found.run.dataset)}, trained with {_title(found.run)}, seed "
-            f"{self.seed}, solved by {name_of(self.solver)} at tolerance {self.rtol:g}: "
+            f"{self.seed}, solved by {name_of(self.solver)} at tolerance {_tolerance(self.rtol)}: "
             f"{100 * self.accuracy:.1f} % of {len(model.y):,} test points are right; {text}"
         )
 
@@ -177,8 +177,15 @@ class ToleranceExplorer(PlanarExplorer):
 
 
 def _title(run):
-    how = f"tolerance {run.steps.rtol:g}" if run.steps.rtol else f"K = {run.steps.n_steps}"
+    rtol, n_steps = run.steps.rtol, run.steps.n_steps
+    how = f"tolerance {_tolerance(rtol)}" if rtol else f"K = {n_steps}"
     return f"{name_of(run.steps.solver)}, {how}"
+
+
+def _tolerance(rtol):
+    """A tolerance as `js/tolerance/controls.js` writes it: 0.01, 1e-5, 3.2e-6."""
+    digits = f"{rtol:.1e}".replace(".0e", "e").replace("e-0", "e-")
+    return digits if float(digits) < 0.01 else f"{rtol:.2g}"
 
 
 def _tests(found, seeds):

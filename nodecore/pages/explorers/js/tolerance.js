@@ -28,14 +28,16 @@ function start(shell) {
   const symbols = legend();
   const chart = makeChart(shell, "Test accuracy against the tolerance of the test", scale);
 
+  const line = h("p", { class: "summary" }, "The line: recorded accuracies of this seed.");
+
   body.append(
     row("controls", ...controls.choices),
     row("stage", picture, row("side", numbers, symbols)),
-    h("div", { class: "row heading" }, "tolerance of the test, rtol = atol"),
+    row("row heading", ...controls.heading),
     controls.tolerance.element,
     chart.element,
     shell.summary,
-    h("p", { class: "summary" }, "The line: recorded accuracies of this seed."),
+    line,
   );
 
   return function update() {
@@ -48,8 +50,10 @@ function start(shell) {
     numbers.show(state, each, answer);
     const colour = readColours(root);
     picture.draw(colour, wanted, each);
+    const curve = new Map(recorded(state));
+    line.hidden = !curve.size;
     chart.draw(colour, {
-      curve: new Map(recorded(state)),
+      curve,
       value: state.rtol,
       present: answer.fresh ? answer.accuracy : null,
       trained: state.tableau.name === trained.solver ? trained.rtol : null,

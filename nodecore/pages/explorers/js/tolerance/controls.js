@@ -1,7 +1,7 @@
 // What the reader takes hold of in the tolerance explorer.
 
 import { choice, seedChoice, slider, titled } from "../ui/controls.js";
-import { clip } from "../ui/dom.js";
+import { clip, h } from "../ui/dom.js";
 import { withTraining } from "./state.js";
 
 const FINENESS = 10; // places of the slider to a power of ten
@@ -16,14 +16,17 @@ export function makeControls({ model, put }, data, scale) {
   const solver = choice("test solver", (name) => put({ solver: name }));
   const onInput = (rtol) => put({ rtol });
   const tolerance = slider("tolerance, rtol = atol", { ...scale, onInput });
+  const now = h("span", { class: "now", "aria-hidden": "true" }); // the slider says it aloud
   return {
     choices: [training, seeds, solver],
+    heading: [h("span", { class: "grow" }, "tolerance of the test, rtol = atol"), now],
     tolerance,
     show({ trained, seed, tableau, rtol }) {
       training.show(titled(data.models), trained.name);
       seeds.show(trained, seed);
       solver.show(titled(data.solvers), tableau.name);
-      tolerance.show(rtol, `tolerance ${toleranceText(rtol)}`);
+      now.textContent = toleranceText(rtol);
+      tolerance.show(rtol, `tolerance ${now.textContent}`);
     },
   };
 }
@@ -44,16 +47,12 @@ export function toleranceScale({ loosest, tightest }) {
     const places = direction * (far ? FINENESS : 1);
     return toValue(toPosition(rtol) + places / (FINENESS * decades));
   };
-  const ticks = Array.from({ length: Math.round(decades) + 1 }, (_, i) => tick(loosest, i));
-  return { toPosition, toValue, nudge, ticks };
+  const powers = Array.from({ length: Math.round(decades) + 1 }, (_, i) => loosest * 10 ** -i);
+  return { toPosition, toValue, nudge, ticks: powers.map((rtol) => [rtol, toleranceText(rtol)]) };
 }
 
-/** @returns {[number, string]} */
-function tick(loosest, i) {
-  const exponent = Math.round(Math.log10(loosest)) - i;
-  return [loosest * 10 ** -i, exponent < -2 ? `1e${exponent}` : `${10 ** exponent}`];
-}
-
+/** A tolerance in two digits: 0.01, 1e-5, 3.2e-6. */
 export function toleranceText(rtol) {
-  return rtol < 1e-3 ? rtol.toExponential(1) : String(Number(rtol.toPrecision(2)));
+  const digits = Number(rtol.toPrecision(2));
+  return digits >= 0.01 ? String(digits) : digits.toExponential();
 }
