@@ -354,7 +354,8 @@ def count_pixels(canvas, name):
             const root = canvas.getRootNode().querySelector("section");
             const colour = getComputedStyle(root).getPropertyValue(`--${name}`).trim();
             const wanted = [...colour.match(/\\w\\w/g).map((part) => parseInt(part, 16)), 255];
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            const { width, height } = canvas;
+            const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
             let count = 0;
             for (let i = 0; i < data.length; i += 4) {
                 count += wanted.every((part, k) => part === data[i + k]);
@@ -369,13 +370,13 @@ def test_crossings_of_curved_steps_are_said_to_be_those_of_chords(explorer, visi
     reader = Reader(visit_explorers(html))
     crossings = reader.root.locator(".figure", has=reader.page.locator("[data-number=crossings]"))
     note = crossings.locator(".note")
-    assert "chord" not in note.text_content()
+    assert "piece" not in note.text_content()
     reader.choose("test solver", "midpoint")
-    note.filter(has_text=", by 8 chords a step").wait_for()
+    note.filter(has_text=", each step drawn as 8 straight pieces").wait_for()
     explorer.dataset, explorer.n_steps, explorer.solver = "spheres2", 4, "midpoint"
-    assert ", by 8 chords a step" in explorer.describe()
+    assert ", each step drawn as 8 straight pieces" in explorer.describe()
     explorer.solver = "euler"
-    assert "chord" not in explorer.describe()
+    assert "piece" not in explorer.describe()
 
 
 def test_two_explorers_do_not_disturb_each_other(visit_explorers, html):
@@ -531,6 +532,29 @@ def test_an_answer_to_what_was_left_again_is_not_shown(visit_explorers, html, ex
     state = {"dataset": "spheres2", "train_n_steps": 4, "seed": 0, "solver": "euler"}
     assert reader.numbers() == wanted(explorer, **state, n_steps=5)
     assert page.complaints == []
+
+
+def test_what_is_shown_too_long_is_pale_until_the_answer_comes(visit_explorers, html):
+    page = visit_explorers(HELD_WORKERS, html)
+    reader = Reader(page)
+    reader.settle()
+    page.evaluate("() => { hold = true; }")
+    reader.slider.press("ArrowRight")
+    shown = [reader.root.locator(each) for each in (".plane", ".summary", ".figure .note")]
+    for each in shown:
+        assert_opacity(each.first, 0.45)
+    page.evaluate("release()")
+    reader.settle()
+    for each in shown:
+        assert_opacity(each.first, 1)
+    assert page.complaints == []
+
+
+def assert_opacity(locator, wanted):
+    """Wait for it: opacity changes gradually."""
+    [element] = locator.element_handles()
+    share = f"Math.abs(getComputedStyle(each).opacity - {wanted}) < 0.001"
+    locator.page.wait_for_function(f"(each) => {share}", arg=element)
 
 
 def test_it_follows_the_theme_of_the_page(visit_explorers, html):

@@ -38,7 +38,7 @@ def tell_chords(solver: str | ButcherTableau, n_steps: int) -> str:
     """How the crossings of curved steps are found, to follow their number; empty for Euler."""
     if get_tableau(solver).order == 1:
         return ""
-    return f", by {counted(_n_chords(solver, n_steps), 'chord')} a step"
+    return f", each step drawn as {counted(_n_chords(solver, n_steps), 'straight piece')}"
 
 
 def _n_chords(solver, n_steps):

@@ -25,7 +25,7 @@ export function makeNumbers(shell) {
     seedFigure.show(own, `seed ${seed}`);
     crossingFigure.show(between, `in ${pairs} of ${nPairs} pairs${where}`);
     path.textContent = trained.path;
-    busy(!fresh);
+    busy(!fresh, shown.key);
     if (!fresh) return;
     shell.announce(
       `Trained with K = ${trained.nSteps}, tested with K = ${test.nSteps}: mean accuracy ` +

@@ -31,7 +31,7 @@ export function makeSide(shell, trained) {
     accuracy.show(share, `of ${n} points`);
     crossings.show(between, `in ${pairs} of ${nPairs} pairs${where}`);
     const fresh = answer.fresh && shown.key === state.keys.run;
-    numbers.busy(!fresh);
+    numbers.busy(!fresh, shown.key);
     return fresh ? `${title}, ${share} are right and ${pairs} of ${nPairs} pairs cross` : null;
   }
   const element = h("div", {}, h("p", { class: "heading" }, title), plane.element, numbers.element);

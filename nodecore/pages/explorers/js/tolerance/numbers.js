@@ -7,7 +7,7 @@ import { toleranceText } from "./controls.js";
 /** @param {Shell} shell */
 export function makeNumbers(shell) {
   const accuracyFigure = figure("accuracy", "test accuracy", true);
-  const batchFigure = figure("batch_accepted", "steps, all points alike");
+  const batchFigure = figure("batch_accepted", "steps, all points alike", true);
   const ownFigure = figure("accepted", "steps, each its own", true);
   const { element, busy } = figureList([accuracyFigure, batchFigure, ownFigure]);
 
@@ -16,7 +16,7 @@ export function makeNumbers(shell) {
     const share = accuracyText(answer);
     const { accepted, rejected, nfe, error } = answer;
     const fresh = answer.fresh && each.fresh;
-    busy(!fresh);
+    busy(!fresh, `${each.key} ${answer.key}`);
     accuracyFigure.show(share, `of ${n} points`);
     if (accepted !== undefined) {
       batchFigure.show(`${accepted}`, `accepted, ${rejected} rejected, ${nfe} evaluations`);

@@ -18,7 +18,7 @@ export function makeNumbers(shell) {
     const n = thousands(dataset.y.length);
     const { between, pairs, nPairs, where } = tellCrossings(shown);
     const share = stale === null ? "…" : percent(stale);
-    busy(!fresh);
+    busy(!fresh, key);
     accuracy.show(share, `of ${n} points`);
     const without = run.leftOut ? `; ${run.leftOut} overflow` : "";
     crossings.show(between, `in ${pairs} of ${nPairs} pairs${where}${without}`);

@@ -3,9 +3,11 @@
 import { drawRings, drawStart } from "../draw/marks.js";
 import { counted, h, thousands } from "./dom.js";
 
+const PATIENCE = 300; // milliseconds for an answer: quicker ones make nothing flicker
+
 /**
  * A number under its name: show(text, small) sets it and what stands small behind it. One that is
- * `late` is pale while its list is busy.
+ * `late` comes with an answer.
  */
 export function figure(name, label, late = false) {
   const value = h("span", { class: "value", "data-number": name, "data-late": late });
@@ -20,10 +22,23 @@ export function figure(name, label, late = false) {
   };
 }
 
-/** Figures side by side; busy(yes) tells that an answer is still under way. */
+/**
+ * Figures side by side; busy(yes, shown) tells that an answer is still under way, and by a key what
+ * is shown meanwhile. What stays the same too long is stale: the style makes it pale.
+ */
 export function figureList(figures) {
   const element = h("dl", { class: "figures" }, ...figures.map((each) => each.element));
-  return { element, busy: (yes) => element.setAttribute("aria-busy", String(yes)) };
+  let present = null;
+  let timer = 0;
+  function busy(yes, shown) {
+    element.setAttribute("aria-busy", String(yes));
+    if (yes && timer && shown === present) return; // it waits already
+    present = shown;
+    clearTimeout(timer);
+    element.removeAttribute("data-stale");
+    timer = yes ? setTimeout(() => element.setAttribute("data-stale", ""), PATIENCE) : 0;
+  }
+  return { element, busy };
 }
 
 /**
@@ -64,7 +79,7 @@ export function crossingSymbol(colour) {
 
 /**
  * The crossings of a run in words: {between, pairs, nPairs, where}. Euler's steps are straight; the
- * curved steps of other methods are compared by chords, as `where` then says.
+ * curved steps of other methods are compared as they are drawn, in chords, as `where` then says.
  *
  * @param {{run: Run, tableau: Tableau, nSteps: number}} shown
  */
@@ -72,7 +87,7 @@ export function tellCrossings({ run, tableau, nSteps }) {
   const { crossings, nTrajectories, nPoints } = run;
   const chords = (nPoints - 1) / nSteps;
   return {
-    where: tableau.order === 1 ? "" : `, by ${counted(chords, "chord")} a step`,
+    where: tableau.order === 1 ? "" : `, each step drawn as ${counted(chords, "straight piece")}`,
     between: thousands(crossings.between),
     pairs: thousands(crossings.pairs),
     nPairs: thousands((nTrajectories * (nTrajectories - 1)) / 2),
