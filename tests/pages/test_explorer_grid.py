@@ -1,5 +1,7 @@
 """The grid explorer: each cell is its record, from Python and in a reader's hands."""
 
+import re
+
 import numpy as np
 import pytest
 import traitlets
@@ -132,6 +134,25 @@ def test_the_cell_that_has_the_focus_is_ringed_otherwise_than_the_chosen_one(vis
     reader.page.keyboard.press("Tab")
     assert chosen.evaluate("cell => cell.matches(':focus-visible')")
     assert chosen.evaluate(outline) != before
+
+
+def test_numbers_on_the_map_can_be_read(visit_explorers, html):
+    page = visit_explorers(html)
+    cells = page.locator(".nodecore-explorer td[aria-label]")
+    style = "cells => cells.map(getComputedStyle).map(s => [s.color, s.backgroundColor])"
+    for colours in cells.evaluate_all(style):
+        text, ground = (
+            luminance([int(part) / 255 for part in re.findall(r"\d+", colour)])
+            for colour in colours
+        )
+        low, high = sorted((text, ground))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, colours
+
+
+def luminance(colour):
+    """Relative luminance of WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return np.dot(linear, [0.2126, 0.7152, 0.0722])
 
 
 def check(reader, explorer, train_n_steps, test_n_steps, solver="euler"):
