@@ -53,6 +53,11 @@ def as_html(explorer) -> str:
     return explorer if isinstance(explorer, str) else explorer._repr_mimebundle_()[0]["text/html"]
 
 
+def plain(text: str | None) -> str:
+    """A text that is shown with the spaces that Python's descriptions have."""
+    return (text or "").replace("\u00a0", " ")
+
+
 class ExplorerReader:
     """What a reader does with one explorer of a page, and sees there."""
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 import traitlets
-from browsing import PHONE, ExplorerReader, as_html
+from browsing import PHONE, ExplorerReader, as_html, plain
 
 from nodecore.evidence import store
 from nodecore.evidence.found import find
@@ -249,7 +249,7 @@ def test_the_numbers_of_a_check_are_written_as_python_writes_them(
     explorer.seed, explorer.iteration = seed, iteration
     note = reader.root.locator("dd:has([data-number=n_steps]) .note").text_content()
     train, test, nfe = (
-        reader.root.locator(f"[data-number={name}]").text_content()
+        plain(reader.root.locator(f"[data-number={name}]").text_content())
         for name in ("train", "test", "nfe")
     )
     for text in (note, f"{train} under the training", f"{test} under the", f"{nfe} evaluations"):
@@ -261,6 +261,13 @@ def test_the_rule_is_told_once(visit_explorers, html):
     reader = ExplorerReader(visit_explorers(html))
     assert reader.root.locator("output, [role=status], [aria-live]").count() == 1
     assert reader.root.locator(".constant .now").all_text_contents() == ["0.10", "0.50", "1.10"]
+
+
+def test_its_numbers_stand_in_one_row(visit_explorers, html):
+    page = visit_explorers(html, viewport={"width": 700, "height": 900})
+    values = page.locator(".nodecore-explorer .value")
+    tops = {value.bounding_box()["y"] for value in values.all()}
+    assert (values.count(), len(tops)) == (7, 1)
 
 
 def test_it_plays(visit_explorers, html):

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browsing import ExplorerReader, as_html
+from browsing import PHONE, ExplorerReader, as_html, plain
 
 from nodecore.evidence.catalogue import cure_run
 from nodecore.evidence.found import find
@@ -35,7 +35,7 @@ def test_both_models_follow_the_slider_with_the_numbers_of_nodecore(explorer, vi
         assert explorer.describe().startswith(f"Solved in {steps}: ")
         for part in explorer.describe().split(": ")[1].split("; "):
             known, _ = part.split(" pairs cross")  # trained with …, … % are right and …
-            assert f"{known} of 780 pairs cross" in said.text_content()
+            assert f"{known} of 780 pairs cross" in plain(said.text_content())
     explorer.n_steps = 8
     assert page.complaints == []
 
@@ -53,6 +53,16 @@ def test_the_number_below_the_slider_stands_under_the_thumb(explorer, visit_expl
         assert tick["x"] + tick["width"] / 2 == pytest.approx(thumb, abs=1)
     last = ticks.last.bounding_box()
     assert last["x"] + last["width"] == pytest.approx(track["x"] + track["width"], abs=1)
+    assert page.complaints == []
+
+
+def test_a_phone_shows_both_models_and_the_slider_at_once(explorer, visit_explorers):
+    page = visit_explorers(as_html(explorer), **PHONE)
+    root = ExplorerReader(page).root
+    first, second = (each.bounding_box() for each in root.locator("canvas[role=img]").all())
+    assert first["y"] == second["y"] and first["x"] + first["width"] < second["x"]
+    slider = root.get_by_label("number of test steps K").bounding_box()
+    assert first["y"] < slider["y"] < first["y"] + 500
     assert page.complaints == []
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from browsing import HELD_WORKERS, PHONE, ExplorerReader, as_html
+from browsing import HELD_WORKERS, PHONE, ExplorerReader, as_html, plain
 from torch import nn
 
 from nodecore.analysis.evaluate import accuracy
@@ -332,8 +332,9 @@ def test_what_is_said_aloud_are_the_numbers(visit_explorers, html):
     found = reader.numbers()
     said = reader.root.locator(".summary[aria-live=polite]")
     said.filter(has_text=" in 3 steps").wait_for()
-    text = said.text_content()
+    text = plain(said.text_content())
     assert f"{found['accuracy']:.1f} % of 1,000 test points" in text
+    assert "\u00a0%" in said.text_content(), "no line ends before it"
     assert f"{found['crossings']:,.0f} crossings" in text
     assert reader.slider.get_attribute("aria-valuetext") == "K = 3, h = 1/3"
 

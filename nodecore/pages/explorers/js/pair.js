@@ -24,7 +24,7 @@ function start(shell) {
   const symbols = legend();
 
   body.append(
-    row("halves", ...sides.map((side) => side.element)),
+    row("twins", ...sides.map((side) => side.element)),
     row("row heading", h("span", { class: "grow" }, label), now),
     steps.element,
     tickNumbers(scale),

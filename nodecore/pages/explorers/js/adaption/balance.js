@@ -1,13 +1,13 @@
 // The plane of cost and accuracy: where a training stands, beside trainings of fixed steps.
 
-import { drawAxes, formatTick, powerOfTwo } from "../draw/axes.js";
+import { drawAxes, powerOfTwo } from "../draw/axes.js";
 import { drawDisc } from "../draw/marks.js";
 import { clipped, makePlane } from "../draw/plane.js";
 import { lastCheck, lastLook } from "./rule.js";
 
 const LABEL =
   "Test accuracy against evaluations per iteration so far, beside trainings of fixed steps";
-const ROOM = 0.12; // of the height, above an accuracy of 1, for the name of the axis
+const ROOM = 0.04; // of the height, above an accuracy of 1, for half a disc
 const SIZES = { fixed: 2.5, present: 4.5 };
 
 /** @param {Shell} shell */
@@ -24,7 +24,6 @@ export function makeBalance(shell) {
       });
       drawAxes(plane, context, colour, "evaluations per iteration", "test accuracy", {
         xText: powerOfTwo,
-        yText: (value) => (value <= 1 ? formatTick(value) : ""),
       });
     },
     symbols: (colour, { run }) => [

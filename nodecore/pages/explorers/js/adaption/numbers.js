@@ -25,7 +25,7 @@ export function makeNumbers(shell) {
     steps.show(thousands(stepsOf(history.steps[at])), `h = ${fixed(history.steps[at], 4)}`);
     train.show(percent(history.train[at]), run.solver);
     test.show(percent(history.test[at]), run.testSolver);
-    failed.show(`${count}`, `threshold ${fixed(threshold, 2)}: ${would}`);
+    failed.show(`${count}`, `at ${fixed(threshold, 2)}: ${would}`);
     spent.show(fixed(history.spent[at], 1), "per iteration");
     accuracy.show(
       look < 0 ? "–" : percent(history.accuracies[look]),

@@ -1,4 +1,4 @@
-// The frame of a plane, round numbers along it, names in its corners.
+// The frame of a plane, round numbers along it, the names of its axes.
 
 /**
  * xText(value), yText(value): what stands at a tick of an axis, where that is not the number.
@@ -9,7 +9,7 @@
  * @param {{xText?: (value: number) => string, yText?: (value: number) => string}} texts
  */
 export function drawAxes(plane, context, colour, xName, yName, texts = {}) {
-  const { xText = formatTick, yText = formatTick } = texts;
+  const { xText = formatNumber, yText = formatTick } = texts;
   const { left, top, width, height } = plane.inner();
   const [x0, x1, y0, y1] = plane.view;
   context.strokeStyle = colour("line");
@@ -31,8 +31,7 @@ export function drawAxes(plane, context, colour, xName, yName, texts = {}) {
   context.textBaseline = "bottom";
   writeOver(context, colour, xName, left + width - 5, top + height - 4);
   context.textAlign = "left";
-  context.textBaseline = "top";
-  writeOver(context, colour, yName, left + 6, top + 5);
+  context.fillText(yName, left, top - 4); // above the frame, where nothing crosses it
 }
 
 /**
@@ -41,7 +40,7 @@ export function drawAxes(plane, context, colour, xName, yName, texts = {}) {
  * @param {CanvasRenderingContext2D} context
  * @param {Colour} colour
  */
-export function writeOver(context, colour, text, x, y) {
+function writeOver(context, colour, text, x, y) {
   context.strokeStyle = colour("paper");
   context.lineWidth = 3;
   context.lineJoin = "round";
@@ -65,10 +64,12 @@ export function powerOfTwo(exponent) {
 
 const LONG = 10_000; // from which on a number does not fit beside the plane
 
-export function formatTick(value) {
-  const text =
-    Math.abs(value) < LONG
-      ? value.toLocaleString("en-GB", { maximumSignificantDigits: 6 })
-      : value.toExponential().replace("e+", "e");
-  return text.replace("-", "−");
+/** A tick beside the plane. */
+function formatTick(value) {
+  if (Math.abs(value) < LONG) return formatNumber(value);
+  return value.toExponential().replace("e+", "e").replace("-", "−");
+}
+
+function formatNumber(value) {
+  return value.toLocaleString("en-GB", { maximumSignificantDigits: 6 }).replace("-", "−");
 }

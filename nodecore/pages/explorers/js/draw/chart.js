@@ -1,10 +1,11 @@
 // Accuracy against what a slider sets, on the axis of the slider above it.
 
-import { writeOver } from "./axes.js";
 import { clipped, makePlane } from "./plane.js";
 
-// The thumb of a slider is 16 pixels wide, and its middle stays inside the track.
-const CHART_MARGIN = { left: 8, right: 8, top: 8, bottom: 18 };
+// The thumb of a slider is 16 pixels wide, and its middle stays inside the track. The names of the
+// levels stand on the left, and the slider begins after them (style/controls.css).
+const NAMES = 42;
+const CHART_MARGIN = { left: NAMES + 8, right: 8, top: 8, bottom: 18 };
 const RING = 6.5; // its radius: with its line it fits into the margins at the ends of the axis
 
 /**
@@ -76,15 +77,12 @@ function drawCurve(context, colour, curve, place) {
   context.stroke();
 }
 
-/** Over the right end, where what is shown begins least often. */
 function nameLevels(plane, context, colour, chance) {
-  const [right, top] = plane.toPixel(1, 1);
   context.fillStyle = colour("muted");
   context.textAlign = "right";
-  context.textBaseline = "top";
-  writeOver(context, colour, "100 %", right, top + 3);
-  context.textBaseline = "bottom";
-  writeOver(context, colour, "chance", right, plane.toPixel(1, chance)[1] - 1);
+  context.textBaseline = "middle";
+  context.fillText("100 %", NAMES - 3, plane.toPixel(0, 1)[1]);
+  context.fillText("chance", NAMES - 3, plane.toPixel(0, chance)[1]);
 }
 
 /** A line through the chart where the slider stands. */

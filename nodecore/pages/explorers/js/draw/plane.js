@@ -2,7 +2,7 @@
 
 import { h } from "../ui/dom.js";
 
-const MARGIN = { left: 36, right: 18, top: 8, bottom: 26 };
+const MARGIN = { left: 36, right: 20, top: 22, bottom: 26 };
 
 /**
  * A canvas that keeps its aspect (height / width) as the page changes; it is drawn anew at once

@@ -6,7 +6,7 @@ import { makePlane } from "../draw/plane.js";
 import { drawRun } from "../draw/run.js";
 import { makeAnswers } from "../trajectory/answers.js";
 import { prepare } from "../trajectory/solve.js";
-import { h, percent, thousands } from "../ui/dom.js";
+import { h, percent, row, thousands } from "../ui/dom.js";
 import { figure, figureList, tellCrossings } from "../ui/figures.js";
 
 /** {element, trained, show}; show(state, colour) gives what it shows in words once it is computed. */
@@ -34,6 +34,7 @@ export function makeSide(shell, trained) {
     numbers.busy(!fresh, shown.key);
     return fresh ? `${title}, ${share} are right and ${pairs} of ${nPairs} pairs cross` : null;
   }
-  const element = h("div", {}, h("p", { class: "heading" }, title), plane.element, numbers.element);
+  const heading = h("p", { class: "heading" }, title);
+  const element = row("twin", heading, plane, numbers);
   return { element, trained, show };
 }

@@ -69,9 +69,9 @@ export function fixed(value, decimals) {
   return isHalfway && isOdd ? longer.slice(0, decimals ? -1 : -2) : text;
 }
 
-/** 0.987 as 98.7 %. */
+/** 0.987 as 98.7 %, which does not break. */
 export function percent(value) {
-  return `${fixed(100 * value, 1)} %`;
+  return `${fixed(100 * value, 1)}\u00a0%`;
 }
 
 /** The nearest number from low to high. */
