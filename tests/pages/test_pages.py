@@ -126,6 +126,28 @@ def test_dark_mode_switches(visit):
     assert page.complaints == []
 
 
+def test_paper_is_light_though_the_screen_is_dark(visit):
+    page = visit("book/07_scorecard.html", color_scheme="dark")
+    page.emulate_media(media="print")
+    colour = "each => each.map(e => getComputedStyle(e).color)"
+    words = page.locator("article :is(.verdict, code, p, td)").evaluate_all(colour)
+    assert len(words) > 100
+    assert max(rgb(word).mean() for word in words) < 0.5
+
+
+def test_what_unfolds_is_folded_from_the_first_moment(visit):
+    """Nothing below it moves once the page's script has run."""
+    page = visit("book/01_datasets.html")
+    moved = page.evaluate(
+        """new Promise((done) => {
+            const add = (list) => done(list.getEntries().reduce((sum, e) => sum + e.value, 0));
+            new PerformanceObserver(add).observe({ type: "layout-shift", buffered: true });
+            setTimeout(() => done(0), 500);
+        })"""
+    )
+    assert moved < 0.1
+
+
 def test_search_works_offline(visit):
     page = visit("search.html?q=tableau")
     page.locator("#search-results li a").first.wait_for(timeout=20_000)
