@@ -141,12 +141,14 @@ def test_numbers_on_the_map_can_be_read(visit_explorers, html):
     cells = page.locator(".nodecore-explorer td[aria-label]")
     style = "cells => cells.map(getComputedStyle).map(s => [s.color, s.backgroundColor])"
     for colours in cells.evaluate_all(style):
-        text, ground = (
-            luminance([int(part) / 255 for part in re.findall(r"\d+", colour)])
-            for colour in colours
-        )
-        low, high = sorted((text, ground))
+        low, high = sorted(luminance(channels(colour)) for colour in colours)
         assert (high + 0.05) / (low + 0.05) >= 4.5, colours
+
+
+def channels(colour):
+    """Of rgb(0, 127, 255), or color(srgb 0 0.5 1), from 0 to 1."""
+    numbers = [float(part) for part in re.findall(r"[\d.]+", colour)]
+    return numbers if colour.startswith("color(") else [number / 255 for number in numbers]
 
 
 def luminance(colour):

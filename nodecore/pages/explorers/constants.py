@@ -11,7 +11,7 @@ from nodecore.ode import adaptive
 from nodecore.ode.tableaus import get_tableau
 from nodecore.pages import plots
 from nodecore.pages.explorers.packing import pack_tableau
-from nodecore.pages.plots.grids import MAP_COLOURS, MAP_LOWEST
+from nodecore.pages.plots.grids import MAP_COLOURS, MAP_DARK, MAP_LOWEST
 from nodecore.pages.plots.style import CLASS_MARKERS
 
 CHORDS = 64  # that a trajectory of a solver of higher order than 1 is drawn with, at least,
@@ -25,6 +25,7 @@ CONSTANTS = {
     "CROSSING_COLOUR": plots.CROSSING_COLOUR,
     "MAP_SHADES": [to_hex(colour) for colour in plt.get_cmap(MAP_COLOURS)(np.linspace(0, 1, 5))],
     "MAP_LOWEST": MAP_LOWEST,
+    "MAP_DARK": MAP_DARK,
     "SAFETY": adaptive.SAFETY,
     "MIN_FACTOR": adaptive.MIN_FACTOR,
     "MAX_FACTOR": adaptive.MAX_FACTOR,

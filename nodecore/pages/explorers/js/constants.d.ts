@@ -5,6 +5,7 @@ export const CLASS_MARKERS: string[];
 export const CROSSING_COLOUR: string;
 export const MAP_SHADES: string[];
 export const MAP_LOWEST: number;
+export const MAP_DARK: number;
 export const SAFETY: number;
 export const MIN_FACTOR: number;
 export const MAX_FACTOR: number;

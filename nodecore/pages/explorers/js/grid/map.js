@@ -2,7 +2,7 @@
 // keys. The mouse shows a cell as it passes; one that was clicked stays, so that the mouse can go on
 // to its trajectories.
 
-import { MAP_LOWEST, MAP_SHADES } from "../constants.js";
+import { MAP_DARK, MAP_LOWEST, MAP_SHADES } from "../constants.js";
 import { fixed, h } from "../ui/dom.js";
 import { summarise } from "./cell.js";
 import { shareText } from "./numbers.js";
@@ -97,7 +97,7 @@ function makeCell(row, test, { pass, click }) {
   const attributes = {
     role: "gridcell",
     tabindex: -1,
-    style: mean === null ? null : coloursOf(mean),
+    style: mean === null ? null : `background: ${shade(mean)}; color: ${textOn(mean)}`,
     class: row.nSteps === test.nSteps ? "own" : null,
     "aria-label": `trained with ${row.nSteps}, tested with ${test.nSteps}: ${shareText(mean)}`,
     onpointerenter: (event) => pass(event, row.nSteps, test.nSteps),
@@ -112,32 +112,14 @@ function columnsOf(rows) {
   return [...new Set(all)].sort((a, b) => a - b);
 }
 
-function coloursOf(value) {
-  const shade = shadeOf(value);
-  return `background: rgb(${shade.map(Math.round).join(" ")}); color: ${textOn(shade)}`;
-}
-
-/** Red, green and blue, 0 .. 255, between the two shades that an accuracy lies between. */
-function shadeOf(value) {
+function shade(value) {
   const share = Math.max(0, value - MAP_LOWEST) / (1 - MAP_LOWEST);
   const place = share * (MAP_SHADES.length - 1);
   const at = Math.min(Math.floor(place), MAP_SHADES.length - 2);
-  const [low, high] = MAP_SHADES.slice(at, at + 2).map(channels);
-  return low.map((channel, i) => channel + (place - at) * (high[i] - channel));
+  const part = Math.round(100 * (place - at));
+  return `color-mix(in srgb, ${MAP_SHADES[at + 1]} ${part}%, ${MAP_SHADES[at]})`;
 }
 
-function channels(colour) {
-  return colour.match(/\w\w/g).map((digits) => parseInt(digits, 16));
-}
-
-/** Black or white, by the larger contrast: (1 + 0.05) / (l + 0.05) or (l + 0.05) / 0.05 (WCAG). */
-function textOn(shade) {
-  const [red, green, blue] = shade.map((channel) => linear(channel / 255));
-  const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-  return (luminance + 0.05) ** 2 > 1.05 * 0.05 ? "#000000" : "#ffffff";
-}
-
-/** Of a channel of sRGB, 0 .. 1, its share of light. */
-function linear(channel) {
-  return channel <= 0.04045 ? channel / 12.92 : ((channel + 0.055) / 1.055) ** 2.4;
+function textOn(value) {
+  return value > MAP_DARK ? "#000000" : "#ffffff";
 }
