@@ -27,6 +27,10 @@ class Interval(NamedTuple):
         value, low, high = (100 * v + 0.0 for v in self)
         return f"{value:.1f} % ({low:.1f} to {high:.1f})"
 
+    def points(self) -> str:
+        """Return a difference of shares as text, such as "7.5 points (6.0 to 9.3)"."""
+        return self.percent().replace(" %", " points")
+
 
 def share_interval(count: int, n: int) -> Interval:
     """Estimate the share count / n of independent samples, with Wilson's score interval (1927)."""

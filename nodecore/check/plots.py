@@ -81,13 +81,16 @@ def _draw_errors(report: Any, ax: Any) -> None:
     own = [error.size for error in curve if error.setting == report.training.setting]
     for size in own:
         ax.axvline(size, color=COLOURS["bound"], linestyle="--")
-        ax.annotate("training", (size, 1), xycoords=("data", "axes fraction"), rotation=90,
-                    ha="right", va="top", fontsize="small", color=COLOURS["bound"])  # fmt: skip
+        ax.annotate(
+            "training", (size, 1), xycoords=("data", "axes fraction"), rotation=90, ha="right",
+            xytext=(-3, 0), textcoords="offset points", va="top", fontsize="small",
+            color=COLOURS["bound"],
+        )  # fmt: skip
     name = "tolerance" if report.training.setting.rtol is not None else "step size $h$"
     error = "wrong answers" if labels else "median distance"
     ax.set(xlabel=name, ylabel=error, xscale="log", yscale="linear" if labels else "log")
     shown = sorted({sizes[0], *own, sizes[-1]})
-    ax.set_xticks(shown, [f"{size:.2g}" for size in shown])
+    ax.set_xticks(shown, [f"{size:.3g}" for size in shown])
     ax.set_xticks([], minor=True)
 
 

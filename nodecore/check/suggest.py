@@ -44,7 +44,7 @@ class Tried:
 
     def __str__(self) -> str:
         changed = self.exact.changed.percent()
-        return f"{self.setting}: {self.verdict}; changed answers {changed}; {self.nfe} evaluations"
+        return f"{self.setting}: {self.verdict}; changed answers {changed}; NFE {self.nfe}"
 
 
 @dataclass(frozen=True, repr=False)

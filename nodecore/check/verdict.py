@@ -179,8 +179,8 @@ def judge(own: Tested, exact: Tested, terms: Terms) -> tuple[str, str]:
             "an end state to be sure of: a solve failed or has not converged (see the notes)"
         )
     if terms.chance is None:
-        what = f"of the {terms.changes} under the exact flow"
-        return _judge_difference(exact.changed, what, exact, terms)
+        found = f"{exact.changed.percent()} of the {terms.changes} under the exact flow"
+        return _judge_difference(exact.changed, found, bound, exact, terms)
     if not beats_chance(own, terms):
         assert own.accuracy is not None
         return CANNOT_TELL, (
@@ -192,8 +192,11 @@ def judge(own: Tested, exact: Tested, terms: Terms) -> tuple[str, str]:
     (value, low, high), what = exact.drop, "lost"
     if value < 0:
         value, low, high, what = -value, -high, -low, "gained"
-    what = f"of accuracy are {what} under the exact flow, on the same samples"
-    verdict, reason = _judge_difference(Interval(value, low, high), what, exact, terms)
+    difference, points = Interval(value, low, high), f"{100 * terms.bound:g} points"
+    found = (
+        f"{difference.points()} of accuracy are {what} under the exact flow, on the same samples"
+    )
+    verdict, reason = _judge_difference(difference, found, points, exact, terms)
     if verdict == FLOW and exact.changed.low > terms.bound:
         return CANNOT_TELL, (
             f"the accuracy stays within {bound}, but the predicted class changes for "
@@ -203,10 +206,9 @@ def judge(own: Tested, exact: Tested, terms: Terms) -> tuple[str, str]:
 
 
 def _judge_difference(
-    difference: Interval, what: str, exact: Tested, terms: Terms
+    difference: Interval, found: str, bound: str, exact: Tested, terms: Terms
 ) -> tuple[str, str]:
-    bound = str(terms)
-    found = f"{difference.percent()} {what}"
+    """Return the verdict on a difference, and why; found and bound tell it and its bound."""
     if difference.beyond(terms.bound):
         return NOT_A_FLOW, f"{found}: more than {bound}"
     if difference.within(terms.bound):
