@@ -216,10 +216,11 @@ def _solve_by_own(model: FlowModel, samples: Samples, setting: OwnSolve) -> Part
 
     def field(t: Any, z: Any) -> Any:
         times = model.sign * torch.as_tensor(t).detach().double().cpu().reshape(-1)
+        times = times[:1] if bool((times == times[:1]).all()) else times
         if len(times) not in (1, len(samples)):
             raise ValueError(
-                f"solve calls its field with t of shape {tuple(t.shape)} for {len(samples)} "
-                "samples: give one time, or one for each sample, (n,)"
+                f"solve calls its field with {len(times)} times for {len(samples)} samples: give "
+                "one time, or one for each sample, (n,)"
             )
         calls.append(times)
         return packing.unpack(model.sign * _slopes(model, samples, times, packing.pack(z)))
@@ -246,9 +247,7 @@ def _solve_by_own(model: FlowModel, samples: Samples, setting: OwnSolve) -> Part
 
 def _slopes(model: FlowModel, samples: Samples, times: Tensor, z: Tensor) -> Tensor:
     """Return the slopes (n, ...) of states at one time (1,), or at one for each sample (n,)."""
-    if len(times.unique()) == 1:
-        return _slope_in(model.field(samples.args), times[0], z, samples.z)
-    if model.convention.batched:
+    if len(times) == 1 or model.convention.batched:
         return _slope_in(model.field(samples.args), times, z, samples.z)
     slopes = torch.empty_like(z)  # the field takes one time: it is asked at one after the other
     for time in times.unique():
