@@ -469,6 +469,8 @@ def test_seeds_that_did_not_train():
     for rows, expected in ((one, PARTLY), (found.records["n_steps"] < 4, FAILS)):
         records = found.records.assign(trained=~rows)
         assert verdicts("trains_at_every_step", [Material(found.study, records)]) == [expected]
+    alone = found.records[found.records["seed"] == 0].assign(trained=~one)
+    assert verdicts("trains_at_every_step", [Material(found.study, alone)]) == [UNSURE]
 
 
 def test_the_grid_and_the_settings():
