@@ -82,7 +82,7 @@ judged = frames | {key: frame for key, frame in frames_images.items() if len(fra
 gaps = {key: agreement_gaps(frame) for key, frame in judged.items()}
 found = {key: grid_search(frame) for key, frame in judged.items()}
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Point at a cell, or click to keep it: test accuracy in per cent for training $K$ (rows) and test $K$ (columns), mean over all seeds that trained; boxes: as trained. Beside it the trajectories of one seed, computed in the page; rings: crossings. Records: the path below the numbers (in this book: paper scale).", "name": "fig-grid-explorer"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Point at a cell, or click to keep it: test accuracy (%) for training $K$ (rows) and test $K$ (columns), mean over the seeds that trained; boxes: as trained. Beside it trajectories of one seed, computed in the page; rings: crossings. Records: the path below the numbers (in this book: paper scale).", "name": "fig-grid-explorer"}}
 planar = [model for (d, _), found in models.items() if DATASETS[d].shape == (2,) for model in found]
 if planar:
     display(GridExplorer(planar, n_seeds=3))

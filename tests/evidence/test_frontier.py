@@ -86,11 +86,20 @@ def test_no_runs_give_no_rows():
 
 def test_a_difference_is_of_the_exact_flows():
     base = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
-    change = difference(made_up(base, base + 0.02), made_up(base + 0.5, base))
+    others = made_up(base + 0.5, base)
+    others.records["seed"] += 5
+    change = difference(made_up(base, base + 0.02), others)
     assert change.value == pytest.approx(0.02)
     half = 2.306 * np.sqrt(2 * 0.025 / 5)  # t of 8 degrees of freedom, variance 0.025
     assert (change.low, change.high) == pytest.approx((0.02 - half, 0.02 + half), abs=1e-4)
-    assert difference(made_up(base, base + 0.5), made_up(base, base)).low > 0.2
+    assert difference(made_up(base, base + 0.5), others).low > 0.2
+
+
+def test_runs_of_the_same_seeds_are_compared_seed_by_seed():
+    base, apart = np.array([0.5, 0.6, 0.7, 0.8, 0.9]), np.array([0.01, 0.03, 0.02, 0.02, 0.02])
+    change = difference(made_up(base, base + apart), made_up(base + 0.5, base))
+    half = 2.776 * np.std(apart, ddof=1) / np.sqrt(5)  # t of 4 degrees of freedom
+    assert change == pytest.approx((0.02, 0.02 - half, 0.02 + half), abs=1e-4)
 
 
 def test_finalists_are_the_most_accurate_cures_within_the_budget():

@@ -75,7 +75,9 @@ def test_accuracies_at_the_same_step():
 def test_grid_search_takes_the_best_of_the_ode_like_runs_only():
     found = grid_search(fixed_steps(GRID))
     assert (found.critical, found.coarser) == (2, 1)
-    assert found.nfe == "2-3"
+    assert found.nfe == "2–3" and not found.at_end
+    at_end = grid_search(fixed_steps({k: GRID[k] for k in (1, 2)}))
+    assert at_end.nfe == "2–3 or more"
     assert found.mean == pytest.approx(0.85)
     assert found.std == pytest.approx(math.sqrt(0.005))
 
