@@ -43,7 +43,7 @@ def failing_list(judgements: Iterable[Judgement]) -> str:
             listed = "".join(f"<li>{escape(each)}</li>" for each in found)
             link = f'<a href="#claim-{claim.id}">{escape(claim.claim)}</a>'
             items.append(f"<li>{link}<ul>{listed}</ul></li>")
-    return f"<ul>{''.join(items)}</ul>" if items else ""
+    return f'<ul class="scorecard">{"".join(items)}</ul>' if items else ""
 
 
 def _badge(verdict):

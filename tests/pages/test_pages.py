@@ -98,6 +98,16 @@ def test_figures_lie_on_the_page_in_the_dark_and_photographs_on_a_card(visit, na
         assert photograph or light.mean() < 0.5, "no white slab"
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_no_text_of_an_output_lies_on_a_light_card_in_the_dark(visit, name: str):
+    page = visit(f"{name}.html", color_scheme="dark")
+    grounds = page.locator(".cell_output .text_html").evaluate_all(
+        "outputs => outputs.map(o => getComputedStyle(o).backgroundColor)"
+    )
+    opaque = [ground for ground in grounds if ground != "rgba(0, 0, 0, 0)"]
+    assert all(rgb(ground).max() < 0.5 for ground in opaque), opaque
+
+
 def rgb(colour: str) -> np.ndarray:
     """A colour of CSS as three numbers from 0 to 1."""
     return np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255

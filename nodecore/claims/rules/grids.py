@@ -201,10 +201,10 @@ def accuracy_has_no_trend(studies: Studies, numbers: Mapping) -> Parts:
         if line is None:
             yield material.part(UNTESTED, "too few seeds or runs to tell")
             continue
-        found = (
-            f"{100 * line.slope:+.2f} points for twice the steps (95 %: {100 * line.low:+.2f} to "
-            f"{100 * line.high:+.2f})"
+        slope, low, high = (
+            f"{100 * value:+.2f}".replace("-", "−") for value in (line.slope, line.low, line.high)
         )
+        found = f"{slope} points for twice the steps (95 %: {low} to {high})"
         yield material.part(_slope_verdict(line.low, line.high), found)
 
 
