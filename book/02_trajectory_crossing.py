@@ -56,6 +56,7 @@ from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.gather import gather_pair
 from nodecore.evidence.joined import best
+from nodecore.evidence.means import spread
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.trajectories import follow
 from nodecore.ode.steps import FixedSteps
@@ -228,8 +229,7 @@ for name, k in (("coarse", n_steps_coarse), ("fine", n_steps_fine)):
     if k in every and every[k].run.profile == profile:
         cross = pd.Series(crossing_shares(follow(every[k], n_starts).path()))
         n_every, n_crossing = len(cross), int((cross > 0).sum())
-    text = f"{100 * cross.mean():.1f} ± {100 * cross.std():.1f}" if len(cross) else "-"
-    glue(f"all-{name}", text, display=False)
+    glue(f"all-{name}", spread(100 * cross) if len(cross) else "-", display=False)
 glue("all-seeds", float(n_every), display=False)
 glue("all-crossing-seeds", float(n_crossing), display=False)
 

@@ -193,9 +193,12 @@ def of_all_seeds(d, s):
     return frame if frame["seed"].nunique() > len(seeds) else judged[d, s]
 
 
+every_seed = {key: of_all_seeds(*key) for key in judged}
+
+
 def critical_row(d, s):
     """The cells of a study."""
-    frame = of_all_seeds(d, s)
+    frame = every_seed[d, s]
     spread = critical_sensitivity(frame, ())
     redraws = " to ".join(dict.fromkeys(map(tell_n_steps, spread.redraws)))
     scale = judged[d, s]["profile"].iloc[0]
@@ -219,11 +222,10 @@ for d in IMAGES:
     coarsest = lost[d].xs(1, level="n_steps")["test solver"]
     glue(f"{d}-rk4-lost", 100 * float(coarsest.mean()), display=False)
     glue(f"{d}-rk4-seeds", float(len(coarsest)), display=False)
-fine = {"rk4": find_all(run for run in get_study("mnist-rk4", "paper") if run.steps.n_steps == 4)}
-fine["euler"] = find_all(r for r in get_study("mnist-euler", "paper") if r.steps.n_steps == 16)
-for s, found_fine in fine.items():
-    of_first = [exact_gaps(e.records) for e in found_fine if SEEDS[0] in e.run.seeds]
-    glue(f"mnist-{s}-fine", 100 * float(of_first[0].iloc[0]) if of_first else np.nan, display=False)
+for s, k in {"rk4": 4, "euler": 16}.items():
+    frame = judged.get(("mnist", s))
+    fine = np.nan if frame is None else exact_gaps(frame[frame["seed"] == SEEDS[0]]).get(k, np.nan)
+    glue(f"mnist-{s}-fine", 100 * float(fine), display=False)
 half, exact = lost["mnist"]["test solver"], lost["mnist"]["exact flow"]
 misled = exact[(half <= AGREEMENT) & (exact > AGREEMENT)]
 glue("mnist-misled", float(len(misled)), display=False)
@@ -283,11 +285,11 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 # %% tags=["remove-cell"]
 for d in ("landscape", "spheres2"):
-    each = {s: grid_search(of_all_seeds(d, s)) if d in datasets else None for s in SOLVERS}
+    each = {s: grid_search(every_seed[d, s]) if d in datasets else None for s in SOLVERS}
     glue(f"pair-{d}", each["euler"].nfe if each["euler"] else "-", display=False)
     for s, stages in {"euler": 1, "rk4": 4}.items():
         glue(f"{s}-nfe-{d}", stages * float(each[s].critical) if each[s] else np.nan, display=False)
-spheres = of_all_seeds("spheres2", "euler") if "spheres2" in datasets else pd.DataFrame()
+spheres = every_seed.get(("spheres2", "euler"), pd.DataFrame())
 hair = {"test": np.nan, "exact": np.nan, "paper": np.nan}
 if len(spheres) and 64 in set(spheres["n_steps"]):
     hair = {"test": agreement_gaps(spheres)[64], "exact": exact_gaps(spheres)[64]}

@@ -52,6 +52,7 @@ from nodecore.claims.paper import TABLE1, percent
 from nodecore.evidence.catalogue import GRIDS, MORE_SEEDS, calmer_controller, grid_runs
 from nodecore.evidence.gather import adaption_run, find_all, gather_adaptions
 from nodecore.evidence.joined import best
+from nodecore.evidence.means import spread
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import (
     adaption_ends,
@@ -202,10 +203,7 @@ columns = {
     "finer": "same weights, smaller steps",
     "past": "next check that passed",
 }
-told = {
-    d: {columns[c]: f"{100 * v.mean():.1f} ± {100 * v.std():.1f}" for c, v in t.items()}
-    for d, t in gaps.items()
-}
+told = {d: {columns[c]: spread(100 * v) for c, v in t.items()} for d, t in gaps.items()}
 pd.DataFrame(told).T.rename_axis("gap, points")
 
 # %% [markdown]
@@ -247,9 +245,7 @@ def own_row(d, controller):
     scale += "" if len(ends) == len(seeds) else f", {len(ends)} seed{'s' * (len(ends) > 1)}"
     grid = [search.nfe, percent(search.mean, search.std)] if search else ["-", "-"]
     own = percent(ends["as trained"].mean(), ends["as trained"].std())
-    nfe = ends["nfe_per_iteration"]
-    nfe = f"{nfe.mean():.1f} ± {nfe.std():.1f}" if len(nfe) > 1 else f"{nfe.mean():.1f}"
-    return ["", name_of(controller) + scale, *grid, nfe, own]
+    return ["", name_of(controller) + scale, *grid, spread(ends["nfe_per_iteration"]), own]
 
 
 columns = ["data set", "", "NFE, grid", "accuracy, grid", "NFE, adaption", "accuracy, adaption"]

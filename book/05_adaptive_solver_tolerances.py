@@ -53,7 +53,6 @@ from nodecore.claims.paper import percent
 from nodecore.evidence.gather import gather_adapted_tolerances, gather_tolerances
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import (
-    as_trained,
     critical_rtols,
     exact_gaps,
     seed_gaps,
@@ -193,8 +192,8 @@ plots.stamp_profile(fig, profile)
 
 # %% tags=["hide-input"]
 rows, worst = [], {}
-for (s, first, rule), evidence in adapted.items():
-    ends = tolerance_ends(evidence.records)
+ends_of = {key: tolerance_ends(evidence.records) for key, evidence in adapted.items()}
+for (s, first, rule), ends in ends_of.items():
     gap, own = (ends["as trained"] - ends["exact flow"]).abs(), ends["as trained"]
     worst[s, first, rule] = 100 * float(gap.max())
     rows.append([name_of(s), f"{first:g}", rule, f"{int(ends['trained'].sum())} of {len(ends)}"])
@@ -204,23 +203,21 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:3])
 
 # %% tags=["remove-cell"]
 fixed = frames[dataset, "dopri5"] if "dopri5" in solvers and 1e-3 in rtols else None
-nfe = np.nan if fixed is None else as_trained(fixed).query("rtol == 1e-3")["nfe_per_iteration"]
-glue("fixed-nfe", float(np.mean(nfe)), display=False)
-lost = np.nan if fixed is None else 100 * tolerances(fixed)["gap"][1e-3]
-glue("fixed-lost", float(lost), display=False)
-for word, end in {"fine": min(first_rtols), "coarse": max(first_rtols)}.items():
-    ends = [tolerance_ends(e.records) for (_, first, _), e in adapted.items() if first == end]
-    members = pd.concat(ends)["trained"].astype(bool)
-    glue(f"members-{word}", float(len(members)), display=False)
-    glue(f"untrained-{word}", float((~members).sum()), display=False)
+at = {} if fixed is None else tolerances(fixed).loc[1e-3]
+glue("fixed-nfe", float(at.get("nfe_per_iteration", np.nan)), display=False)
+glue("fixed-lost", 100 * float(at.get("gap", np.nan)), display=False)
 calm_nfe = [
-    float(tolerance_ends(e.records)["nfe_per_iteration"].mean())
-    for (s, first, rule), e in adapted.items()
+    float(ends["nfe_per_iteration"].mean())
+    for (s, first, rule), ends in ends_of.items()
     if s == "dopri5" and first == min(first_rtols) and rule != name_of("algorithm1")
 ]
 glue("calm-nfe-least", min(calm_nfe, default=np.nan), display=False)
 glue("calm-nfe-most", max(calm_nfe, default=np.nan), display=False)
 for word, end in {"fine": min(first_rtols), "coarse": max(first_rtols)}.items():
+    begun = [ends for (_, first, _), ends in ends_of.items() if first == end]
+    members = pd.concat(begun)["trained"].astype(bool)
+    glue(f"members-{word}", float(len(members)), display=False)
+    glue(f"untrained-{word}", float((~members).sum()), display=False)
     gaps = {"papers": [], "calmer": []}
     for (_, first, rule), gap in worst.items():
         if first == end:

@@ -191,8 +191,7 @@ for dataset in datasets:
 # %% tags=["hide-input"]
 def points_of(change):
     """A difference and its interval in points, as text."""
-    value, low, high = (100 * v + 0.0 for v in change)
-    return f"{value:.1f} ({low:.1f} to {high:.1f})".replace("-", "−")
+    return change.percent().replace(" %", "").replace("-", "−")
 
 
 goals = []

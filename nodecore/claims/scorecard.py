@@ -12,11 +12,12 @@ from nodecore.claims import published
 from nodecore.claims.paper import TABLE1, percent, scale_note
 from nodecore.claims.register import Judgement, collect, judge_all, scale_of, write_verdicts
 from nodecore.claims.rules import SYMBOLS, VERDICTS, Material
-from nodecore.claims.rules.base import search_of, spread
+from nodecore.claims.rules.base import search_of
 from nodecore.data import files
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import calmer_controller
 from nodecore.evidence.found import find
+from nodecore.evidence.means import spread, summary
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import as_trained, under_exact_flow
 from nodecore.training.adapted import STARTS, USUAL_START
@@ -84,8 +85,7 @@ def _grid_row(dataset, material=None):
 
 def _flow(records):
     """Mean accuracy under the exact flow and its standard deviation over the seeds that trained."""
-    exact = under_exact_flow(records)["accuracy"]
-    return exact.mean(), exact.std()
+    return summary(under_exact_flow(records)["accuracy"])[:2]
 
 
 def _adaption_rows(dataset, material=None):
@@ -94,7 +94,8 @@ def _adaption_rows(dataset, material=None):
     rows = []
     names = {("algorithm1", USUAL_START): "Algorithm 1"}
     names |= {("algorithm1", s): f"Algorithm 1, {name_of(s)}" for s in STARTS if s != USUAL_START}
-    names[calmer_controller(dataset), USUAL_START] = name_of(calmer_controller(dataset))
+    calmer = calmer_controller(dataset)
+    names[calmer, USUAL_START] = name_of(calmer)
     for (controller, start), training in names.items():
         records = material.records[material.records["start"] == start]
         records = records[records["controller"] == controller]
@@ -104,8 +105,7 @@ def _adaption_rows(dataset, material=None):
         nfe, accuracy = own["nfe_per_iteration"], own["accuracy"]
         extent = nfe.min(), nfe.mean(), nfe.max()
         source = [dataset, training, "here", scale_of([Material(material.study, own)])]
-        own_accuracy = accuracy.mean(), accuracy.std()
-        rows.append([*source, spread(nfe), *extent, *own_accuracy, *_flow(records)])
+        rows.append([*source, spread(nfe), *extent, *summary(accuracy)[:2], *_flow(records)])
     return rows
 
 

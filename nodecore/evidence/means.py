@@ -1,8 +1,9 @@
-"""Confidence intervals of means over seeds, and of differences between such means."""
+"""Means over seeds: as text, and confidence intervals of them and of their differences."""
 
 import math
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -29,6 +30,13 @@ def summary(values: ArrayLike) -> Summary:
     known = np.asarray(values, float)
     std = float(known.std(ddof=1)) if len(known) > 1 else math.nan
     return float(known.mean()), std, len(known)
+
+
+def spread(values: ArrayLike, digits: int = 1) -> str:
+    """Mean and standard deviation over seeds; of one seed its value."""
+    known = pd.Series(values).dropna()
+    deviation = f" ± {known.std():.{digits}f}" if len(known) > 1 else ""
+    return f"{known.mean():.{digits}f}{deviation}"
 
 
 def difference_interval(one: Summary, other: Summary) -> Interval:

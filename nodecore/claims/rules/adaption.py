@@ -34,12 +34,11 @@ from nodecore.claims.rules.base import (
     judge_within,
     of_kind,
     search_of,
-    spread,
     table1_parts,
     unfound,
 )
 from nodecore.data.datasets import IMAGES
-from nodecore.evidence.means import mean_interval, summary
+from nodecore.evidence.means import mean_interval, spread, summary
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import (
     AGREES_AT_END,

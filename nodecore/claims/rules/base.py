@@ -103,14 +103,13 @@ class Material:
         dataset, kind = self.study.split("-", 1)
         return f"{name_of(dataset)}, {name_of(kind)}"
 
-    def compared(self, verdict: str) -> str:
-        """A verdict on what the paper says of its models: on smaller ones, that is left open."""
-        open_anyway = self.at_papers_scale or verdict == UNTESTED
-        return verdict if open_anyway else OTHER_SCALE
-
     def part(self, verdict: str, found: str, where: str | None = None) -> Part:
-        """A claim about the paper's models, on this study or what else of it `where` says."""
-        return Part(where or self.title, self.compared(verdict), found)
+        """A claim about the paper's models, on this study or what else of it `where` says.
+
+        What was found on smaller models leaves it open.
+        """
+        decides = self.at_papers_scale or verdict == UNTESTED
+        return Part(where or self.title, verdict if decides else OTHER_SCALE, found)
 
     def run(self, n_steps: int) -> Evidence | None:
         """The run that was trained with so many steps."""
@@ -190,13 +189,6 @@ def grade_each(*verdicts: str) -> str:
 def points(value: float) -> str:
     """A difference of accuracies as text."""
     return f"{100 * value:.1f} points"
-
-
-def spread(values: ArrayLike, digits: int = 1) -> str:
-    """Mean and standard deviation over seeds; of one seed its value."""
-    known = pd.Series(values).dropna()
-    deviation = f" ± {known.std():.{digits}f}" if len(known) > 1 else ""
-    return f"{known.mean():.{digits}f}{deviation}"
 
 
 def extent(values: ArrayLike) -> str:

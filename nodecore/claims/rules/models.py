@@ -28,11 +28,10 @@ from nodecore.claims.rules.base import (
     grade_each,
     judge_within,
     points,
-    spread,
 )
 from nodecore.data.datasets import load as load_data
 from nodecore.data.synthetic import landscape_field, landscape_minima
-from nodecore.evidence.means import mean_interval
+from nodecore.evidence.means import mean_interval, spread
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
 from nodecore.evidence.trajectories import follow
