@@ -34,8 +34,7 @@ class Run:
     changes: Changes = ()
 
     def __post_init__(self):
-        check_seeds(self.seeds)
-        object.__setattr__(self, "seeds", tuple(sorted(self.seeds)))
+        object.__setattr__(self, "seeds", tuple(sorted(check_seeds(self.seeds))))
         get_protocol(self.dataset, self.profile)
         object.__setattr__(self, "changes", check_changes(self.changes, self.dataset))
         object.__setattr__(self, "cures", check_cures(self.cures, self.steps, self.protocol))

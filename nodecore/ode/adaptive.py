@@ -99,6 +99,7 @@ def step_control(
     per_sample: bool = False,
 ) -> kernels.StepControl:
     """Return what the kernel needs to know to choose steps by a tolerance."""
+    time_span(t)  # refuses times that do not work
     return kernels.StepControl(
         b_error=np.array(tableau.b_error),
         same_as_last=tableau.first_same_as_last,
@@ -106,7 +107,7 @@ def step_control(
         rtol=rtol,
         atol=atol,
         t0=float(t[0]),
-        t1=t[0] + time_span(t),
+        t1=float(t[1]),
         first_step=first_step or 0.0,
         safety=SAFETY,
         min_factor=MIN_FACTOR,

@@ -77,21 +77,21 @@ class _Schedule(NamedTuple):
     shared: bool
 
 
-def _schedule(n_steps, step_size, t0, span, shared):
-    last = span - (n_steps - 1) * step_size
+def _schedule(n_steps, step_size, t0, t1, shared):
+    last = (t1 - t0) - (n_steps - 1) * step_size
     k = torch.arange(int(n_steps.max()))[:, None]
     hs = torch.where(k < n_steps - 1, step_size, torch.where(k == n_steps - 1, last, 0.0))
     # Times are multiples of the step: a sum's rounding would fall short of the start of a block.
     starts = t0 + torch.minimum(torch.arange(len(hs) + 1)[:, None], n_steps) * step_size
     arrived = torch.arange(len(hs) + 1)[:, None] >= n_steps
-    return _Schedule(n_steps, hs, torch.where(arrived, t0 + span, starts), shared)
+    return _Schedule(n_steps, hs, torch.where(arrived, t1, starts), shared)
 
 
 @lru_cache(maxsize=64)
-def _equal_steps(step_size: float, n_steps: int, t0: float, span: float) -> _Schedule:
+def _equal_steps(step_size: float, n_steps: int, t0: float, t1: float) -> _Schedule:
     """Every iteration of a training asks for the same one again."""
     size = torch.tensor([step_size], dtype=torch.float64)
-    return _schedule(torch.tensor([n_steps]), size, t0, span, shared=True)
+    return _schedule(torch.tensor([n_steps]), size, t0, t1, shared=True)
 
 
 def plan_steps(
@@ -102,19 +102,20 @@ def plan_steps(
     if (n_steps is None) == (step_size is None):
         raise ValueError(f"n_steps = {n_steps} and step_size = {step_size}: give exactly one")
     if n_steps is not None:
-        return _equal_steps(span / check_n_steps(n_steps), n_steps, t[0], span)
-    return _chosen_steps(step_size, t[0], span, z0)
+        n_steps = check_n_steps(n_steps)  # a plain int, whatever kind it came as
+        return _equal_steps(span / n_steps, n_steps, *t)
+    return _chosen_steps(step_size, *t, span, z0)
 
 
-def _chosen_steps(step_size, t0, span, z0):
+def _chosen_steps(step_size, t0, t1, span, z0):
     sizes = torch.as_tensor(step_size, dtype=torch.float64, device="cpu").detach()
     shared = sizes.dim() == 0
     sizes = sizes.reshape(-1)
     _check_step_sizes(sizes, span, z0, not shared)
     n_steps = count_steps(sizes, span)
     if shared:
-        return _equal_steps(float(sizes), int(n_steps), t0, span)
-    return _schedule(n_steps, sizes, t0, span, shared=False)
+        return _equal_steps(float(sizes), int(n_steps), t0, t1)
+    return _schedule(n_steps, sizes, t0, t1, shared=False)
 
 
 def _walk(f, z0, tableau, schedule, path):

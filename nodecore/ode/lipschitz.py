@@ -10,6 +10,7 @@ from nodecore.ode.fields import Conv1dField, MLPField
 from nodecore.ode.kernels import BlockLayer
 from nodecore.ode.runge_kutta import per_instance
 from nodecore.ode.solution import VectorField
+from nodecore.ode.steps import check_count
 
 MAX_OPERATOR = 4096  # rows of a layer's operator, beyond which its singular values take too long
 
@@ -77,10 +78,12 @@ def jacobian_norms(
     Returns:
         Norms in the shape of the instance axes.
     """
-    if not 1 <= instance_axes < z.dim() + 1:
-        raise ValueError(f"instance_axes = {instance_axes}: z has {z.dim()} axes; give 1 to that")
-    if n_iterations < 1:
-        raise ValueError(f"n_iterations = {n_iterations}: give at least 1")
+    if not 1 <= instance_axes < z.dim():
+        raise ValueError(
+            f"instance_axes = {instance_axes}: z has {z.dim()} axes, and its last one belongs to "
+            "the state; give 1 or more of those before it"
+        )
+    check_count("n_iterations", n_iterations)
     z = z.detach().requires_grad_(True)
     with torch.enable_grad():
         value = f(z.new_tensor(t), z)

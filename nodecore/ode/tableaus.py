@@ -140,16 +140,17 @@ TABLEAUS = {
 }
 
 
-def get_tableau(solver: str | ButcherTableau) -> ButcherTableau:
+def get_tableau(solver: str | ButcherTableau, argument: str = "solver") -> ButcherTableau:
     """Return the tableau of that name; a tableau is returned as it is.
 
     Raises:
-        ValueError: The name is unknown; the message lists the known ones.
+        ValueError: The name is unknown; the message names the argument and lists the known ones.
     """
     if isinstance(solver, ButcherTableau):
         return solver
     if solver not in TABLEAUS:
-        raise ValueError(f"solver = {solver!r} is unknown; choose one of {', '.join(TABLEAUS)}")
+        known = ", ".join(TABLEAUS)
+        raise ValueError(f"{argument} = {solver!r} is unknown; choose one of {known}")
     return TABLEAUS[solver]
 
 

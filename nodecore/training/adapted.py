@@ -63,6 +63,11 @@ class Adapted(Steps):
                 f"start = {self.start!r}: it is where the adaption of steps begins; give it with a "
                 "method of fixed steps, or leave it out"
             )
+        if self.rule.test_solver is not None:
+            raise ValueError(
+                f"test_solver = {self.rule.test_solver!r}: a tolerance is checked with dopri5 at a "
+                "finer one; leave it out"
+            )
         given = FIRST_RTOL if self.first_rtol is None else self.first_rtol
         first, (finest, coarsest) = check_positive("first_rtol", given), RTOL_BOUNDS
         if not finest <= first <= coarsest:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nodecore.data.split import Split
 from nodecore.ode.adaptive import initial_step_size
-from nodecore.ode.solution import Solution
+from nodecore.ode.solution import Solution, SolveError
 from nodecore.ode.steps import count_steps
 from nodecore.ode.tableaus import better_solver, get_tableau
 from nodecore.training.adapted import RTOL_BOUNDS, STARTS
@@ -210,7 +210,7 @@ class Adaption:
             [n.step_size > s.step_size for n, s in zip(states, self.states, strict=True)]
         )
         sizes = torch.tensor([s.step_size for s in states], dtype=torch.float64)
-        solution = ensemble.solve(x, ensemble.tableau, sizes)
+        solution = ensemble.solve_or_retire(x, ensemble.tableau, sizes)
         ensemble.count(torch.where(longer, solution.nfe, 0))
         tried = batch_accuracies(ensemble.head(solution.z), y).tolist()
         return [
@@ -220,13 +220,20 @@ class Adaption:
 
     @torch.no_grad()
     def look(self) -> None:
-        """Record each member's accuracy on the test split, where due; counts no evaluations."""
+        """Record each member's accuracy on the test split, where due; counts no evaluations.
+
+        A look changes nothing, so it is the next training solve that gives up a member which
+        cannot be solved here; nothing is recorded until then.
+        """
         ensemble, test, iteration = self.ensemble, self.test, self.ensemble.iteration
         if iteration % self.look_every:
             return
         x = test.x.expand(len(ensemble.seeds), *test.x.shape)
-        with ensemble.in_float32():
-            z = ensemble.solve(x, ensemble.tableau).z
+        try:
+            with ensemble.in_float32():
+                z = ensemble.solve(x, ensemble.tableau).z
+        except SolveError:
+            return
         for seed, value in zip(
             ensemble.seeds, batch_accuracies(ensemble.head(z), test.y).tolist(), strict=True
         ):

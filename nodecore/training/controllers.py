@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-from nodecore.ode.tableaus import better_solver
+from nodecore.ode.tableaus import better_solver, get_tableau
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ class Controller:
     tries_increases: ClassVar[bool] = False  # whether `confirm` wants to see a longer step first
 
     def __post_init__(self):
+        if self.test_solver is not None:
+            get_tableau(self.test_solver, "test_solver")
         for constant in (each for each in fields(self) if each.metadata):
             value, allows = getattr(self, constant.name), constant.metadata["allows"]
             if not (isinstance(value, int | float) and allows(value)):

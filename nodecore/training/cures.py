@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor
 from torch.nn import functional as F
 
+from nodecore.data.datasets import DATASETS
 from nodecore.ode.steps import FixedSteps, check_n_steps
 from nodecore.ode.tableaus import TABLEAUS, get_tableau
 from nodecore.training.adapted import Adapted, AnySteps
@@ -164,7 +165,7 @@ class DrawnSolver(Cure):
     other: str = "midpoint"
 
     def __post_init__(self):
-        get_tableau(self.other)
+        get_tableau(self.other, "other")
 
     def chosen(self, draws: Tensor) -> Tensor:
         """Tell where the other solver takes a batch, bool, of draws uniform on [0, 1)."""
@@ -426,7 +427,8 @@ def check_cures(cures: Sequence[Cure], steps: AnySteps, protocol: Protocol) -> C
 
 
 def _check_field(cures, protocol):
-    """Some take the field for one that is the same at all times, or need norms of its layers."""
+    """Some take the field for one that is the same at all times, or need norms of its layers, or
+    states in the plane."""
     for cure in cures:
         layered = isinstance(cure, Bounded | StableStart)
         if layered and protocol.field == "conv2d":
@@ -437,6 +439,11 @@ def _check_field(cures, protocol):
             raise ValueError(
                 f"cure = {cure.name!r}: it needs a field that is the same at all times; leave it "
                 f"out, or pieces = {protocol.pieces}"
+            )
+        if isinstance(cure, StableStart) and DATASETS[protocol.dataset].shape != (2,):
+            raise ValueError(
+                f"cure = {cure.name!r}: it is for data sets in the plane; leave it out, or "
+                f"dataset = {protocol.dataset!r}"
             )
 
 

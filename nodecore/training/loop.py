@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nodecore.data.seeding import make_generator
 from nodecore.ode.backends import choose_adaptive_backend, choose_backend
 from nodecore.ode.fields import Conv2dField
-from nodecore.ode.steps import FixedSteps
+from nodecore.ode.steps import FixedSteps, check_count
 from nodecore.training.adapted import Adapted, AnySteps
 from nodecore.training.adaption import Adaption, ToleranceAdaption
 from nodecore.training.controllers import check_in_use
@@ -114,7 +114,7 @@ def train(
 
     Raises ValueError for a bad argument, before any work.
     """
-    check_seeds(seeds)
+    seeds = check_seeds(seeds)
     cures = check_cures(cures, steps, protocol)
     if protocol.gradient == "adjoint" and (cures or not isinstance(steps, FixedSteps)):
         raise ValueError("gradient = 'adjoint': it is for fixed steps without cures; leave it out")
@@ -145,7 +145,7 @@ def train(
 
 
 def _set_up(protocol, steps, seeds, device, backend, precision, cures):
-    ensemble = Ensemble(protocol, steps, list(seeds), device, backend, cures)
+    ensemble = Ensemble(protocol, steps, seeds, device, backend, cures)
     if device.type == "cuda" and isinstance(ensemble.field, Conv2dField):
         fixed = None if cures else steps.n_steps
         evaluations = (fixed or 0) * ensemble.tableau.n_solution_stages * len(ensemble.seeds)
@@ -276,8 +276,10 @@ def _identity(ensemble, x, look_every, precision):
     }
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ValueError unless seeds are whole numbers >= 0, at least one, each once."""
-    valid = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
-    if not seeds or not valid or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds = {list(seeds)}: give at least one whole number >= 0, each once")
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """Return the seeds as ints; raise ValueError unless they are whole numbers >= 0, at least one,
+    each once."""
+    checked = [check_count("seeds", seed, least=0) for seed in seeds]
+    if not checked or len(set(checked)) != len(checked):
+        raise ValueError(f"seeds = {checked}: give at least one whole number >= 0, each once")
+    return checked

@@ -153,6 +153,18 @@ def test_tight_tolerances_reach_the_solution_of_dop853(solver, tolerance, axes):
         np.testing.assert_allclose(end, exact, rtol=0, atol=300 * tolerance)
 
 
+@pytest.mark.parametrize("t", [(0.57, 1.7), (-0.3, 0.1), (0.1, 0.7)])
+def test_a_solve_ends_at_the_end_that_it_is_given(t):
+    """Where t0 + (t1 - t0) is rounded to another number than t1."""
+    z0 = states(2)
+    fixed = [{"n_steps": 7}, {"step_size": 0.3}, {"step_size": torch.tensor([0.1, 0.3])}]
+    for how in fixed:
+        assert (solve_fixed(field, z0, "euler", t=t, **how).ts[..., -1] == t[1]).all()
+    for axes in (0, 1):
+        s = solve_adaptive(field, z0, "dopri5", rtol=1e-3, atol=1e-3, t=t, instance_axes=axes)
+        assert (s.ts[..., -1] == t[1]).all()
+
+
 def test_the_error_follows_the_tolerance():
     z0 = states(3)
     exact = solve_adaptive(field, z0, "dopri5", rtol=1e-12, atol=1e-12).z

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
+from nodecore.evidence.runs import Run
+from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps, Tolerance, choose_steps
 
 
@@ -28,6 +31,11 @@ def test_numbers_of_numpy_are_taken_as_pythons():
     steps, tolerance = FixedSteps("euler", np.int64(8)), Tolerance("dopri5", np.float64(1e-3))
     assert (steps, tolerance) == (FixedSteps("euler", 8), Tolerance("dopri5", 1e-3))
     assert (type(steps.n_steps), type(tolerance.rtol)) == (int, float)
+    run = Run("spheres2", steps, seeds=(np.int64(3), 0))
+    assert run.seeds == (0, 3) and {type(seed) for seed in run.seeds} == {int}
+    z0, few = torch.ones(1, 1, 2), np.uint8(200)  # 4 * 200 does not fit into one
+    for n_steps in (few, 200):  # the second finds what was kept of the first
+        assert solve_fixed(lambda t, z: z, z0, "rk4", n_steps=n_steps).nfe == 800
 
 
 def test_steps_say_what_they_are():

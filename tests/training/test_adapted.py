@@ -19,7 +19,10 @@ from nodecore.training.controllers import AUTO, Algorithm1, get_controller
             "start = 'hairer': it is where the adaption of steps begins",
         ),
         (("euler", "auto", "textbook"), "start = 'textbook' is unknown; choose one of euclidean"),
-        (("euler", Algorithm1(test_solver="rk5")), "solver = 'rk5' is unknown"),
+        (
+            ("dopri5", Algorithm1(test_solver="midpoint")),
+            "test_solver = 'midpoint': .* leave it out",
+        ),
         (("rk4", Algorithm1(test_solver="midpoint")), "is not better than the training solver"),
     ],
 )

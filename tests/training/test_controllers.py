@@ -238,6 +238,7 @@ def test_steady_disagreement_shortens_and_steady_agreement_lengthens_the_step(na
     [
         ({"every": 0}, "every = 0: give a whole number of iterations >= 1"),
         ({"every": 2.5}, "every = 2.5"),
+        ({"test_solver": "rk5"}, "test_solver = 'rk5' is unknown; choose one of euler"),
         ({"threshold": 0.0}, r"threshold = 0.0: give a share in \(0, 1\)"),
         ({"threshold": 1.0}, "threshold = 1.0"),
         ({"threshold": -0.1}, "threshold = -0.1"),

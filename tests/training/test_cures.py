@@ -37,7 +37,7 @@ from nodecore.training.cures import (
 from nodecore.training.draws import Draws, count_evaluations
 from nodecore.training.ensemble import Ensemble, make_model
 from nodecore.training.loop import train
-from nodecore.training.protocols import Protocol
+from nodecore.training.protocols import Protocol, get_protocol
 
 TINY = Protocol("spheres2", "mlp", 16, 32, "adam", 1e-2, 8, n_train=96, n_test=40, T=1.5)
 QUIET = {"device": "cpu", "progress": False}
@@ -85,7 +85,7 @@ def test_a_run_without_cures_is_what_it_was():
         (lambda: UniformSteps(1.0), "factor = 1.0: give a factor > 1"),
         (lambda: LogUniformSteps(math.inf), "factor = inf: give a factor > 1"),
         (lambda: RefinedSteps(0), "first = 0: give a whole number of steps >= 1"),
-        (lambda: DrawnSolver("euler2"), "solver = 'euler2' is unknown; choose one of euler"),
+        (lambda: DrawnSolver("euler2"), "other = 'euler2' is unknown; choose one of euler"),
         (lambda: DrawnEnd(1.0), "width = 1.0: give a share of T between 0 and 1"),
         (lambda: SquaredDifference(-1.0), "weight = -1.0: give a weight > 0"),
         (lambda: SquaredDifference(1.0, "half"), "against = 'half' is unknown; choose coarser or"),
@@ -128,6 +128,14 @@ def test_cures_that_do_not_go_together_are_refused(name, steps, message):
 def test_what_is_no_cure_is_refused():
     with pytest.raises(ValueError, match="give cures such as"):
         check_cures(["uniform-2"], FixedSteps("euler", 8), TINY)
+
+
+def test_a_stable_start_is_refused_where_states_do_not_lie_in_the_plane():
+    cures, steps = get_cures("stable"), FixedSteps("euler", 4)
+    with pytest.raises(ValueError, match="'stable': it is for data sets in the plane; leave it"):
+        Run("spheres3", steps, cures=cures)
+    with pytest.raises(ValueError, match="or dataset = 'spheres10'"):
+        train(get_protocol("spheres10", "smoke"), steps, [0], cures=cures, **QUIET)
 
 
 @pytest.mark.parametrize("name", ["local-1", "end-0.5", "bound-1", "stable"])

@@ -367,7 +367,13 @@ def test_a_member_that_diverges_is_marked_and_leaves_the_others_alone(monkeypatc
 
 
 @pytest.mark.parametrize(
-    "how", [{"steps": FixedSteps("euler", 2)}, {"steps": Tolerance("bosh3", 1e-2)}], ids=str
+    "how",
+    [
+        {"steps": FixedSteps("euler", 2)},
+        {"steps": Tolerance("bosh3", 1e-2)},
+        {"steps": Adapted("bosh3", "algorithm1"), "look_every": 1},  # looks, too, cannot be solved
+    ],
+    ids=str,
 )
 def test_the_iteration_of_a_late_divergence_is_recorded(monkeypatch, how):
     step, calls = torch.optim.Adam.step, []

@@ -306,6 +306,7 @@ class _Tape:
     LARGEST = 16  # times the memory that is needed, of what is handed on
 
     def __init__(self, plan: FusedSolve, steps: int):
+        self.memory = torch.empty(0)  # handed on where `resize` finds no room
         self.resize(plan, steps)
 
     def resize(self, plan: FusedSolve, steps: int) -> None:
