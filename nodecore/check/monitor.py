@@ -276,7 +276,8 @@ def monitor(
         samples: Largest number of the batch's samples that are used, its first ones.
         controller: One of nodecore.training.controllers.CONTROLLERS but "confirmed-increase", or
             "auto". The monitor's `step_size`, `n_steps` or `rtol` is then what to train with in
-            the next iteration. None leaves the step alone.
+            the next iteration. None leaves the step alone. Its `every` and `test_solver` are not
+            used: the monitor checks every `every` iterations, with the exact flow.
         verbose: Whether to print a line for each check.
 
     Raises:
@@ -315,11 +316,15 @@ def describe(row: Row) -> str:
         said += f"; flips {100 * row['flips']:.1f} %"
     if row["unknown"]:
         said += f"; {row['unknown']} of {row['samples']} samples not solved"
-    for key, name in (("order", "order"), ("nfe", "NFE"), ("h_lipschitz", "h L >=")):
-        said += "" if math.isnan(row[key]) else f"; {name} {row[key]:.3g}"
-    for name in ("n_steps", "step_size", "rtol"):
+    for key, name, kind in (
+        ("order", "order", ".3g"),
+        ("nfe", "NFE", ",.6g"),
+        ("h_lipschitz", "h L >=", ".3g"),
+    ):
+        said += "" if math.isnan(row[key]) else f"; {name} {row[key]:{kind}}"
+    for name, kind in (("n_steps", ","), ("step_size", ".3g"), ("rtol", ".3g")):
         if f"next_{name}" in row:
-            said += f"; next {name} {row[f'next_{name}']:.3g}"
+            said += f"; next {name} {row[f'next_{name}']:{kind}}"
     return f"{said}; {100 * row['share_of_time']:.1f} % of the time"
 
 

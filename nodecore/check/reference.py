@@ -181,7 +181,7 @@ def prove(proof: Proof, solver: ExactSolver) -> Reference:
     probed = torch.zeros_like(known, device="cpu").index_fill(0, proof.probe, True)
     for index in (everyone[known.cpu() & probed], everyone[known.cpu() & ~probed]):
         agreed[index] = _agree(proof, solver, solved, yardstick, index)
-        if bool(agreed[index].all()):
+        if len(index) and bool(agreed[index].all()):
             break
     todo = everyone[(known & ~(agreed & ~doubted)).cpu()]
     again = len(todo)

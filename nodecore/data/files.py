@@ -6,13 +6,13 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]  # the folder that holds nodecore
 
 
-class StoreError(OSError):
-    """Failure to write to a place; the message names it and what to do."""
+class WriteError(OSError):
+    """Failure to write to a place; the message names it and what to do, or what else to do."""
 
-    def __init__(self, path: Path, why: str | None):
+    def __init__(self, path: Path, why: str | None, instead: str = ""):
         super().__init__(
-            f"{path} cannot be written: {why}. Make room or make it writable, or have results "
-            "written elsewhere (NODECORE_RESULTS), and run the study again; what is finished stays"
+            f"{path} cannot be written: {why}. Make room or make it writable{instead}, and begin "
+            "again; what is finished stays"
         )
 
 
@@ -20,7 +20,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part.
 
     Raises:
-        StoreError: The file cannot be written.
+        WriteError: The file cannot be written.
     """
     temporary = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.tmp")
     try:
@@ -30,6 +30,6 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise StoreError(path, error.strerror) from error
+        raise WriteError(path, error.strerror) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -80,8 +80,7 @@ def read_mnist(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
         DataError: The files cannot be fetched or do not match the release's checksums.
     """
     root = data_root(root)
-    if not all((root / MNIST / name).exists() for name in MNIST_MD5):
-        _fetch(root / MNIST, ", ".join(MNIST_ARCHIVES_MD5), _fetch_mnist)
+    _fetch(root / MNIST, MNIST_MD5, ", ".join(MNIST_ARCHIVES_MD5), _fetch_mnist)
     for name, md5 in MNIST_MD5.items():
         check_file(root / MNIST / name, md5)
     training, test = (
@@ -121,8 +120,7 @@ def read_cifar10(root: Path | str | None = None) -> tuple[Labelled, Labelled]:
         DataError: The files cannot be fetched or do not match the release's checksums.
     """
     folder = data_root(root) / CIFAR10
-    if not all((folder / name).exists() for name in CIFAR10_MD5):
-        _fetch(folder, ", ".join(CIFAR10_MD5), _fetch_cifar10)
+    _fetch(folder, CIFAR10_MD5, ", ".join(CIFAR10_MD5), _fetch_cifar10)
     batches = {name: _read_batch(folder / name, md5) for name, md5 in CIFAR10_MD5.items()}
     test = batches.pop("test_batch.bin")
     images, labels = zip(*batches.values(), strict=True)
@@ -150,10 +148,21 @@ def _fetch_cifar10(folder):
     path.unlink()
 
 
-def _fetch(folder, names, fetch):
+def _fetch(folder, files, names, fetch):
+    """Fetch a release unless its files are there; one process at a time, the others wait for it."""
+
+    def complete():
+        return all((folder / file).exists() for file in files)
+
+    if complete():
+        return
+    from filelock import FileLock  # only what fetches needs it
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        fetch(folder)
+        with FileLock(folder / ".lock"):
+            if not complete():
+                fetch(folder)
     except (OSError, EOFError, tarfile.TarError) as error:
         raise DataError(
             f"{folder} lacks files that cannot be fetched ({' '.join(str(error).split())}): put "

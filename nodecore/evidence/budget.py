@@ -10,6 +10,7 @@ from statistics import median
 
 from nodecore.analysis.evaluate import accuracy
 from nodecore.data.datasets import IMAGES
+from nodecore.data.files import WriteError
 from nodecore.evidence.found import checkpoint_path, find_done
 from nodecore.evidence.measure import test_settings, tested_on
 from nodecore.evidence.obtain import obtain, precision_of
@@ -71,7 +72,9 @@ def train_within(
             left += [r for r in runs[runs.index(run) :] if find_done(r, root) is None]
             tell(f"{name}: the time is over; what was begun goes on from its checkpoint")
             break
-        except (RuntimeError, ArithmeticError) as error:  # such as those of a GPU
+        except WriteError:  # the others could not be written, either
+            raise
+        except Exception as error:
             left.append(run)
             tell(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())}")
     return left

@@ -41,7 +41,7 @@ def obtain(
     A training that was stopped goes on from its last checkpoint, at most a minute before. Where
     another process is at it, waits for that one, or gives None where `wait` is False. Tests of
     image models are dear: what the foremost ones say is written before the others. With a deadline,
-    raises TimeUp when it has come, and leaves a checkpoint. Raises StoreError where nothing
+    raises TimeUp when it has come, and leaves a checkpoint. Raises WriteError where nothing
     can be written.
     """
     found = find_done(run, root)

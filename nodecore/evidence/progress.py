@@ -58,8 +58,8 @@ class SweepBar:
     def __init__(self, runs: Sequence[Run]):
         self.runs, self.jobs, self.n_ended = len(runs), 1, 0
         self.followed: set[Run] = set()
-        # To be done, of those that have not ended.
-        self.left: dict[Run, float] = {run: cost(run) for run in runs}
+        self.costs: dict[Run, float] = {run: cost(run) for run in runs}
+        self.left = dict(self.costs)  # to be done, of those that have not ended
         self.done, self.spent, self.now = 0.0, 0.0, time.monotonic()  # spent: in all processes
         total = sum(self.left.values())
         self.bar = Bar(total=total, bar_format=self.FORMAT, postfix="?", mininterval=1.0)
@@ -93,7 +93,7 @@ class SweepBar:
     def reach(self, run: Run, iteration: int) -> None:
         """Note the iterations of a run that are done, those before a stop first."""
         first = run not in self.followed
-        left = cost(run) * (1 - iteration / run.protocol.iterations)
+        left = self.costs[run] * (1 - iteration / run.protocol.iterations)
         self._advance(run, left, here=not first)  # what was done before took no time of this sweep
         self.followed.add(run)
 

@@ -37,7 +37,7 @@ def complete_studies(
     under the settings that their records lack; how many records there are more of.
 
     Each run is written as soon as it is tested; one that another process is at is left to it.
-    names, only, profile: see selection.select. Raises ValueError for bad input, StoreError where
+    names, only, profile: see selection.select. Raises ValueError for bad input, WriteError where
     nothing can be written, store.RecordError for a damaged file.
     """
     root = root or store.scratch_root()

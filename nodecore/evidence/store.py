@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from nodecore.data.files import PROJECT, StoreError, write_atomically
+from nodecore.data.files import PROJECT, WriteError, write_atomically
 from nodecore.evidence.fields import problems
 
 FORMAT = "nodecore-run-1"
@@ -45,6 +45,7 @@ COLUMNS = [
 
 
 ROOM = 16 * 2**20  # bytes that must be free before a run is trained; most runs need far less
+ELSEWHERE = ", or have results written elsewhere (NODECORE_RESULTS)"
 
 
 class RecordError(ValueError):
@@ -245,7 +246,7 @@ def reserve(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Keep other processes from training the run at `path`; yields whether that is possible.
 
     Where another one is at it, waits for its end, or yields False at once where `wait` is False.
-    The lock is the operating system's: a process that is killed lets go of it. Raises StoreError
+    The lock is the operating system's: a process that is killed lets go of it. Raises WriteError
     where a run could not be written in the end: its folder is read-only or full.
     """
     _check_writable(path.parent)
@@ -256,7 +257,7 @@ def reserve(path: Path, *, wait: bool = True) -> Iterator[bool]:
         yield False
         return
     except OSError as error:
-        raise StoreError(path.parent, error.strerror) from error
+        raise WriteError(path.parent, error.strerror, ELSEWHERE) from error
     with held:
         for left_by_a_kill in path.parent.glob(f".{path.stem}.*.tmp"):
             left_by_a_kill.unlink()
@@ -273,9 +274,10 @@ def _check_writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise StoreError(folder, error.strerror) from error
+        raise WriteError(folder, error.strerror, ELSEWHERE) from error
     if free < ROOM:
-        raise StoreError(folder, f"{free / 2**20:.1f} MiB are free, {ROOM / 2**20:.0f} are needed")
+        why = f"{free / 2**20:.1f} MiB are free, {ROOM / 2**20:.0f} are needed"
+        raise WriteError(folder, why, ELSEWHERE)
 
 
 def _history_path(path):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dask.system import cpu_count
 
 from nodecore.data.datasets import IMAGES
+from nodecore.data.files import WriteError
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import turn
 from nodecore.evidence.cluster import ClusterError, Workers, workers_here
@@ -21,6 +22,7 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select
 from nodecore.ode import kernels
 from nodecore.ode.backends import resolve_backend
+from nodecore.ode.steps import check_count
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.devices import check_precision_name, get_device
 
@@ -55,7 +57,7 @@ def run_studies(
     only, profile: see select. root: the store (the scratch store). precision: see train; of runs on
     images.
 
-    Before any work, raises ValueError for bad input, StoreError where nothing can be written,
+    Before any work, raises ValueError for bad input, WriteError where nothing can be written,
     images.DataError where data is missing. Raises SweepError, after all others, for runs that
     failed beside others.
     """
@@ -97,10 +99,8 @@ def count_jobs(jobs: int | None = None, device: str = "auto") -> int:
     """How many runs are trained at a time on this machine: `jobs`, by default one a usable core,
     since a training uses one thread; but one on a GPU. ValueError for what cannot be.
     """
-    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
-        raise ValueError(
-            f"jobs = {jobs!r}: give a whole number >= 1, or none for one a usable core"
-        )
+    if jobs is not None:
+        jobs = check_count("jobs", jobs)
     if get_device(device).type == "cpu":
         return jobs or cpu_count()
     if jobs not in (None, 1):
@@ -127,7 +127,7 @@ def _train_here(runs, root, device, precision, bar):
             how = {"device": device, "precision": precision_of(run, precision)}
             try:
                 done = obtain(run, root=root, progress=bar.follow(run), wait=False, **how)
-            except store.StoreError:  # the others could not be written, either
+            except WriteError:  # the others could not be written, either
                 raise
             except Exception as error:
                 _drop(run, error, failed, bar)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchdiffeq import odeint
 
 from nodecore import check_flow, monitor
+from nodecore.check.monitor import describe
 from nodecore.training.controllers import Observation, StepState, get_controller
 
 ENDS = torch.tensor([0.0, 1.0])
@@ -82,6 +83,8 @@ def test_rows_are_a_table_and_lines_say_them(capsys):
     assert list(table["iteration"]) == [2, 4] and (table["seconds"] > 0).all()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and "iteration 2: euler, 2 steps" in lines[0]
+    row = watch.rows[0] | {"nfe": 1024, "next_n_steps": 1126}
+    assert "; NFE 1,024; " in describe(row) and "; next n_steps 1,126; " in describe(row)
     assert f"flips {100 * table['flips'][0]:.1f} %" in lines[0] and "% of the time" in lines[0]
 
 

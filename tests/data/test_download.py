@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -123,8 +124,13 @@ def test_both_sets_are_fetched_from_the_sources_and_unpacked(
     sources = {name: (f"{server.address}/gone", server.address) for name in images.SOURCES}
     monkeypatch.setattr(images, "SOURCES", sources)
     for read in (images.read_mnist, images.read_cifar10):
-        (training, _), (test, _) = read(tmp_path)
+        server.asked.clear()
+        with ThreadPoolExecutor(4) as pool:  # whoever comes while it is fetched waits for it
+            read_at_once = list(pool.map(read, [tmp_path] * 4))
         (expected, _), (tested, _) = read(few_images)
-        assert training.equal(expected) and test.equal(tested)
+        for (training, _), (test, _) in read_at_once:
+            assert training.equal(expected) and test.equal(tested)
+        served = [path for path, _ in server.asked if path in server.files]
+        assert len(served) == len(set(served)) > 0
     kept = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert kept == {*images.MNIST_MD5, *images.CIFAR10_MD5}
+    assert kept == {*images.MNIST_MD5, *images.CIFAR10_MD5, ".lock"}

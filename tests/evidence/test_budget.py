@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nodecore.__main__ import app
+from nodecore.data.files import WriteError
 from nodecore.evidence import budget
 from nodecore.evidence.budget import predict, train_within
 from nodecore.evidence.catalogue import STUDIES
@@ -84,6 +85,34 @@ def test_a_run_begins_only_where_it_fits_with_a_reserve(monkeypatch, clock, told
     predicting(monkeypatch, {4: 86.9})
     monkeypatch.setattr(budget, "obtain", lambda run, **_: run)
     assert train_within(RUNS[:1], Deadline(120, clock), device="cpu", tell=told.append) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ValueError("nothing to batch")])
+def test_a_run_that_fails_is_told_of_and_the_others_go_on(monkeypatch, clock, told, error):
+    predicting(monkeypatch, dict.fromkeys((4, 1, 2), 1.0))
+
+    def fail_first(run, **_):
+        if run == RUNS[0]:
+            raise error
+        return run
+
+    monkeypatch.setattr(budget, "obtain", fail_first)
+    left = train_within(RUNS, Deadline(120, clock), device="cpu", tell=told.append)
+    assert left == RUNS[:1] and f"failed: {type(error).__name__}: {error}" in told[1]
+
+
+def test_where_nothing_can_be_written_no_other_run_is_tried(monkeypatch, clock, told, tmp_path):
+    predicting(monkeypatch, dict.fromkeys((4, 1, 2), 1.0))
+    tried = []
+
+    def fail(run, **_):
+        tried.append(run)
+        raise WriteError(tmp_path, "it is full")
+
+    monkeypatch.setattr(budget, "obtain", fail)
+    with pytest.raises(WriteError, match="it is full"):
+        train_within(RUNS, Deadline(120, clock), device="cpu", tell=told.append)
+    assert tried == RUNS[:1]
 
 
 def test_at_the_deadline_a_checkpoint_is_left_and_gone_on_from(monkeypatch, clock, told, tmp_path):

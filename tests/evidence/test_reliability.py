@@ -165,9 +165,9 @@ def no_training(*arguments, **options):
 
 
 def told(folder, why):
-    remedy = "Make room or make it writable, or have results written elsewhere"
+    remedy = "Make room or make it writable"
     return pytest.raises(
-        files.StoreError, match=rf"{folder}\S* cannot be written: .*{why}.*{remedy}"
+        files.WriteError, match=rf"{folder}\S* cannot be written: .*{why}.*{remedy}"
     )
 
 

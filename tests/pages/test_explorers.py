@@ -17,7 +17,7 @@ from nodecore.analysis.evaluate import accuracy
 from nodecore.data.seeding import make_generator
 from nodecore.data.split import Split
 from nodecore.evidence import store
-from nodecore.evidence.catalogue import get_study
+from nodecore.evidence.catalogue import cure_run, get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import SEEDS, Run
 from nodecore.ode.fields import LinearHead, MLPField, PiecewiseField
@@ -195,6 +195,15 @@ def test_without_a_kernel_a_picture_and_a_page_remain(explorer):
     assert data["image/png"] in data["text/html"]
     assert data["text/plain"].startswith("TrajectoryExplorer(spheres, 2-D, trained with h = 1/4")
     assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_models_that_cannot_be_told_apart_are_refused():
+    runs = [cure_run("landscape", f"euler-K16-{cure}") for cure in ("solver-midpoint", "uniform-2")]
+    both = r"cures/euler-K16-solver-midpoint.*-uniform-2\S* both trained with K = 16: give one"
+    with pytest.raises(ValueError, match=both):
+        TrajectoryExplorer.from_evidence([find(run) for run in runs])
+    with pytest.raises(ValueError, match="evidence is empty: give at least one run"):
+        TrajectoryExplorer.from_evidence([])
 
 
 def test_all_the_committed_weights_fit_in_a_page():

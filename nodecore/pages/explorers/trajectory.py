@@ -16,7 +16,7 @@ from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.constants import MARKED_STEPS
-from nodecore.pages.explorers.host import check_choice, counted
+from nodecore.pages.explorers.host import check_choice, check_evidence, counted
 from nodecore.pages.explorers.packing import Model, pack_tableau
 from nodecore.pages.explorers.planar import PlanarExplorer, model_of
 from nodecore.pages.explorers.runs import draw_run, tell_chords
@@ -87,14 +87,21 @@ class TrajectoryExplorer(PlanarExplorer):
     ) -> "TrajectoryExplorer":
         """The models of finished runs, the first one shown first; a run named twice counts once.
 
-        classes: the names of the labels by data set. options: as for the constructor.
+        classes: the names of the labels by data set. options: as for the constructor. Raises
+        ValueError where there is no run, or two of one data set have the same training K, by which
+        the explorer tells them apart.
         """
-        models = {}
+        check_evidence(evidence)
+        runs: dict[tuple, Evidence] = {}
         for found in evidence:
-            key = found.run.dataset, found.run.steps.n_steps
-            if key not in models:
-                models[key] = model_of(found, classes)
-        first, *others = models.values()
+            run = found.run
+            other = runs.setdefault((run.dataset, run.steps.n_steps), found).run
+            if other != run:
+                raise ValueError(
+                    f"evidence has {other.title} and {run.title}, both trained with "
+                    f"K = {run.steps.n_steps}: give one of them"
+                )
+        first, *others = (model_of(found, classes) for found in runs.values())
         return cls(**vars(first), others=others, **options)
 
     def _pack(self):
