@@ -18,12 +18,12 @@
 # **Question.** Which classification tasks are fair to a Neural ODE, and what would it mean to
 # solve them *as an ODE*?
 #
-# **Answer.** The energy landscape of {cite:t}`ott2020` is fair: its labels come out of a known ODE, and
-# the largest class has {glue:text}`largest-landscape:.0f` % of them. No flow of the plane makes
-# concentric rings separable by a straight line. To solve a task as an ODE means that the answer is that of the exact
-# flow, so that any accurate solver gives it. In the plane one consequence can be seen: no trajectories cross. Over a
-# time of {glue:text}`h:g` the true flow multiplies every area by {glue:text}`flow-factor:.2f`, one Euler step of that
-# length by a factor as low as {glue:text}`euler-factor`; a negative factor means that the plane is folded.
+# **Answer.** The energy landscape of {cite:t}`ott2020` is fair: its labels come from a known ODE, and the largest
+# class has {glue:text}`largest-landscape:.0f` % of them. Concentric rings are not: no flow of the plane makes them
+# separable by a straight line. To solve a task as an ODE means that the exact flow gives the answer, so that any
+# accurate solver gives it. In the plane, one consequence is visible: no trajectories cross. Over a time of
+# {glue:text}`h:g`, the true flow multiplies every area by {glue:text}`flow-factor:.2f`, one Euler step of that
+# length by a factor as low as {glue:text}`euler-factor`. A negative factor means that the plane is folded.
 
 # %% tags=["parameters", "hide-input"] example="step_size 0.5"
 profile = "paper"  # size of the data sets: paper, laptop or smoke
@@ -100,7 +100,7 @@ plots.stamp_profile(fig, profile)
 
 # %% [markdown]
 # A Neural ODE carries a sample $z(0) = x$ along a learned vector field $f$ to $z(T)$ and
-# classifies what arrives by a linear layer {cite:p}`chen2018`. In this book $T = 1$ throughout.
+# classifies the end state by a linear layer {cite:p}`chen2018`. In this book $T = 1$ throughout.
 #
 # ## A particle in an energy landscape
 #
@@ -115,16 +115,15 @@ plots.stamp_profile(fig, profile)
 # V(x) = 0.2\,(x - 2)(x - 0.5)(x + 1)(x + 0.6)(x - 1.6)\,x .
 # $$ (eq-potential)
 #
-# The sample is the start $(x, v)$, the label the minimum in which the particle ends. Friction
-# decides that it ends in one: the energy $E = V(x) + v^2 / 2$ changes by $dE/dt = -\gamma v^2 \le
-# 0$, $V$ grows without bound on either side, and so the particle slows down until both $v$ and
-# $V'(x)$ are zero.
+# The sample is the start $(x, v)$, the label the minimum in which the particle ends. Friction makes it end in one:
+# the energy $E = V(x) + v^2 / 2$ changes by $dE/dt = -\gamma v^2 \le 0$, $V$ grows without bound on either side,
+# and so the particle slows down until both $v$ and $V'(x)$ are zero.
 #
-# Only a start that runs exactly onto the top of a maximum would stay there; such starts are the edges
-# of the basins. Near a maximum $x^*$ they lie along the stable direction of {eq}`eq-particle`,
-# $(1, \lambda)$ with $\lambda = -\gamma/2 - \sqrt{\gamma^2/4 - V''(x^*)}$, and following them backwards
-# in time gives the whole edge. The basins wind around each other: a small change of a fast particle's
-# start decides in which minimum it is caught. That is hard for a model that has one unit of time.
+# Only a particle that comes to rest exactly on top of a maximum would stay there; the starts of such particles are
+# the edges of the basins. Near a maximum $x^*$ they lie along the stable direction of {eq}`eq-particle`,
+# $(1, \lambda)$ with $\lambda = -\gamma/2 - \sqrt{\gamma^2/4 - V''(x^*)}$, and following them backwards in time
+# gives the whole edge. The basins wind around each other: a small change in a fast particle's start decides which
+# minimum catches it. That is hard for a model that has one unit of time.
 
 # %% tags=["hide-input"]
 chosen = torch.cat([torch.nonzero(test.y == c).flatten()[:n_particles] for c in range(3)])
@@ -144,9 +143,9 @@ plots.class_legend(fig, names, loc="outside lower center", ncols=3)
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]
-# In phase space, on the left, no trajectory crosses an edge, and none crosses another; on the right curves meet at one
-# position with different velocities. At $t = 60$ the largest speed of these particles
-# is {glue:text}`rest-speed:.4f`, and the largest distance from the minimum of the class
+# In phase space, on the left, no trajectory crosses an edge, and none crosses another; on the right, curves meet at
+# one position with different velocities. At $t = 60$ the largest speed of these particles is
+# {glue:text}`rest-speed:.4f`, and the largest distance from the minimum of the class
 # {glue:text}`rest-distance:.4f`.
 #
 # ## Concentric spheres
@@ -175,10 +174,10 @@ plots.stamp_profile(fig, profile)
 # still closes around the image of the inner one. A straight line that has the whole middle shell
 # on one side has the inner shell on that side as well. {cite:t}`dupont2019` make this argument
 # for a disc and a ring around it. A finite sample leaves gaps to slip through, and a solver with
-# large steps is no flow at all; {ref}`chapter-grids` tells the two apart by a better solver.
+# large steps is no flow at all; {ref}`chapter-grids` tells the two apart with a better solver.
 #
-# The shells, and the sizes of both data sets. The share of the largest class is what a model gets by
-# always giving the same answer. The data has a seed of its own, so all models see the same samples.
+# The tables give the shells and the sizes of both data sets. The share of the largest class is the accuracy of a
+# model that always gives the same answer. The data has a seed of its own, so all models see the same samples.
 
 # %% tags=["hide-input"]
 pd.DataFrame(SHELLS, columns=["smallest radius", "largest radius", "class", "share (parts)"])
@@ -201,10 +200,9 @@ pd.DataFrame(rows).T
 # ## Why two solution curves cannot cross
 #
 # The right-hand side of {eq}`eq-particle` depends on the state alone and is smooth. So a state
-# decides its own future *and* its own past: there is exactly one solution through it. Were two
-# solution curves to share a point of phase space, they would be one curve, perhaps passed at
-# different times. A crossing of different curves is excluded, and so is a curve that crosses
-# itself, unless it closes and runs in circles. Fields learned here are piecewise smooth (ReLU)
+# decides its own future *and* its own past: there is exactly one solution through it. If two solution curves shared
+# a point of phase space, they would be one curve, perhaps passed at different times. So different curves cannot
+# cross, and no curve crosses itself, unless it closes and repeats. Fields learned here are piecewise smooth (ReLU)
 # and Lipschitz continuous, which is enough {cite:p}`chen2018,dupont2019`.
 #
 # Put differently, the flow over any time $t$ is one-to-one. For {eq}`eq-particle` we even know
@@ -218,10 +216,10 @@ pd.DataFrame(rows).T
 # $$ (eq-fold)
 #
 # which is negative near a maximum of $V$ if $h$ is large, here beyond {glue:text}`largest-h:.2f`. There the step
-# folds the plane, and different starts land on the same spot. All that land at $(X, W)$ are roots of a
-# polynomial: $x + hv = X$ and $(1 - h\gamma)v - hV'(x) = W$ give
-# $(1 - h\gamma)(X - x) - h^2 V'(x) = hW$. One Euler step takes a particle at rest at the
-# place of the least $V''$ to some point; {numref}`fig-fold` has all {glue:text}`same:.0f` starts that land there.
+# folds the plane, and different starts land on the same spot. All that land at $(X, W)$ are given by the roots of a
+# polynomial: $x + hv = X$ and $(1 - h\gamma)v - hV'(x) = W$ give $(1 - h\gamma)(X - x) - h^2 V'(x) = hW$. Take a
+# particle at rest where $V''$ is smallest: {numref}`fig-fold` shows all {glue:text}`same:.0f` starts that one Euler
+# step sends to the same point as this one.
 
 # %% tags=["hide-input"]
 curvature = POTENTIAL.deriv(2)
@@ -260,13 +258,13 @@ for ax, name in zip(axes, landings, strict=True):
 # %% [markdown]
 # ## What is trained on them
 #
-# The networks and settings are those of {cite:t}`ott2020`, here and in all chapters; those of the spheres in 3, 10 and
-# 900 dimensions, for which the paper gives none, are those of the plane. A vector field has
-# three layers with ReLU between them and does not depend on time. *Dense* layers act on the whole state.
-# *Convolutions* act on each coordinate or pixel, the middle one on its direct neighbours too. A linear layer
-# classifies $z(T)$; field and classifier are trained together on the cross entropy. Each seed draws the initial
-# weights and the order of the batches anew. The profile `laptop` is for machines without a GPU: it trains for fewer
-# iterations, and on images with a narrower field and 1,000 test images.
+# Here and in all chapters, the networks and settings are those of {cite:t}`ott2020`. The paper gives none for the
+# spheres in 3, 10 and 900 dimensions; these use the settings of the plane. A vector field has three layers with
+# ReLU between them and does not depend on time. *Dense* layers act on the whole state. *Convolutions* act on each
+# coordinate or pixel, the middle one on its direct neighbours too. A linear layer classifies $z(T)$; field and
+# classifier are trained together on the cross entropy. Each seed draws the initial weights and the order of the
+# batches anew. The profile `laptop` is for machines without a GPU: it trains for fewer iterations, and on images
+# with a narrower field and 1,000 test images.
 
 # %% tags=["hide-input"]
 layers = {"mlp": "dense", "conv1d": "convolutions", "conv2d": "convolutions"}
@@ -302,7 +300,7 @@ glue("rest-distance", float(distance.abs().max()), display=False)
 #
 # The energy landscape has a known field, and the edges of its basins are curves of that field; a neural
 # ODE suits it, and what it learns can be compared with the true field. On the full shells of the
-# plane no flow separates the classes by a line, so a high accuracy there is owed to gaps in the sample or
-# to a solver that is no flow. A set of curves that cross, or a sheet that folds, was not made by an ODE,
-# whatever the formula says, and whether a solver folds is a matter of its step size. {ref}`chapter-crossing`
-# counts crossings of trained models; {ref}`chapter-grids` asks whether the accuracy survives a better solver.
+# plane no flow separates the classes by a line, so a high accuracy there is due to gaps in the sample or to a
+# solver that is no flow. Curves that cross, or a sheet that folds, were not made by an ODE, whatever the formula
+# says, and whether a solver folds depends on its step size. {ref}`chapter-crossing` counts crossings of trained
+# models; {ref}`chapter-grids` asks whether the accuracy survives a better solver.

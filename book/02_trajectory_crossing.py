@@ -18,12 +18,12 @@
 # **Question.** A Neural ODE is trained through a solver that takes steps. Is the trained model
 # still an ODE, or has it become something that works with those steps only?
 #
-# **Answer.** With a coarse step it is no ODE any more: its accuracy falls from {glue:text}`coarse-own:.0f` % as
-# trained to {glue:text}`coarse-least:.0f` % under a more exact solver, and {glue:text}`coarse-crossing:.0f` % of the
-# pairs of trajectories cross at the step of the training. With a fine step the accuracy of
-# {glue:text}`fine-own:.0f` % falls to {glue:text}`fine-least:.0f` % at worst, and {glue:text}`fine-crossing:.1f` % of
-# the pairs cross. These are means of the five seeds of this page; of all {glue:text}`all-seeds:.0f` seeds
-# {glue:text}`all-coarse` and {glue:text}`all-fine` % of the pairs cross.
+# **Answer.** Trained with a coarse step, it is no longer an ODE: its accuracy falls from
+# {glue:text}`coarse-own:.0f` % as trained to {glue:text}`coarse-least:.0f` % under a more exact solver, and
+# {glue:text}`coarse-crossing:.0f` % of the pairs of trajectories cross at the training step. With a fine step, the
+# accuracy of {glue:text}`fine-own:.0f` % falls to {glue:text}`fine-least:.0f` % at worst, and
+# {glue:text}`fine-crossing:.1f` % of the pairs cross. These are means over the five seeds of this page; over all
+# {glue:text}`all-seeds:.0f` seeds, {glue:text}`all-coarse` and {glue:text}`all-fine` % of the pairs cross.
 
 # %% tags=["parameters", "hide-input"] example="n_steps_coarse 4"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -119,15 +119,13 @@ plots.stamp_profile(fig, profile)
 # %% [markdown]
 # Both models learn the energy landscape of {ref}`chapter-datasets`, with the same network, the same
 # seeds and the same training. One goes from $t = 0$ to $T = 1$ in many Euler steps, the other in few.
-# {cite:t}`ott2020` claim what {numref}`fig-crossing` shows (Fig. 1 and section 4): trained with a large
-# step, trajectories run across each other, and the accuracy is lost as soon as the solver becomes *more
-# exact*.
+# {cite:t}`ott2020` claim what {numref}`fig-crossing` shows (Fig. 1 and section 4): trained with a large step,
+# trajectories cross, and the accuracy is lost as soon as the solver becomes *more exact*.
 #
 # ## Move the step yourself
 #
-# Solved as it was trained, a model's accuracy is at the ring; at other steps and under other solvers a
-# coarsely trained one loses it, and its trajectories cross in other places. A click in the plane starts a
-# trajectory of your own.
+# The ring marks the accuracy of a model solved as it was trained. With other steps and solvers, a coarsely trained
+# model loses it, and its trajectories cross in other places. Click in the plane to start a trajectory of your own.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under your solver and number of steps, with a ring at every crossing; tint: the class that the model gives to a start there. Below: accuracy on the test set, ringed at the training step. Computed in the page from the weights behind the records (in this book: paper scale).", "name": "fig-trajectory-explorer"}}
 stored = [
@@ -164,11 +162,11 @@ explorer
 # %% [markdown]
 # ## Do the crossings vanish when the step is halved?
 #
-# A crossing belongs to the vector field *and* the solver. The learned field is Lipschitz, so it has
-# a {term}`flow`, whose curves never cross; with ever smaller steps the crossings must go. What matters is
-# where they go. If a model behaves like an ODE, few or no trajectories cross at the training step, and a smaller
-# step hardly changes its answers. If they need steps with which the model was never trained, the model is not
-# the flow of its field. Trajectories are compared from starts that lie far apart, in double precision.
+# A crossing depends on the vector field *and* the solver. The learned field is Lipschitz, so it has a {term}`flow`,
+# whose curves never cross; with ever smaller steps, the crossings must vanish. What matters is at which step they
+# do. If a model behaves like an ODE, few or no trajectories cross at the training step, and a smaller step hardly
+# changes its answers. If they vanish only at steps with which the model was never trained, the model is not the
+# flow of its field. Trajectories are compared from starts that lie far apart, in double precision.
 
 
 # %% tags=["hide-input"]
@@ -234,21 +232,21 @@ glue("all-seeds", float(n_every), display=False)
 glue("all-crossing-seeds", float(n_crossing), display=False)
 
 # %% [markdown]
-# They do not: half the step of the training halves the share of the coarse model, from
+# They do not: half the training step halves the coarse model's share of crossing pairs, from
 # {glue:text}`at-coarse-coarse:.1f` to {glue:text}`at-half-coarse:.1f` %, and so on.
 #
-# At equal steps the two learned fields produce about as many crossings. Solved with the coarse step, trajectories cross in
-# {glue:text}`at-coarse-fine:.1f` % of the pairs under the finely trained field and in
+# At equal steps, the two learned fields produce about the same number of crossings. Solved with the coarse step,
+# trajectories cross in {glue:text}`at-coarse-fine:.1f` % of the pairs under the finely trained field and in
 # {glue:text}`at-coarse-coarse:.1f` % under the coarsely trained one; with the fine step in
-# {glue:text}`at-fine-fine:.2f` % and {glue:text}`at-fine-coarse:.2f` %. So the share of crossings says
-# more about the step than about the field. The fields differ all the same: their accuracies do, solved finely.
+# {glue:text}`at-fine-fine:.2f` % and {glue:text}`at-fine-coarse:.2f` %. So the share of crossings says more about
+# the step than about the field. The fields still differ: solved finely, so do their accuracies.
 #
-# **Why do some seeds cross even when fine?** {glue:text}`fine-crossing-seeds:.0f` of
-# {glue:text}`seeds:.0f` finely trained seeds ({glue:text}`all-crossing-seeds:.0f` of all
-# {glue:text}`all-seeds:.0f`) have crossings, at a median angle of {glue:text}`fine-angle:.1f` degrees ({glue:text}`coarse-angle:.1f` for the coarse ones). An autonomous
-# field has one direction at each point, so an angle is an error of the solver; where it is small, the flow
-# has squeezed two trajectories together until that error exceeds their distance. The models keep
-# their accuracy all the same.
+# **Why do trajectories of some fine models cross?** {glue:text}`fine-crossing-seeds:.0f` of {glue:text}`seeds:.0f`
+# finely trained seeds ({glue:text}`all-crossing-seeds:.0f` of all {glue:text}`all-seeds:.0f`) have crossings, at a
+# median angle of {glue:text}`fine-angle:.1f` degrees ({glue:text}`coarse-angle:.1f` for the coarse ones). An
+# autonomous field has one direction at each point, so an angle is an error of the solver; where it is small, the
+# flow has squeezed two trajectories together until that error exceeds their distance. The models still keep their
+# accuracy.
 #
 # ## The true solutions and the learned ones
 #

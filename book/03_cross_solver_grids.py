@@ -21,9 +21,9 @@
 # **Answer.** Only if the step was short enough. In the plane, averaged over five seeds, the models trained with the
 # fewest steps lose up to {glue:text}`coarse-loss:.0f` points of accuracy under a better solver (midpoint, or half the
 # step of rk4); those trained with the most steps lose at most {glue:text}`fine-loss:.1f` (a single seed up to
-# {glue:text}`fine-loss-seed:.1f`). The mean of the five seeds agrees with that better solver from
-# {glue:text}`euler-most:.0f` Euler steps or {glue:text}`rk4-most:.0f` steps of rk4 on. MNIST and CIFAR-10, trained with Euler's method on few seeds, show the
-# same collapse.
+# {glue:text}`fine-loss-seed:.1f`). From {glue:text}`euler-most:.0f` Euler steps or {glue:text}`rk4-most:.0f` steps
+# of rk4 on, the mean accuracy of the five seeds agrees with that under the better solver. MNIST and CIFAR-10,
+# trained with Euler's method on few seeds, show the same collapse.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -91,9 +91,9 @@ else:
     display(Markdown(f"No data set in the plane was asked for: choose from {known}."))
 
 # %% [markdown]
-# A row of {numref}`fig-grid-explorer` is one setting of the training. Trained with few steps, it is bright in one cell
-# only, its own. A model that is an ODE keeps its number to the right of the diagonal, where the tests
-# are finer than the training.
+# Each row of {numref}`fig-grid-explorer` is one training setting. A model trained with few steps is bright in one
+# cell only, its own. A model that is an ODE keeps its number to the right of the diagonal, where the tests are
+# finer than the training.
 #
 # {cite:t}`ott2020` claim just that: trained with large steps, solver and field are one discrete map,
 # which fails under any other solver; with a step below a critical size, any better solver reaches the same
@@ -103,8 +103,8 @@ else:
 #
 # Every run trains one model for each seed, all with the same number of steps $K$ of the same size
 # $h = T / K$, $T = 1$. The same weights are then solved by Dopri 5(4) (`dopri5` in code) at a tolerance
-# of $10^{-6}$ {cite:p}`dormand1980`, which stands for the {term}`exact flow`. Between the two curves of
-# {numref}`fig-exact` lies the accuracy that belongs to the solver and not to the field.
+# of $10^{-6}$ {cite:p}`dormand1980`, which stands for the {term}`exact flow`. The gap between the two curves of
+# {numref}`fig-exact` is the accuracy that comes from the solver and not from the field.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy under the solver and step of the training, and under the exact flow of the same weights. Lines: mean over the seeds that {term}`trained`; bands: their range; tinted: the accuracy that the flow lacks. Paper scale and 5 seeds unless stated. Records: `book/results/<data set>-<solver>`.", "name": "fig-exact"}, "image": {"alt": "Four panels: as trained the accuracy is high at any K; under the exact flow it is low for few training steps and rises to the same height for many."}}
 fig, axes = plt.subplots(len(datasets), 2, figsize=(8, 2.9 * len(datasets) + 0.3), **SHARED)
@@ -128,11 +128,10 @@ download_links(fig, "fig-exact", pd.concat(by_seed, names=["dataset", "train_sol
 # (section-images)=
 # ## Images
 #
-# MNIST and CIFAR-10 take a convolution field on whole images. A study, which is a data set with a
-# training solver or the step adaption, is shown at the paper's scale as soon as seed 0 has its runs up to 16 steps of
-# Euler's method, up to 4 of rk4, or the adaption by both rules; else at the profile `laptop`, a narrower field trained
-# for a shorter time. **A few seeds say what can
-# happen, not what happens as a rule.**
+# MNIST and CIFAR-10 use a convolutional field on whole images. A study is a data set with a training solver or the
+# step adaption. It is shown at the paper's scale as soon as seed 0 has its runs: up to 16 steps of Euler's method,
+# up to 4 of rk4, or the adaption by both rules. Otherwise it is shown at the profile `laptop`, a narrower field
+# trained for a shorter time. **A few seeds say what can happen, not what happens as a rule.**
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, trained with Euler's method, in the form of {numref}`fig-exact`; the exact flow is Dopri 5(4) at $10^{-5}$. Scale and seeds: in the panels. Records: `book/results/<data set>-euler/<profile>/`.", "name": "fig-images-exact"}, "image": {"alt": "Two panels for MNIST and CIFAR-10: under the exact flow the accuracy is near chance for one Euler step and rises with the training steps."}}
 fig, axes = plt.subplots(1, len(images), figsize=(8, 3.2), **SHARED)
@@ -152,9 +151,10 @@ download_links(fig, "fig-images-exact", pd.concat(by_seed, names=["dataset", "ro
 # %% [markdown]
 # ## The critical step size
 #
-# Where is the {term}`critical step`, and when is a drop a drop? We use the rule of the paper's Algorithm 1 ({ref}`chapter-adaption`). Let $a$ be the mean accuracy
-# under the training solver and $a^*$ that under a better one: midpoint at the same step for
-# Euler's method, half the step for rk4. The critical $K$ is the smallest of the grid from which on
+# Where is the {term}`critical step`, and which drop counts? We use the rule of the paper's Algorithm 1
+# ({ref}`chapter-adaption`). Let $a$ be the mean accuracy under the training solver and $a^*$ that under a better
+# one: midpoint at the same step for Euler's method, half the step for rk4. The critical $K$ is the smallest of the
+# grid from which on
 #
 # $$
 # |a(K') - a^*(K')| \le 0.1 \quad \text{for all } K' \ge K \text{ of the grid} .
@@ -180,10 +180,10 @@ for (d, s), frame in frames.items():
 download_links(fig, "fig-critical", pd.concat(tables))
 
 # %% [markdown]
-# Near the critical step, the result depends on the seeds and on the bound. Beside the $K$ of the usual five seeds the
-# table gives that of all seeds that were trained, up to 20, the 95 % bootstrap range over seeds (of five or more), and
-# how many seeds agree at the critical $K$ by themselves; other bounds than 0.1 are in
-# {ref}`appendix-grids`. *At least*: the grid ends there, so a finer step might disagree.
+# Near the critical step, the result depends on the seeds and on the bound. Next to the $K$ of the usual five seeds,
+# the table gives that of all trained seeds, up to 20; the 95 % bootstrap range over seeds (of five or more); and
+# how many seeds agree at the critical $K$ by themselves. {ref}`appendix-grids` has bounds other than 0.1. *At
+# least* means that the grid ends there, so a finer step might disagree.
 
 
 # %% tags=["hide-input"]
@@ -238,21 +238,21 @@ glue("mnist-misled-most", 100 * float(misled.max()), display=False)
 # At the reduced scale the rk4 models of both sets agree from $K = 1$ on. At the paper's scale those with
 # $K = 1$ that trained lose {glue:text}`mnist-rk4-lost:.0f` points on MNIST ({glue:text}`mnist-rk4-seeds:.0f` models)
 # and {glue:text}`cifar10-rk4-lost:.0f` on CIFAR-10 ({glue:text}`cifar10-rk4-seeds:.0f`) on average under half the
-# step ({ref}`appendix-grids`), so the reduced scale does not tell the critical step of rk4 on images. With $K = 4$ rk4
-# is a flow on MNIST, in the one seed so far: it loses {glue:text}`mnist-rk4-fine:.2f` points under its exact flow, where
-# 16 steps of Euler's method, which cost the same, lose {glue:text}`mnist-euler-fine:.1f` with that seed. Nor does
-# agreement with half the step prove a flow. Of the {glue:text}`mnist-trained:.0f` rk4 models on MNIST that trained at
-# the paper's scale ({glue:text}`mnist-diverged:.0f` more diverged), it hides a loss under the exact flow in
-# {glue:text}`mnist-misled:.0f`, of up to {glue:text}`mnist-misled-most:.0f` points.
+# step ({ref}`appendix-grids`), so the reduced scale does not show the critical step of rk4 on images. With $K = 4$,
+# rk4 is a flow on MNIST in the one seed so far: it loses {glue:text}`mnist-rk4-fine:.2f` points under its exact
+# flow, whereas 16 steps of Euler's method, which cost the same, lose {glue:text}`mnist-euler-fine:.1f` with that
+# seed. Nor does agreement with half the step prove a flow: in {glue:text}`mnist-misled:.0f` of the
+# {glue:text}`mnist-trained:.0f` rk4 models on MNIST that trained at the paper's scale
+# ({glue:text}`mnist-diverged:.0f` more diverged), it hides a loss of up to {glue:text}`mnist-misled-most:.0f`
+# points under the exact flow.
 #
 # ## Table 1, the grid search
 #
-# The paper gives the cost around the critical step of Euler's method as a pair of NFE, $K + 1$
-# for the last $K$ that fails and the first that agrees, and the best mean accuracy among the
-# ODE-like runs. Beside it ours by the same rule, with the standard deviation over seeds
-# ({cite:t}`ott2020`, Table 1). The last column has the range over single seeds, counted the
-# same way. *Or more*: our grid ends there. The paper's pair for MNIST, 9–16, is no $K + 1$ pair of powers of two;
-# 9–17 would be.
+# The paper ({cite:t}`ott2020`, Table 1) gives the cost around the critical step of Euler's method as a pair of NFE:
+# $K + 1$ for the last $K$ that fails and for the first that agrees. It also gives the best mean accuracy among the
+# ODE-like runs. The table sets ours beside it, by the same rule, with the standard deviation over seeds. The last
+# column has the range over single seeds, counted in the same way. *Or more* means that our grid ends there. The
+# paper's pair for MNIST, 9–16, is not a $K + 1$ pair of powers of two; 9–17 would be.
 
 
 # %% tags=["hide-input"]
@@ -277,11 +277,11 @@ rows = [row for d in shown for row in table1_rows(d)]
 pd.DataFrame(rows, columns=columns).set_index(columns[:2])
 
 # %% [markdown]
-# The rows of the sets in the plane are of seeds 0 to 4. {ref}`chapter-scorecard` counts all seeds, up to 20: there the
-# landscape's pair is {glue:text}`pair-landscape` and the spheres' {glue:text}`pair-spheres2`. The latter hangs on
-# little: with all seeds the mean of the spheres' models with $K = 64$ loses {glue:text}`hair-test:.1f` points under
-# midpoint, where the bound is 10, and {glue:text}`hair-exact:.1f` under the exact flow; of the redraws of seeds
-# {glue:text}`hair-paper:.0f` % give $K = 128$, which is the paper's.
+# For the sets in the plane, the rows use seeds 0 to 4. {ref}`chapter-scorecard` counts all seeds, up to 20: there
+# the landscape's pair is {glue:text}`pair-landscape` and the spheres' {glue:text}`pair-spheres2`. The latter is a
+# close call. With all seeds, the mean of the spheres' models with $K = 64$ loses {glue:text}`hair-test:.1f` points
+# under midpoint, where the bound is 10, and {glue:text}`hair-exact:.1f` under the exact flow;
+# {glue:text}`hair-paper:.0f` % of the redraws of seeds give $K = 128$, which is the paper's.
 
 # %% tags=["remove-cell"]
 for d in ("landscape", "spheres2"):
@@ -310,17 +310,17 @@ glue("worst-seed", 100 * max(worst, default=np.nan), display=False)
 
 # %% [markdown]
 # Why do models survive another solver at all? Two end states that lie closer together than the {term}`margin`
-# of the linear classifier have the same class; the paper offers this as a reason. It explains a part: of the samples
-# that keep their class under midpoint at the critical step of Euler's method, the margin guarantees it for
+# of the linear classifier have the same class; the paper offers this as a reason. It explains part of it: of the
+# samples that keep their class under midpoint at the critical step of Euler's method, the margin guarantees it for
 # {glue:text}`a3_cross_solver_grids.ipynb::margin-spheres2:.0f` % on the spheres and for
 # {glue:text}`a3_cross_solver_grids.ipynb::margin-landscape:.0f` % on the landscape.
 #
 # ## What to take away
 #
-# A model trained with a coarse step belongs to its solver, and only a test with a better solver shows
-# it. From the critical $K$ on the mean over the seeds agrees, but at the critical $K$ itself a single seed still
-# loses up to {glue:text}`worst-seed:.0f` points: test your model, not its average. A method of higher
-# order needs fewer steps; counted in evaluations of the field, rk4 takes {glue:text}`rk4-nfe-spheres2:.0f` on the
-# spheres, where Euler's method takes {glue:text}`euler-nfe-spheres2:.0f`, and {glue:text}`rk4-nfe-landscape:.0f` on the
-# landscape, where Euler's method takes {glue:text}`euler-nfe-landscape:.0f` (all seeds). Models of other dimensions, every
+# A model trained with a coarse step depends on its solver, and only a test with a better solver shows it. From the
+# critical $K$ on, the mean over the seeds agrees, but at the critical $K$ itself a single seed still loses up to
+# {glue:text}`worst-seed:.0f` points: test your own model, not an average. A method of higher order needs fewer
+# steps; counted in evaluations of the field, rk4 takes {glue:text}`rk4-nfe-spheres2:.0f` on the spheres, where
+# Euler's method takes {glue:text}`euler-nfe-spheres2:.0f`, and {glue:text}`rk4-nfe-landscape:.0f` on the landscape,
+# where Euler's method takes {glue:text}`euler-nfe-landscape:.0f` (all seeds). Models of other dimensions, every
 # seed, other bounds, trends, margins and earlier signs are in {ref}`appendix-grids`.

@@ -17,15 +17,15 @@
 #
 # **Question.** Can training find the critical step size by itself, without a grid of runs?
 #
-# **Answer.** Roughly. On the sets in the plane Algorithm 1 takes {glue:text}`nfe-least:.0f` to
-# {glue:text}`nfe-most:.0f` evaluations an iteration, much like the critical step of the grid, but its
-# seeds differ too much to call that a match. Its step never rests, and only {glue:text}`agreeing:.0f` of
-# the {glue:text}`seeds:.0f` models on these sets end within 5 points of their exact flow. On the landscape, with seeds
-# that had no part in the choice of its constants, a calmer rule ends there with {glue:text}`calm-agreeing:.0f` of
-# {glue:text}`fresh-seeds:.0f` models where Algorithm 1 does with {glue:text}`base-agreeing:.0f`, for
-# {glue:text}`calm-nfe:.0f` evaluations in place of {glue:text}`base-nfe:.0f`; that its flow is more accurate, these seeds
-# do not show ({glue:text}`calm-flow:.1f` and {glue:text}`base-flow:.1f` %), and on seeds 0 to 4 it took
-# {glue:text}`calm-nfe-first:.0f` evaluations in place of {glue:text}`base-nfe-first:.0f`. On MNIST
+# **Answer.** Roughly. On the sets in the plane, Algorithm 1 takes {glue:text}`nfe-least:.0f` to
+# {glue:text}`nfe-most:.0f` evaluations per iteration, much like the critical step of the grid, but its seeds differ
+# too much to call that a match. Its step never settles, and only {glue:text}`agreeing:.0f` of the
+# {glue:text}`seeds:.0f` models on these sets end within 5 points of their exact flow. On the landscape, we tested a
+# calmer rule on seeds that had no part in the choice of its constants. With it, {glue:text}`calm-agreeing:.0f` of
+# {glue:text}`fresh-seeds:.0f` models end within 5 points, against {glue:text}`base-agreeing:.0f` with Algorithm 1,
+# for {glue:text}`calm-nfe:.0f` evaluations instead of {glue:text}`base-nfe:.0f`. These seeds do not show that its
+# flow is more accurate ({glue:text}`calm-flow:.1f` and {glue:text}`base-flow:.1f` %), and on seeds 0 to 4 it took
+# {glue:text}`calm-nfe-first:.0f` evaluations instead of {glue:text}`base-nfe-first:.0f`. On MNIST
 # {glue:text}`mnist-agreeing:.0f` of {glue:text}`mnist-seeds:.0f` models of Algorithm 1 end within 5 points.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
@@ -33,7 +33,7 @@ profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
 datasets = ["spheres2", "landscape"]  # data sets, a row or a column of panels each
 images = ["mnist", "cifar10"]  # sets of images, drawn from the records there are
-calm = "auto"  # the controller that is set beside Algorithm 1
+calm = "auto"  # the controller that is compared with Algorithm 1
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trained with each
 window = 1000  # iterations to show around a failed check
 
@@ -80,21 +80,21 @@ calm = controller_name(calm)
 found = gather_adaptions(datasets, ("algorithm1", calm), seeds, profile, device)
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Step through the recorded training of one seed: its number of steps $K$, the batch's accuracy under both solvers, and what it has cost and reached, beside fixed steps (means over seeds). Dashed: the steps under your own constants, an illustration and no result. In this book: paper scale, 5 seeds.", "name": "fig-adaption-explorer"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Step through the recorded training of one seed: its number of steps $K$, the batch's accuracy under both solvers, and what it has cost and reached, beside fixed steps (means over seeds). Dashed: the steps under your own constants, an illustration, not a result. In this book: paper scale, 5 seeds.", "name": "fig-adaption-explorer"}}
 walks = [found[d, controller] for d in datasets for controller in ("algorithm1", calm)]
 plain = [grid_runs(d, "euler", GRIDS[f"{d}-euler"], seeds, profile) for d in datasets]
 AdaptionExplorer(walks, fixed=find_all(run for runs in plain for run in runs))
 
 # %% [markdown]
-# Up to the first check that decides otherwise under your constants, the training would have been the
-# same; what it would have become after that, the record cannot tell. The explorer counts failed checks
-# from the first iteration on, and its $K$ is the one that a check finds in use; the tables count the
-# second half of the training, and give the $K$ of its last iterations. The second panel traces
-# evaluations per iteration so far against accuracy as trained, a point for each test on the test set.
-# Open circles: the accuracy of fixed steps' models under the exact flow, which is known of finished models only.
+# Up to the first check that your constants would decide differently, the training would have been the same; the
+# record cannot tell what would have happened after that. The explorer counts failed checks from the first iteration
+# on, and shows the $K$ in use at each check; the tables count the second half of the training, and give the $K$ of
+# its last iterations. The second panel plots accuracy as trained against evaluations per iteration so far, with a
+# point for each evaluation on the test set. Open circles show the accuracy of the fixed-step models under the exact
+# flow, which is known only for finished models.
 #
-# {cite:t}`ott2020` claim that this costs about as much as the critical step of the grid and is about as
-# accurate; that the step oscillates indefinitely, which is left to future work.
+# {cite:t}`ott2020` claim that this costs about as much as the critical step of the grid and is about as accurate.
+# They also say that the step oscillates indefinitely, and leave this to future work.
 #
 # ## The algorithm
 #
@@ -109,19 +109,18 @@ AdaptionExplorer(walks, fixed=find_all(run for runs in plain for run in runs))
 #     update the weights
 # ```
 #
-# The first step size ({cite:t}`hairer1993`, p. 169) is taken with order 1. The paper does
-# not specify the norms: they are Euclidean here, averaged over the batch; {ref}`section-starts` has the
-# textbook's beside them. Both accuracies belong to the same weights. If $h$ does not divide $T$,
-# the last step is shortened, so the number of steps is $K = \lceil T / h \rceil$. Each seed has a
-# step size of its own. The check itself costs $2K$ evaluations of the vector field; they count,
-# as do the two of the first step size.
+# The first step size ({cite:t}`hairer1993`, p. 169) is computed for order 1. The paper does not specify the norms;
+# here they are Euclidean, averaged over the batch. {ref}`section-starts` compares them with the textbook's. Both
+# accuracies use the same weights. If $h$ does not divide $T$, the last step is shortened, so the number of steps is
+# $K = \lceil T / h \rceil$. Each seed has a step size of its own. The check itself costs $2K$ evaluations of the
+# vector field; these are counted, as are the two for the first step size.
 #
-# How do the two solvers differ? Euler's method follows the slope where the step begins. The midpoint
-# method asks for the slope half a step on and follows that; rk4 weighs four slopes
-# ({numref}`fig-one-step`). Each slope costs one evaluation of the field. On a curved solution the
-# three end at different places, and the gap between the first two tells how coarse the step is.
+# How do the two solvers differ? Euler's method follows the slope where the step begins. The midpoint method
+# evaluates the slope half a step ahead and follows that; rk4 takes a weighted mean of four slopes
+# ({numref}`fig-one-step`). Each slope costs one evaluation of the field. On a curved solution the three end at
+# different places, and the gap between the first two tells how coarse the step is.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One step of $h = 1$ along a curved solution (grey), $z' = (z_2, -z_1)$, by each method. Short lines: the slopes that a method asks for.", "name": "fig-one-step"}, "image": {"alt": "Euler's step leaves the circle along its tangent, midpoint's ends near the circle, that of rk4 on it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One step of $h = 1$ along a curved solution (grey), $z' = (z_2, -z_1)$, by each method. Short lines: the slopes that a method evaluates.", "name": "fig-one-step"}, "image": {"alt": "Euler's step leaves the circle along its tangent, midpoint's ends near the circle, that of rk4 on it."}}
 fig, ax = plt.subplots(figsize=(8, 3.6))
 h, angle, start = 1.0, torch.linspace(0, 1.3, 100), torch.tensor([0.0, 1.0])
 steps = {}
@@ -134,13 +133,12 @@ ax.legend(loc="lower left")
 plt.show()
 
 # %% [markdown]
-# ## Inside a violation, and past it
+# ## At a failed check, and after it
 #
-# The number of steps goes down until a check fails. What is the model at that moment, and what
-# after? In the second half of every training the weights were kept at its worst failed check, and
-# at the next check that passed. {numref}`fig-failed-check` shows the checks around that moment
-# for the seed with the largest gap; {numref}`fig-moments` tests the kept models with finer steps
-# and with better solvers.
+# The number of steps goes down until a check fails. What is the model like at that moment, and afterwards? In the
+# second half of every training, the weights were kept at its worst failed check and at the next check that passed.
+# {numref}`fig-failed-check` shows the checks around that moment for the seed with the largest gap;
+# {numref}`fig-moments` tests the kept models with finer steps and with better solvers.
 
 # %% tags=["remove-cell"]
 worst = {d: worst_violation(found[d, "algorithm1"]) for d in datasets}
@@ -170,13 +168,13 @@ download_links(fig, "fig-failed-check", around.reset_index())
 
 # %% tags=["remove-cell"]
 TESTED = ("euler", "midpoint", "rk4")
-LABELS = {"violation": "inside", "recovery": "past it"}
+LABELS = {"violation": "failed check", "recovery": "next passed"}
 moments = {d: test_moments(found[d, "algorithm1"], worst[d], TESTED) for d in shown}
 for table in moments.values():
     rows = zip(table["mark"].map(LABELS), table["iteration"], table["n_steps"], strict=True)
     table["moment"] = [f"{label}\niteration {i}\n$K = {k}$" for label, i, k in rows]
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same seed's model at two moments of the training, on the test set: inside the violation of {numref}`fig-failed-check`, and at the next check that passed. From left to right: 1, 4/3, 2 and 4 times the training's steps. Cf. {cite:t}`ott2020`, Fig. 6. Paper scale unless stated.", "name": "fig-moments"}, "image": {"alt": "Inside the violation every better solver and finer step lowers the accuracy; at the next passed check they nearly agree."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same seed's model at two moments of the training, on the test set: at the failed check of {numref}`fig-failed-check`, and at the next check that passed. From left to right: 1, 4/3, 2 and 4 times the training's steps. Cf. {cite:t}`ott2020`, Fig. 6. Paper scale unless stated.", "name": "fig-moments"}, "image": {"alt": "At the failed check every better solver and finer step lowers the accuracy; at the next passed check they nearly agree."}}
 fig, axes = plt.subplots(1, len(datasets), figsize=(8, 3.6), sharey=True, squeeze=False)
 for ax, dataset in zip(axes[0], datasets, strict=True):
     title = "" if dataset in moments else ": no violation"
@@ -192,9 +190,10 @@ kept = pd.concat(moments, names=["dataset"]) if moments else pd.DataFrame()
 download_links(fig, "fig-moments", kept.reset_index())
 
 # %% [markdown]
-# The table has all seeds: by how many points the accuracies under Euler's method and midpoint differ on the test set,
-# with the weights of the failed check in their own steps, with the same weights in the smaller steps of the next check
-# that passed, and with the weights of that check. Training on closes the gap; the smaller step alone does less.
+# The table covers all seeds. It gives, in points, the gap on the test set between the accuracies under Euler's
+# method and midpoint: with the weights of the failed check in their own steps, with the same weights in the smaller
+# steps of the next check that passed, and with the weights of that check. Further training closes the gap; the
+# smaller step alone does less.
 
 # %% tags=["hide-input"]
 gaps = {name_of(d): corrections(found[d, "algorithm1"]) for d in shown}
@@ -209,13 +208,13 @@ pd.DataFrame(told).T.rename_axis("gap, points")
 # %% [markdown]
 # ## Table 1
 #
-# {term}`NFE` per iteration and final test accuracy, mean and standard deviation over the seeds that trained,
-# beside the paper's (which gives no deviation of the NFE), and our grid's ({ref}`chapter-grids`): the $K$ around its critical step and the best
-# accuracy among its ODE-like runs. NFE of a grid counts $K + 1$, as the paper does. The sets in the plane
-# have seeds 0 to 4; {ref}`chapter-scorecard` counts all seeds of their grids, up to 20, which can move the pair. Of
-# images, the adaption stands beside a grid of the same scale, the paper's unless the row says otherwise. Below
-# Algorithm 1 stands a calmer rule of ours: remembering discord in the plane, settling by discord on images
-# ({ref}`section-calmer`).
+# The table gives {term}`NFE` per iteration and final test accuracy, mean and standard deviation over the seeds that
+# trained, next to the paper's (which has no deviation of the NFE). It also gives our grid's ({ref}`chapter-grids`):
+# the pair around its critical step and the best accuracy among its ODE-like runs. The NFE of a grid counts $K + 1$,
+# as the paper does. The sets in the plane have seeds 0 to 4; {ref}`chapter-scorecard` counts all seeds of their
+# grids, up to 20, which can move the pair. On images, the adaption is compared with a grid of the same scale, the
+# paper's unless the row says otherwise. Below Algorithm 1 is a calmer rule of ours: remembering discord in the
+# plane, settling by discord on images ({ref}`section-calmer`).
 
 # %% tags=["hide-input"]
 # Adaption and grid of a set of images, at one scale.
@@ -272,22 +271,22 @@ for mark, controller in (("mnist", "algorithm1"), ("mnist-calm", calmer_controll
 # %% [markdown]
 # On MNIST the NFE of single seeds differ as widely as in the plane, and the accuracy as trained is not that of a flow:
 # {glue:text}`mnist-agreeing:.0f` of {glue:text}`mnist-seeds:.0f` models of Algorithm 1 end within 5 points of their
-# exact flow, which loses {glue:text}`mnist-lost-least:.0f` to {glue:text}`mnist-lost-most:.0f` points. Of settling by
-# discord {glue:text}`mnist-calm-agreeing:.0f` of {glue:text}`mnist-calm-seeds:.0f` do, and lose
+# exact flow, which loses {glue:text}`mnist-lost-least:.0f` to {glue:text}`mnist-lost-most:.0f` points. With
+# settling by discord, {glue:text}`mnist-calm-agreeing:.0f` of {glue:text}`mnist-calm-seeds:.0f` do, and they lose
 # {glue:text}`mnist-calm-lost-least:.0f` to {glue:text}`mnist-calm-lost-most:.0f` points.
 #
 # (section-calmer)=
 # ## Without the oscillation
 #
-# Algorithm 1 lengthens the step as long as nothing is wrong, so it keeps asking for a failure. Rules
-# that hold a signal at a target, or remember what was too long, are calmer; {ref}`appendix-adaption` has
-# six of them. *Discord* is the gap between the two accuracies, or a quarter of the share of samples whose class
-# differs, whichever is larger. *Settling by discord* holds it at a target by integral control of the step.
-# *Remembering discord* lengthens the step while it is small and shortens it while it is large, and never again takes a
-# step as long as one that was too long. That rule was chosen on seeds 0 to 4; here it is set beside Algorithm 1
-# **on ten seeds that had no part in that choice**. The goals were set before any
-# trial: at most a fifth of Algorithm 1's reversals of the step and of its spread of $\log K$, no more failed
-# checks, at most 1.1 times the NFE, no less accurate, and every seed within 5 points of the exact flow at the end.
+# Algorithm 1 lengthens the step as long as nothing is wrong, so it keeps provoking failures. Rules that hold a
+# signal at a target, or remember which steps were too long, are calmer; {ref}`appendix-adaption` has six of them.
+# *Discord* is the gap between the two accuracies, or a quarter of the share of samples whose class differs,
+# whichever is larger. *Settling by discord* holds it at a target by integral control of the step. *Remembering
+# discord* lengthens the step while discord is small, shortens it while discord is large, and never again takes a
+# step as long as one that was too long. That rule was chosen on seeds 0 to 4; here it is compared with Algorithm 1
+# **on ten seeds that had no part in that choice**. The goals were set before any trial: at most a fifth of
+# Algorithm 1's reversals of the step and of its spread of $\log K$, no more failed checks, at most 1.1 times the
+# NFE, no lower accuracy, and every seed within 5 points of the exact flow at the end.
 
 # %% tags=["hide-input"]
 unseen = {
@@ -353,9 +352,8 @@ glue("fresh-seeds", float(rows["seeds", ""].sum()), display=False)
 # %% [markdown]
 # ## What to take away
 #
-# Training can check its own step with two solves of a batch every 50 iterations, and avoids the coarsest
-# steps. The step never settles: the rule lengthens it until a check fails, so training may stop just after it
-# has become too long. The calmer rule reaches {glue:text}`reached:.0f` of its
-# {glue:text}`goals:.0f` goals on fresh seeds: it ends nearer to the exact flow. That it costs more and is less
-# accurate as trained, as the means say, these seeds cannot tell.
-# Whatever controls the step, test the model that comes out of it ({ref}`chapter-check-flow`).
+# Training can check its own step with two solves of a batch every 50 iterations, and so avoids the coarsest steps.
+# The step never settles: the rule lengthens it until a check fails, so training may stop just after it has become
+# too long. The calmer rule reaches {glue:text}`reached:.0f` of its {glue:text}`goals:.0f` goals on fresh seeds: it
+# ends nearer to the exact flow. The means say that it costs more and is less accurate as trained, but these seeds
+# cannot tell. Whatever controls the step, test the model that results ({ref}`chapter-check-flow`).

@@ -18,14 +18,14 @@
 # **Question.** An adaptive solver chooses its steps itself. Does that protect a Neural ODE from
 # becoming a discrete map?
 #
-# **Answer.** It does not. Trained at the largest tolerance, the models lose
-# {glue:text}`least-lost:.0f` to {glue:text}`most-lost:.0f` points of accuracy under their own exact flow,
-# at the smallest at most {glue:text}`fine-lost:.1f`. In between lies a critical tolerance. A
-# tolerance that is adapted in training should begin below it. On the spheres, begun above at $10^{-2}$,
-# it left {glue:text}`untrained-coarse:.0f` of {glue:text}`members-coarse:.0f` models untrained and others less
-# accurate; begun at $10^{-5}$ it left {glue:text}`untrained-fine:.0f` untrained, but with Dopri 5(4) the calmer rules then took
-# {glue:text}`calm-nfe-least:.0f` and {glue:text}`calm-nfe-most:.0f` evaluations an iteration, where a fixed tolerance of
-# $10^{-3}$ takes {glue:text}`fixed-nfe:.0f` and loses {glue:text}`fixed-lost:.1f` points.
+# **Answer.** It does not. Models trained at the largest tolerance lose {glue:text}`least-lost:.0f` to
+# {glue:text}`most-lost:.0f` points of accuracy under their own exact flow; those trained at the smallest lose at
+# most {glue:text}`fine-lost:.1f`. In between lies a critical tolerance, and a tolerance that is adapted during
+# training should begin below it. On the spheres, a start above it at $10^{-2}$ left
+# {glue:text}`untrained-coarse:.0f` of {glue:text}`members-coarse:.0f` models untrained and others less accurate. A
+# start at $10^{-5}$ left {glue:text}`untrained-fine:.0f` untrained, but with Dopri 5(4) the calmer rules then took
+# {glue:text}`calm-nfe-least:.0f` and {glue:text}`calm-nfe-most:.0f` evaluations per iteration, whereas a fixed
+# tolerance of $10^{-3}$ takes {glue:text}`fixed-nfe:.0f` and loses {glue:text}`fixed-lost:.1f` points.
 
 # %% tags=["parameters", "hide-input"] example="device cpu"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -74,12 +74,12 @@ panels = rtols[::2] if len(rtols) > 4 else rtols
 ToleranceExplorer([found[dataset, solver, rtol] for solver in solvers for rtol in panels])
 
 # %% [markdown]
-# Each trajectory takes steps of its own in {numref}`fig-tolerance-explorer`; the accuracy belongs to the
-# whole test set with one step for all samples, as in the records.
+# In {numref}`fig-tolerance-explorer`, each trajectory takes steps of its own; the accuracy is that of the whole
+# test set with one step for all samples, as in the records.
 #
 # {cite:t}`ott2020` say (Fig. 20 and 21) that with an adaptive solver the tolerance plays the role of the
-# step size. Trained at a large one, a model needs the very settings of its training; trained at a small
-# one, any tolerance at least as small gives the same accuracy.
+# step size. A model trained at a large tolerance needs the exact settings of its training; for one trained at a
+# small tolerance, any tolerance at least as small gives the same accuracy.
 #
 # ## Two embedded methods
 #
@@ -94,16 +94,15 @@ ToleranceExplorer([found[dataset, solver, rtol] for solver in solvers for rtol i
 # and the next step is $0.9\, \lVert e \rVert^{-1/(q+1)}$ times as long, within limits, where $q$
 # is the lower of the two orders ({cite:t}`hairer1993`, p. 168). Here $\mathrm{rtol} =
 # \mathrm{atol}$, the sum runs over all components of the whole batch, and each seed takes steps
-# of its own. So the batch has a part in the steps: the same tolerance on other samples need not
-# give the same steps.
+# of its own. So the steps depend on the batch: the same tolerance on other samples need not give the same steps.
 #
 # We use the methods of {cite:t}`fehlberg1969` and of {cite:t}`dormand1980`.
 
 # %% [markdown]
 # ## Accuracy under other tolerances
 #
-# A row of {numref}`fig-tolerance-maps` is one ensemble; what stands to the right of its box are tests at
-# finer tolerances. A model that is an ODE keeps its number there.
+# Each row of {numref}`fig-tolerance-maps` is one ensemble; the cells to the right of its box are tests at finer
+# tolerances. A model that is an ODE keeps its number there.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean test accuracy in per cent over the seeds that trained, by the tolerance of the training (rows) and of the test with the same method (columns); boxes: as trained; last column of Dopri 5(4): the exact flow. Paper scale and 5 seeds unless stated.", "name": "fig-tolerance-maps"}, "image": {"classes": "true-colours", "alt": "Maps of accuracy by training and test tolerance for each data set and method: high along the diagonal, high right of it only where the training's tolerance was fine."}}
 size = (4.2 * len(solvers), 3.4 * len(sets) + 0.3)
@@ -120,8 +119,8 @@ plots.stamp_profile(fig, profile)
 # %% [markdown]
 # ## The critical tolerance
 #
-# The rule of {eq}`eq-critical` again: the critical tolerance is the coarsest one of the training
-# from which on a better solver is never more than 0.1 away in accuracy, here Dopri 5(4) at
+# The rule of {eq}`eq-critical` applies again: the critical tolerance is the coarsest training tolerance from which
+# on the accuracy under a better solver never differs by more than 0.1. The better solver here is Dopri 5(4) at
 # $10^{-6}$, which stands for the exact flow.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Loss of accuracy under Dopri 5(4) at a tolerance of $10^{-6}$ against the tolerance of the training: of the mean over the seeds that trained (line), and of every seed (pale). Grey: agreement. Paper scale and 5 seeds unless stated.", "name": "fig-critical-tolerance"}, "image": {"alt": "Gaps of accuracy that fall from several tenths at coarse training tolerances to nearly zero at fine ones, for each data set and method."}}
@@ -162,11 +161,10 @@ glue("fine-lost", max(float(gap.iloc[-1]) for gap in lost), display=False)
 # %% [markdown]
 # ## It matters where an adapted tolerance begins
 #
-# What {ref}`chapter-adaption` does with a step size can be done with a tolerance; it was tried on one data set, in this
-# book the spheres in the plane. The rule of the
-# paper's later version {cite}`ott2021` multiplies it by 0.5 or 1.1 after a check at a finer one; beside
-# it stand two controllers of {ref}`appendix-adaption`. Each begins once at $10^{-2}$ and once at the
-# finest tolerance that it may choose, $10^{-5}$.
+# A tolerance can be adapted as {ref}`chapter-adaption` adapts a step size; we tried it on one data set, in this
+# book the spheres in the plane. The rule of the paper's later version {cite}`ott2021` multiplies the tolerance by
+# 0.5 or 1.1 after a check at a finer one; we compare it with two controllers of {ref}`appendix-adaption`. Each
+# begins once at $10^{-2}$ and once at the finest tolerance that it may choose, $10^{-5}$.
 
 # %% tags=["hide-input"]
 adapted = gather_adapted_tolerances(
@@ -226,16 +224,17 @@ for word, end in {"fine": min(first_rtols), "coarse": max(first_rtols)}.items():
         glue(f"{word}-{rule}", float(max(values, default="nan")), display=False)
 
 # %% [markdown]
-# From a coarse start the model first learns what only its solver can do, and has to unlearn it. From a fine start
-# all seeds train to a high accuracy, but with Dopri 5(4) the tolerance of the two calmer rules has not reached the
-# critical range when the training ends: that they lose little is then the merit of a fine tolerance, which costs more. Under the paper's rule the worst seed ends no nearer to its flow
-# ({glue:text}`fine-papers:.1f` points, {glue:text}`coarse-papers:.1f` from the coarse start); under the two calmer
-# rules every seed ends within {glue:text}`fine-calmer:.1f` points ({glue:text}`coarse-calmer:.1f`).
+# From a coarse start, the model first learns what works only with its solver, and has to unlearn it. From a fine
+# start, all seeds train to a high accuracy. With Dopri 5(4), however, the tolerance of the two calmer rules has not
+# reached the critical range when training ends: they lose little because the tolerance is fine, which costs more.
+# Under the paper's rule, the worst seed ends no nearer to its flow ({glue:text}`fine-papers:.1f` points,
+# {glue:text}`coarse-papers:.1f` from the coarse start); under the two calmer rules, every seed ends within
+# {glue:text}`fine-calmer:.1f` points ({glue:text}`coarse-calmer:.1f`).
 #
 # ## What to take away
 #
 # Where a model is not ODE-like, the steps of its solver are part of what it learned, even though the
-# solver chose them by itself. An error estimate controls the error of a step along the field that there
-# is; nothing in the training asks for a field on which large steps are accurate. Train at a tolerance
-# below the critical one, or begin there if you adapt it, and test the result with a better solver. Costs,
-# norms that are taken sample by sample and longer times are in {ref}`appendix-tolerances`.
+# solver chose them by itself. An error estimate controls the error of a step along the given field; nothing in
+# training asks for a field on which large steps are accurate. Train at a tolerance below the critical one, or begin
+# there if you adapt it, and test the result with a better solver. Costs, error norms for each sample and longer
+# times are in {ref}`appendix-tolerances`.

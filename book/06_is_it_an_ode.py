@@ -18,11 +18,11 @@
 # **Question.** You have trained a model of your own. Does its vector field describe it, or does
 # it need the solver that it was trained with?
 #
-# **Answer.** Hand it to `nodecore.check_flow`. Of three models trained on this page, its verdict on one
-# with {glue:text}`n-steps:.0f` steps of Euler's method is "{glue:text}`Euler-verdict`":
-# {glue:text}`Euler-own:.0f` % accurate as trained, {glue:text}`Euler-exact:.0f` % under its exact flow; with
-# Dopri 5(4) (`dopri5` in code), "{glue:text}`dopri5-verdict`" ({glue:text}`dopri5-own:.0f` and
-# {glue:text}`dopri5-exact:.0f` %); on a residual net, "{glue:text}`residual-verdict`" ({glue:text}`residual-own:.0f`
+# **Answer.** Hand it to `nodecore.check_flow`. On three models trained on this page, it gives these verdicts.
+# Trained with {glue:text}`n-steps:.0f` steps of Euler's method: "{glue:text}`Euler-verdict`",
+# {glue:text}`Euler-own:.0f` % accurate as trained and {glue:text}`Euler-exact:.0f` % under its exact flow. Trained
+# with Dopri 5(4) (`dopri5` in code): "{glue:text}`dopri5-verdict`" ({glue:text}`dopri5-own:.0f` and
+# {glue:text}`dopri5-exact:.0f` %). A residual net: "{glue:text}`residual-verdict`" ({glue:text}`residual-own:.0f`
 # and {glue:text}`residual-exact:.0f` %).
 
 # %% tags=["parameters", "hide-input"] example="euler_steps 64"
@@ -116,9 +116,9 @@ download_links(fig, "fig-verdict", pd.DataFrame(shown))
 #
 # ## A model of your own, in ten lines
 #
-# A neural ODE in the usual way of torchdiffeq {cite:p}`torchdiffeq`, with its adaptive solver. The check
-# gets the vector field, the layers behind it, a test set, and the solver of the training. It states its cost
-# before it begins; `nodecore.flow_cost` returns the cost without running the check.
+# This is a neural ODE in the usual style of torchdiffeq {cite:p}`torchdiffeq`, with its adaptive solver. The check
+# gets the vector field, the layers behind it, a test set, and the training solver. It states its cost before it
+# begins; `nodecore.flow_cost` returns the cost without running the check.
 
 # %%
 field, head = copy.deepcopy(start)  # yours: field(t, z), and the layers behind it
@@ -129,36 +129,35 @@ report
 
 # %% [markdown]
 # The verdict rests on the exact flow, here Dopri 5(4) at a far finer tolerance, and on all test points. The exact
-# flow has to prove itself first: its steps are never longer than the training's, and a tenth of its tolerance and
-# another method must give the same answer; a test point on which they differ is left undecided: the verdict must hold
-# whichever way it is counted. *Drop* is the accuracy that is lost under the exact flow; the rest is evidence besides.
-# Reports on fixed steps also give the *order*, which needs no labels: the share of test points whose error shrinks with
-# the step size at the training solver's rate on a smooth field {cite:p}`krishnapriyan2023`. *Cannot tell* is an answer, too: more test samples make the
-# interval shorter, and a model that has not learnt its task has nothing to lose.
+# flow is tested first: its steps are never longer than the training's, and both a tenth of its tolerance and
+# another method must give the same answer. A test point on which they differ is left undecided, and the verdict
+# must hold whichever way it is counted. *Drop* is the accuracy that is lost under the exact flow; the rest is
+# additional evidence. Reports on fixed steps also give the *order*, which needs no labels: the share of test points
+# whose error shrinks with the step size at the training solver's rate on a smooth field
+# {cite:p}`krishnapriyan2023`. *Cannot tell* is an answer, too: more test samples shorten the interval, and a model
+# that has not learnt its task has nothing to lose.
 #
-# `pip install .` in the project's folder brings `nodecore` into another project; torch and numpy
-# are all it asks for.
+# `pip install .` in the project's folder installs `nodecore` for another project; it needs only torch and numpy.
 #
 # - `field(t, z)` may be any callable on a batch of states, images too; `stem` holds the layers
-#   before it. Call `.eval()` on what has dropout or batch norm.
-# - The solver is the training's: with `n_steps`, with `step_size` or the times of its steps as
-#   `grid`, or with `rtol` and `atol`, which are solved as torchdiffeq does: past the end and interpolated
-#   (without `atol` it is `rtol`, where torchdiffeq takes 1e-9).
-#   torchdiffeq's `rk4` is the 3/8 rule, `solver="rk4_38"`; a solver that is not in `nodecore.ode.tableaus`, or
-#   lands on the end, is given as it is,
+#   before it. Call `.eval()` on modules with dropout or batch norm.
+# - Give the training solver with `n_steps`, with `step_size`, with the times of its steps as `grid`, or with `rtol`
+#   and `atol`. A tolerance is solved as torchdiffeq does, past the end and interpolated; `atol` defaults to `rtol`,
+#   where torchdiffeq takes 1e-9. torchdiffeq's `rk4` is the 3/8 rule, `solver="rk4_38"`. Pass a solver that is not
+#   in `nodecore.ode.tableaus`, or an adaptive one that lands on the end, as it is,
 #   `solve=lambda f, z0, t: odeint(f, z0, t, method="dopri8")[-1]`.
-# - Data of each sample that the field needs go into `args`; it is then called as
-#   `field(t, z, args)`. A state may be a tuple of tensors, and time may run backwards.
-# - Without labels the check is on outputs or end states, with `tolerance=0.05`. A `loss` of your own
-#   may take their place, and `output_times` makes it a check of the whole trajectory.
+# - Pass data of each sample that the field needs as `args`; the field is then called as `field(t, z, args)`. A
+#   state may be a tuple of tensors, and time may run backwards.
+# - Without labels, the check compares outputs or end states, for instance with `tolerance=0.05`. A `loss` of your
+#   own may take their place, and `output_times` extends the check to the whole trajectory.
 #
 # ## While you train
 #
-# `nodecore.monitor` goes around a loop that exists already. Every 50 iterations it solves one batch
-# under the training solver and by the exact flow, and notes how many classes differ. With a controller
-# it also gives the next step, which is the cure of {ref}`chapter-adaption`. By itself it takes at most
-# 5 % of the time (`share`); here every check is wanted, so that the page comes out the same on any
-# machine. So short a training has few checks, so we use a controller that may change the step at each of them.
+# `nodecore.monitor` watches an existing training loop. Every 50 iterations, it solves one batch under the training
+# solver and by the exact flow, and notes how many classes differ. With a controller, it also gives the next step,
+# which is the cure of {ref}`chapter-adaption`. By default it takes at most 5 % of the time (`share`); here we want
+# every check, so that the page is the same on any machine. Such a short training has few checks, so we use a
+# controller that may change the step at each of them.
 
 # %%
 cured, cured_head = copy.deepcopy(start)
@@ -177,8 +176,8 @@ columns = ["iteration", "setting", "accuracy", "flips", "nfe"]
 pd.DataFrame(watch.rows, columns=columns).iloc[:: max(1, len(watch.rows) // 5)].round(2)
 
 # %% [markdown]
-# Does it need so many steps? The field is what it is now; `suggest_steps` finds the coarsest with
-# which its accuracy is surely within the bound, 10 points, of its exact flow's.
+# Does the trained field need so many steps? `suggest_steps` finds the smallest number with which its accuracy is
+# surely within the bound, 10 points, of its exact flow's.
 
 # %%
 reports["Euler, adapted"] = check_flow(
@@ -187,15 +186,15 @@ reports["Euler, adapted"] = check_flow(
 suggest_steps(cured, cured_head, x, y, solver="euler", verbose=False)
 
 # %% [markdown]
-# Most questions come as a symptom, such as a loss that spikes or a number of evaluations that grows:
-# {ref}`symptoms` has the lines for each.
+# Most questions begin with a symptom, such as a loss that spikes or a number of evaluations that grows:
+# {ref}`symptoms` has the code for each.
 #
 # ## A residual net
 #
 # Block $k$ adds $f_k(z)$ to the state. That is a step of Euler's method with $h = 1$ for a field that
-# changes from block to block, $f(t, z) = f_k(z)$ for $k \le t < k + 1$, so the same check applies, on the
-# time from 0 to the number of blocks. A residual net need be no ODE, of course. The check tells
-# whether its depth may be read as time.
+# changes from block to block, $f(t, z) = f_k(z)$ for $k \le t < k + 1$, so the same check applies, over the time
+# from 0 to the number of blocks. Of course, a residual net need not be an ODE. The check tells whether its depth
+# may be read as time.
 
 # %%
 torch.manual_seed(seed)
@@ -243,4 +242,4 @@ glue("adapted-steps", float(watch.n_steps), display=False)
 # A verdict needs one number with its uncertainty, and a model that could have lost something. The cure
 # costs steps: the controller went from {glue:text}`n-steps:.0f` to {glue:text}`adapted-steps:.0f` by itself,
 # and the verdict on the model is *{glue:text}`adapted-verdict`*, with {glue:text}`adapted-exact:.0f` % under its exact flow.
-# A flow need not be a good classifier: how far so short a training gets depends on the initial weights.
+# A flow need not be a good classifier: how far such a short training gets depends on the initial weights.

@@ -18,12 +18,12 @@
 # **Question.** Which claims and numbers of {cite:t}`ott2020` hold here, which do not, and which
 # were not tested?
 #
-# **Answer.** Of {glue:text}`findings:.0f` claims and numbers {glue:text}`holds:.0f` hold and
-# {glue:text}`partly:.0f` hold in part: {glue:text}`whole:.0f` of these in every part that could be decided, and
-# {glue:text}`broken:.0f` with a part that does not hold. Of the others, does not hold here:
-# {glue:text}`fails:.0f`; cannot tell, by these seeds: {glue:text}`unsure:.0f`; not comparable:
-# {glue:text}`other:.0f`; not tested: {glue:text}`untested:.0f`. {ref}`What does not hold <does-not-hold>`
-# is listed below.
+# **Answer.** Of {glue:text}`findings:.0f` claims and numbers, {glue:text}`holds:.0f` hold and
+# {glue:text}`partly:.0f` hold in part. Of the latter, {glue:text}`whole:.0f` hold in every part that could be
+# decided, and {glue:text}`broken:.0f` have a part that does not hold. The other verdicts are *does not hold here*
+# ({glue:text}`fails:.0f`), *cannot tell* with these seeds ({glue:text}`unsure:.0f`), *not comparable*
+# ({glue:text}`other:.0f`) and *not tested here* ({glue:text}`untested:.0f`).
+# {ref}`What does not hold <does-not-hold>` is listed below.
 
 # %% tags=["parameters", "hide-input"] example="root _build/results"
 root = ""  # folder of the results to judge; empty: the committed ones
@@ -54,7 +54,7 @@ plots.use_style()
 folder = Path(root) if root else store.COMMITTED
 judgements = judge_all(root=folder)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The numbers of the paper's Table 1 (open diamonds) and ours (filled circles): NFE with the pair of the grid or, of the adaption, the mean and the range of the seeds, and test accuracy with its standard deviation. No circle: no records yet. Paper scale and 5 seeds unless stated at the left.", "name": "fig-numbers"}, "image": {"alt": "Two panels with a row for each data set and training, NFE on the left and accuracy on the right, each with the paper's number above and ours below it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The numbers of the paper's Table 1 (open diamonds) and ours (filled circles): NFE (for the grid its pair, for the adaption the mean and range of the seeds) and test accuracy with its standard deviation. No circle: no records yet. Paper scale and 5 seeds unless stated at the left.", "name": "fig-numbers"}, "image": {"alt": "Two panels with a row for each data set and training, NFE on the left and accuracy on the right, each with the paper's number above and ours below it."}}
 numbers = table1(folder)
 n_rows = numbers.groupby(["dataset", "training"]).ngroups
 fig, (left, right) = plt.subplots(1, 2, figsize=(8, 0.42 * n_rows + 1.2), sharey=True)
@@ -88,40 +88,38 @@ glue("last-seed", float(SEEDS[-1]), display=False)
 # %% [markdown]
 # Everything that the paper states in its abstract, sections 3 to 6, captions, Table 1 and appendix is
 # listed in `book/claims.yml`, in our words, and judged from the committed evidence while this page is
-# built; nothing is trained here. {glue:text}`counts` A line unfolds to place, numbers, models, records and rule.
+# built; nothing is trained here. {glue:text}`counts` Unfold a line to see its place in the paper, numbers, models,
+# records and rule.
 #
 # ````{admonition} How a verdict is made
 # :class: dropdown
-# A claim names the studies that it reads and the function that decides it. The function looks at
-# each data set, solver or number by itself and gives each a verdict by a rule with fixed limits,
-# which every claim states under *rule*. The limits 0.1 and 0.05 are those of the
-# chapters, set before their results were known; the others, such as a factor of two, were set with
-# this page, and some of them made stricter since, with the results in sight.
+# A claim names the studies that it reads and the function that decides it. The function looks at each data set,
+# solver or number by itself and gives it a verdict by a rule with fixed limits, which every claim states under
+# *rule*. The limits 0.1 and 0.05 are those of the chapters, set before their results were known; the others, such
+# as a factor of two, were set with this page, and some have been made stricter since, with the results in sight.
 #
-# - ✓ **holds**: on all that the claim speaks of.
-# - ◐ **holds in part**: on some of it, or on all that could be decided while some could not.
-# - ✗ **does not hold here**: on nothing that could be decided. *Here* means these trainings, seeds
-#   and limits.
+# - ✓ **holds**: for everything that the claim covers.
+# - ◐ **holds in part**: for some of it, or for everything that could be decided while some could not.
+# - ✗ **does not hold here**: for nothing that could be decided. *Here* means with these runs, seeds and limits.
 # - ? **cannot tell**: the seeds spread too widely, or are too few.
-# - ≠ **not comparable**: what a claim says of the paper's models was tried on models of a reduced scale only.
+# - ≠ **not comparable**: what a claim says of the paper's models was tested only on models of a reduced scale.
 # - ○ **not tested here**: there are no records for it, or no test; the claim says which.
 #
 # A change of accuracy counts as a loss if it exceeds {glue:text}`loss:g`, the threshold of the paper's
 # Algorithm 1. Two accuracies count as the same if the 95 % confidence interval of their difference lies
 # within {glue:text}`same:g` and has zero in it; where it reaches beyond, the seeds cannot tell. Ours are means
 # and standard deviations over the seeds that trained: the paper's five, {glue:text}`first-seed:.0f` to
-# {glue:text}`last-seed:.0f`, or as many as a claim says. Where more seeds were
-# trained with some of the step sizes, all of them count. A study, which is a data set with a training solver or the
-# step adaption, is judged at the paper's scale where it is complete there, on images with one seed or more; where a
-# claim compares studies of a data set, all of them have to be. A claim says what is missing.
-# *Redrawn seeds* are those of {ref}`chapter-grids`: how often the same critical $K$ would come out if other
-# seeds had been drawn; of fewer than five this is not asked. Each claim tells the scale of its models. Accuracies on images
-# are those on the test images that every solver was tried on: all of MNIST's at the paper's scale, else the
-# first 1,000.
+# {glue:text}`last-seed:.0f`, or as many as a claim says. Where more seeds were trained at some of the step sizes,
+# all of them count. A study, which is a data set with a training solver or the step adaption, is judged at the
+# paper's scale where it is complete at that scale, on images with one seed or more. Where a claim compares studies
+# of a data set, all of them have to be complete. A claim says what is missing. *Redrawn seeds* are those of
+# {ref}`chapter-grids`: how often the same critical $K$ would result if other seeds had been drawn; with fewer than
+# five seeds, this is not asked. Each claim states the scale of its models. Accuracies on images are those on the
+# test images that every solver was tested on: all of MNIST's at the paper's scale, otherwise the first 1,000.
 #
 # NFE is the number of evaluations of the vector field in one training iteration; for the grid it
-# is the pair $K + 1$ around the critical step. Settings of the trainings and definitions are no findings;
-# they are counted apart. What this reproduction cannot say at all stands in {ref}`chapter-limitations`.
+# is the pair $K + 1$ around the critical step. Training settings and definitions are not findings; they are counted
+# separately. {ref}`chapter-limitations` lists what this reproduction cannot say at all.
 # ````
 
 
@@ -135,7 +133,8 @@ def show(group):
 # (does-not-hold)=
 # ## What does not hold
 #
-# Each claim of which some part does not hold here, with those parts. Its card, behind the link, has the others.
+# This section lists each claim with a part that does not hold here, with those parts. The link leads to its card,
+# which has the others.
 
 # %% tags=["remove-input"]
 HTML(failing_list(findings))
@@ -147,7 +146,7 @@ HTML(failing_list(findings))
 show("table1")
 
 # %% [markdown]
-# ## The data and what is learned of it
+# ## The data and what is learned from it
 
 # %% tags=["remove-input"]
 show("data")
@@ -179,8 +178,8 @@ show("tolerances")
 # %% [markdown]
 # ## Settings and definitions
 #
-# Numbers that the paper gives of its own set-up, with the question whether ours is the same, and what
-# follows from a definition.
+# This section has the numbers that the paper gives for its own set-up, compared with ours, and what follows from a
+# definition.
 
 # %% tags=["remove-input"]
 show("settings")
@@ -198,5 +197,5 @@ HTML(records_list(judgements))
 # ## What to take away
 #
 # {glue:text}`holds:.0f` of {glue:text}`findings:.0f` hold without reservation, and {glue:text}`whole:.0f` of the
-# {glue:text}`partly:.0f` that hold in part hold in every part that could be decided: there evidence is missing, not
-# agreement. {ref}`What does not hold <does-not-hold>` says by how much. Unfold a line before you quote it.
+# {glue:text}`partly:.0f` that hold in part hold in every part that could be decided: what they lack is evidence,
+# not agreement. {ref}`What does not hold <does-not-hold>` says by how much. Unfold a line before you quote it.
