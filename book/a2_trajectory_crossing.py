@@ -15,7 +15,7 @@
 # (appendix-crossing)=
 # # Appendix: crossings and sinks in full
 #
-# What stands behind {ref}`chapter-crossing`: the two models in numbers, and the zeros of their fields.
+# The details of {ref}`chapter-crossing`: the two models in numbers, and the zeros of their fields.
 
 # %% tags=["parameters", "hide-input"] example="n_steps_coarse 4"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -60,10 +60,9 @@ test = models["fine"].test
 # %% [markdown]
 # ## The two models in numbers
 #
-# A more exact solver must leave the predictions
-# of an ODE where they are: we count the test samples that rk4 with the smallest step puts into
-# another class. And a single Euler step should keep the orientation of the plane, as a flow does:
-# we count the visited states where it turns the plane over, $\det(I + h\,\partial f) < 0$ (compare
+# A more exact solver must not change the predictions of an ODE, so we count the test samples that rk4 with the
+# smallest step puts into another class. A single Euler step should keep the orientation of the plane, as a flow
+# does, so we count the visited states where it turns the plane over, $\det(I + h\,\partial f) < 0$ (compare
 # {eq}`eq-fold`).
 
 # %% tags=["hide-input"]
@@ -117,7 +116,7 @@ for name, model in models.items():
         f"accuracy: rk4, $h = 1/{finest.n_steps}$": percent(
             accuracy_of(model, "rk4", finest.n_steps)
         ),
-        f"samples put elsewhere by rk4, $h = 1/{finest.n_steps}$": percent(flipped(model)),
+        f"samples that change class under rk4, $h = 1/{finest.n_steps}$": percent(flipped(model)),
         "pairs that cross: Euler, training step": percent(own, 2),
         "pairs that cross: Euler, half the step": percent(half, 2),
         "seeds without crossing: training step": f"{(own == 0).sum()} of {len(own)}",
@@ -135,10 +134,10 @@ Markdown(
 # %% [markdown]
 # ## Does the learned field have the true field's sinks?
 #
-# The paper calls them absent (section 3.2, Fig. 22). A sink is a zero of the field where all eigenvalues of the Jacobian have negative real parts. The
-# true field has one in each minimum, and a saddle on each barrier between two. For the learned
-# fields, Newton's method searches the whole box that the trajectories visit. The search is checked
-# from outside: where it missed none, the signs of $\det \partial f$ at the zeros add up to the
+# The paper says that they are absent (section 3.2, Fig. 22). A sink is a zero of the field where all eigenvalues of
+# the Jacobian have negative real parts. The true field has one in each minimum, and a saddle on each barrier
+# between two. For the learned fields, Newton's method searches the whole box that the trajectories visit. The
+# search is checked independently: if it missed no zero, the signs of $\det \partial f$ at the zeros add up to the
 # number of turns that $f$ makes along the edge of the box.
 
 # %% tags=["hide-input"]
@@ -149,7 +148,7 @@ found = {("true", None): find_visited(landscape_field, true_path[:, 0])}
 for (name, seed), f in singles.items():
     found[name, seed] = find_visited(f, paths[name][:, seeds.index(seed)])
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Field lines around the data (the stronger, the faster) and the zeros there: the true vector field, and those that the fine and the coarse model learned with one seed (in this book: seed 0). Energy landscape; in this book: paper scale, 5 seeds, `book/results/landscape-euler`.", "name": "fig-sinks"}, "image": {"alt": "Field lines in three planes. The true field has three sinks in a row with two saddles between them; the learned fields have other zeros in other places."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Field lines around the data (stronger where faster) and the zeros there: the true vector field, and those that the fine and the coarse model learned with one seed (in this book: seed 0). Energy landscape; in this book: paper scale, 5 seeds, `book/results/landscape-euler`.", "name": "fig-sinks"}, "image": {"alt": "Field lines in three planes. The true field has three sinks in a row with two saddles between them; the learned fields have other zeros in other places."}}
 fig, axes = plt.subplots(1, 3, figsize=(8, 3.6), sharey=True)
 x, v = np.linspace(-2, 3, 60), np.linspace(-3, 3, 60)
 grid = torch.from_numpy(np.stack(np.meshgrid(x, v), axis=-1)).reshape(-1, 2)
@@ -164,10 +163,10 @@ fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", nco
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]
-# A sink matters if it collects something. The true field brings every particle to rest, and the
-# sink tells its class. So we let the learned flows go on far beyond $T = 1$ and ask which test
-# samples end at a sink, and how many would be right if the place where they end told the class: all
-# samples of one sink, and those that reach none, are taken for the most frequent class among them.
+# A sink matters only if samples end there. The true field brings every particle to rest, and the sink determines
+# its class. So we continue the learned flows far beyond $T = 1$ and count the test samples that end at a sink. We
+# also count how many would be right if the place where they end determined the class: the samples of each sink, and
+# those that reach none, are assigned to the most frequent class among them.
 
 # %% tags=["hide-input"]
 LONG = 20.0
@@ -227,6 +226,6 @@ glue("right-most", 100 * max(right), display=False)
 glue("largest", 100 * largest, display=False)
 
 # %% [markdown]
-# {glue:text}`with-sink:.0f` of the {glue:text}`fine-seeds:.0f` finely trained fields have a sink, but the sinks do not
-# sort the classes: by them at most {glue:text}`right-most:.1f` % of the samples are right, where the largest class
-# alone has {glue:text}`largest:.1f` %.
+# {glue:text}`with-sink:.0f` of the {glue:text}`fine-seeds:.0f` finely trained fields have a sink, but the sinks do
+# not separate the classes: sorted by sink, at most {glue:text}`right-most:.1f` % of the samples are right, whereas
+# the largest class alone has {glue:text}`largest:.1f` %.

@@ -15,9 +15,8 @@
 # (appendix-grids)=
 # # Appendix: cross-solver grids in full
 #
-# What stands behind {ref}`chapter-grids`: every training step under every solver, more dimensions,
-# every seed, the images in numbers, the sensitivity of the critical step, and the reasons and signs
-# that the paper offers.
+# The details of {ref}`chapter-grids`: every training step under every solver, more dimensions, every seed, the
+# images in numbers, the sensitivity of the critical step, and the reasons and signs that the paper offers.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -103,11 +102,10 @@ frames = {key: records_of(found) for key, found in models.items()}
 #
 # Models trained with Euler's method are tested with Euler's method, the midpoint method and rk4,
 # models trained with rk4 with rk4, at $1/2$, $2/3$, $1$, $4/3$, $2$ and $4$ times as many steps,
-# rounded to whole ones of equal size: the paper's factors of the step size and one finer. All of
-# them are tested under the exact flow, too. Back-propagation goes through the steps of the solver.
-# The spheres in more dimensions are read from the records that are there and not trained here: they
-# take hours. Where a data set has no complete grid at the paper's scale yet, a smaller scale is shown;
-# the table says which.
+# rounded to whole numbers of equal steps: the paper's factors of the step size and one finer. All of them are also
+# tested under the exact flow. Back-propagation goes through the steps of the solver. The spheres in more dimensions
+# are read from existing records and not trained here, which would take hours. Where a data set has no complete grid
+# at the paper's scale yet, a smaller scale is shown; the table says which.
 
 
 # %% tags=["hide-input"]
@@ -151,9 +149,9 @@ table if any(at for *_, at in rows) else table.drop(columns=columns[-1])
 # %% [markdown]
 # ## Every training step under every solver
 #
-# In {numref}`fig-grid` each colour is a training $K$. Look at where a colour starts, the large
-# symbol, and whether it stays at that height to the right of it. To the right the test solver is
-# better than the one of the training; so are crosses and triangles in the left column.
+# In {numref}`fig-grid` each colour is a training $K$. Find the large symbol of a colour, the training itself, and
+# see whether the colour stays at that height to its right. There the test solver is better than the training
+# solver; so are crosses and triangles in the left column.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy against the number of test steps, mean over the seeds that trained; colours: training $K$; large outlined symbols: the training solver at its own step; small ones: other steps and solvers. Left trained with Euler's method, right with rk4. Cf. {cite:t}`ott2020`, Fig. 3. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-grid"}, "image": {"alt": "Four panels of accuracy against test steps: curves of models trained with few steps peak sharply at their own step, those trained with many steps are flat."}}
 every = [*frames.values(), *frames_higher.values()]
@@ -193,10 +191,9 @@ download_links(fig, "fig-map", means[means["test_solver"] == means["train_solver
 # %% [markdown]
 # ## More dimensions
 #
-# The same task in 3, 10 and 900 dimensions (the paper's Fig. 17 to 19). Does the critical step
-# survive, or was it a matter of the plane, in which the shells cannot be pulled apart
-# ({ref}`chapter-datasets`)? It survives in three and ten dimensions; the table of {ref}`section-how-sure` has the
-# steps.
+# The same task in 3, 10 and 900 dimensions (the paper's Fig. 17 to 19). Does the critical step remain, or was it
+# peculiar to the plane, in which the shells cannot be pulled apart ({ref}`chapter-datasets`)? It remains in three
+# and ten dimensions; the table of {ref}`section-how-sure` has the steps.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The spheres in more dimensions, in the form of {numref}`fig-grid`: test accuracy against the number of test steps, mean over the seeds that trained. Cf. {cite:t}`ott2020`, Fig. 17 to 19. Paper scale and 5 seeds unless stated in the panel. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-dimensions"}, "image": {"alt": "Panels for the spheres in 3, 10 and 900 dimensions; as in the plane, models trained with few steps hold their accuracy at their own step only."}}
 fig, axes = plt.subplots(len(higher), 2, figsize=(8, 2.6 * len(higher) + 0.8), **SHARED)
@@ -267,10 +264,10 @@ download_links(fig, "fig-seeds-1", single_seeds("rk4"))
 # %% [markdown]
 # ## Images in numbers
 #
-# The paper's Fig. 4 and 13 to 16. At its scale a model of MNIST takes hours on a CPU, and one of
-# CIFAR-10 minutes on a data centre's GPU. On a GPU the command
-# `python -m nodecore study run cifar10-euler --profile paper --device cuda` trains more seeds; it tells
-# beforehand what that takes.
+# The paper's Fig. 4 and 13 to 16. At the paper's scale, a model of MNIST takes hours on a CPU, and one of CIFAR-10
+# minutes on a data-centre GPU. On a GPU, the command
+# `python -m nodecore study run cifar10-euler --profile paper --device cuda` trains more seeds; it first estimates
+# what that takes.
 
 # %% tags=["hide-input"]
 shown_images = {(d, s): best([f"{d}-{s}"])[0] for d in images for s in SOLVERS}
@@ -298,7 +295,7 @@ def scale_of(model):
 
 Markdown("\n".join(image_scale(*key) for key in shown_images))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, in the form of {numref}`fig-grid`: accuracy on the test images told above against the number of test steps, mean over the seeds that trained; colours: training $K$. Left trained with Euler's method, right with rk4. Cf. {cite:t}`ott2020`, Fig. 4. Scale and seeds: see the panels. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-images"}, "image": {"alt": "Four panels for MNIST and CIFAR-10: models trained with one or a few Euler steps lose most of their accuracy under other steps and solvers."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, in the form of {numref}`fig-grid`: accuracy on the test images named above against the number of test steps, mean over the seeds that trained; colours: training $K$. Left trained with Euler's method, right with rk4. Cf. {cite:t}`ott2020`, Fig. 4. Scale and seeds: see the panels. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-images"}, "image": {"alt": "Four panels for MNIST and CIFAR-10: models trained with one or a few Euler steps lose most of their accuracy under other steps and solvers."}}
 fig, axes = plt.subplots(len(images), 2, figsize=(8, 3.1 * len(images) + 0.8), **SHARED)
 for ax, ((dataset, solver), frame) in zip(axes.flat, frames_images.items(), strict=True):
     plots.cross_solver(ax, frame[frame["trained"].astype(bool)], colours, shown)
@@ -316,10 +313,10 @@ plt.show()
 download_links(fig, "fig-images", mean_accuracies(pd.concat(frames_images.values())))
 
 # %% [markdown]
-# In numbers: as trained; under the test solver, which is midpoint at the same step for Euler's
-# method and half the step for rk4, as for the other sets; under rk4 at the same step; under the
-# exact flow, which for images is Dopri 5(4) at a tolerance of $10^{-5}$; and, in the last column, as
-# trained on all 10,000, of which CIFAR-10's include 9,000 lossy copies.
+# The table gives the accuracy as trained; under the test solver, which is midpoint at the same step for Euler's
+# method and half the step for rk4, as for the other sets; under rk4 at the same step; under the exact flow, which
+# for images is Dopri 5(4) at a tolerance of $10^{-5}$; and, in the last column, as trained, on all 10,000 test
+# images, of which CIFAR-10's include 9,000 lossy copies.
 
 
 # %% tags=["hide-input"]
@@ -349,8 +346,8 @@ columns = ["data set", "trained with", "K", *MEASURED.values()]
 pd.DataFrame(rows, columns=columns).set_index(columns[:3])
 
 # %% [markdown]
-# **Other runs at the paper's scale.** Those that are there already and not counted above, because
-# their seed or their study is not complete, seed by seed. A seed at the share of one class did not train.
+# **Other runs at the paper's scale.** These exist already but are not counted above, because their seed or their
+# study is not complete. They are shown seed by seed. A seed at the share of one class did not train.
 
 
 # %% tags=["hide-input"]
@@ -378,10 +375,10 @@ lossy = {
     for (d, _), frame in frames_images.items()
     if frame["test_split_all"].str.contains("lossy").any()
 }
-notes = [f"Test images of {name_of(d)} that were at hand: {what}." for d, what in lossy.items()]
+notes = [f"Test images of {name_of(d)} that were available: {what}." for d, what in lossy.items()]
 Markdown(" ".join([*notes, "All other columns use exact copies only."]))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, every seed: accuracy on the test images told above against test steps; circles Euler, crosses midpoint, triangles rk4; outlined: as trained; grey: seeds that did not train. Cf. {cite:t}`ott2020`, Fig. 13 to 16. Paper scale unless stated in the panel. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-images-seeds"}, "image": {"alt": "A panel for each training K, solver and set of images with the accuracy of every seed under all test solvers; on CIFAR-10 the seeds lie close together, on MNIST they differ widely."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images, every seed: accuracy on the test images named above against test steps; circles Euler, crosses midpoint, triangles rk4; outlined: as trained; grey: seeds that did not train. Cf. {cite:t}`ott2020`, Fig. 13 to 16. Paper scale unless stated in the panel. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-images-seeds"}, "image": {"alt": "A panel for each training K, solver and set of images with the accuracy of every seed under all test solvers; on CIFAR-10 the seeds lie close together, on MNIST they differ widely."}}
 panels = [(d, s, int(k)) for (d, s), f in frames_images.items() for k in f["n_steps"].unique()]
 size = (8, 1.7 * -(-len(panels) // 4) + 0.3)
 fig, axes = plt.subplots(max(1, -(-len(panels) // 4)), 4, figsize=size, **SHARED)
@@ -397,8 +394,7 @@ plt.show()
 # %% [markdown]
 # What does "not an ODE" look like on a digit? {numref}`fig-flipped` shows test images that a
 # model gets right as trained with few steps of Euler's method, and wrong as soon as the midpoint
-# method takes the same steps. Nothing about the image is odd: the two solvers carry it to
-# different places.
+# method takes the same steps. Nothing about the images is unusual: the two solvers carry them to different places.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test images that the first seed classifies rightly as trained with Euler's method and wrongly under midpoint at the same step: the class before and after. The first ones of the test set; the coarsest training that shows six or more. Scale: see the headings. Weights, images and classes: `book/results/<data set>-euler/<profile>/`.", "name": "fig-flipped"}, "image": {"alt": "Rows of handwritten digits and of small photographs, each with its right class and the wrong one that the better solver gives it.", "classes": "true-colours"}}
 fig = plt.figure(figsize=(8, 3.6 * len(images)))
@@ -418,8 +414,8 @@ plt.show()
 # The table gives the critical $K$ ({eq}`eq-critical`) of the mean, against the test solver and against
 # the exact flow; that of each seed by itself; and how often each $K$ would have been the critical
 # one if other seeds had been drawn (bootstrap: as many seeds as there are, five or more, with
-# replacement, 2,000 times; shares of 5 % and more). The higher dimensions are judged on the part of their grid that is
-# there; where that is not at the paper's scale, the profile stands behind the data set.
+# replacement, 2,000 times; shares of 5 % and more). The higher dimensions are judged on the part of their grid that
+# exists; where that is not at the paper's scale, the profile follows the name of the data set.
 
 # %% tags=["hide-input"]
 judged = frames | {key: frame for key, frame in frames_higher.items() if whole[key]}
@@ -445,14 +441,14 @@ for (d, s), frame in judged.items():
         share if len(each[d, s]) >= FEWEST else "-",
         f"{frame['n_steps'].min()} to {frame['n_steps'].max()}",
     ]
-columns = ["data set", "trained with", "critical K", "exact flow", "seed by seed", "drawn anew"]
+columns = ["data set", "trained with", "critical K", "exact flow", "seed by seed", "redrawn seeds"]
 pd.DataFrame(rows, columns=[*columns, "grid"]).set_index(columns[:2])
 
 # %% [markdown]
-# **More seeds.** Five seeds can leave it open which of two neighbours is the critical one. For the
-# sets in the plane 15 more were trained, from the steps on that may be critical. Here they are joined
-# with the five: every mean is over all seeds that were trained at that $K$. Everything else on this page is
-# about the five; the verdicts of the {ref}`chapter-scorecard` are about all.
+# **More seeds.** Five seeds can leave open which of two neighbouring $K$ is the critical one. For the sets in the
+# plane, 15 more were trained, from the first $K$ on that may be critical. Here they are combined with the five:
+# every mean is over all seeds that were trained at that $K$. Everything else on this page uses the five; the
+# verdicts of the {ref}`chapter-scorecard` use all.
 
 # %% tags=["hide-input"]
 more = {(d, s): best([f"{d}-{s}"])[0].found for d in planar for s in SOLVERS}
@@ -473,17 +469,16 @@ for (d, s), frame in more.items():
     rows[-1] += [tell_n_steps(steps[0] and steps[0].critical), tell_n_steps(steps[1])]
     rows[-1] += [", ".join(f"{tell_n_steps(k)}: {n}" for k, n in alone.items()), share]
 columns = ["data set", "trained with", "seeds", "critical K", "exact flow", "how many seeds by K"]
-table = pd.DataFrame(rows, columns=[*columns, "drawn anew"]).set_index(columns[:2])
+table = pd.DataFrame(rows, columns=[*columns, "redrawn seeds"]).set_index(columns[:2])
 table if rows else Markdown("No more seeds were trained yet.")
 
 # %% [markdown]
-# **How much does the bound decide?** The rule's 0.1 is the paper's choice. The table gives the
-# critical $K$ of the mean for other bounds; the next one the range that holds 95 % of the redraws of seeds; the
-# share of seeds that agree at the critical $K$ by themselves; and there the largest loss of a seed,
-# in points and relative to its accuracy above chance, since an absolute bound is easy on a model
-# that has little to lose. A seed that is less than 10 points above chance is not judged: it could
-# not lose that much. All others that were trained count. A range over several $K$ says that the
-# critical step is known no better than that.
+# **How much depends on the bound?** The rule's 0.1 is the paper's choice. The first table gives the critical $K$ of
+# the mean for other bounds. The second gives the range that holds 95 % of the redraws of seeds, the share of seeds
+# that agree at the critical $K$ by themselves, and the largest loss of a seed there. That loss is in points and
+# relative to the seed's accuracy above chance, since an absolute bound is lenient on a model that has little to
+# lose. A seed that is less than 10 points above chance is not judged: it could not lose that much. All others that
+# were trained count. A range over several $K$ means that the critical step is known no better than that.
 
 # %% tags=["hide-input"]
 BOUNDS = (0.02, 0.05, 0.12, 0.2)
@@ -515,9 +510,8 @@ bounds[by_bound]
 bounds.drop(columns=by_bound)
 
 # %% [markdown]
-# **Is the stand-in for the exact flow exact enough?** Dopri 5(4) at $10^{-6}$ against
-# another method, rk4 with 128 steps, both in double precision, on samples drawn at random: how many
-# change class?
+# **Is the stand-in for the exact flow exact enough?** We compare Dopri 5(4) at $10^{-6}$ with another method, rk4
+# with 128 steps, both in double precision, on samples drawn at random: how many change class?
 
 # %% tags=["hide-input"]
 flipped = {}
@@ -533,12 +527,11 @@ pd.Series(flipped, name="samples that change class", dtype=object).to_frame()
 # %% [markdown]
 # ## One batch instead of the mean
 #
-# The paper takes over the rule of its Algorithm 1, which looks at a single batch, where we compare
-# means over seeds and test set. Is that why its step for the spheres is smaller than ours? A test
-# of this one explanation, on the stored weights: we draw batches from the training set, ask in each
-# whether Euler's method and midpoint differ by more than 0.1, and count how often they do, for each
-# seed, for at least one of the seeds, and for the mean of all seeds' batches. The runs are those
-# around the critical step, ours and the paper's.
+# The paper takes over the rule of its Algorithm 1, which looks at a single batch, whereas we compare means over
+# seeds and test set. Is that why its step for the spheres is smaller than ours? We test this one explanation on the
+# stored weights. We draw batches from the training set and count how often Euler's method and midpoint differ by
+# more than 0.1: for each seed, for at least one of the seeds, and for the mean of all seeds' batches. The runs are
+# those around the critical step, ours and the paper's.
 
 
 # %% tags=["hide-input"]
@@ -580,8 +573,8 @@ for k in (64, 128):
 
 # %% [markdown]
 # In part, perhaps: on the spheres a batch fails for at least one of the seeds in {glue:text}`one-batch-64` % of the
-# cases at $K = 64$, our critical step, and in {glue:text}`one-batch-128` % at the paper's, 128. But read in this way
-# the landscape would need more steps than the paper gives as well.
+# cases at $K = 64$, our critical step, and in {glue:text}`one-batch-128` % at the paper's, 128. But read in this
+# way, the landscape, too, would need more steps than the paper gives.
 
 # %% [markdown]
 # ## Does the accuracy as trained depend on the step?
@@ -699,9 +692,9 @@ every_margin = pd.concat([t.assign(dataset=d, train_solver=s) for (d, s), t in m
 download_links(fig, "fig-margin", every_margin)
 
 # %% [markdown]
-# Over all models of a study: does the theorem hold on every sample, how often is a sample outside
-# though its class stays, and how many samples lie inside where the accuracies of the two solvers
-# agree within 0.1 and where they do not?
+# The table asks, over all models of a study: does the theorem hold on every sample, how often is a sample outside
+# though its class stays, and how many samples lie inside where the accuracies of the two solvers agree within 0.1
+# and where they do not?
 
 # %% tags=["hide-input"]
 rows = []
@@ -730,7 +723,7 @@ for d in ("spheres2", "landscape"):
 # %% [markdown]
 # ## Which sign comes first?
 #
-# Three quantities could tell that a model trained with Euler's method is no ODE:
+# Three quantities could show that a model trained with Euler's method is no ODE:
 #
 # - the accuracy under midpoint at the same step drops, the rule used so far;
 # - trajectories cross ({ref}`chapter-crossing`): the share of the pairs among test samples that lie
@@ -785,8 +778,8 @@ download_links(fig, "fig-signs", pd.concat([t.assign(dataset=d) for d, t in sign
 # Coming from fine steps, at which $K$ does each sign first show in the mean? And does a sign tell
 # single models apart? Every sign grows with the step, and so does the loss: sorting all models of a
 # data set by $K$ alone ranks those that lose more than 0.1 above the others nearly always (see the
-# last row). So only seeds of the same $K$ are compared: of two of them, one that loses more than 0.1
-# and one that does not, how often has the first more of the sign (1: always, 0.5: by chance)?
+# last row). So we compare only seeds of the same $K$: of two of them, one that loses more than 0.1 and one that
+# does not, how often does the first show more of the sign (1: always, 0.5: by chance)?
 
 
 # %% tags=["hide-input"]
@@ -823,16 +816,15 @@ for d, table in signs.items():
 pd.DataFrame(columns).fillna("-")
 
 # %% [markdown]
-# Crossings are the earlier sign and need no labels, but a few are there in models that lose nothing;
-# $hL$ needs no second solve, but the bound that is certain, the upper one, is far above what the
-# trajectories meet. Where the accuracy as trained has a trend, neither we nor the paper can exclude
-# that a learning rate tuned for each step would remove it.
+# Crossings are the earlier sign and need no labels, but models that lose nothing have a few, too; $hL$ needs no
+# second solve, but the bound that is certain, the upper one, is far above the values met on the trajectories. Where
+# the accuracy as trained has a trend, neither we nor the paper can exclude that a learning rate tuned for each step
+# would remove it.
 #
 # ## Larger sweeps
 #
-# All runs of this chapter are studies that the command line trains, one machine or many:
-# `python -m nodecore study run` goes on where it was stopped and trains what is missing. On a
-# cluster, `dask scheduler` starts a meeting point and prints its address, `dask worker ADDRESS` on
-# each node joins it, and `python -m nodecore study run --scheduler ADDRESS` hands the runs out; the
-# records are written by that last command alone. The README tells how to start the workers through
-# SLURM with `dask-jobqueue`.
+# All runs of this chapter belong to studies that the command line trains, on one machine or many:
+# `python -m nodecore study run` continues where it was stopped and trains what is missing. On a cluster,
+# `dask scheduler` starts the scheduler and prints its address, `dask worker ADDRESS` on each node joins it, and
+# `python -m nodecore study run --scheduler ADDRESS` distributes the runs; only that last command writes records.
+# The README explains how to start the workers through SLURM with `dask-jobqueue`.

@@ -15,15 +15,15 @@
 # (appendix-adaption)=
 # # Appendix: step adaption in full
 #
-# What stands behind {ref}`chapter-adaption`: every seed, where each training begins and ends, what it
-# costs, other constants and other controllers, the images, and a loop for a model of your own.
+# The details of {ref}`chapter-adaption`: every seed, where each training begins and ends, what it costs, other
+# constants and other controllers, the images, and a loop for a model of your own.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
 datasets = ["spheres2", "landscape"]  # data sets, a row or a column of panels each
 images = ["mnist", "cifar10"]  # sets of images, drawn from the records there are
-calm = "auto"  # the controller that is set beside Algorithm 1
+calm = "auto"  # the controller that is compared with Algorithm 1
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trained with each
 
 # %% tags=["hide-input"]
@@ -98,7 +98,7 @@ found |= {key: evidence for key, evidence in stored.items() if evidence is not N
 
 # %%
 checks, iterations = CHECKS_OF_A_HALVING, CHECKS_OF_A_HALVING * get_controller("algorithm1").every
-print(f"a halving is made up for after {checks:.1f} checks, {iterations:.0f} iterations")
+print(f"a halving is undone after {checks:.1f} checks, {iterations:.0f} iterations")
 
 
 # %% tags=["remove-cell"]
@@ -134,13 +134,12 @@ download_links(fig, "fig-adaption", followed("algorithm1"))
 # %% [markdown]
 # ## Does it end as an ODE?
 #
-# After the last iteration the model is tested at the step size which that iteration took (not the
-# one that a check at the very end asks for: nothing was trained with it), under Euler's method,
-# under the midpoint method, and under the exact flow (Dopri 5(4) at $10^{-6}$). The second
-# table says how restless the second half of the training was. *Reversals*: changes of sign
-# between successive changes of $\log h$ that are not zero. *Failed checks*: an outside check of
-# one batch every 50 iterations, Euler against midpoint at the same step, with a gap over 0.1; it
-# is the same for every controller and its evaluations are not counted. *Spread*: the standard
+# After the last iteration the model is tested at the step size of that iteration (not at one that a check at the
+# very end asks for: nothing was trained with it). The test solvers are Euler's method, the midpoint method and the
+# exact flow (Dopri 5(4) at $10^{-6}$). The second table shows how much the step moved in the second half of the
+# training. *Reversals*: changes of sign between successive changes of $\log h$ that are not zero. *Failed checks*:
+# every 50 iterations, an outside check compares Euler with midpoint at the same step on one batch; it fails if the
+# gap is over 0.1. It is the same for every controller, and its evaluations are not counted. *Spread*: the standard
 # deviation of $\log K$.
 
 # %% tags=["hide-input"]
@@ -157,16 +156,17 @@ shown.join(together[accuracies].map(lambda share: f"{100 * share:.1f} %"))
 together[["reversals", "failed checks", "spread"]].round(2)
 
 # %% [markdown]
-# ## What the paper says beside it
+# ## Two more claims of the paper
 #
-# **Claim: the first step is not too small** (holds in part, {ref}`chapter-scorecard`). Were it far shorter than
-# needed, the first hundreds of iterations would be the expensive ones. Below are the $K$ of Hairer's first step, seed
-# by seed, and the mean $K$ of the second half of the training.
+# **Claim: the first step is not too small** (holds in part, {ref}`chapter-scorecard`). If it were far shorter than
+# needed, the first few hundred iterations would be the expensive ones. The table gives the $K$ of Hairer's first
+# step, seed by seed, and the mean $K$ of the second half of the training.
 #
 # **Claim: adaption costs less than the grid that it replaces** (holds in part). A grid search trains at every $K$; its
-# cost is the sum of the NFE per iteration of all its runs, $K$ each, times the iterations. The table gives that sum up
-# to the critical $K$ of these seeds, which a lucky searcher stops at, and over the whole grid. With all seeds of the
-# grid the landscape's critical $K$ is smaller, and the seeds of Algorithm 1 spread too much to call it cheaper there.
+# cost is the sum of the NFE per iteration of all its runs, $K$ each, times the iterations. The table gives that sum
+# up to the critical $K$ of these seeds, where a lucky search stops, and over the whole grid. With all seeds of the
+# grid the landscape's critical $K$ is smaller, and the seeds of Algorithm 1 spread too much to call it cheaper
+# there.
 
 
 # %% tags=["hide-input"]
@@ -195,8 +195,8 @@ columns = ["data set", "first K", "late K", "NFE, Algorithm 1", "NFE, grid to it
 pd.DataFrame(rows, columns=columns).set_index("data set")
 
 # %% [markdown]
-# **With a steady step** of the grid, how many steps does each seed need to end within 5 points of the
-# exact flow, and how many seeds still lose more than 0.1 to midpoint at the critical $K$ of the grid?
+# **With a fixed step** of the grid, how many steps does each seed need to end within 5 points of the exact flow,
+# and how many seeds still lose more than 0.1 to midpoint at the critical $K$ of the grid?
 
 # %% tags=["hide-input"]
 rows = []
@@ -210,15 +210,14 @@ pd.DataFrame(rows, columns=columns).set_index("data set")
 
 # %% [markdown]
 # (section-starts)=
-# ## In which norms does it begin?
+# ## Which norms choose the first step?
 #
-# The textbook's norm is a root mean square, each entry over atol + rtol $|z_0|$,
-# so it asks for tolerances; a method of fixed steps has none, and the paper names none. Those in use
-# here are the usual ones of adaptive solvers, and are recorded with each run. They decide: with a
-# hundred times the tolerance there are a tenth of the steps to begin with. Euclidean norms know no
-# tolerance, but they grow with the number of dimensions: on images the first step is shorter for it.
-# Below is Algorithm 1 from either start, where its records are: first and last $K$ seed by seed,
-# NFE per iteration and accuracy, reversals and gap to the exact flow as above.
+# The textbook's norm is a root mean square with each entry divided by atol + rtol $|z_0|$, so it needs tolerances;
+# a method of fixed steps has none, and the paper names none. We use those usual for adaptive solvers, and record
+# them with each run. They matter: a hundred times the tolerance gives a tenth of the steps at the start. Euclidean
+# norms need no tolerance, but they grow with the number of dimensions, so the first step is shorter on images. The
+# table shows Algorithm 1 from either start, where there are records: first and last $K$ seed by seed, NFE per
+# iteration and accuracy, reversals and gap to the exact flow as above.
 
 
 # %% tags=["hide-input"]
@@ -270,7 +269,7 @@ tolerances = ", ".join(f"{name} = {value:g}" for name, value in STARTS["hairer"]
 told = [f"The tolerances of the scaled norms are {tolerances}."]
 for d in dict.fromkeys(d for d, _ in walks):
     if (d, "hairer") not in walks:
-        told.append(f"On {name_of(d)} it was not trained from the scaled norms yet.")
+        told.append(f"On {name_of(d)} it has not been trained from the scaled norms yet.")
         continue
     plain, scaled = walks[d, USUAL_START], walks[d, "hairer"]
     told.append(
@@ -330,31 +329,31 @@ shown_table(["algorithm1", *VARIATIONS])
 # %% [markdown]
 # ## Other controllers
 #
-# The question that Algorithm 1 asks is coarse: the accuracy of a batch of 128 moves in steps of 1/128,
-# and two accuracies can agree where single predictions do not. The candidates:
+# What Algorithm 1 measures is coarse: the accuracy of a batch of 128 moves in steps of 1/128, and two accuracies
+# can agree where single predictions do not. The candidates are:
 #
 # | controller | reads | rule |
 # | :-- | :-- | :-- |
-# | `algorithm1` | gap: accuracy under Euler less accuracy under midpoint | h × 0.5 where it is over 0.1, else × 1.1 |
+# | `algorithm1` | gap: accuracy under Euler minus accuracy under midpoint | h × 0.5 where it is over 0.1, else × 1.1 |
 # | `confirmed-increase` | the same, midpoint at min(h, √(h/50)) | the same, but an increase is kept only if Euler at the longer step still agrees: the rule of the paper's later version |
 # | `settling-gap` | gap | held at a target |
 # | `settling-discord` | gap, or a quarter of the share of samples whose predicted class differs, whichever is larger | held at a target |
 # | `settling-closeness` | distance of the two end states over the classifier's margin, at most 1, mean over the batch | held at a target |
 # | `settling-bend` | $hL$ along the trajectories: twice the distance of the two end states over the distance travelled | held at a target |
 # | `remembering-gap`, `remembering-discord` | as above, averaged since the last change | shorter above one level, longer below another, and never again as long as a step that was too long |
-# | `sawtooth` | nothing | h × 1.1 from T / 48 to T / 18, and anew: what Algorithm 1's swinging does without its checks |
+# | `sawtooth` | nothing | h × 1.1 from T / 48 to T / 18, then again: what Algorithm 1's oscillation does without its checks |
 # | `pi`, `pi-finer` | share of classes that change in half the step (`pi`) or under midpoint (`pi-finer`) | PI control, with steps drawn around $K$: {ref}`chapter-cures` |
 #
-# `algorithm1`, `confirmed-increase`, `settling-discord`, `remembering-discord` and `pi-finer` can be trained with.
-# None of the others is better on both sets, so they are retired: what they did is recorded, with the constants and
-# the revision of each, and nothing more is trained with them.
+# `algorithm1`, `confirmed-increase`, `settling-discord`, `remembering-discord` and `pi-finer` are available for
+# training. None of the others is better on both sets, so they are retired: their results are recorded, with the
+# constants and the revision of each, but nothing more is trained with them.
 #
 # All but `pi` and `sawtooth` read the same two solves of a batch, $2K$ evaluations every 50 iterations
 # (`confirmed-increase`: $2 \max(K, \sqrt{50 K})$, and Euler's again for each increase).
 #
-# *Held at a target* means integral control with a gain that falls, as in stochastic
-# approximation: one check is noisy, so what it says of the step is trusted less the more checks
-# have been seen. The falling gain stops slow drift, and the band stops small fluctuations.
+# *Held at a target* means integral control with a gain that falls, as in stochastic approximation: one check is
+# noisy, so it counts less the more checks have been seen. The falling gain stops slow drift, and the band stops
+# small fluctuations.
 #
 # ```text
 # e = signal / target - 1, at most 2
@@ -363,8 +362,8 @@ shown_table(["algorithm1", *VARIATIONS])
 # if w has left h by more than 5 %:  h = w
 # ```
 #
-# *Remembering* is a hysteresis. It asks for more evidence the smaller the trouble is, and what
-# was once too long stays so.
+# *Remembering* is a hysteresis. The smaller the gap or discord, the more evidence it requires, and a step that was
+# once too long remains so.
 #
 # ```text
 # m = mean of the signal over the n checks since h last changed
@@ -381,7 +380,7 @@ shown_table(["algorithm1", *VARIATIONS])
 #
 # The constants were chosen by a few trials on seeds 0 to 4, so those seeds cannot judge them. On the
 # landscape ten more seeds were trained with three of the controllers; no more were trained on the
-# spheres. This is what these seeds say, where their records are.
+# spheres. The tables show what these seeds say, where there are records.
 
 # %% tags=["hide-input"]
 more = {
@@ -462,17 +461,17 @@ for d in ("spheres2", "landscape"):
         glue(f"{name}-reversals-{d}", float(row.get("reversals", math.nan)), display=False)
 
 # %% [markdown]
-# The rule of the paper's later version, `confirmed-increase`, does not settle either: an increase that
-# still agrees at once can disagree a little later. On the spheres integral control is calm
+# The rule of the paper's later version, `confirmed-increase`, does not settle either: an increase that agrees at
+# first can disagree a little later. On the spheres integral control is calm
 # ({glue:text}`settling-discord-reversals-spheres2:.1f` reversals of the step instead of
 # {glue:text}`algorithm1-reversals-spheres2:.1f`) and costs about as much as Algorithm 1
 # ({glue:text}`settling-discord-nfe-spheres2:.1f` and {glue:text}`algorithm1-nfe-spheres2:.1f` evaluations); on the
 # landscape its seeds spread as widely as their mean ({glue:text}`settling-discord-nfe-landscape:.0f` ±
 # {glue:text}`settling-discord-nfe-std-landscape:.0f` and {glue:text}`algorithm1-nfe-landscape:.0f` ±
-# {glue:text}`algorithm1-nfe-std-landscape:.0f`). Its step follows the field, which
-# grows sharper to the end; the hysteresis shortens it once, early, and then lets it be.
+# {glue:text}`algorithm1-nfe-std-landscape:.0f`). Its step follows the field, which grows sharper to the end; the
+# hysteresis shortens the step once, early, and then leaves it alone.
 #
-# No step may get shorter than $T / 10{,}000$. How often did one?
+# No step may get shorter than $T / 10{,}000$. How often was that limit reached?
 
 # %% tags=["hide-input"]
 limits = {key: int(seen(found[key], "at_shortest")["at_shortest"].sum()) for key in found}
@@ -482,10 +481,10 @@ print(f"checks after which a step was at that limit: {sum(limits.values())} of "
 # %% [markdown]
 # ## Images
 #
-# MNIST and CIFAR-10 (the paper's Fig. 5), at the scale that is told below ({ref}`section-images`).
-# At the profile `laptop` batches hold 32 images, so an accuracy moves in steps of 1/32, and 1,500
-# iterations are 30 checks. `remembering-discord` would want six of them before it lengthens a step at
-# all, so `settling-discord` was chosen for images; at the paper's scale (140 checks on MNIST) it was kept.
+# MNIST and CIFAR-10 (the paper's Fig. 5), at the scale given below ({ref}`section-images`). At the profile `laptop`
+# batches hold 32 images, so an accuracy moves in steps of 1/32, and 1,500 iterations are 30 checks.
+# `remembering-discord` needs six of them before it lengthens a step at all, so `settling-discord` was chosen for
+# images; at the paper's scale (140 checks on MNIST) it was kept.
 
 # %% tags=["remove-input"]
 told = [
@@ -495,7 +494,7 @@ told = [
 ]
 Markdown("\n".join(told) or "No records yet.")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images: accuracy on the test images under Algorithm 1, every 500 iterations (left); number of steps $K$ under Algorithm 1 (middle) and under settling discord (right), every seed. Cf. {cite:t}`ott2020`, Fig. 5. Scale and seeds: told above, and at the left. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-images-adaption"}, "image": {"alt": "Rows for MNIST and CIFAR-10: slowly rising accuracies; numbers of steps that fall from many to few, with jumps back under Algorithm 1, and level off earlier under settling discord."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Images: accuracy on the test images under Algorithm 1, every 500 iterations (left); number of steps $K$ under Algorithm 1 (middle) and under settling discord (right), every seed. Cf. {cite:t}`ott2020`, Fig. 5. Scale and seeds: named above, and at the left. Records: `book/results/<data set>-adaption/<profile>/`.", "name": "fig-images-adaption"}, "image": {"alt": "Rows for MNIST and CIFAR-10: slowly rising accuracies; numbers of steps that fall from many to few, with jumps back under Algorithm 1, and level off earlier under settling discord."}}
 fig, axes = plt.subplots(
     max(1, len(adapted)), 3, figsize=(8, 2.5 * len(adapted) + 0.6), squeeze=False
 )
@@ -520,15 +519,15 @@ shown_table(RULES, {d: compared_on(d) for d in adapted})
 
 # %% [markdown]
 # On CIFAR-10 Hairer's first step
-# in Euclidean norms is far shorter than need be; at the reduced scale, of 30 checks, most of what either controller
-# spends is the way down from there.
+# in Euclidean norms is far shorter than necessary; at the reduced scale, with 30 checks, either controller spends
+# most of its evaluations on the way down from there.
 
 # %% [markdown]
 # ## A modeller's view
 #
-# A controller needs no `nodecore` around it: a training loop shows it what one batch looks like
-# under two solvers and asks for the next step. `algorithm1` and `Settling(signal="gap")`
-# need two accuracies only, or two losses, given with a minus sign. The model here is a plain torch one.
+# A controller works without the rest of `nodecore`: a training loop shows it what one batch looks like under two
+# solvers and asks for the next step. `algorithm1` and `Settling(signal="gap")` need only two accuracies, or two
+# losses with a minus sign. The model here is plain torch.
 
 # %% tags=["modeller"]
 torch.manual_seed(0)

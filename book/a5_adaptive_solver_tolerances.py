@@ -15,8 +15,8 @@
 # (appendix-tolerances)=
 # # Appendix: tolerances in full
 #
-# What stands behind {ref}`chapter-tolerances`: every tolerance in numbers, what it costs, an error norm
-# that is taken sample by sample, adapted tolerances in numbers, and a longer time at the same step.
+# The details of {ref}`chapter-tolerances`: every tolerance in numbers, what it costs, an error norm for each
+# sample, adapted tolerances in numbers, and a longer time at the same step.
 
 # %% tags=["parameters", "hide-input"] example="device cpu"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -63,9 +63,9 @@ sets = list(dict.fromkeys(data for data, _ in frames))
 # %% [markdown]
 # ## Accuracy under other tolerances
 #
-# A panel for each of four tolerances of the training, as in the paper, a row for each method.
-# Finer tests are to the right, as in {ref}`chapter-grids`. A model that is an ODE stays level to
-# the right of its ring. The dashed line tests the same models with the other method.
+# The figure has a panel for each of four training tolerances, as in the paper, and a row for each method. Finer
+# tests are to the right, as in {ref}`chapter-grids`. A model that is an ODE stays level to the right of its ring.
+# The dashed line tests the same models with the other method.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Test accuracy against the tolerance of the test, a panel for each data set and method (rows) and tolerance of the training (columns, in the titles); bold: mean over the seeds that trained; thin: every seed (grey: did not train); rings: the training solver at its own tolerance; dashed: the other method. Cf. {cite:t}`ott2020`, Fig. 20 and 21. Paper scale and 5 seeds unless stated in the figure. Records: `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-tolerances"}, "image": {"alt": "A row of panels for each data set and embedded method: models trained at coarse tolerances fall from their ring to both sides, those trained at fine ones stay level at finer tests."}}
 panels = rtols[::2] if len(rtols) > 4 else rtols
@@ -113,8 +113,8 @@ shown.fillna("-")
 # %% [markdown]
 # ## What a tolerance costs
 #
-# The number of evaluations says how much of its freedom a solver uses. We carry one batch of the
-# test set, drawn at random, through each trained field, at every tolerance.
+# The number of evaluations shows how much a solver uses its freedom to choose steps. We solve each trained field on
+# one batch of the test set, drawn at random, at every tolerance.
 
 # %% tags=["hide-input"]
 nfe, taken = {}, {}
@@ -145,10 +145,10 @@ plots.stamp_profile(fig, profile)
 # can, and the method is in effect one of fixed steps. A model trained there can adapt to its
 # solver as it does with fixed steps. Where a curve rises, the steps follow the field.
 #
-# At coarse tolerances the steps follow from the solver's own limits, not from the field: the first one is
-# Hairer's, which goes with a root of the tolerance, and each of the next is ten times as long, the most that
-# is allowed, as long as the estimate does not object. These are the steps of the first seed of each model
-# trained at the coarsest tolerance:
+# At coarse tolerances the steps follow from the solver's own limits, not from the field: the first one is Hairer's,
+# which scales with a root of the tolerance, and each following one is ten times as long, the most that is allowed,
+# unless the error estimate rejects it. These are the steps of the first seed of each model trained at the coarsest
+# tolerance:
 
 # %% tags=["hide-input"]
 habits = {
@@ -161,11 +161,11 @@ habits = {
 pd.Series(habits, name="steps").rename_axis(["method", "tolerance"]).unstack(0, sort=False)
 
 # %% [markdown]
-# Fehlberg's method lengthens its first step tenfold for every hundredfold tolerance. So two decades
-# apart it takes nearly the same long steps, behind one short step more, and a model that only knows
-# its own solver's steps passes that test, but not the one at the tolerance between: the chequered
-# rows of {numref}`fig-tolerance-maps`. A test at another tolerance can agree by such an accident; that is why the
-# verdict must not rest on one other tolerance alone.
+# Fehlberg's method lengthens its first step tenfold for every hundredfold tolerance. So at a tolerance a hundred
+# times smaller it takes nearly the same long steps, after one additional short step. A model that works only with
+# its own solver's steps passes that test, but not the one at the tolerance between; hence the chequered rows of
+# {numref}`fig-tolerance-maps`. A test at another tolerance can agree by such an accident, so the verdict must not
+# rest on one other tolerance alone.
 
 # %% [markdown]
 # ## One norm for the batch, or one for each sample
@@ -196,17 +196,17 @@ norms = pd.DataFrame(rows).T.rename_axis(["data set", "method", "trained at"])
 norms.join(together["gap"].map(verdict).rename("ODE-like"))
 
 # %% [markdown]
-# To a model trained with one norm for the batch, the other norm is another solver: of smaller
-# error for its hard samples, with other steps for all. The column *agrees* asks whether it finds
-# the accuracy of the training within 0.1; the last one repeats the verdict of the rule above.
+# For a model trained with one norm for the batch, the other norm is another solver, with smaller error for its hard
+# samples and other steps for all. The column *agrees* says whether its accuracy is within 0.1 of that of the
+# training; the last column repeats the verdict of the rule above.
 #
 # ### Trained with a norm for each sample
 #
-# Does it make another model, and another critical tolerance? The same seeds are trained both ways,
-# at tolerances around the critical one (at the profile {glue:text}`norms-profile`:
-# {glue:text}`norms-iterations:,.0f` iterations). NFE are evaluations of one sample: with one norm for the
-# batch all its samples take part in each; with a norm for each it is their mean. A solver that
-# carries a batch in step pays for the sample that needs most.
+# Does this norm lead to another model, and to another critical tolerance? The same seeds are trained both ways, at
+# tolerances around the critical one (at the profile {glue:text}`norms-profile`: {glue:text}`norms-iterations:,.0f`
+# iterations). NFE counts the evaluations of one sample: with one norm for the batch, all its samples take part in
+# each; with a norm for each sample, it is their mean. A solver that advances a batch in lockstep pays for the
+# sample that needs most.
 
 # %% tags=["hide-input"]
 both = {"batch": [], "sample": []}
@@ -237,22 +237,22 @@ side_by_side = pd.concat({titles[norm]: of_norm(frame) for norm, frame in both.i
 side_by_side.stack(0, future_stack=True).rename_axis(["method", "trained at", ""])
 
 # %% [markdown]
-# A norm for each sample is another solver of the same kind: around the critical tolerance a training with
-# it costs a sample about as many evaluations, and no verdict changes, though with Dopri 5(4) at $10^{-2}$ both gaps lie
-# just inside the bound. With Fehlberg 2(1) the models are less accurate, by 7 to 10 points of the mean of these five
-# seeds. The steps of a sample then no longer
-# depend on its batch; what that costs is the sample that needs most, where a batch is carried in step.
+# A norm for each sample makes another solver of the same kind. Around the critical tolerance, training with it
+# costs about as many evaluations per sample, and no verdict changes, though with Dopri 5(4) at $10^{-2}$ both gaps
+# lie just inside the bound. With Fehlberg 2(1), the models are less accurate, by 7 to 10 points in the mean of
+# these five seeds. The steps of a sample then no longer depend on its batch; but where a batch advances in
+# lockstep, it costs as much as the sample that needs most.
 #
 # ## Adapted tolerances in numbers
 #
 # The check is Dopri 5(4) at a fifth of the tolerance (training with Fehlberg 2(1)) or a tenth
-# (Dopri 5(4)), and finer still until it takes more steps than the training; ours stops at $10^{-6}$,
-# where float32 ends. The controllers have the constants that were chosen for step sizes.
+# (Dopri 5(4)), and finer still until it takes more steps than the training; ours stops at $10^{-6}$, the limit of
+# float32. The controllers use the constants that were chosen for step sizes.
 #
-# Seeds that trained; the range of the tolerances they end at; means over all; the largest gap of a
-# seed to the exact flow. Turns, spread and failed checks are those of {ref}`chapter-adaption`, over
-# the second half of the training: changes of direction, the standard deviation of $\log K$, and how
-# many of the checks, which are the same for all rules, found the accuracies more than 0.1 apart.
+# The first table has the seeds that trained, the range of the tolerances they end at, means over all, and the
+# largest gap of a seed to the exact flow. The second has turns, spread and failed checks as in
+# {ref}`chapter-adaption`, over the second half of the training: changes of direction, the standard deviation of
+# $\log K$, and how many of the checks, which are the same for all rules, found the accuracies more than 0.1 apart.
 
 # %% tags=["hide-input"]
 adapted = gather_adapted_tolerances(
@@ -282,12 +282,13 @@ pd.DataFrame(
 pd.DataFrame({name: by_rule[column].mean().round(2) for name, column in measures.items()})
 
 # %% [markdown]
-# From either start the paper's rule swings within the critical range with Fehlberg 2(1) and above it with Dopri 5(4),
-# so the model it ends with may be on the wrong side. Begun at the finest tolerance, the calmer ones rise towards the
-# critical tolerance: with Dopri 5(4) they end below it, with Fehlberg 2(1) a little above it, within the critical range.
-# They reach the accuracy of a fixed fine tolerance; begun at $10^{-2}$ they do not. From the finest one it
-# costs about as many evaluations as to keep a tolerance below the critical one, but nobody has to know it beforehand;
-# where their signal stays silent, as with Dopri 5(4), the training ends before they have come as far as they could.
+# From either start, the paper's rule oscillates within the critical range with Fehlberg 2(1) and above it with
+# Dopri 5(4), so the model it ends with may be on the wrong side. Begun at the finest tolerance, the calmer rules
+# rise towards the critical tolerance: with Dopri 5(4) they end below it, with Fehlberg 2(1) a little above it,
+# within the critical range. They reach the accuracy of a fixed fine tolerance; begun at $10^{-2}$ they do not.
+# Begun at the finest one, they cost about as many evaluations as a fixed tolerance below the critical one, which
+# need not be known beforehand. Where their signal stays low, as with Dopri 5(4), training ends before they have
+# risen as far as they could.
 #
 # ## A longer time at the same step
 #

@@ -18,15 +18,16 @@
 # **Question.** Models that are trained with a coarse step are no flows. Is that due to the vector field, to
 # the optimiser, or to the way gradients are computed?
 #
-# **Answer.** None of these alone: the loss is that of the steps. With a smooth field, a narrower or wider one,
-# another initialisation, learning rate or optimiser, a model trained with a coarse step is no flow: where it trains
-# at all, its exact flow is less accurate by {glue:text}`least-landscape:.0f` to {glue:text}`most-landscape:.0f`
-# points on the landscape and by {glue:text}`least-spheres2:.0f` to {glue:text}`most-spheres2:.0f` on the spheres.
-# These are means over the seeds that trained, of softplus on the spheres a single one. With the gradient of the flow
-# instead of that of the steps, a coarse training hardly learns: {glue:text}`adjoint-trained-landscape:.0f` of
-# {glue:text}`adjoint-seeds-landscape:.0f` seeds train on the landscape and
-# {glue:text}`adjoint-trained-spheres2:.0f` of {glue:text}`adjoint-seeds-spheres2:.0f` on the spheres, and their exact
-# flows are less accurate by {glue:text}`adjoint-lost-landscape` and {glue:text}`adjoint-lost-spheres2` points.
+# **Answer.** None of these alone: the loss measures what the steps compute. With a smooth field, a narrower or
+# wider one, another initialisation, learning rate or optimiser, a model trained with a coarse step is no flow:
+# where it trains at all, its exact flow is less accurate by {glue:text}`least-landscape:.0f` to
+# {glue:text}`most-landscape:.0f` points on the landscape and by {glue:text}`least-spheres2:.0f` to
+# {glue:text}`most-spheres2:.0f` on the spheres. These are means over the seeds that trained, for softplus on the
+# spheres a single one. With the gradient of the flow instead of that of the steps, training with a coarse step
+# hardly succeeds: {glue:text}`adjoint-trained-landscape:.0f` of {glue:text}`adjoint-seeds-landscape:.0f` seeds
+# train on the landscape and {glue:text}`adjoint-trained-spheres2:.0f` of {glue:text}`adjoint-seeds-spheres2:.0f` on
+# the spheres, and their exact flows are less accurate by {glue:text}`adjoint-lost-landscape` and
+# {glue:text}`adjoint-lost-spheres2` points.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -34,7 +35,7 @@ device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda wh
 ablated = ["landscape", "spheres2"]  # data sets that have ablations, a column each
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders
 change = "width-16"  # trained here if missing, on the first data set with its coarse step
-depths = [4, 8, 16, 32]  # their numbers of layers
+depths = [4, 8, 16, 32]  # numbers of layers of the residual networks
 n_steps = [1, 2, 4, 8]  # Euler steps in which the field of a pendulum is learned
 
 # %% tags=["hide-input"]
@@ -137,12 +138,11 @@ for dataset in ablated:
 #
 # ## Layers with weights of their own
 #
-# A residual network is Euler's method whose field has other weights in every step; nothing ties the weights
+# A residual network is Euler's method with a field that has other weights in every step; nothing ties the weights
 # of its layers together. Is a deep one close to an ODE? {cite:t}`sander2022` ask how fast neighbouring layers
-# approach one another: as one over their number, where the weights are samples of a smooth function of depth.
-# The table has the accuracy of networks of several depths, that of the exact flow of the field which is
-# constant in time within each layer, and the median relative difference of neighbouring layers on the states
-# that they see.
+# approach one another: as one over their number, if the weights are samples of a smooth function of depth. The
+# table has the accuracy of networks of several depths, that of the exact flow of the field which is constant in
+# time within each layer, and the median relative difference of neighbouring layers on the states that they see.
 
 
 # %% tags=["hide-input"]
@@ -185,11 +185,11 @@ for dataset, table in layers.items():
 # %% [markdown]
 # ## Against a known field
 #
-# Where the true field is known, one can see what a coarse step makes of it. The flow of a pendulum,
-# $\dot q = p$, $\dot p = -\sin q$, takes points from $t = 0$ to $1$, and a dense field is trained so that $K$
-# Euler steps do the same. What it should learn is known, too: the field whose Euler steps of size $h$ are
-# exact, $f + \frac{h}{2} f' f + O(h^2)$, from the inverse modified equation of {cite:t}`zhu2022`. Distances are
-# means over test points and {glue:text}`n-known` seeds, relative to the mean length of $f$.
+# Where the true field is known, one can see how a coarse step distorts it. The flow of a pendulum, $\dot q = p$,
+# $\dot p = -\sin q$, takes points from $t = 0$ to $1$, and a dense field is trained so that $K$ Euler steps do the
+# same. What it should learn is known, too: the field whose Euler steps of size $h$ are exact,
+# $f + \frac{h}{2} f' f + O(h^2)$, from the inverse modified equation of {cite:t}`zhu2022`. Distances are means over
+# test points and {glue:text}`n-known` seeds, relative to the mean length of $f$.
 
 
 # %% tags=["hide-input"]
@@ -240,8 +240,8 @@ for k in n_steps:
 # ## What to make of it
 #
 # The optimiser follows the gradient of what the steps compute, and finds a field that these steps make use of; no
-# kind of field, initialisation or optimiser tried here keeps it from doing so. Some make it better at it: in eight
-# steps and with torch's initialisation the landscape's models are more accurate as trained, and not under their exact
-# flow. A gradient that belongs to the flow is no remedy while the loss belongs to the steps. Where the
-# true field is known, the learned one is off by {glue:text}`known-1:.2f` of its length with one step and by
-# {glue:text}`known-8:.2f` with eight: it is the modified field, as far as the fit goes.
+# kind of field, initialisation or optimiser tried here keeps it from doing so. Some even help it: in eight steps
+# and with torch's initialisation, the landscape's models are more accurate as trained, but not under their exact
+# flow. A gradient of the flow is no remedy while the loss is that of the steps. Where the true field is known, the
+# learned one is off by {glue:text}`known-1:.2f` of its length with one step and by {glue:text}`known-8:.2f` with
+# eight: it is the modified field, as far as the fit goes.

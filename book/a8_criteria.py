@@ -108,15 +108,14 @@ pd.DataFrame(rows).T.rename_axis("criterion")
 # ## What to make of it
 #
 # The order test ({cite:t}`krishnapriyan2023`) answers another question: whether the step is fine enough
-# for the field. Its medians fall with the step, as the accuracy's gap does, so of all pairs, across steps too, it
-# puts {glue:text}`order-across-least:.2f` to {glue:text}`order-across-most:.2f` in the right order (the accuracy
-# lost under midpoint: {glue:text}`lost-across-least:.2f` or more). Within a step it does not see where a classifier's
-# boundary lies: end states that move a little may cross it, and ones that move far may not. A bound on $hL$ from the
-# layers' norms even points the wrong
-# way on the landscape. With labels, the accuracy lost under midpoint is the best of all, but it is
-# measured on the very thing that decides here. {ref}`chapter-check-flow` decides by changed classes or lost
-# accuracy, with the exact flow in the place of midpoint, and shows the order and $hL$ beside the verdict.
-# How the critical step depends on the bound for the accuracy is in {ref}`chapter-grids`.
+# for the field. Its medians fall with the step, as the accuracy's gap does, so of all pairs, including those across
+# steps, it puts {glue:text}`order-across-least:.2f` to {glue:text}`order-across-most:.2f` in the right order (the
+# accuracy lost under midpoint: {glue:text}`lost-across-least:.2f` or more). Within a step it does not see where a
+# classifier's boundary lies: end states that move a little may cross it, and ones that move far may not. A bound on
+# $hL$ from the layers' norms even points the wrong way on the landscape. With labels, the accuracy lost under
+# midpoint is the best of all, but it measures the very quantity that decides here. {ref}`chapter-check-flow`
+# decides by changed classes or lost accuracy, with the exact flow in the place of midpoint, and shows the order and
+# $hL$ beside the verdict. How the critical step depends on the bound for the accuracy is in {ref}`chapter-grids`.
 
 # %% tags=["remove-cell"]
 words = {

@@ -17,11 +17,11 @@
 #
 # **Question.** Which cures does {ref}`chapter-cures` compare, and what does each of them do?
 #
-# **Answer.** Steps or solvers that are drawn, two solves that should agree, a small local error, steps from coarse
-# to fine, smoother fields, and a start where the solver is stable. With Euler's method, a drawn solver has the most
-# accurate exact flow of those that cost at most 24 evaluations on the spheres, where both cures of rk4 are about as
-# accurate, and drawn steps with a term for agreement have it on the landscape. The order of the best few is within the
-# spread of five seeds on both sets.
+# **Answer.** It compares drawn steps or solvers, two solves that should agree, a small local error, steps from
+# coarse to fine, smoother fields, and a start where the solver is stable. Of the cures of Euler's method that cost
+# at most 24 evaluations, a drawn solver has the most accurate exact flow on the spheres, where both cures of rk4
+# are about as accurate; on the landscape, drawn steps with a term for agreement have it. The order of the best few
+# is within the spread of five seeds on both sets.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -92,9 +92,8 @@ def section(*kinds):
 #
 # ## A number of steps that is drawn
 #
-# For each batch of each member, uniformly or with a uniform
-# logarithm. The model never sees one step size often enough to fit it; random steps stand for a
-# solver's error in {cite:t}`abdulle2020`.
+# The number is drawn for each batch of each member, uniformly or log-uniformly. The model never sees one step size
+# often enough to fit it; in {cite:t}`abdulle2020`, random steps represent a solver's error.
 
 # %% tags=["hide-input"]
 section("uniform")
@@ -123,8 +122,8 @@ section("squared", "kl")
 # ## A small local error
 #
 # The loss grows with the square of $K$ times Euler's local error, $h\,(f(z_{n+1}) - f(z_n)) / 2$, in one of
-# the $K$ steps: each batch is charged for another one, which costs one evaluation more. {cite:t}`pal2023` charge
-# adaptive solvers for their estimates likewise.
+# the $K$ steps: each batch is penalised for another one, which costs one more evaluation. {cite:t}`pal2023`
+# penalise the error estimates of adaptive solvers in the same way.
 
 # %% tags=["hide-input"]
 section("local")
@@ -132,13 +131,13 @@ section("local")
 # %% [markdown]
 # ## Coarse to fine, smoother fields, and where the training begins
 #
-# {cite:t}`queiruga2020` refine the steps of a model; here $K$
-# doubles after equal times. Weight decay {cite:p}`loshchilov2019` keeps the field's slopes small, and
-# with them Euler's error. A bound on $h L$ is kept by shrinking the layers after each update
-# {cite:p}`gouk2021`, with the product of their spectral norms for $L$; below 1 no Euler step folds the plane
-# {cite:p}`behrmann2019`. {cite:t}`westny2024` begin with weights for which the solver is stable; here the last
-# layer is set so that the mean of $\partial f / \partial z$ over the training samples has eigenvalues $\lambda$ with
-# $h \lambda$ drawn from the solver's region of stability. Nothing keeps them there.
+# {cite:t}`queiruga2020` refine the steps of a model; here $K$ doubles at equal intervals. Weight decay
+# {cite:p}`loshchilov2019` keeps the field's slopes small, and with them Euler's error. A bound on $h L$ is kept by
+# shrinking the layers after each update {cite:p}`gouk2021`, with the product of their spectral norms for $L$; below
+# 1 no Euler step folds the plane {cite:p}`behrmann2019`. {cite:t}`westny2024` begin with weights for which the
+# solver is stable; here the last layer is set so that the mean of $\partial f / \partial z$ over the training
+# samples has eigenvalues $\lambda$ with $h \lambda$ drawn from the solver's region of stability. Nothing keeps them
+# there.
 
 # %% tags=["hide-input"]
 section("refined", "decay", "bound", "stable")
@@ -154,18 +153,20 @@ for dataset in datasets:
 # %% [markdown]
 # **One-to-one is not enough.** Under a bound of 1 no Euler step can fold the plane. On the spheres these models are
 # {glue:text}`bound-1-own-spheres2:.1f` % accurate as trained, and {glue:text}`bound-1-exact-spheres2:.1f` % under their
-# exact flow: 24 steps that are each one-to-one still make another map than the flow does. On the landscape the gap
-# is small ({glue:text}`bound-1-own-landscape:.1f` and {glue:text}`bound-1-exact-landscape:.1f` %), and so is the accuracy.
+# exact flow: 24 steps that are each one-to-one still make a different map from that of the flow. On the landscape
+# the gap is small ({glue:text}`bound-1-own-landscape:.1f` and {glue:text}`bound-1-exact-landscape:.1f` %), and so
+# is the accuracy.
 #
-# **A stable start is soon left.** A field that begins this way draws all samples together, so training takes longer to
-# part them, and no flow comes of it: {glue:text}`stable-own-landscape:.1f` % as trained and
-# {glue:text}`stable-exact-landscape:.1f` % under the exact flow on the landscape, {glue:text}`stable-own-spheres2:.1f` and
-# {glue:text}`stable-exact-spheres2:.1f` % on the spheres.
+# **A stable start does not last.** A field that begins this way draws all samples together, so training takes
+# longer to separate them, and the result is no flow: {glue:text}`stable-own-landscape:.1f` % as trained and
+# {glue:text}`stable-exact-landscape:.1f` % under the exact flow on the landscape,
+# {glue:text}`stable-own-spheres2:.1f` and {glue:text}`stable-exact-spheres2:.1f` % on the spheres.
 #
 # ## The same cures in ten dimensions
 #
-# The finalists of the spheres in the plane, the drawn solver of the landscape and plain steps of the same cost,
-# trained on spheres in ten dimensions, on which nothing was chosen; beside them more steps of Euler's method.
+# The finalists of the spheres in the plane, the drawn solver of the landscape and plain steps of the same cost were
+# trained on spheres in ten dimensions, on which nothing was chosen. More steps of Euler's method are shown beside
+# them.
 
 # %% tags=["hide-input"]
 carried = find_trainings("spheres10", [*CARRIED_OVER, *IN_THE_GRID], seeds, profile)
