@@ -192,7 +192,7 @@ class Judgement:
             reasons.append(f"{UNTESTED}: {'; '.join(self.missing)} (no evidence is committed)")
         if self.claim.reason:
             reasons.append(self.claim.reason)
-        return "; ".join(reasons) or "the runs that it needs are not there"
+        return "; ".join(reasons) or "the runs that it needs are missing"
 
 
 def judge(claim: Claim, evidence: Mapping[str, Material]) -> Judgement:

@@ -102,7 +102,7 @@ def _beside_grid(studies, compare):
             yield material.part(verdict, found, f"{name_of(dataset)}{label}")
 
 
-@decides("The constants that lie in the records. Holds if they are the paper's.")
+@decides("Holds if the constants stored in the records are the paper's.")
 def constants_are_the_same(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):
         run = next(e for e in material.found if e.run.steps.controller == "algorithm1")
@@ -113,9 +113,9 @@ def constants_are_the_same(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    "Holds if no seed starts with more steps than the critical K of the grid, over its 95 % "
-    "redraws of seeds where there are enough; cannot tell where one starts within these, or where "
-    "the grid ends at that K.",
+    "Holds if no seed starts with more steps than the critical K of the grid or, where there are "
+    "enough seeds, than any K of its 95 % redraws of seeds; cannot tell where one starts within "
+    "these, or where the grid ends at that K.",
     compares=True,
 )
 def start_is_not_too_small(studies: Studies, numbers: Mapping) -> Parts:
@@ -147,11 +147,11 @@ def steps_fluctuate(studies: Studies, numbers: Mapping) -> Parts:
 
 @decides(
     f"Weights are kept at the worst check that fails by more than {OUTSIDE_GAP:g} and at the next "
-    "that passes. Gap: between the accuracies under Euler and midpoint, on the test set. The "
-    "smaller step shrinks it by itself: so the first weights are tested in the later steps, too. "
-    "Holds if training on closes the gap further, by the 95 % interval of its mean over seeds, to "
-    f"at most {AGREEMENT:g} in every seed; in part if in some; cannot tell where the interval has "
-    "0 in it."
+    "that passes. The gap is between the accuracies under Euler and midpoint on the test set. The "
+    "smaller step alone shrinks it, so the first weights are also tested in the later steps. Holds "
+    "if further training closes the gap further, by the 95 % interval of its mean over seeds, to "
+    f"at most {AGREEMENT:g} in every seed; in part if in some; cannot tell where the interval "
+    "contains 0."
 )
 def violations_are_corrected(studies: Studies, numbers: Mapping) -> Parts:
     def judge(material):
@@ -166,7 +166,7 @@ def violations_are_corrected(studies: Studies, numbers: Mapping) -> Parts:
         inside, finer, past = (spread(100 * gaps[name]) for name in ("inside", "finer", "past"))
         found = (
             f"gap {inside} points at the failed check, {finer} with the later step alone, {past} "
-            f"after training on ({len(gaps)} seed{'s' * (len(gaps) > 1)})"
+            f"after further training ({len(gaps)} seed{'s' * (len(gaps) > 1)})"
         )
         return verdict, found
 
@@ -174,9 +174,9 @@ def violations_are_corrected(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    "The share of checks with midpoint, every 50 iterations in the second half, whose gap exceeds "
-    f"{OUTSIDE_GAP:g}. The constants alone ask for some: a failed check halves the step, which "
-    f"then takes {CHECKS_OF_A_HALVING:.1f} checks that pass to grow back. Holds up to "
+    "Measures the share of checks with midpoint, every 50 iterations in the second half, whose gap "
+    f"exceeds {OUTSIDE_GAP:g}. The constants alone make some fail: a failed check halves the step, "
+    f"which then takes {CHECKS_OF_A_HALVING:.1f} checks that pass to grow back. Holds up to "
     f"{100 * FEW_FAILURES:g} %, in part up to {100 * SOME_FAILURES:g} %."
 )
 def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> Parts:
@@ -192,8 +192,8 @@ def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    "Accuracy of the finished model under Euler at its last step against the exact flow. Holds if "
-    f"every seed's gap is at most {AGREES_AT_END:g}, in part if some are."
+    "Compares the accuracy of the finished model under Euler at its last step with that under the "
+    f"exact flow. Holds if every seed's gap is at most {AGREES_AT_END:g}, in part if some are."
 )
 def ends_as_a_flow(studies: Studies, numbers: Mapping) -> Parts:
     def judge(material):
@@ -205,11 +205,11 @@ def ends_as_a_flow(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    f"One constant changed at a time, on the same seeds. A change is harmless if the mean accuracy "
-    f"moves by at most {AGREES_AT_END:g}, the NFE by at most a factor of {FACTOR:g}, and the mean "
-    f"gap to the exact flow is at most {AGREEMENT:g}, each by its 95 % interval; it does harm if "
-    "one of these is beyond. Holds if all are harmless, in part if some; cannot tell where the "
-    "intervals do not."
+    "One constant is changed at a time, on the same seeds. A change is harmless if the mean "
+    f"accuracy moves by at most {AGREES_AT_END:g}, the NFE by at most a factor of {FACTOR:g}, and "
+    f"the mean gap to the exact flow is at most {AGREEMENT:g}, each by its 95 % interval. It is "
+    "harmful if one of these is beyond its limit. Holds if all are harmless, in part if some are; "
+    "cannot tell where the intervals leave it open."
 )
 def constants_are_robust(studies: Studies, numbers: Mapping) -> Parts:
     def judge(material):
@@ -251,9 +251,9 @@ def _summary_of(material, start):
 
 
 @decides(
-    ACCURACIES + "Here Algorithm 1 beside the grid's best ODE-like run. And its NFE no more than "
-    "critical K + 1, by the 95 % interval of its mean. Holds if both, in part if one, cannot tell "
-    "if the seeds spread too much for either.",
+    ACCURACIES + "Here Algorithm 1 is compared with the grid's best ODE-like run. Its NFE, too, "
+    "must be no more than critical K + 1, by the 95 % interval of its mean. Holds if both are so, "
+    "in part if one is; cannot tell if the seeds spread too much to decide either.",
     compares=True,
 )
 def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> Parts:
@@ -271,9 +271,9 @@ def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    "NFE per iteration of Algorithm 1, by the 95 % interval of its mean, against those of all "
-    "trainings of the grid up to its critical K together. Holds if fewer; cannot tell where the "
-    "interval has both.",
+    "Compares the NFE per iteration of Algorithm 1, by the 95 % interval of its mean, with the sum "
+    "over all runs of the grid up to its critical K. Holds if Algorithm 1 needs fewer; cannot tell "
+    "where the interval contains that sum.",
     compares=True,
 )
 def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> Parts:
@@ -292,7 +292,7 @@ def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> Par
 @decides(
     ACCURACIES + "NFE of Algorithm 1, by the 95 % interval of its mean: holds within "
     f"{100 * CLOSE:g} % of the paper's, in part within a factor of {FACTOR:g}, cannot tell where "
-    "the interval reaches beyond."
+    "the interval crosses either limit."
 )
 def adaption_numbers_match(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in _adapted(studies):

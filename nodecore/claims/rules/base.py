@@ -230,9 +230,9 @@ def unfound(material: Material) -> str:
 # --- numbers beside one another -------------------------------------------------------------------
 
 ACCURACIES = (
-    f"Accuracies: the 95 % interval of their difference. Holds if it lies within {AGREES_AT_END:g} "
-    "and has 0 in it, in part if it lies within without it; does not hold if all of it lies "
-    "outside; else cannot tell. "
+    "Accuracies are compared by the 95 % interval of their difference. Holds if it lies within "
+    f"{AGREES_AT_END:g} and contains 0, in part if it lies within without containing 0; does not "
+    "hold if all of it lies outside; otherwise cannot tell. "
 )
 
 

@@ -53,11 +53,12 @@ from nodecore.evidence.tables import (
 
 
 @decides(
-    "Gap: difference of mean accuracy between the training solver and a better one (midpoint at "
-    "the same step for Euler, half the step for rk4). Holds if a coarse run has a gap of more than "
-    f"{AGREEMENT:g}, and from a critical K on every gap is at most that, as is from some K on, not "
-    "always the same, every gap to the exact flow (where no record has that, to rk4 in four times "
-    "the steps); in part if only the first. A single seed cannot tell."
+    "The gap is the difference of mean accuracy between the training solver and a better one "
+    "(midpoint at the same step for Euler, half the step for rk4). Three things are asked: a "
+    f"coarse run has a gap of more than {AGREEMENT:g}; from a critical K on, every gap is at most "
+    "that; and so is, from some K on, which may be another one, every gap to the exact flow (where "
+    "no record has that, to rk4 in four times the steps). Holds if all are so, in part if the "
+    "first is but not all. A single seed cannot tell."
 )
 def critical_step_exists(studies: Studies, numbers: Mapping) -> Parts:
     return map(_critical_part, studies.values())
@@ -157,9 +158,9 @@ def _pair_parts(studies, pairs, compare):
 
 
 PAIRS = (
-    f"Critical K of Euler's method, between its 95 % redraws of {FEWEST} seeds or more; without "
-    "an upper end where the grid ends there. A pair cannot tell where the ranges leave the answer "
-    "open or one has fewer seeds. "
+    "Compares the ranges of the critical K of Euler's method in 95 % of the redraws of "
+    f"{FEWEST} seeds or more; a range has no upper end where the grid ends there. A pair cannot "
+    "tell where the ranges leave the answer open or one has fewer seeds. "
 )
 
 
@@ -175,7 +176,7 @@ def synthetic_needs_more_steps(studies: Studies, numbers: Mapping) -> Parts:
 
 @decides(
     "Holds if the critical K of rk4 is smaller than that of Euler's method in all of the "
-    "95 % redraws of seeds; cannot tell where the ranges meet.",
+    "95 % redraws of seeds; cannot tell where the ranges overlap.",
     compares=True,
 )
 def higher_order_allows_larger_steps(studies: Studies, numbers: Mapping) -> Parts:
@@ -190,10 +191,10 @@ NO_SLOPE = 0.005  # of accuracy for twice the steps: 4 points over a grid of 256
 
 
 @decides(
-    "For each seed a line through its accuracies over log2 K, and the 95 % interval of the mean "
-    f"slope. Holds where it lies within {100 * NO_SLOPE:g} points for twice the steps and has 0 in "
-    "it, in part if it lies within without it; does not hold if it lies on one side of 0 and "
-    "reaches beyond; else cannot tell."
+    "Fits a line through each seed's accuracies over log2 K and takes the 95 % interval of the "
+    f"mean slope. Holds if it lies within {100 * NO_SLOPE:g} points for twice the steps and "
+    "contains 0, in part if it lies within without containing 0; does not hold if it lies on one "
+    "side of 0 and reaches beyond; otherwise cannot tell."
 )
 def accuracy_has_no_trend(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
@@ -216,7 +217,7 @@ def _slope_verdict(low, high):
 
 
 @decides(
-    f"Holds if every run coarser than the critical K has a mean accuracy, as trained, of at most "
+    "Holds if the mean accuracy, as trained, of every run coarser than the critical K is at most "
     f"{AGREEMENT:g} below the best ODE-like run's."
 )
 def accurate_without_a_flow(studies: Studies, numbers: Mapping) -> Parts:
@@ -239,12 +240,12 @@ NEAR_BOUND = 0.05  # of the bound: where two tests may fall on different sides o
 
 
 @decides(
-    "Every trained model by itself: does the test with one better solver give the same answer as "
-    "the test with the exact flow (where no record has that, with rk4 in four times the steps)? "
-    f"Holds if {100 * MOST:g} % of all do, and of those with a gap within {NEAR_BOUND:g} of the "
-    f"bound, too; in part if {100 * MANY:g} % of all do. Models of a reduced scale are counted "
-    "apart; single runs beside a study do not count. Both tests ask for accuracy: that it is the "
-    "right thing to ask is not tested."
+    "Asks of each trained model: does the test with one better solver give the same answer as the "
+    "test with the exact flow (where no record has that, with rk4 in four times the steps)? Holds "
+    f"if it does for {100 * MOST:g} % of all models and also of those with a gap within "
+    f"{NEAR_BOUND:g} of the bound; in part if for {100 * MANY:g} % of all. Models of a reduced "
+    "scale are counted separately; single runs beside a study do not count. Both tests measure "
+    "accuracy; whether that is the right thing to measure is not tested."
 )
 def simple_test_suffices(studies: Studies, numbers: Mapping) -> Parts:
     for profile in dict.fromkeys(material.profile for material in studies.values()):
@@ -276,7 +277,7 @@ def _both_gaps(frame):
 
 @decides(
     "Holds if every seed trained at every number of steps; in part if most did. A single seed that "
-    "did not everywhere cannot tell."
+    "did not train everywhere cannot tell."
 )
 def trains_at_every_step(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
@@ -287,7 +288,7 @@ def trains_at_every_step(studies: Studies, numbers: Mapping) -> Parts:
         yield material.part(verdict, f"{models.sum()} of {len(models)} models")
 
 
-@decides("Holds if the grid here goes as far as the paper's; in part if it ends before.")
+@decides("Holds if the grid here goes as far as the paper's; in part if it ends earlier.")
 def grid_is_the_same(studies: Studies, numbers: Mapping) -> Parts:
     for name, material in studies.items():
         last = int(material.records.loc[:, "n_steps"].max())
@@ -296,8 +297,8 @@ def grid_is_the_same(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    "The settings that lie in the records against those of the appendix. Holds if all are the "
-    "same, in part if the training was made smaller."
+    "Compares the settings stored in the records with those of the paper's appendix. Holds if all "
+    "are the same, in part if the training was made smaller."
 )
 def protocol_is_the_same(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
@@ -312,10 +313,10 @@ def protocol_is_the_same(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    ACCURACIES + f"NFE of the grid: where the critical K is the paper's in more than "
-    f"{100 * MOST:g} % of the redraws of seeds it holds; where it is that in "
-    f"{100 * (1 - MOST):.0f} % or more, or there are fewer than {FEWEST} seeds, or the grid ends "
-    "at a smaller one, it cannot tell; else in part if it is the next one on the grid."
+    ACCURACIES + f"NFE of the grid: holds if the critical K is the paper's in more than "
+    f"{100 * MOST:g} % of the redraws of seeds; cannot tell if it is that in "
+    f"{100 * (1 - MOST):.0f} % or more, if there are fewer than {FEWEST} seeds, or if the grid "
+    "ends at a smaller one; otherwise in part if it is the next one on the grid."
 )
 def grid_numbers_match(studies: Studies, numbers: Mapping) -> Parts:
     for dataset, material in of_kind(studies, "euler").items():
@@ -346,8 +347,8 @@ def _critical_verdict(material, ours, theirs):
 
 
 @decides(
-    "Trained at the coarsest tolerance. Holds if the mean accuracy changes by more than "
-    f"{AGREEMENT:g} under the exact flow."
+    "Looks at the models trained at the coarsest tolerance. Holds if the mean accuracy changes by "
+    f"more than {AGREEMENT:g} under the exact flow."
 )
 def coarse_tolerance_depends(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():
@@ -359,9 +360,9 @@ def coarse_tolerance_depends(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    "Critical tolerance: the coarsest of the training from which on the exact flow changes the "
-    f"mean accuracy by at most {AGREEMENT:g}. Holds if from there on every finer test tolerance of "
-    "the same method changes it by no more either; in part if some do."
+    "The critical tolerance is the coarsest training tolerance from which on the exact flow "
+    f"changes the mean accuracy by at most {AGREEMENT:g}. Holds if, from there on, every finer "
+    "test tolerance of the same method also changes it by no more; in part if some do."
 )
 def fine_tolerance_is_independent(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():

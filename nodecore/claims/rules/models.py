@@ -43,7 +43,7 @@ N_STARTS = 100  # trajectories that may cross
 # --- data -----------------------------------------------------------------------------------------
 
 
-@decides("The potential has as many minima as the paper says, and each is some sample's class.")
+@decides("Holds if there are as many minima as the paper says, each the class of some sample.")
 def classes_are_minima(studies: Studies, numbers: Mapping) -> Parts:
     training, _ = load_data("landscape")
     minima, shares = landscape_minima(), training.class_shares()
@@ -64,7 +64,7 @@ def dimension_is_near(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    "A learned field is searched where its trajectories go. Holds if no seed's has a sink there; "
+    "Each learned field is searched where its trajectories go. Holds if no field has a sink there; "
     "in part if some have none, or all have fewer than the true field."
 )
 def sinks_are_absent(studies: Studies, numbers: Mapping) -> Parts:
@@ -131,8 +131,8 @@ def _crossing_part(studies, n_steps, verdict_of):
 
 
 @decides(
-    f"{N_STARTS} starts that lie far apart. Holds if no pair crosses in any seed; in part if some "
-    f"seed has none, or at most {100 * FEW_CROSSINGS:g} % of all pairs cross."
+    f"Follows {N_STARTS} starts that lie far apart. Holds if no pair crosses in any seed; in part "
+    f"if some seed has none, or at most {100 * FEW_CROSSINGS:g} % of all pairs cross."
 )
 def trajectories_keep_apart(studies: Studies, numbers: Mapping) -> Parts:
     def verdict(shares):
@@ -143,8 +143,8 @@ def trajectories_keep_apart(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    f"{N_STARTS} starts that lie far apart. Holds if more than {100 * FEW_CROSSINGS:g} % of the "
-    "pairs cross in every seed; in part if in some."
+    f"Follows {N_STARTS} starts that lie far apart. Holds if more than {100 * FEW_CROSSINGS:g} % "
+    "of the pairs cross in every seed; in part if in some."
 )
 def trajectories_cross(studies: Studies, numbers: Mapping) -> Parts:
     return _crossing_part(
@@ -190,7 +190,7 @@ def _change_part(studies, n_steps, verdict_of, which):
 @decides(
     "Holds if no better solver or finer step changes the mean accuracy by more than "
     f"{AGREEMENT:g}, by its 95 % interval; in part if some do not, cannot tell where the intervals "
-    "do not."
+    "leave it open."
 )
 def accuracy_is_kept(studies: Studies, numbers: Mapping) -> Parts:
     def verdict(lost):
@@ -201,7 +201,8 @@ def accuracy_is_kept(studies: Studies, numbers: Mapping) -> Parts:
 
 @decides(
     f"Holds if every better solver or finer step loses more than {AGREEMENT:g} of the mean "
-    "accuracy, by its 95 % interval; in part if some do, cannot tell where the intervals do not."
+    "accuracy, by its 95 % interval; in part if some do, cannot tell where the intervals leave it "
+    "open."
 )
 def accuracy_is_lost(studies: Studies, numbers: Mapping) -> Parts:
     def verdict(lost):
@@ -227,8 +228,9 @@ def _margin_material(studies):
 
 
 @decides(
-    "Coarsest and critical run, training against test solver, every test sample. Holds if no "
-    "sample whose end states lie closer together than its margin changes class."
+    "Compares the training with the test solver on every test sample, for the coarsest and the "
+    "critical run. Holds if no sample whose end states lie closer together than its margin changes "
+    "class."
 )
 def margin_keeps_the_class(studies: Studies, numbers: Mapping) -> Parts:
     for material, *both in _margin_material(studies):
@@ -240,9 +242,9 @@ def margin_keeps_the_class(studies: Studies, numbers: Mapping) -> Parts:
 
 
 @decides(
-    f"Of the samples that keep their class at the critical step, the share that had to, by the "
-    f"95 % interval of its mean over seeds. Holds from {100 * MOST:g} % on, in part from half; "
-    "cannot tell where the interval has either limit in it."
+    "Measures, of the samples that keep their class at the critical step, the share for which the "
+    "margin guarantees it, by the 95 % interval of its mean over seeds. Holds from "
+    f"{100 * MOST:g} % on, in part from half; cannot tell where the interval contains either limit."
 )
 def margin_explains_agreement(studies: Studies, numbers: Mapping) -> Parts:
     for material, _, critical in _margin_material(studies):
