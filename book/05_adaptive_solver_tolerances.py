@@ -227,9 +227,9 @@ for word, end in {"fine": min(first_rtols), "coarse": max(first_rtols)}.items():
 # From a coarse start, the model first learns what works only with its solver, and has to unlearn it. From a fine
 # start, all seeds train to a high accuracy. With Dopri 5(4), however, the tolerance of the two calmer rules has not
 # reached the critical range when training ends: they lose little because the tolerance is fine, which costs more.
-# Under the paper's rule, the worst seed ends no nearer to its flow ({glue:text}`fine-papers:.1f` points,
-# {glue:text}`coarse-papers:.1f` from the coarse start); under the two calmer rules, every seed ends within
-# {glue:text}`fine-calmer:.1f` points ({glue:text}`coarse-calmer:.1f`).
+# Under the paper's rule, the worst seed ends no nearer to its flow ({glue:text}`fine-papers:.1f` points;
+# from the coarse start {glue:text}`coarse-papers:.1f`); under the two calmer rules, every seed ends within
+# {glue:text}`fine-calmer:.1f` points (from the coarse start {glue:text}`coarse-calmer:.1f`).
 #
 # ## What to take away
 #

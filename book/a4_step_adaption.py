@@ -466,7 +466,7 @@ for d in ("spheres2", "landscape"):
 # ({glue:text}`settling-discord-reversals-spheres2:.1f` reversals of the step instead of
 # {glue:text}`algorithm1-reversals-spheres2:.1f`) and costs about as much as Algorithm 1
 # ({glue:text}`settling-discord-nfe-spheres2:.1f` and {glue:text}`algorithm1-nfe-spheres2:.1f` evaluations); on the
-# landscape its seeds spread as widely as their mean ({glue:text}`settling-discord-nfe-landscape:.0f` ±
+# landscape its evaluations have a standard deviation over seeds of the size of their mean ({glue:text}`settling-discord-nfe-landscape:.0f` ±
 # {glue:text}`settling-discord-nfe-std-landscape:.0f` and {glue:text}`algorithm1-nfe-landscape:.0f` ±
 # {glue:text}`algorithm1-nfe-std-landscape:.0f`). Its step follows the field, which grows sharper to the end; the
 # hysteresis shortens the step once, early, and then leaves it alone.

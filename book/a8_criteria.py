@@ -24,8 +24,8 @@
 # {glue:text}`flips-spheres2:.0f` % of all pairs on the spheres and in {glue:text}`flips-landscape:.0f` % on
 # the landscape, without a label. The observed order, with {glue:text}`order-spheres2:.0f` % and
 # {glue:text}`order-landscape:.0f` %, and $hL$ along trajectories, with {glue:text}`slope-spheres2:.0f` % and
-# {glue:text}`slope-landscape:.0f` %, score lower; on the landscape the intervals overlap, and on the spheres all
-# pairs involve one of only {glue:text}`deciding-spheres2:.0f` models. They say which *step* is fine enough, and less
+# {glue:text}`slope-landscape:.0f` %, score lower; on the landscape the intervals overlap, and on the spheres
+# every pair has one of the same {glue:text}`deciding-spheres2:.0f` models in it. They say which *step* is fine enough, and less
 # about the model that was trained with it.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
