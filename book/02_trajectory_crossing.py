@@ -56,7 +56,7 @@ from nodecore.evidence.catalogue import get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.gather import gather_pair
 from nodecore.evidence.joined import best
-from nodecore.evidence.means import spread
+from nodecore.evidence.means import tell_mean
 from nodecore.evidence.runs import SEEDS
 from nodecore.evidence.trajectories import follow
 from nodecore.ode.steps import FixedSteps
@@ -227,7 +227,7 @@ for name, k in (("coarse", n_steps_coarse), ("fine", n_steps_fine)):
     if k in every and every[k].run.profile == profile:
         cross = pd.Series(crossing_shares(follow(every[k], n_starts).path()))
         n_every, n_crossing = len(cross), int((cross > 0).sum())
-    glue(f"all-{name}", spread(100 * cross) if len(cross) else "-", display=False)
+    glue(f"all-{name}", tell_mean(100 * cross) if len(cross) else "-", display=False)
 glue("all-seeds", float(n_every), display=False)
 glue("all-crossing-seeds", float(n_crossing), display=False)
 

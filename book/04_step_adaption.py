@@ -52,7 +52,7 @@ from nodecore.claims.paper import TABLE1, percent
 from nodecore.evidence.catalogue import GRIDS, MORE_SEEDS, calmer_controller, grid_runs
 from nodecore.evidence.gather import adaption_run, find_all, gather_adaptions
 from nodecore.evidence.joined import best
-from nodecore.evidence.means import spread
+from nodecore.evidence.means import tell_mean
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import (
     adaption_ends,
@@ -202,7 +202,7 @@ columns = {
     "finer": "same weights, smaller steps",
     "past": "next check that passed",
 }
-told = {d: {columns[c]: spread(100 * v) for c, v in t.items()} for d, t in gaps.items()}
+told = {d: {columns[c]: tell_mean(100 * v) for c, v in t.items()} for d, t in gaps.items()}
 pd.DataFrame(told).T.rename_axis("gap, points")
 
 # %% [markdown]
@@ -244,7 +244,7 @@ def own_row(d, controller):
     scale += "" if len(ends) == len(seeds) else f", {len(ends)} seed{'s' * (len(ends) > 1)}"
     grid = [search.nfe, percent(search.mean, search.std)] if search else ["-", "-"]
     own = percent(ends["as trained"].mean(), ends["as trained"].std())
-    return ["", name_of(controller) + scale, *grid, spread(ends["nfe_per_iteration"]), own]
+    return ["", name_of(controller) + scale, *grid, tell_mean(ends["nfe_per_iteration"]), own]
 
 
 columns = ["data set", "", "NFE, grid", "accuracy, grid", "NFE, adaption", "accuracy, adaption"]

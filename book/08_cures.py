@@ -69,18 +69,16 @@ from nodecore.evidence.catalogue import (
     steered_run,
 )
 from nodecore.evidence.frontier import (
-    accuracies,
-    describe,
     difference,
     frontier,
     is_at_least,
     is_plain,
 )
 from nodecore.evidence.gather import find_all, find_trainings
-from nodecore.evidence.names import name_of
+from nodecore.evidence.names import describe_run, name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import SEEDS, Run
-from nodecore.evidence.tables import AGREES_AT_END, agrees_at_end
+from nodecore.evidence.tables import AGREES_AT_END, accuracies, agrees_at_end
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.pages.explorers import PairExplorer
@@ -104,7 +102,7 @@ unnamed = set(CURES).difference(*FINALISTS.values())
 fig, axes = plt.subplots(len(datasets), 1, figsize=(8.6, 4 * len(datasets)), squeeze=False)
 for ax, dataset in zip(axes[:, 0], datasets, strict=True):
     starred = [e.run for e in first[dataset] if not is_plain(e.run)]
-    labels = ["" if run.training in unnamed else describe(run) for run in starred]
+    labels = ["" if run.training in unnamed else describe_run(run) for run in starred]
     plots.frontier(ax, tables[dataset], labels)
     ax.set_title(name_of(dataset))
 handles = axes[0, 0].get_legend_handles_labels()
@@ -173,7 +171,7 @@ def tabulate_fresh(dataset):
     rows = []
     for name, row in frontier(list(fresh[dataset].values())).set_index("training").iterrows():
         exact = Interval(row["exact"], row["low"], row["high"])
-        rows.append([describe(fresh[dataset][name].run), f"{row['nfe']:.1f}",
+        rows.append([describe_run(fresh[dataset][name].run), f"{row['nfe']:.1f}",
                      f"{100 * before[name]:.1f}" if name in before else "-",
                      exact.percent(),
                      f"{100 * row['worst']:.1f} ({row['agreeing']} of {row['seeds']})"])  # fmt: skip
@@ -207,7 +205,7 @@ for dataset in datasets:
         change = difference(fresh[dataset][name], fine)
         near = agrees_at_end(accuracies(fresh[dataset][name])["gap"].max())
         apart = equal if equal is not fresh[dataset][name] else None
-        goals.append([name_of(dataset), describe(fresh[dataset][name].run), points_of(change),
+        goals.append([name_of(dataset), describe_run(fresh[dataset][name].run), points_of(change),
                       is_at_least(change), "met" if near else "missed",
                       points_of(difference(fresh[dataset][name], apart)) if apart else "-"])  # fmt: skip
 columns = ["data set", "training", "against 128 Euler steps", "as accurate", "every gap"]
@@ -217,7 +215,7 @@ pd.DataFrame(goals, columns=columns).set_index(columns[:2])
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The gap between the accuracies as trained and of the exact flow, every seed that had no part in the choice; grey: at most 5 points. Paper scale, 15 seeds. Records: `book/results/<data set>-cures/<profile>/` and `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-fresh-gaps"}, "image": {"alt": "Rows of points, one for each seed: for cures most lie within the grey band, for fixed steps at the same cost many lie beyond it."}}
 fig, axes = plt.subplots(len(datasets), 1, figsize=(8, 2.2 * len(datasets)), squeeze=False)
 for ax, dataset in zip(axes[:, 0], datasets, strict=True):
-    gaps = {describe(e.run): accuracies(e)["gap"] for e in fresh[dataset].values()}
+    gaps = {describe_run(e.run): accuracies(e)["gap"] for e in fresh[dataset].values()}
     plots.seed_gaps_of(ax, gaps, AGREES_AT_END)
     ax.set_title(name_of(dataset))
 plots.stamp_profile(fig, profile)
@@ -255,7 +253,7 @@ def tabulate_controllers(dataset):
         steered[dataset], frontier(steered[dataset]).to_dict("records"), strict=True
     ):
         exact = Interval(row["exact"], row["low"], row["high"])
-        rows.append([describe(evidence.run), evidence.run.name.rpartition("seeds")[2].replace("-", "–"),
+        rows.append([describe_run(evidence.run), evidence.run.name.rpartition("seeds")[2].replace("-", "–"),
                      f"{row['nfe']:.1f}", exact.percent(),
                      f"{100 * row['worst']:.1f} ({row['agreeing']} of {row['seeds']})"])  # fmt: skip
     columns = [name_of(dataset), "seeds", "NFE", "exact flow", "worst gap (within 5)"]

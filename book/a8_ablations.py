@@ -58,12 +58,12 @@ from nodecore.evidence.catalogue import (
     cure_run,
     residual_run,
 )
-from nodecore.evidence.frontier import accuracies, describe, frontier
+from nodecore.evidence.frontier import frontier
 from nodecore.evidence.gather import find_all
 from nodecore.evidence.measure import tested_on
-from nodecore.evidence.names import name_of
+from nodecore.evidence.names import describe_run, name_of
 from nodecore.evidence.obtain import obtain
-from nodecore.evidence.tables import AGREES_AT_END, trained_seeds
+from nodecore.evidence.tables import AGREES_AT_END, accuracies, trained_seeds
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.steps import FixedSteps
 from nodecore.pages import plots
@@ -81,7 +81,7 @@ def ablations(dataset, k):
     """The plain training with k steps and those with changes, as far as there are records."""
     runs = [cure_run(dataset, f"euler-K{k}", seeds, profile)]
     runs += [ablation_run(dataset, k, name, seeds, profile) for name in ABLATIONS[dataset]]
-    return {describe(e.run) if e.run.changes else "the protocol": e for e in find_all(runs)}
+    return {describe_run(e.run) if e.run.changes else "the protocol": e for e in find_all(runs)}
 
 
 found = {(d, k): ablations(d, k) for d in ablated for k in ABLATED_STEPS[d]}

@@ -38,10 +38,11 @@ from myst_nb import glue
 
 from nodecore.analysis.intervals import Interval
 from nodecore.evidence.catalogue import CARRIED_OVER, CURES, IN_THE_GRID, cure_run
-from nodecore.evidence.frontier import accuracies, describe, frontier
+from nodecore.evidence.frontier import frontier
 from nodecore.evidence.gather import find_trainings
-from nodecore.evidence.names import name_of
+from nodecore.evidence.names import describe_run, name_of
 from nodecore.evidence.obtain import obtain
+from nodecore.evidence.tables import accuracies
 from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.pages.parameters import check_parameters
@@ -57,7 +58,7 @@ shown = [dataset for dataset in datasets if found[dataset]]
 fig, axes = plt.subplots(len(shown), 1, figsize=(8, 4 * len(shown)), squeeze=False)
 for ax, dataset in zip(axes[:, 0], shown, strict=True):
     shares = {
-        describe(evidence.run): Interval(*(100 * row[end] for end in ("exact", "low", "high")))
+        describe_run(evidence.run): Interval(*(100 * row[end] for end in ("exact", "low", "high")))
         for evidence, row in zip(found[dataset], tables[dataset], strict=True)
     }
     plots.intervals(ax, shares)
@@ -76,7 +77,7 @@ def section(*kinds):
     for dataset in datasets:
         for evidence, row in zip(found[dataset], tables[dataset], strict=True):
             if any(kind in row["training"] for kind in kinds):
-                name = describe(evidence.run)
+                name = describe_run(evidence.run)
                 cells.setdefault(name, {"NFE": f"{row['nfe']:.1f}"})
                 cell = f"{100 * row['exact']:.1f} ({100 * row['worst']:.1f})"
                 cells[name][name_of(dataset)] = cell
@@ -172,7 +173,7 @@ for dataset in datasets:
 carried = find_trainings("spheres10", [*CARRIED_OVER, *IN_THE_GRID], seeds, profile)
 rows = {}
 for evidence, row in zip(carried, frontier(carried).to_dict("records"), strict=True):
-    rows[describe(evidence.run)] = {
+    rows[describe_run(evidence.run)] = {
         "NFE": f"{row['nfe']:.1f}",
         "as trained": f"{100 * row['own']:.1f} %",
         "exact flow": Interval(row["exact"], row["low"], row["high"]).percent(),

@@ -12,6 +12,8 @@ from nodecore.ode.solution import VectorField
 
 Corner = Tensor | Sequence[float]  # of a box, (dim,)
 TOLERANCE = 1e-9  # of |f| at a zero, relative to the largest |f| on the grid of starts
+STARTS_PER_AXIS = 40  # points of the grid that Newton's method starts from
+NEWTON_STEPS = 40
 POINTS_PER_SIDE = 2000  # of a box, along which a winding number is counted
 
 
@@ -44,21 +46,18 @@ def find_fixed_points(
     high: Corner,
     *,
     starts: Tensor | None = None,
-    starts_per_axis: int = 40,
-    n_steps: int = 60,
 ) -> FixedPoints:
     """Find the zeros of an autonomous field in a box.
 
-    Newton's method starts from a grid of points and from `starts`. A step stays shorter than a
-    tenth of the box, so that a field of ReLU layers, linear in pieces, is searched piece by piece.
+    Newton's method takes NEWTON_STEPS from a grid of points and from `starts`. A step stays shorter
+    than a tenth of the box, so that a field of ReLU layers, linear in pieces, is searched piece by
+    piece.
 
     Args:
         f: Field f(t, z) on z (N, dim) float64.
         low: Lowest corner of the box, (dim,).
         high: Highest corner of the box, (dim,).
         starts: More points to start from, (M, dim), such as states that were visited.
-        starts_per_axis: Points of the grid along each axis.
-        n_steps: Number of Newton steps.
 
     Returns:
         The zeros, sorted by coordinates, with the eigenvalues of df/dz there.
@@ -67,12 +66,12 @@ def find_fixed_points(
         ValueError: The box is empty.
     """
     low, high = _check_box(low, high)
-    z = _grid(low, high, starts_per_axis)
+    z = _grid(low, high, STARTS_PER_AXIS)
     if starts is not None:
         z = torch.cat([z, starts])
     scale = f(_zero(z), z).detach().norm(dim=1).max()
     longest = (high - low).max() / 10
-    for _ in range(n_steps):
+    for _ in range(NEWTON_STEPS):
         value, jacobian = value_and_jacobian(f, z)
         step = (torch.linalg.pinv(jacobian) @ value[..., None])[..., 0]
         z = z - step * (longest / step.norm(dim=1, keepdim=True)).clamp(max=1.0)
@@ -96,7 +95,7 @@ def find_visited(f: VectorField, path: Tensor) -> tuple[FixedPoints, bool]:
     """
     states = path[:: max(1, len(path) // 8)].flatten(0, 1)
     box = states.amin(0), states.amax(0)
-    found = find_fixed_points(f, *box, starts=states, n_steps=40)
+    found = find_fixed_points(f, *box, starts=states)
     return found, found.index == winding_number(f, *box)
 
 

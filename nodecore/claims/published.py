@@ -43,9 +43,7 @@ def crate(root: Path = store.COMMITTED) -> dict[str, Any]:
     runs = [store.load_run(path) for path in sorted(root.glob("*/*/*.json"))]
     actions, files = [], []
     for run in runs:
-        parts = [p for suffix in FORMATS for p in run.path.parent.glob(f"{run.path.stem}{suffix}")]
-        parts += run.path.parent.glob(f"{run.path.stem}.history.csv")
-        own = [_file(path, root) for path in parts]
+        own = [_file(path, root) for path in run.files]
         actions.append(_action(run, root, own))
         files += own
     names = sorted({run.header["dataset"] for run in runs})

@@ -17,7 +17,7 @@ from nodecore.data import files
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import calmer_controller
 from nodecore.evidence.found import find
-from nodecore.evidence.means import spread, summary
+from nodecore.evidence.means import summary, tell_mean
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import as_trained, under_exact_flow
 from nodecore.training.adapted import STARTS, USUAL_START
@@ -105,7 +105,7 @@ def _adaption_rows(dataset, material=None):
         nfe, accuracy = own["nfe_per_iteration"], own["accuracy"]
         extent = nfe.min(), nfe.mean(), nfe.max()
         source = [dataset, training, "here", scale_of([Material(material.study, own)])]
-        rows.append([*source, spread(nfe), *extent, *summary(accuracy)[:2], *_flow(records)])
+        rows.append([*source, tell_mean(nfe), *extent, *summary(accuracy)[:2], *_flow(records)])
     return rows
 
 

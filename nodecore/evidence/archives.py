@@ -51,16 +51,14 @@ def pack(folder: Path, root: Path | None = None) -> tuple[list[Path], list[str]]
             continue
         if _is_committed(path):
             continue
-        files = [path.with_suffix(suffix) for suffix in SUFFIXES]
-        files = [f for f in files if f.exists() and _belongs(f, stored.header)]
-        size = sum(BLOCK - (-f.stat().st_size // BLOCK) * BLOCK for f in files)
+        size = sum(BLOCK - (-f.stat().st_size // BLOCK) * BLOCK for f in stored.files)
         load = next((load for load in loads if load.size + size <= LARGEST), None)
         if load is None:
             if size + RECORD > LARGEST or len(loads) == MOST:
                 left.append(f"{store.shown(path)}: no room for its {size / 2**20:.1f} MiB")
                 continue
             loads.append(load := _Load())
-        load.files += files
+        load.files += stored.files
         load.size += size
     folder.mkdir(parents=True, exist_ok=True)
     return [load.write(folder / f"records-{n}.tar") for n, load in enumerate(loads, 1)], left
@@ -69,10 +67,6 @@ def pack(folder: Path, root: Path | None = None) -> tuple[list[Path], list[str]]
 def _is_committed(path):
     copy = store.COMMITTED / Path(*path.parts[-3:])
     return copy.exists() and copy.read_bytes() == path.read_bytes()
-
-
-def _belongs(file, header):
-    return not file.name.endswith(".history.csv") or "history_sha256" in header
 
 
 @dataclass

@@ -19,8 +19,7 @@ from nodecore.check.order import order_test
 from nodecore.check.scale import find_scale
 from nodecore.data.split import Split
 from nodecore.evidence.found import Evidence
-from nodecore.evidence.frontier import accuracies
-from nodecore.evidence.tables import agrees_at_end, trained_seeds
+from nodecore.evidence.tables import accuracies, agrees_at_end, trained_seeds
 from nodecore.ode.fields import Conv1dField, LinearHead, MLPField
 from nodecore.ode.lipschitz import jacobian_norms, lipschitz_bound
 from nodecore.ode.steps import FixedSteps

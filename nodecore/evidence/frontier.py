@@ -7,26 +7,9 @@ import pandas as pd
 from nodecore.analysis.intervals import Interval
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.means import difference_interval, mean_interval, summary
-from nodecore.evidence.names import describe_changes, name_of
 from nodecore.evidence.runs import Run
-from nodecore.evidence.tables import agrees_at_end, as_trained, under_exact_flow
+from nodecore.evidence.tables import accuracies, agrees_at_end
 from nodecore.ode.steps import FixedSteps
-from nodecore.training.adapted import Adapted
-from nodecore.training.cures import ChosenSteps, DrawnSteps
-
-
-def accuracies(evidence: Evidence) -> pd.DataFrame:
-    """Tabulate the accuracies of a run by seed: "own", as trained, and "exact", of the exact flow.
-
-    All seeds count, those that did not train, too: a cure that keeps them from it gets no credit.
-    Of steps that are drawn, as trained is under the K that the run is named by.
-    """
-    every = evidence.records.assign(trained=True)
-    parts = {"own": as_trained(every), "exact": under_exact_flow(every)}
-    columns = {name: rows.set_index("seed")["accuracy"] for name, rows in parts.items()}
-    nfe = every.groupby("seed")["nfe_per_iteration"].first()
-    table = pd.DataFrame({**columns, "nfe": nfe}).astype(float).sort_index()
-    return table.assign(gap=(table["own"] - table["exact"]).abs())
 
 
 def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
@@ -78,18 +61,3 @@ def is_at_least(change: Interval) -> str:
     """Tell whether something is no worse than what it is compared with: "met" or "missed" where
     the interval of the difference says so, else "cannot tell"."""
     return "met" if change.low >= 0 else "missed" if change.high < 0 else "cannot tell"
-
-
-def describe(run: Run) -> str:
-    """Return what a training does, as text and figures print it; Euler's method goes unsaid, and
-    beside changes of the protocol the number of steps, too."""
-    if isinstance(run.steps, Adapted):
-        drawn = [c.describe_around() for c in run.cures if isinstance(c, DrawnSteps)]
-        return ", ".join([name_of(str(run.steps.controller)), *drawn])
-    if run.changes:
-        return describe_changes(run.changes)
-    n_steps, solver = run.steps.n_steps or 0, run.steps.solver
-    said = [cure.describe(n_steps) for cure in run.cures]
-    if not any(isinstance(cure, ChosenSteps) for cure in run.cures):
-        said = [f"K = {n_steps}", *said]
-    return ", ".join(said if solver == "euler" else [name_of(solver), *said])

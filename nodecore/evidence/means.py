@@ -32,7 +32,7 @@ def summary(values: ArrayLike) -> Summary:
     return float(known.mean()), std, len(known)
 
 
-def spread(values: ArrayLike, digits: int = 1) -> str:
+def tell_mean(values: ArrayLike, digits: int = 1) -> str:
     """Mean and standard deviation over seeds; of one seed its value."""
     known = pd.Series(values).dropna()
     deviation = f" ± {known.std():.{digits}f}" if len(known) > 1 else ""

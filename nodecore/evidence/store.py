@@ -79,6 +79,12 @@ class StoredRun:
         """The JSON files behind it."""
         return [self.path]
 
+    @property
+    def files(self) -> list[Path]:
+        """All files of the run: its records, its weights, and its history where it has one."""
+        files = [self.path, self.path.with_suffix(".safetensors")]
+        return files + [_history_path(self.path)] * ("history_sha256" in self.header)
+
     def frame(self) -> pd.DataFrame:
         """The records with the header's values, all of COLUMNS."""
         common = {key: self.header[key] for key in COLUMNS if key in self.header}

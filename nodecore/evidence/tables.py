@@ -85,15 +85,29 @@ def own_accuracy(frame: pd.DataFrame, by: str = "n_steps") -> pd.DataFrame:
     return pd.DataFrame(as_trained(frame).groupby(by)["accuracy"].agg(["mean", "std"]))
 
 
+def accuracies(evidence: Evidence) -> pd.DataFrame:
+    """Tabulate the accuracies of a run by seed: "own", as trained, and "exact", of the exact flow.
+
+    All seeds count, those that did not train, too: a cure that keeps them from it gets no credit.
+    Of steps that are drawn, as trained is under the K that the run is named by.
+    """
+    every = evidence.records.assign(trained=True)
+    parts = {"own": as_trained(every), "exact": under_exact_flow(every)}
+    columns = {name: rows.set_index("seed")["accuracy"] for name, rows in parts.items()}
+    nfe = every.groupby("seed")["nfe_per_iteration"].first()
+    table = pd.DataFrame({**columns, "nfe": nfe}).astype(float).sort_index()
+    return table.assign(gap=(table["own"] - table["exact"]).abs())
+
+
 By = str | list[str]  # n_steps or rtol; with "seed", of each seed by itself
 
 
 def exact_gaps(frame: pd.DataFrame, by: By = "n_steps") -> pd.Series:
     """Gap between the mean accuracies as trained and under the exact flow, by n_steps or rtol."""
-    return gaps_to(under_exact_flow(frame), frame, by)
+    return _gaps_to(under_exact_flow(frame), frame, by)
 
 
-def gaps_to(others: pd.DataFrame, frame: pd.DataFrame, by: By = "n_steps") -> pd.Series:
+def _gaps_to(others, frame, by) -> pd.Series:
     """Gap between the mean accuracies as trained and of other records, by n_steps or rtol; NaN
     where no seed trained."""
     own, other = (
@@ -145,7 +159,7 @@ def agreement_gaps(frame: pd.DataFrame, by: By = "n_steps") -> pd.Series:
 
     Means over the seeds that trained; NaN where none did. `frame`: records of one study.
     """
-    return gaps_to(_under_test_solver(frame), frame, by)
+    return _gaps_to(_under_test_solver(frame), frame, by)
 
 
 Gaps = Callable[[pd.DataFrame, By], pd.Series]  # agreement_gaps or exact_gaps

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from nodecore.analysis.evaluate import EXACT, accuracy, exact_flow, scaled_steps
+from nodecore.analysis.evaluate import EXACT, accuracy, exact_flow
 from nodecore.data.datasets import IMAGES, load
 from nodecore.data.split import Split
 from nodecore.evidence import store
@@ -147,23 +147,12 @@ def _missing(evidence):
     """Say which records must be there and are not; while a run is tested, only the foremost."""
     run, missing = evidence.run, []
     unfinished = checkpoint_path(evidence.stored.path).exists()
-    for group, settings, own in lacking(evidence):
-        recorded = set(_settings_of(run, _records_of(evidence, group)))
+    for _, settings, own in lacking(evidence):
         must = foremost(run, own) if unfinished else settings
-        missing += [s for s in settings if s in must and not _may_lack(s, own, recorded)]
+        missing += [s for s in settings if s in must]
     if missing:
         names = ", ".join(map(str, dict.fromkeys(missing)))
         yield f"records are missing, of {names}; `study test` adds them"
-
-
-def _may_lack(setting, own, recorded):
-    """Tell whether records of old may lack a setting: grids have grown, and two factors changed."""
-    if None in (setting.n_steps, own.n_steps) or setting in recorded:
-        return False
-    old = {round(2 / 3 * own.n_steps): round(3 / 4 * own.n_steps)}
-    old |= {round(4 / 3 * own.n_steps): round(3 / 2 * own.n_steps)}
-    was_other = old.get(setting.n_steps, 0) in {other.n_steps for other in recorded}
-    return was_other or setting.n_steps not in scaled_steps(own.n_steps)
 
 
 def _wrong_values(evidence):

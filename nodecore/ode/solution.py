@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-VectorField = Callable[[float | Tensor, Tensor], Tensor]  # f(t, z); t a number or (instances,)
+# f(t, z); t is a number or, where instances have times of their own, (instances, 1, ..., 1).
+VectorField = Callable[[float | Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

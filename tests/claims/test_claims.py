@@ -358,16 +358,6 @@ def test_a_critical_step(grid, expected):
         assert f"{sure}; against the exact flow 2" in part.found
 
 
-def test_where_the_exact_flow_is_not_recorded_rk4_in_fine_steps_stands_for_it():
-    found = material("mnist-euler", GRIDS["agrees"]).records
-    grid = found[found["test_solver"] != "dopri5"]
-    fine = found[found["test_solver"] == "dopri5"].assign(test_solver="rk4", test_rtol=np.nan)
-    for accuracy, expected in ((0.85, HOLDS), (0.7, PARTLY)):
-        fine = fine.assign(test_n_steps=4 * fine["n_steps"], accuracy=accuracy)
-        [part] = decide("critical_step_exists", [Material("mnist-euler", pd.concat([grid, fine]))])
-        assert part.verdict == expected and "against rk4 at 4K" in part.found
-
-
 def test_critical_steps_beside_one_another():
     early, late = (
         [material("spheres2-euler", GRIDS["agrees"]), material("landscape-euler", GRIDS[grid])]

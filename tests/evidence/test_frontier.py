@@ -20,14 +20,14 @@ from nodecore.evidence.catalogue import (
 )
 from nodecore.evidence.found import find
 from nodecore.evidence.frontier import (
-    accuracies,
-    describe,
     difference,
     frontier,
     is_at_least,
 )
+from nodecore.evidence.names import describe_run
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.selection import evaluations_of
+from nodecore.evidence.tables import accuracies
 from nodecore.evidence.verify import verify
 
 BUDGET = 24  # evaluations an iteration
@@ -127,7 +127,7 @@ def test_a_run_is_described():
         "euler-K16-squared-0.1-coarser": "K = 16, like K/2, weight 0.1",
         "rk4-K5-uniform-2,kl-1-coarser": "rk4, K uniform on 2 to 10, like K/2 (KL), weight 1",
     }
-    assert {name: describe(cure_run("landscape", name)) for name in said} == said
+    assert {name: describe_run(cure_run("landscape", name)) for name in said} == said
     assert [cure_run("landscape", name).training for name in said] == list(said)
 
 
@@ -172,7 +172,7 @@ def test_a_run_with_a_cure_is_kept_found_and_verified(monkeypatch, tmp_path):
 def test_steered_and_changed_runs_are_kept_found_and_verified(run, says, tmp_path):
     obtain(run, root=tmp_path, device="cpu", progress=False)
     again = find(run, tmp_path)
-    assert again.run == run and describe(run) == says
+    assert again.run == run and describe_run(run) == says
     [checked] = verify([run.study], "smoke", root=tmp_path).to_dict("records")
     assert checked["agrees"] and not checked["problem"]
 

@@ -38,7 +38,7 @@ from nodecore.claims.rules.base import (
     unfound,
 )
 from nodecore.data.datasets import IMAGES
-from nodecore.evidence.means import mean_interval, spread, summary
+from nodecore.evidence.means import mean_interval, summary, tell_mean
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import (
     AGREES_AT_END,
@@ -140,7 +140,7 @@ def start_is_not_too_small(studies: Studies, numbers: Mapping) -> Parts:
 def steps_fluctuate(studies: Studies, numbers: Mapping) -> Parts:
     def judge(material):
         turns = _algorithm1(material)["reversals"]
-        return grade(*(turns >= 2)), f"{spread(turns)} reversals in the second half"
+        return grade(*(turns >= 2)), f"{tell_mean(turns)} reversals in the second half"
 
     return _of_usual_start(studies, judge)
 
@@ -163,7 +163,7 @@ def violations_are_corrected(studies: Studies, numbers: Mapping) -> Parts:
         further = mean_interval(gaps["finer"] - gaps["past"])
         closed = grade(*(gaps["past"] <= AGREEMENT))
         verdict = closed if further.low > 0 else FAILS if further.high < 0 else UNSURE
-        inside, finer, past = (spread(100 * gaps[name]) for name in ("inside", "finer", "past"))
+        inside, finer, past = (tell_mean(100 * gaps[name]) for name in ("inside", "finer", "past"))
         found = (
             f"gap {inside} points at the failed check, {finer} with the later step alone, {past} "
             f"after further training ({len(gaps)} seed{'s' * (len(gaps) > 1)})"
@@ -186,7 +186,7 @@ def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> Parts:
         shares = (late["outside_gap"].abs() > OUTSIDE_GAP).groupby(late["seed"]).mean()
         mean = shares.mean()
         verdict = HOLDS if mean <= FEW_FAILURES else PARTLY if mean <= SOME_FAILURES else FAILS
-        return verdict, f"{spread(100 * shares)} % of the checks fail"
+        return verdict, f"{tell_mean(100 * shares)} % of the checks fail"
 
     return _of_usual_start(studies, judge)
 
@@ -198,7 +198,7 @@ def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> Parts:
 def ends_as_a_flow(studies: Studies, numbers: Mapping) -> Parts:
     def judge(material):
         gaps = _algorithm1(material)["agreement_gap"]
-        found = f"gap {spread(100 * gaps)} points, worst seed {100 * gaps.max():.1f}"
+        found = f"gap {tell_mean(100 * gaps)} points, worst seed {100 * gaps.max():.1f}"
         return grade(*agrees_at_end(gaps)), found
 
     return _of_usual_start(studies, judge)
@@ -261,7 +261,7 @@ def adaption_matches_the_grid(studies: Studies, numbers: Mapping) -> Parts:
         ours, theirs = _summary_of(material, start), search.accuracy
         nfe = _algorithm1(material, start)["nfe_per_iteration"]
         found = (
-            f"accuracy {percent(*ours[:2])}, grid {percent(*theirs[:2])}; NFE {spread(nfe)}, "
+            f"accuracy {percent(*ours[:2])}, grid {percent(*theirs[:2])}; NFE {tell_mean(nfe)}, "
             f"grid {search.nfe}"
         )
         judged = judge_accuracy(ours, theirs), judge_below(mean_interval(nfe), search.critical + 1)
@@ -281,7 +281,7 @@ def adaption_is_cheaper_than_the_grid(studies: Studies, numbers: Mapping) -> Par
         runs = grid.records.groupby("n_steps")["nfe_per_iteration"].mean()
         whole = runs[runs.index <= search.critical].sum()
         nfe = _algorithm1(material, start)["nfe_per_iteration"]
-        return judge_below(mean_interval(nfe), whole), f"{spread(nfe)} against {whole:.0f}"
+        return judge_below(mean_interval(nfe), whole), f"{tell_mean(nfe)} against {whole:.0f}"
 
     return _beside_grid(studies, compare)
 
@@ -299,5 +299,5 @@ def adaption_numbers_match(studies: Studies, numbers: Mapping) -> Parts:
         for start, label in _starts(material).items():
             nfe = _algorithm1(material, start)["nfe_per_iteration"]
             ratio = mean_interval(nfe / TABLE1[dataset]["adaption NFE"])
-            judged, ours = (judge_ratio(ratio, CLOSE), spread(nfe)), _summary_of(material, start)
+            judged, ours = (judge_ratio(ratio, CLOSE), tell_mean(nfe)), _summary_of(material, start)
             yield from table1_parts(material, "adaption", judged, ours, label)

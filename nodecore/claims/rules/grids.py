@@ -36,12 +36,10 @@ from nodecore.claims.rules.base import (
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import (
     FEWEST,
-    By,
     agreement_gaps,
     critical_rtols,
     critical_shares,
     exact_gaps,
-    gaps_to,
     own_accuracy,
     seed_critical,
     seed_gaps,
@@ -56,27 +54,11 @@ from nodecore.evidence.tables import (
     "The gap is the difference of mean accuracy between the training solver and a better one "
     "(midpoint at the same step for Euler, half the step for rk4). Three things are asked: a "
     f"coarse run has a gap of more than {AGREEMENT:g}; from a critical K on, every gap is at most "
-    "that; and so is, from some K on, which may be another one, every gap to the exact flow (where "
-    "no record has that, to rk4 in four times the steps). Holds if all are so, in part if the "
-    "first is but not all. A single seed cannot tell."
+    "that; and so is, from some K on, which may be another one, every gap to the exact flow. Holds "
+    "if all are so, in part if the first is but not all. A single seed cannot tell."
 )
 def critical_step_exists(studies: Studies, numbers: Mapping) -> Parts:
     return map(_critical_part, studies.values())
-
-
-def flow_gaps(frame: pd.DataFrame, by: By = "n_steps") -> pd.Series:
-    """Gap of mean accuracy to the exact flow, by n_steps; where no record has that, to rk4 in four
-    times the steps."""
-    finest = (frame["test_solver"] == "rk4") & (frame["test_n_steps"] == 4 * frame["n_steps"])
-    fine = pd.DataFrame(frame[finest & frame["trained"].astype(bool)])
-    return exact_gaps(frame, by).combine_first(gaps_to(fine, frame, by))
-
-
-def flow_name(frame: pd.DataFrame) -> str:
-    """Name the setting that flow_gaps compares with."""
-    known = exact_gaps(frame).notna()
-    used = {"the exact flow": known.any(), "rk4 at 4K": not known.all()}
-    return " or ".join(name for name, is_used in used.items() if is_used)
 
 
 def _critical_part(material):
@@ -85,7 +67,7 @@ def _critical_part(material):
         lost = points(agreement_gaps(frame).max())
         found = f"one seed loses up to {lost}; {_critical_text(material)}"
         return material.part(UNSURE, found)
-    gaps, exact = agreement_gaps(frame), critical_n_steps(flow_gaps(frame).to_dict())
+    gaps, exact = agreement_gaps(frame), critical_n_steps(exact_gaps(frame).to_dict())
     critical, lost = critical_n_steps(gaps.to_dict()), f"loses up to {points(gaps.max())}"
     if gaps.max() <= AGREEMENT:
         verdict = UNTESTED if material.cut else FAILS
@@ -94,7 +76,7 @@ def _critical_part(material):
         return material.part(PARTLY, f"{lost}; {unfound(material)}")
     flow = "none" if exact is None else exact
     found = f"{lost}; critical K: {material.tell(critical)}{_sureness(frame, critical)}"
-    found += f"; against {flow_name(frame)} {flow}"
+    found += f"; against the exact flow {flow}"
     return material.part(HOLDS if exact is not None else PARTLY, found)
 
 
@@ -241,11 +223,10 @@ NEAR_BOUND = 0.05  # of the bound: where two tests may fall on different sides o
 
 @decides(
     "Asks of each trained model: does the test with one better solver give the same answer as the "
-    "test with the exact flow (where no record has that, with rk4 in four times the steps)? Holds "
-    f"if it does for {100 * MOST:g} % of all models and also of those with a gap within "
-    f"{NEAR_BOUND:g} of the bound; in part if for {100 * MANY:g} % of all. Models of a reduced "
-    "scale are counted separately; single runs beside a study do not count. Both tests measure "
-    "accuracy; whether that is the right thing to measure is not tested."
+    f"test with the exact flow? Holds if it does for {100 * MOST:g} % of all models and also of "
+    f"those with a gap within {NEAR_BOUND:g} of the bound; in part if for {100 * MANY:g} % of all. "
+    "Models of a reduced scale are counted separately; single runs beside a study do not count. "
+    "Both tests measure accuracy; whether that is the right thing to measure is not tested."
 )
 def simple_test_suffices(studies: Studies, numbers: Mapping) -> Parts:
     for profile in dict.fromkeys(material.profile for material in studies.values()):
@@ -271,7 +252,7 @@ def _simple_test_part(where, gaps):
 
 def _both_gaps(frame):
     """Gaps of every trained model to the better solver and to the exact flow, (models, 2)."""
-    gaps = [seed_gaps(frame).stack(), seed_gaps(frame, flow_gaps).stack()]
+    gaps = [seed_gaps(frame).stack(), seed_gaps(frame, exact_gaps).stack()]
     return pd.concat(gaps, axis=1).dropna().to_numpy(float)
 
 

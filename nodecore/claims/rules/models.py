@@ -31,7 +31,7 @@ from nodecore.claims.rules.base import (
 )
 from nodecore.data.datasets import load as load_data
 from nodecore.data.synthetic import landscape_field, landscape_minima
-from nodecore.evidence.means import mean_interval, spread
+from nodecore.evidence.means import mean_interval, tell_mean
 from nodecore.evidence.names import name_of
 from nodecore.evidence.tables import AGREES_AT_END, as_trained, under_exact_flow
 from nodecore.evidence.trajectories import follow
@@ -103,8 +103,8 @@ def fields_differ(studies: Studies, numbers: Mapping) -> Parts:
         alike = accuracies.std() <= AGREES_AT_END
         verdict = HOLDS if different and alike else PARTLY if different else FAILS
         found = (
-            f"two seeds' fields differ by {spread(away, 2)} of their mean length, and from the "
-            f"true field by {spread(from_true, 2)}; accuracies {spread(100 * accuracies)} %"
+            f"two seeds' fields differ by {tell_mean(away, 2)} of their mean length, and from the "
+            f"true field by {tell_mean(from_true, 2)}; accuracies {tell_mean(100 * accuracies)} %"
         )
         yield material.part(verdict, found, name_of(material.dataset))
 
@@ -124,7 +124,7 @@ def _crossing_part(studies, n_steps, verdict_of):
         paths = follow(evidence, N_STARTS).path().unbind(1)
         shares = np.array([find_crossings(path).share_of_pairs for path in paths])
         found = (
-            f"{spread(100 * shares, 2)} % of the pairs cross; {int((shares == 0).sum())} of "
+            f"{tell_mean(100 * shares, 2)} % of the pairs cross; {int((shares == 0).sum())} of "
             f"{len(shares)} seeds have no crossing"
         )
         yield material.part(verdict_of(shares), found, name_of(material.dataset))
@@ -253,7 +253,7 @@ def margin_explains_agreement(studies: Studies, numbers: Mapping) -> Parts:
         _, low, high = mean_interval(shares.numpy())
         verdict = PARTLY if low >= 0.5 and high < MOST else UNSURE
         verdict = HOLDS if low >= MOST else FAILS if high < 0.5 else verdict
-        share = spread(100 * shares.numpy())
+        share = tell_mean(100 * shares.numpy())
         found = f"at K = {critical}, {share} % of those that keep their class are inside the margin"
         yield material.part(verdict, found)
 

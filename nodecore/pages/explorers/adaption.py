@@ -10,9 +10,9 @@ import traitlets
 from matplotlib.figure import Figure
 
 from nodecore.evidence.found import Evidence
-from nodecore.evidence.frontier import accuracies
 from nodecore.evidence.names import name_of
 from nodecore.evidence.spending import evaluations_by_check
+from nodecore.evidence.tables import accuracies
 from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.constants import SAME_STEP

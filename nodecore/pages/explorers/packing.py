@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from nodecore.data.datasets import DATASETS
 from nodecore.data.split import Split
 from nodecore.evidence.found import Evidence
-from nodecore.evidence.frontier import describe
-from nodecore.evidence.names import name_of
+from nodecore.evidence.names import describe_run, name_of
 from nodecore.evidence.tables import trained_seeds
 from nodecore.ode.fields import Conv1dField, LinearHead, MLPField, take_members
 from nodecore.ode.tableaus import ButcherTableau
@@ -93,7 +92,7 @@ class Model:
             train_n_steps=run.steps.n_steps,
             seeds=run.seeds,
             trained=[seed in trained for seed in run.seeds],
-            title=f"trained with {describe(run)}" if run.cures else "",
+            title=f"trained with {describe_run(run)}" if run.cures else "",
             train_solver=run.steps.solver,
         )
 
