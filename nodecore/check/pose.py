@@ -22,6 +22,7 @@ from nodecore.ode.steps import FixedSteps, Steps
 LOSS_ROWS = 64  # samples that a loss is asked about, whether it mixes them
 PILOT = 64  # samples that show the steps of a training that chooses them itself
 UNKNOWN_STEPS = 64  # of a training whose steps are not known
+ARE_PROBABILITIES = "the head gives probabilities: they are taken as such, with no softmax"
 
 
 @contextmanager
@@ -67,15 +68,7 @@ def pose(
     wanted = () if output_times is None else read_grid("output_times", output_times, solved)
     model = FlowModel(field, head, stem, x, times, args, wanted)
     _check_output_times(trained, model)
-    asked = probes.random_index(n, rows)
-    if stem is not None and scan is None:
-        probes.probe_stem(model, map_tensors(lambda part: part[asked.to(part.device)], x))
-    samples = _start(model, x, args, rows)
-    if scan is None:
-        some = samples[asked]
-        probes.probe_field(model, some)
-        probes.probe_head(model, model.still(some.z))
-        scan = probes.scan_time(model, samples)
+    samples, scan = _probed(model, x, args, rows, stem, scan)
     outputs = model.outputs(model.still(samples.z[:FEW]))
     _check_outputs(outputs, y)
     if loss is not None and targets is not None:
@@ -93,17 +86,41 @@ def pose(
     solver = ExactSolver(model, mesh, rtol, double)
     few = samples.z[probe[:FEW]]
     probabilities = y is not None and probes.is_probability(model, model.still(few))
+    by_time = bool(wanted) and (head is None or (y is None and probes.is_by_time(model, few)))
     notes += [CLASSICAL[trained.solver]] if trained.solver in CLASSICAL else []
     notes += [*model.notes, *scan.notes(model.sign)]
-    if probabilities:
-        notes.append("the head gives probabilities: they are taken as such, with no softmax")
-    by_time = bool(wanted) and (head is None or (y is None and probes.is_by_time(model, few)))
-    if wanted:
-        notes.append(_about_times(len(wanted), by_time))
+    notes += [ARE_PROBABILITIES] if probabilities else []
+    notes += [_about_times(len(wanted), by_time)] if wanted else []
     return Problem(
-        model, samples, y, trained, tolerance, loss, bound, rows, probe, scan, solver,
-        probabilities, by_time, tuple(notes),
-    )  # fmt: skip
+        model=model,
+        samples=samples,
+        y=y,
+        trained=trained,
+        tolerance=tolerance,
+        loss=loss,
+        bound=bound,
+        rows=rows,
+        probe=probe,
+        scan=scan,
+        solver=solver,
+        probabilities=probabilities,
+        by_time=by_time,
+        notes=tuple(notes),
+    )
+
+
+def _probed(model, x, args, rows, stem, scan):
+    """Return the states at the start and the scan in time, which probes the model unless given."""
+    asked = probes.random_index(len(tensors_of(x)[0]), rows)
+    if stem is not None and scan is None:
+        probes.probe_stem(model, map_tensors(lambda part: part[asked.to(part.device)], x))
+    samples = _start(model, x, args, rows)
+    if scan is None:
+        some = samples[asked]
+        probes.probe_field(model, some)
+        probes.probe_head(model, model.still(some.z))
+        scan = probes.scan_time(model, samples)
+    return samples, scan
 
 
 def _read_tolerance(tolerance: Any, y: Any, loss: Any) -> float | Tensor | None:

@@ -119,41 +119,29 @@ def step_control(
 
 def _adapt(f, z0, tableau, control, instance_axes, parts, path, dense):
     """The torch path: all instances try steps together, and each accepts or rejects its own."""
-    rtol, atol = (
-        per_instance(v.to(z0) if isinstance(v, Tensor) else v, z0)
-        for v in (control.rtol, control.atol)
-    )
-    t0, t1 = control.t0, control.t1
-    axes = z0.shape[:instance_axes]
+    f, t1, axes = field_for_solve(f, z0), control.t1, z0.shape[:instance_axes]
+    norm = _scaled_norm(z0, control, instance_axes, parts)
 
-    def error_norm(error, scale):
-        v = error / scale
-        return _largest_rms(v, parts) if parts else _rms(v, instance_axes)
+    def like_state(v):
+        return per_instance(v.to(z0), z0)
 
-    f = field_for_solve(f, z0)
-    time = torch.full(axes, t0, dtype=torch.float64, device=z0.device)
-    z, k1 = z0, f(per_instance(time.to(z0), z0), z0)
-    nfe = torch.ones(axes, dtype=torch.int64, device=z0.device)
+    time = torch.full(axes, control.t0, dtype=torch.float64, device=z0.device)
+    z, k1 = z0, f(like_state(time), z0)
+    h = _first_step(f, z0, tableau, control, k1, norm).expand(axes)
+    nfe = torch.full(axes, 1 if control.first_step else 2, device=z0.device)
     accepted, rejected = torch.zeros_like(nfe), torch.zeros_like(nfe)
-    if control.first_step:
-        h = torch.full(axes, control.first_step, dtype=torch.float64, device=z0.device)
-    else:
-        scale = atol + rtol * z0.detach().abs()
-        order = tableau.embedded_order
-        h = initial_step_size(f, t0, z0, order, lambda v: error_norm(v, scale), k1)
-        nfe += 1
     times, states = [time], [z0]
     active = time < t1
     while any(going := _members(active)):
         step_f = partial(f, going=going if axes else None)
         h = torch.where(active, torch.minimum(h, t1 - time) if dense is None else h, 0.0)
         _check_progress(time, h, active, accepted + rejected, control.max_steps)
-        hz = per_instance(h.to(z0), z0)
-        stages = rk_stages(step_f, per_instance(time.to(z0), z0), z, hz, tableau, k1)
+        hz = like_state(h)
+        stages = rk_stages(step_f, like_state(time), z, hz, tableau, k1)
         z_new = z + hz * weighted_sum(tableau.b, stages)
         with torch.no_grad():
-            scale = atol + rtol * torch.maximum(z.abs(), z_new.abs())
-            error = error_norm(hz * weighted_sum(tableau.b_error, stages), scale).to(h)
+            size = torch.maximum(z.abs(), z_new.abs())
+            error = norm(hz * weighted_sum(tableau.b_error, stages), size).to(h)
             # An infinite error is too large a one where steps are those of torchdiffeq.
             lost = ~torch.isfinite(error) if dense is None else torch.isnan(error)
             _check_finite(active & lost, time, h)
@@ -172,16 +160,13 @@ def _adapt(f, z0, tableau, control, instance_axes, parts, path, dense):
         if tableau.first_same_as_last or dense is not None:  # torchdiffeq carries any last one on
             k1 = torch.where(take, stages[-1], k1)
         elif bool((accept & active).any()):
-            k1 = torch.where(take, step_f(per_instance(time.to(z0), z0), z), k1)
+            k1 = torch.where(take, step_f(like_state(time), z), k1)
             nfe += accept & active
         if bool(accept.any()):
             times.append(time)
             if path:
                 states.append(z)
-        factor = control.safety * error.clamp(min=1e-10) ** control.exponent
-        # An accepted step is never followed by a shorter one (as in torchdiffeq).
-        floor = torch.where(accept, 1.0, control.min_factor)
-        h = torch.where(active, h * torch.maximum(factor, floor).clamp(max=control.max_factor), h)
+        h = torch.where(active, _next_step(h, error, accept, control), h)
     single = instance_axes == 0
     return Solution(
         z,
@@ -191,6 +176,36 @@ def _adapt(f, z0, tableau, control, instance_axes, parts, path, dense):
         n_rejected=shaped(rejected, single),
         path=torch.stack(states) if path else None,
     )
+
+
+def _scaled_norm(z0, control, instance_axes, parts):
+    """Return the norm of an error, in tolerances, of states of a size: one for each instance."""
+    rtol, atol = (
+        per_instance(v.to(z0) if isinstance(v, Tensor) else v, z0)
+        for v in (control.rtol, control.atol)
+    )
+
+    def norm(error, size):
+        v = error / (atol + rtol * size)
+        return _largest_rms(v, parts) if parts else _rms(v, instance_axes)
+
+    return norm
+
+
+def _first_step(f, z0, tableau, control, k1, norm):
+    """Return the step to try first, for each instance; its choice takes one evaluation."""
+    if control.first_step:
+        return torch.tensor(control.first_step, dtype=torch.float64, device=z0.device)
+    order, size = tableau.embedded_order, z0.detach().abs()
+    return initial_step_size(f, control.t0, z0, order, lambda v: norm(v, size), k1)
+
+
+def _next_step(h, error, accept, control):
+    """Return the step after one of size h with this error; an accepted one is never followed by a
+    shorter one (as in torchdiffeq)."""
+    factor = control.safety * error.clamp(min=1e-10) ** control.exponent
+    floor = torch.where(accept, 1.0, control.min_factor)
+    return h * torch.maximum(factor, floor).clamp(max=control.max_factor)
 
 
 def _adapt_fused(f, z0, tableau, control):
