@@ -175,7 +175,8 @@ def run(
     with _stoppable(), _refusing(SweepError, cluster.ClusterError):
         if not scheduler:
             expected = estimate(find_missing(names or (), **chosen), **how)
-            typer.echo(expected or "", nl=expected is not None)
+            if expected:
+                typer.echo(expected)
         with client as connected:
             run_studies(names or (), **chosen, **how, client=connected)
 
