@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,10 +17,21 @@ from torchdiffeq import odeint
 import nodecore
 from nodecore import check_flow, flow_cost
 from nodecore.analysis.evaluate import AGREEMENT
-from nodecore.analysis.intervals import paired_difference, share_interval
+from nodecore.analysis.intervals import Interval, paired_difference, share_interval
 from nodecore.check.model import FlowModel
 from nodecore.check.probes import affine_weight
-from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW, bounded_drop
+from nodecore.check.verdict import (
+    CANNOT_TELL,
+    FLOW,
+    NOT_A_FLOW,
+    Terms,
+    above_chance,
+    bounded_drop,
+    judge,
+)
+from nodecore.check.verdict import (
+    Tested as Compared,
+)
 from nodecore.data.split import Split
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
@@ -308,6 +320,8 @@ def test_only_an_affine_head_has_a_margin():
     ]
     torch.testing.assert_close(weights[0], linear.weight.data)
     assert weights[1] is None
+    inside, flat = z / z.abs().max(), FlowModel(rotation(), nn.Hardtanh(), None, z, (0, 1))
+    assert affine_weight(flat, inside) is None  # affine where the samples are, and not beyond
     torch.testing.assert_close(weights[2], linear.weight.data / math.sqrt(4 + 1e-5))
 
 
@@ -367,6 +381,27 @@ def test_a_drop_is_also_told_as_a_share_of_what_is_above_chance(report_of_map):
     weak = quiet(rotation(), linear_head(HALF_PLANES), x, y, solver="euler", n_steps=2)
     assert abs(weak.exact.drop.value) < 0.1 < abs(weak.relative_drop.value)
     assert f": {NOT_A_FLOW}, if 10 %" in str(weak).split("above chance: ")[1].splitlines()[0]
+
+
+def tested(accuracy, drop):
+    """400 samples under a setting, with no class changed."""
+    none = share_interval(0, 400)
+    return Compared(FixedSteps("euler", 1), 400, none, Interval(*accuracy), Interval(*drop), 1)
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.59, CANNOT_TELL), (0.61, FLOW)])
+def test_a_loss_of_the_bound_must_show_above_chance(low, verdict):
+    """Where the largest class is half of all, an accuracy of less than 0.6 cannot lose 0.1."""
+    found = tested((0.65, low, 0.7), (0.0, -0.01, 0.01))
+    assert judge(found, found, Terms(0.1, 0.5, "classes"))[0] == verdict
+
+
+@pytest.mark.parametrize("drop", [(0.1, 0.05, 0.15), (0.01, -0.04, 0.06), (-0.1, -0.15, -0.05)])
+def test_the_share_above_chance_reaches_over_both_intervals(drop):
+    found = tested((0.8, 0.75, 0.85), drop)
+    corners = [d / (a - 0.5) for d, a in product(drop[1:], (0.75, 0.85))]
+    expected = (drop[0] / (0.8 - 0.5), min(corners), max(corners))
+    assert above_chance(found, found, Terms(0.1, 0.5, "classes")) == pytest.approx(expected)
 
 
 def test_ctrl_c_after_the_verdict_gives_the_report_without_the_rest():

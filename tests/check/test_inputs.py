@@ -15,7 +15,14 @@ from torchdiffeq import odeint
 from nodecore.check.convention import find_convention
 from nodecore.check.inputs import read_labels, read_times
 from nodecore.check.order import order_test
-from nodecore.check.settings import TimeGrid, read_training, searched_settings
+from nodecore.check.settings import (
+    TimeGrid,
+    TwoTolerances,
+    better_settings,
+    count_given_steps,
+    read_training,
+    searched_settings,
+)
 from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW
 from nodecore.ode.steps import FixedSteps, Tolerance
 
@@ -134,6 +141,18 @@ def test_a_solve_may_be_scipys_which_is_in_float64():
     for field in (layer, lambda t, z: layer(z)):
         report = quiet(field, None, x, solve=solve)
         np.testing.assert_allclose(report.distances, (own - exact).norm(dim=1), atol=1e-5)
+
+
+def test_a_size_that_was_rounded_leaves_no_sliver():
+    assert [count_given_steps(round(1 / n, 12), 1.0) for n in range(1, 1000)] == [*range(1, 1000)]
+    assert [count_given_steps(1 / n - 1e-6, 1.0) for n in (1, 2, 10)] == [2, 3, 11]
+
+
+def test_a_tighter_tolerance_is_so_in_both_of_its_parts():
+    both = TwoTolerances("dopri5", 1e-3, False, 1e-5)
+    assert better_settings(both) == [TwoTolerances("dopri5", 1e-4, False, 1e-6)]
+    coarsest = searched_settings(both)[0]
+    assert (coarsest.rtol, coarsest.atol) == (1.0, 1e-2)
 
 
 def test_the_trainings_own_tolerance_is_among_those_that_are_searched():

@@ -389,6 +389,8 @@ def test_probabilities_are_taken_as_they_are():
             lambda z: linear(z).softmax(1).half(),
         )
     ]
+    p, q = (linear(factor * x).softmax(1) for factor in (0.25, math.exp(-1)))  # of 2 steps, exact
+    assert found[0] == pytest.approx(((p - q).abs().sum(1).mean() / 2).item(), rel=1e-3)
     assert found[3] == pytest.approx(found[0], rel=1e-2)
     assert found[1] == pytest.approx(found[0], rel=1e-4)
     assert found[2] == pytest.approx(found[0], rel=1e-4)

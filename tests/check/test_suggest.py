@@ -1,6 +1,8 @@
 """The coarsest steps that give the answers of a flow: against all numbers of steps, one by one."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torchdiffeq import odeint
 from nodecore import suggest_steps
 from nodecore.analysis.evaluate import AGREEMENT
 from nodecore.analysis.intervals import paired_difference, share_interval
+from nodecore.check.suggest import _coarsest
 from nodecore.ode.steps import FixedSteps, Tolerance
 
 
@@ -54,6 +57,19 @@ def test_the_number_of_steps_is_the_one_that_brute_force_finds(angle):
         agrees(one.setting.n_steps) for one in found.tried
     ]
     assert f"euler, {expected} steps: " in str(found) and "to train anew" in str(found)
+
+
+def test_a_setting_will_do_only_if_the_next_two_finer_ones_do():
+    """2 and 4 steps agree by chance, as 8 do not."""
+    tried = []
+
+    def will_do(setting):
+        tried.append(setting.n_steps)
+        return setting.n_steps in (2, 4) or setting.n_steps > 12
+
+    trial: Any = SimpleNamespace(fewest=1, will_do=will_do)
+    assert _coarsest(trial, False, "euler", 1024) == FixedSteps("euler", 13)
+    assert tried[:7] == [1, 2, 4, 8, 16, 32, 64] and max(tried) == 64
 
 
 def test_outputs_without_labels_need_finer_steps_for_a_finer_tolerance():

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchdiffeq import odeint
 
 from nodecore.analysis.intervals import share_interval
+from nodecore.check.scale import Scale
 from nodecore.check.settings import times_of
 from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW, least_samples
 from nodecore.ode.steps import FixedSteps
@@ -147,6 +148,25 @@ def test_states_that_are_tuples_and_time_that_runs_backwards():
 def test_output_times_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         quiet(decay, None, normal(60, 2), output_times=TIMES, **options)
+
+
+@pytest.mark.parametrize("parts", [(), (1, 3)])
+def test_trajectories_are_as_far_apart_as_where_they_are_farthest(parts):
+    """By loops over 3 times and the parts of 4 components, one of which is not counted once."""
+    unit = torch.arange(1.0, 13.0, dtype=torch.float64)
+    counted = torch.arange(12) != 6
+    a, b = normal(20, 3, 4).double(), normal(20, 3, 4, seed=1).double()
+    expected = []
+    for difference in (a - b).flatten(1).tolist():
+        distances = []
+        for time in range(3):
+            for part in ((0,), (1, 2, 3)) if parts else ((0, 1, 2, 3),):
+                kept = [4 * time + i for i in part if 4 * time + i != 6]
+                squares = [(difference[i] / (i + 1)) ** 2 for i in kept]
+                distances.append(math.sqrt(sum(squares) / len(squares)))
+        expected.append(max(distances))
+    found = Scale(unit, counted, 3, parts).distance(a, b)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_the_times_of_steps():
