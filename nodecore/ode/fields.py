@@ -206,8 +206,8 @@ class PiecewiseField(nn.Module):
         self.pieces, self.T = nn.ModuleList(pieces), T
 
     def forward(self, t: float | Tensor, z: Tensor) -> Tensor:
-        # A step that begins at a border, but for rounding, has the piece behind it.
-        at = torch.as_tensor(t, dtype=torch.float64) * len(self.pieces) / self.T + 1e-6
+        # A step that begins at a border, but for rounding to float32, has the piece behind it.
+        at = (torch.as_tensor(t, dtype=torch.float64) / self.T + 1e-6) * len(self.pieces)
         at = at.long().clamp(0, len(self.pieces) - 1)
         slopes = torch.zeros_like(z)
         for index in at.unique().tolist():

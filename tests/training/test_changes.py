@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 import torch
@@ -126,6 +127,28 @@ def test_pieces_are_the_layers_of_a_residual_network():
     assert torch.equal(solve_fixed(field, z, "euler", n_steps=4).z, wanted)
     first = [piece.first[0] for piece in field.pieces]
     assert not torch.equal(first[0], first[1])
+
+
+class Constant(torch.nn.Module):
+    """A piece whose slope is a number."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, t, z):
+        return torch.full_like(z, self.slope)
+
+
+@pytest.mark.parametrize("n", [49, 60])
+def test_a_step_that_begins_at_a_border_but_for_rounding_has_the_piece_behind_it(n):
+    """1 / 49 * 49 < 1; in float32, in which members' own steps are timed, 35 / 60 * 60 < 35."""
+    field: Any = PiecewiseField([Constant(k) for k in range(n)])
+    z = torch.zeros(2, 3, 2)
+    sizes = torch.full((2,), 1 / n, dtype=torch.float64)
+    for how in ({"n_steps": n}, {"step_size": sizes}):
+        slopes = solve_fixed(field, z, "euler", path=True, **how).states.diff(dim=0) * n
+        assert slopes[:, 1, 2, 0].round().tolist() == list(range(n))
 
 
 def test_times_that_differ_take_pieces_of_their_own():
