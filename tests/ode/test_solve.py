@@ -116,6 +116,24 @@ def test_a_step_that_divides_the_span_leaves_no_sliver():
     assert count_steps(just_longer, 1.0).tolist() == [5, 11]
 
 
+MEMBERS = torch.tensor([0.1 * 3, 0.15], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("h", [0.1 * 3, MEMBERS], ids=["one", "members"])
+def test_a_step_that_is_longer_than_the_span_by_rounding_is_taken(h):
+    assert 0.1 * 3 > 0.3
+    ours = solve_fixed(field, states(2, 3), "rk4", step_size=h, t=(0.0, 0.3))
+    whole = solve_fixed(field, states(2, 3), "rk4", n_steps=1, t=(0.0, 0.3))
+    torch.testing.assert_close(ours.z[0], whole.z[0], rtol=0, atol=1e-14)
+
+
+def test_what_is_done_to_the_times_of_a_solve_does_not_reach_the_next_one():
+    for _ in range(2):
+        ts = solve_fixed(field, states(2), "euler", n_steps=4).ts
+        assert ts.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+        ts.zero_()
+
+
 def test_a_step_starts_from_a_known_slope():
     z, k1 = states(3), field(0.5, states(3))
     fresh = rk_stages(field, 0.5, z, 0.1, RK4)
@@ -631,6 +649,18 @@ def test_the_fused_kernel_says_why_a_solve_cannot_go_on(factor, options, message
         with pytest.raises(SolveError, match=message) as caught:
             solve_adaptive(f, z0, "fehlberg21", backend=backend, **options)
         assert caught.value.failed.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("fused", marks=needs_kernel)])
+def test_as_many_steps_as_it_takes_are_enough_and_one_less_is_not(backend):
+    f, z0 = ensemble_field(3), states(3, 40).float()
+    how = {"rtol": 1e-4, "atol": 1e-4, "instance_axes": 1, "first_step": 1.0, "backend": backend}
+    free = solve_adaptive(f, z0, "fehlberg21", **how)
+    tried = int((free.n_accepted + free.n_rejected).max())
+    assert int(free.n_rejected.sum()) > 0
+    assert torch.equal(solve_adaptive(f, z0, "fehlberg21", max_steps=tried, **how).z, free.z)
+    with pytest.raises(SolveError, match=f"{tried - 1} steps reached only"):
+        solve_adaptive(f, z0, "fehlberg21", max_steps=tried - 1, **how)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -104,6 +104,14 @@ def test_error_weights_and_first_same_as_last():
     assert [t.name for t in TABLEAUS.values() if t.first_same_as_last] == ["bosh3", "dopri5"]
 
 
+def test_a_last_stage_at_the_end_of_a_step_need_not_be_the_first_of_the_next():
+    """It has the weights b of the step only in bosh3; here k3 = f(z + h (2 k2 - k1))."""
+    other = ButcherTableau("other", a=((), (0.5,), (-1.0, 2.0)), b=(0.0, 1.0, 0.0),
+                           c=(0.0, 0.5, 1.0), order=2)  # fmt: skip
+    assert not other.first_same_as_last
+    assert replace(other, a=((), (0.5,), (0.0, 1.0))).first_same_as_last
+
+
 GOOD = {"name": "x", "a": ((), (0.5,)), "b": (0.0, 1.0), "c": (0.0, 0.5), "order": 2}
 
 
