@@ -231,6 +231,12 @@ def test_a_refined_path_passes_through_the_solvers_states():
     torch.testing.assert_close(fine[::5], path, rtol=0, atol=0)
 
 
+def test_a_sub_step_begins_at_the_time_of_its_step():
+    """dz/dt = t by Euler's method: each half of a step goes by the slope at the step's start."""
+    path = refined_path(lambda t, z: t + 0 * z, torch.zeros(1, 1), "euler", n_steps=2, substeps=2)
+    assert path.flatten().tolist() == [0.0, 0.0, 0.0, 0.125, 0.25]
+
+
 # --- starts -------------------------------------------------------------------------------------
 
 

@@ -379,7 +379,7 @@ def test_an_adapted_run_records_how_it_walked():
     gaps = {0: [0.3, 0.3, 0.3, 0.1, -0.11, 0.2, 0.0, 0.0], 1: [0.0] * 8}
     history = [
         {
-            "iteration": 10 + 7 * i,
+            "iteration": 9 + 7 * i,
             "seed": seed,
             "step_size": sizes[seed][i],
             "n_steps": int(np.ceil(1 / sizes[seed][i])),
@@ -392,10 +392,10 @@ def test_an_adapted_run_records_how_it_walked():
     step_size = torch.tensor([0.03, 1.0], dtype=torch.float64)
     frame = pd.DataFrame(evaluate_run(run, untrained(run, history=history, step_size=step_size)))
     first = frame[frame.seed == 0].iloc[0]
-    assert first["reversals"] == 1  # up, not at all, up, down
+    assert first["reversals"] == 1  # not at all, up, down
     assert first["failed_checks"] == 2
     assert first["final_n_steps"] == 34
-    assert first["spread"] == pytest.approx(np.std(np.log([20, 19, 19, 17, 34])))
+    assert first["spread"] == pytest.approx(np.std(np.log([19, 19, 17, 34])))
     own = frame[(frame.test_solver == "euler") & (frame.test_n_steps == frame.final_n_steps)]
     exact = frame[frame.test_rtol == 1e-6].set_index("seed")["accuracy"]
     gaps = (own.set_index("seed")["accuracy"] - exact).abs()

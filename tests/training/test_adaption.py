@@ -128,6 +128,14 @@ def test_what_a_controller_ends_with_is_what_its_last_iteration_took(
         assert not torch.equal(taken[-1], taken[-6]), "it was changed before"
 
 
+def test_no_training_begins_with_a_step_below_the_shortest(monkeypatch):
+    usual = train(TINY, Adapted("euler", Algorithm1(every=5)), [0, 1], **QUIET).history
+    assert max(row["n_steps"] for row in usual[:2]) > 1
+    monkeypatch.setattr(adaption, "MOST_STEPS", 1)
+    bound = train(TINY, Adapted("euler", Algorithm1(every=5)), [0, 1], **QUIET).history
+    assert [row["step_size"] for row in bound[:2]] == [1.0, 1.0]
+
+
 # --- evaluations ----------------------------------------------------------------------------------
 
 
@@ -158,6 +166,15 @@ def test_a_tried_increase_is_paid_for():
             nfe += 2 * math.ceil(1 / rule.test_step(h) - 1e-9)  # midpoint
             nfe += math.ceil(1 / (1.1 * h) - 1e-9) if h < 1 else 0  # Euler, a longer step
         assert float(trained.nfe_per_iteration[m]) == pytest.approx(nfe / 6)
+
+
+def test_a_member_pays_for_its_own_finer_tests_alone():
+    """One member's test is refined for longer than another's, and goes on without it."""
+    protocol, seeds = replace(TINY, iterations=4, learning_rate=1e-6), list(range(8))
+    steps = Adapted("fehlberg21", Algorithm1(every=2), first_rtol=1e-2)
+    together = train(protocol, steps, seeds, backend="torch", **QUIET)
+    alone = [train(protocol, steps, [s], backend="torch", **QUIET) for s in seeds]
+    assert together.nfe_per_iteration.tolist() == [float(t.nfe_per_iteration) for t in alone]
 
 
 def test_the_next_better_solver_tests_where_none_is_named():
@@ -216,6 +233,29 @@ def test_weights_are_kept_as_they_were_at_the_marked_moments(monkeypatch, tmp_pa
             gap = abs(row["outside_gap"])
             assert row["iteration"] > 30 and (gap > 0.02) == (mark == "violation")
     assert checked > 8
+
+
+def test_marks_are_those_of_a_walk_through_the_gaps(monkeypatch):
+    """With a bound of one sample in 32, which a gap may be exactly."""
+    bound = 1 / 32
+    monkeypatch.setattr(adaption, "OUTSIDE_EVERY", 1)
+    monkeypatch.setattr(adaption, "OUTSIDE_GAP", bound)
+    protocol = replace(TINY, iterations=120, learning_rate=3e-2)
+    trained = train(protocol, Adapted("euler", Remembering(every=6)), [0, 1, 2], **QUIET)
+    seen = set()
+    for seed in (0, 1, 2):
+        worst, failed = bound, False
+        for row in trained.history:
+            if row["seed"] != seed or "outside_gap" not in row:
+                continue
+            gap, expected = abs(row["outside_gap"]), None
+            if row["iteration"] > 60 and gap > worst:
+                worst, failed, expected = gap, True, "violation"
+            elif failed and gap <= bound:
+                failed, expected = False, "recovery"
+            assert row.get("mark") == expected
+            seen.add((expected, gap == bound, row["iteration"] > 60 and bound < gap <= worst))
+    assert {("violation", False, True), ("recovery", True, False), (None, False, True)} <= seen
 
 
 def test_no_member_without_a_violation_has_a_mark(monkeypatch):
