@@ -8,6 +8,7 @@ import pytest
 import torch
 from torchdiffeq import odeint
 
+from nodecore.check.scale import find_scale
 from nodecore.evidence import measure
 from nodecore.evidence.criteria import CRITERIA, discrimination, rank_share, scores
 from nodecore.evidence.found import find
@@ -36,6 +37,20 @@ def test_scores_of_stored_models_are_torchdiffeqs():
         classes, changed = head(own).argmax(-1), head(other).argmax(-1)
     flips = (classes != changed).double().mean()
     assert table["classes changed under midpoint"][seed] == pytest.approx(flips.item(), abs=1e-9)
+    halved = (classes != head(twice).argmax(-1)).double().mean().item()
+    assert table["classes changed in half the step"][seed] == pytest.approx(halved, abs=1e-9)
+    distance, (weight, bias) = (other - own)[0].double().norm(dim=-1), head.linear
+    logits = (own[0] @ weight[0] + bias[0]).double()
+    margins = [  # to the nearest other class, by loops
+        min((row[c] - row[i]) / (weight[0, :, c] - weight[0, :, i]).double().norm()
+            for i in range(len(row)) if i != c)
+        for row, c in zip(logits, classes[0].tolist(), strict=True)
+    ]  # fmt: skip
+    beyond = (distance >= torch.stack(margins)).double().mean().item()
+    assert table["end states moved beyond the margin"][seed] == pytest.approx(beyond, abs=1e-9)
+    scale = find_scale(other[0], x[0])
+    moved = np.median(scale.distance(own[0], other[0]))
+    assert table["end states moved by midpoint"][seed] == pytest.approx(moved, rel=0.03)
     lost = (classes == split.y).double().mean() - (changed == split.y).double().mean()
     assert table["accuracy lost under midpoint"][seed] == pytest.approx(abs(lost.item()), abs=1e-9)
     p = ((own - twice).norm(dim=-1) / (twice - four).norm(dim=-1)).log2()
@@ -48,6 +63,15 @@ def test_scores_of_stored_models_are_torchdiffeqs():
     slope = torch.linalg.matrix_norm(jacobians, ord=2).max().item() / 32
     assert table["h L along trajectories"][seed] == pytest.approx(slope, rel=0.02)
     assert slope <= table["h L bounded by spectral norms"][seed]
+
+
+def test_seeds_that_did_not_train_have_no_score(monkeypatch):
+    evidence = find(Run("landscape", FixedSteps("euler", 8)))
+    split = measure.tested_on(evidence.run).sample(40)
+    first, *others = evidence.run.seeds
+    records = evidence.records.assign(trained=evidence.records["seed"] != first)
+    monkeypatch.setattr(type(evidence), "records", property(lambda self: records))
+    assert scores(evidence, split)["seed"].tolist() == others
 
 
 def test_discrimination_is_the_share_of_pairs_within_a_step():

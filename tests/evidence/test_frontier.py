@@ -75,6 +75,12 @@ def test_a_row_has_the_means_the_worst_gap_and_the_seeds_that_agree():
     assert (row["low"], row["high"]) == pytest.approx(ends, abs=1e-4)
 
 
+def test_intervals_of_accuracies_end_at_0_and_1():
+    [high] = frontier([made_up([0.9, 0.9], [0.99, 0.9])]).to_dict("records")
+    [low] = frontier([made_up([0.1, 0.1], [0.01, 0.1])]).to_dict("records")
+    assert (high["high"], low["low"]) == (1.0, 0.0)
+
+
 def test_seeds_that_did_not_train_count():
     table = accuracies(made_up([0.3, 0.3], [0.3, 0.2], trained=False))
     assert table["exact"].tolist() == [0.3, 0.2]

@@ -68,6 +68,13 @@ def test_corrections_are_gaps_on_the_test_set_of_every_seed(evidence):
     assert row["finer"] == pytest.approx(twice, abs=0.02)
 
 
+@pytest.mark.parametrize(("own", "other"), [(0.9, 0.6), (0.6, 0.9)])
+def test_a_gap_has_no_sign(evidence, monkeypatch, own, other):
+    pairs = [(None, torch.tensor([own])), (None, torch.tensor([other]))]
+    monkeypatch.setattr("nodecore.evidence.violations.cross_solver_grid", lambda *_: pairs)
+    assert corrections(evidence).to_numpy() == pytest.approx(0.3)
+
+
 def test_a_violation_that_never_passed_has_no_later_gap(evidence, monkeypatch):
     alone = evidence.history[evidence.history["mark"] != "recovery"]
     monkeypatch.setattr(type(evidence), "history", property(lambda self: alone))
