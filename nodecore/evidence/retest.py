@@ -62,12 +62,13 @@ def complete(run: Run, root: Path) -> int:
 
 def _new_records(evidence: Evidence) -> Iterator[dict]:
     run, members = evidence.run, _values_of_members(evidence)
+    known = {key_of(record) for record in evidence.stored.records}
     for group, missing, own in lacking(evidence):
         seeds = [run.seeds[member] for member in group]
         model = [take_members(module, group) for module in (evidence.field, evidence.head)]
         for rows in measure(run, model, missing, own).values():
-            for seed, row in zip(seeds, rows, strict=True):
-                yield {**members[seed], **row}
+            records = ({**members[s], **row} for s, row in zip(seeds, rows, strict=True))
+            yield from (record for record in records if key_of(record) not in known)
 
 
 def lacking(evidence: Evidence) -> Iterator[tuple[Sequence[int], list[Setting], Setting]]:

@@ -74,6 +74,14 @@ def test_what_is_missing_is_tested_as_it_was_and_the_rest_stays(monkeypatch, tmp
     assert verify([], root=tmp_path / "none").empty
 
 
+def test_a_test_that_one_seed_lacks_is_added_for_it_alone(tmp_path):
+    whole = trained(RUN, tmp_path)
+    forget(RUN.path(tmp_path), lambda r: r["test_solver"] == "rk4" and r["seed"] == 3)
+    added = complete(RUN, tmp_path)
+    assert added == len(whole.records.query("test_solver == 'rk4' and seed == 3"))
+    pd.testing.assert_frame_equal(ordered(find(RUN, tmp_path).records), ordered(whole.records))
+
+
 def test_factors_of_old_stay_in_the_records(monkeypatch, tmp_path):
     """Records from before have the paper's factors of the step size as those of the steps."""
     old = [FixedSteps(s, k) for s in ("euler", "midpoint", "rk4") for k in (2, 3, 4, 6, 8)]
