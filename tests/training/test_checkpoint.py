@@ -263,6 +263,27 @@ def test_another_training_begins_anew_and_takes_the_place(tmp_path, change):
     )
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (WAYS["tolerance"], {"steps": Tolerance("dopri5", 1e-3, per_sample=True)}),
+        (WAYS["tolerance"], {"steps": Tolerance("dopri5", 1e-2)}),
+        (WAYS["adapted"], WAYS["adapted"] | {"look_every": 2}),
+        (WAYS["adapted"], WAYS["adapted"] | {"steps": Adapted("euler", Algorithm1(every=3))}),
+        tuple(
+            {"steps": Adapted("fehlberg21", Algorithm1(every=2), first_rtol=rtol)}
+            for rtol in (1e-1, 1e-3)
+        ),
+    ],
+    ids=["per sample", "rtol", "look", "controller", "first rtol"],
+)
+def test_steps_that_are_chosen_otherwise_begin_anew(tmp_path, before, after):
+    path = tmp_path / "state"
+    interrupted(path, 5, **before)
+    how = {"protocol": TINY, "seeds": [0, 1], **after}
+    assert_same(train(**how, checkpoint=Checkpoint(path), **QUIET), train(**how, **QUIET))
+
+
 @pytest.mark.parametrize("iteration", [10**9, -1, 7, "5", None])
 def test_a_state_that_no_training_was_in_begins_anew(tmp_path, iteration):
     """Signed anew with another iteration, it would end as the result of an untrained model."""
