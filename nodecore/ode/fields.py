@@ -206,8 +206,10 @@ class PiecewiseField(nn.Module):
         self.pieces, self.T = nn.ModuleList(pieces), T
 
     def forward(self, t: float | Tensor, z: Tensor) -> Tensor:
-        # A step that begins at a border, but for rounding to float32, has the piece behind it.
-        at = (torch.as_tensor(t, dtype=torch.float64) / self.T + 1e-6) * len(self.pieces)
+        # A step that begins at a border, but for the rounding of t, has the piece behind it.
+        eps = torch.finfo(t.dtype).eps if isinstance(t, Tensor) else 0.0
+        past = max(1e-6, 4 * eps * len(self.pieces))
+        at = torch.as_tensor(t, dtype=torch.float64) * len(self.pieces) / self.T + past
         at = at.long().clamp(0, len(self.pieces) - 1)
         slopes = torch.zeros_like(z)
         for index in at.unique().tolist():

@@ -82,9 +82,8 @@ def _schedule(n_steps, step_size, t0, t1, shared):
     k = torch.arange(int(n_steps.max()))[:, None]
     hs = torch.where(k < n_steps - 1, step_size, torch.where(k == n_steps - 1, last, 0.0))
     # Times are multiples of the step: a sum's rounding would fall short of the start of a block.
-    starts = t0 + torch.minimum(torch.arange(len(hs) + 1)[:, None], n_steps) * step_size
-    arrived = torch.arange(len(hs) + 1)[:, None] >= n_steps
-    return _Schedule(n_steps, hs, torch.where(arrived, t1, starts), shared)
+    k = torch.arange(len(hs) + 1)[:, None]
+    return _Schedule(n_steps, hs, torch.where(k < n_steps, t0 + k * step_size, t1), shared)
 
 
 @lru_cache(maxsize=64)
