@@ -222,7 +222,9 @@ for d in IMAGES:
     glue(f"{d}-rk4-lost", 100 * float(coarsest.mean()), display=False)
     glue(f"{d}-rk4-seeds", float(len(coarsest)), display=False)
 fine = {s: seed_gaps(judged["mnist", s], exact_gaps) for s in SOLVERS if ("mnist", s) in judged}
-fine = pd.DataFrame({s: fine[s].reindex([k]).loc[k] for s, k in {"rk4": 4, "euler": 16}.items() if s in fine})
+fine = pd.DataFrame(
+    {s: fine[s].reindex([k]).loc[k] for s, k in {"rk4": 4, "euler": 16}.items() if s in fine}
+)
 fine = 100 * fine.dropna().reindex(columns=SOLVERS)  # of the seeds that both have
 for s in SOLVERS:
     glue(f"mnist-{s}-fine-least", float(fine[s].min()), display=False)
