@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from nodecore.data.seeding import make_generator
 from nodecore.ode.backends import choose_adaptive_backend, choose_backend
 from nodecore.ode.fields import Conv2dField
-from nodecore.ode.steps import FixedSteps, check_count
+from nodecore.ode.steps import FixedSteps
 from nodecore.training.adapted import Adapted, AnySteps
 from nodecore.training.adaption import Adaption, ToleranceAdaption
 from nodecore.training.controllers import check_in_use
@@ -279,7 +280,7 @@ def _identity(ensemble, x, look_every, precision):
 def check_seeds(seeds: Sequence[int]) -> list[int]:
     """Return the seeds as ints; raise ValueError unless they are whole numbers >= 0, at least one,
     each once."""
-    checked = [check_count("seeds", seed, least=0) for seed in seeds]
-    if not checked or len(set(checked)) != len(checked):
-        raise ValueError(f"seeds = {checked}: give at least one whole number >= 0, each once")
-    return checked
+    valid = all(isinstance(seed, Integral) and seed >= 0 for seed in seeds)
+    if not seeds or not valid or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds = {list(seeds)}: give at least one whole number >= 0, each once")
+    return [int(seed) for seed in seeds]

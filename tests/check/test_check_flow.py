@@ -383,7 +383,7 @@ def test_a_drop_is_also_told_as_a_share_of_what_is_above_chance(report_of_map):
     assert f": {NOT_A_FLOW}, if 10 %" in str(weak).split("above chance: ")[1].splitlines()[0]
 
 
-def tested(accuracy, drop):
+def compared(accuracy, drop):
     """400 samples under a setting, with no class changed."""
     none = share_interval(0, 400)
     return Compared(FixedSteps("euler", 1), 400, none, Interval(*accuracy), Interval(*drop), 1)
@@ -392,13 +392,13 @@ def tested(accuracy, drop):
 @pytest.mark.parametrize(("low", "verdict"), [(0.59, CANNOT_TELL), (0.61, FLOW)])
 def test_a_loss_of_the_bound_must_show_above_chance(low, verdict):
     """Where the largest class is half of all, an accuracy of less than 0.6 cannot lose 0.1."""
-    found = tested((0.65, low, 0.7), (0.0, -0.01, 0.01))
+    found = compared((0.65, low, 0.7), (0.0, -0.01, 0.01))
     assert judge(found, found, Terms(0.1, 0.5, "classes"))[0] == verdict
 
 
 @pytest.mark.parametrize("drop", [(0.1, 0.05, 0.15), (0.01, -0.04, 0.06), (-0.1, -0.15, -0.05)])
 def test_the_share_above_chance_reaches_over_both_intervals(drop):
-    found = tested((0.8, 0.75, 0.85), drop)
+    found = compared((0.8, 0.75, 0.85), drop)
     corners = [d / (a - 0.5) for d, a in product(drop[1:], (0.75, 0.85))]
     expected = (drop[0] / (0.8 - 0.5), min(corners), max(corners))
     assert above_chance(found, found, Terms(0.1, 0.5, "classes")) == pytest.approx(expected)

@@ -699,7 +699,7 @@ def only_one_left(document):
         (same_for_seed_3(trained=True), "trained of seed 3 is True, not False"),
         (same_for_seed_3(nfe_per_iteration=3.0), "nfe_per_iteration of seed 3 is 3.0, not 4.0"),
         (same_for_seed_3(status="diverged at 7"), "status of seed 3 is diverged at 7, not ok"),
-        (only_one_left, "records are missing, of euler, 2 steps, .*; `study test` adds them"),
+        (only_one_left, "records are missing, of euler, 1 step, .*; `study test` adds them"),
         (lambda d: d["records"].pop(0), "records are missing, of euler, 1 step; `study test`"),
         (
             lambda d: d["records"].pop(),

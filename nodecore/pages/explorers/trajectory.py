@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nodecore.analysis.crossings import Crossings
 from nodecore.evidence.found import Evidence
+from nodecore.evidence.joined import training_of
 from nodecore.evidence.names import name_of
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
@@ -85,10 +86,11 @@ class TrajectoryExplorer(PlanarExplorer):
         classes: Mapping[str, Sequence[str]] | None = None,
         **options: Any,
     ) -> "TrajectoryExplorer":
-        """The models of finished runs, the first one shown first; a run named twice counts once.
+        """The models of finished runs, the first one shown first; of a training that is named
+        twice, also with other seeds, the first run counts.
 
         classes: the names of the labels by data set. options: as for the constructor. Raises
-        ValueError where there is no run, or two of one data set have the same training K, by which
+        ValueError where there is no run, or two trainings on one data set have the same K, by which
         the explorer tells them apart.
         """
         check_evidence(evidence)
@@ -96,7 +98,7 @@ class TrajectoryExplorer(PlanarExplorer):
         for found in evidence:
             run = found.run
             other = runs.setdefault((run.dataset, run.steps.n_steps), found).run
-            if other != run:
+            if training_of(other) != training_of(run):
                 raise ValueError(
                     f"evidence has {other.title} and {run.title}, both trained with "
                     f"K = {run.steps.n_steps}: give one of them"
