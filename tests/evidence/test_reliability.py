@@ -164,8 +164,8 @@ def no_training(*arguments, **options):
     raise AssertionError("trained although nothing can be written")
 
 
-def told(folder, why):
-    remedy = "Make room or make it writable"
+def told(folder, why, instead=", or have results written elsewhere"):
+    remedy = f"Make room or make it writable{instead}"
     return pytest.raises(
         files.WriteError, match=rf"{folder}\S* cannot be written: .*{why}.*{remedy}"
     )
@@ -188,7 +188,7 @@ def test_a_disk_that_fills_up_in_a_training_leaves_what_is_finished(
     with ballast.open("wb", buffering=0) as file, pytest.raises(OSError):
         while True:
             file.write(bytes(1024))
-    with told(small_disk, "No space left on device"):
+    with told(small_disk, "No space left on device", instead=", and begin again"):
         run_studies([NAME], root=small_disk, device="cpu", jobs=1)
     assert contents(small_disk) == before
     ballast.unlink()
