@@ -92,6 +92,8 @@ class Conv1dField(nn.Module):
     initialisation: of ACTIVATIONS and INITIALISATIONS.
     """
 
+    POSITIONS_AT_ONCE = 4096  # on a CPU: their hidden maps stay in its cache
+
     def __init__(
         self,
         dim: int,
@@ -108,6 +110,11 @@ class Conv1dField(nn.Module):
         self.third = _affine(width, (width, 1), (1,), generators, initialisation)
 
     def forward(self, t: float | Tensor, z: Tensor) -> Tensor:
+        samples = max(1, self.POSITIONS_AT_ONCE // z.shape[-1])
+        parts = z.split(samples, dim=1) if z.device.type == "cpu" else [z]
+        return torch.cat([self._slopes(part) for part in parts], dim=1)
+
+    def _slopes(self, z):
         (members, batch, dim), activate = z.shape, ACTIVATIONS[self.activation]
         hidden = activate(_apply(self.first, z.reshape(members, batch * dim, 1)))
         # A product with the three neighbours side by side: a grouped conv1d is many times slower.

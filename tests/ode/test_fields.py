@@ -48,7 +48,7 @@ def test_mlp_field_is_three_linear_layers():
         torch.testing.assert_close(f(0.0, z)[m], x, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 5])
+@pytest.mark.parametrize("dim", [1, 2, 5, 900])  # the last is computed in parts
 def test_conv1d_field_is_three_convolutions(dim):
     width = 8
     f, z = shaken(Conv1dField(dim, width, generators=generators())), normal(3, 7, dim)
