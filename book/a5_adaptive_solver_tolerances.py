@@ -15,8 +15,13 @@
 # (appendix-tolerances)=
 # # Appendix: tolerances in full
 #
-# The details of {ref}`chapter-tolerances`: every tolerance in numbers, what it costs, an error norm for each
-# sample, adapted tolerances in numbers, and a longer time at the same step.
+# **Question.** Why does a coarse tolerance not protect a model, and what changes with another error norm, with a
+# tolerance that is adapted during training, or with a longer time?
+#
+# **Answer.** At a coarse tolerance the error estimate does not bind: the solver takes a few long steps that follow
+# from its own limits, not from the field, and a model can adapt to them as it does to fixed steps. A norm for each
+# sample changes no verdict. A tolerance that is adapted should begin at the finest one. A longer time at the same
+# step is no substitute for a short step.
 
 # %% tags=["parameters", "hide-input"] example="device cpu"
 profile = "paper"  # size of every run: paper, laptop or smoke
