@@ -172,39 +172,46 @@ def save_run(
     weights: Mapping[str, Tensor],
     history: Sequence[Mapping] = (),
 ) -> StoredRun:
-    """Write a run to `path` (.json) and its companions; the JSON comes last and makes it count."""
-    _check_columns(records)
+    """Write a run to `path` (.json) and its companions; the JSON comes last and makes it count.
+
+    Before anything is written, ValueError for a header or records that load_run would refuse.
+    """
     blob = save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
     header = {**header, "format": FORMAT, "weights_sha256": hashlib.sha256(blob).hexdigest()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path.with_suffix(".safetensors"), blob)
+    companions = {path.with_suffix(".safetensors"): blob}
     if history:
-        text = pd.DataFrame(history).to_csv(index=False).encode()
-        header["history_sha256"] = hashlib.sha256(text).hexdigest()
-        write_atomically(_history_path(path), text)
-    return _save_records(path, header, records)
+        table = pd.DataFrame(history).to_csv(index=False).encode()
+        header["history_sha256"] = hashlib.sha256(table).hexdigest()
+        companions[_history_path(path)] = table
+    document = _checked(header, records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for companion, content in companions.items():
+        write_atomically(companion, content)
+    write_atomically(path, document)
+    return load_run(path)
 
 
 def add_records(
     stored: StoredRun | JoinedRuns, header: Mapping, records: Sequence[Mapping]
 ) -> StoredRun:
-    """Write records below those of a stored run, which stay as they are, with another header."""
-    _check_columns(records)
+    """Write records below those of a stored run, which stay as they are, with another header.
+
+    ValueError, the run unchanged, for what load_run would refuse.
+    """
     [path] = stored.paths  # several runs that were joined are no file
-    return _save_records(path, header, [*stored.records, *records])
-
-
-def _save_records(path, header, records):
-    document = {"header": dict(header), "records": list(records)}
-    document["sha256"] = _digest(document)
-    write_atomically(path, (_dump(document) + "\n").encode())
+    write_atomically(path, _checked(header, [*stored.records, *records]))
     return load_run(path)
 
 
-def _check_columns(records):
-    unknown = {key for record in records for key in record} - set(COLUMNS)
-    if unknown:
-        raise ValueError(f"records have unknown columns {sorted(unknown)}; known: {COLUMNS}")
+def _checked(header, records):
+    """The content of a run's file."""
+    document = {"header": dict(header), "records": list(records)}
+    document["sha256"] = _digest(document)
+    text = _dump(document)
+    read = json.loads(text)
+    for problem in problems(read["header"], read["records"]):
+        raise ValueError(f"a run cannot be stored: {problem}")
+    return (text + "\n").encode()
 
 
 def load_run(path: Path) -> StoredRun:

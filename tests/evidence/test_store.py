@@ -11,7 +11,7 @@ import torch
 from nodecore.data import files
 from nodecore.data.files import write_atomically
 from nodecore.evidence import store
-from nodecore.evidence.store import COLUMNS, RecordError, load_run, save_run
+from nodecore.evidence.store import COLUMNS, RecordError, add_records, load_run, save_run
 
 HEADER = {
     **{"study": "spheres2-euler", "dataset": "spheres2", "profile": "smoke", "seeds": [0, 1]},
@@ -115,9 +115,16 @@ def test_the_file_has_one_record_a_line(path):
 
 
 def test_an_unknown_column_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"unknown columns \['accuracies'\]; known: .*'accuracy'"):
-        save_run(run_path(tmp_path), HEADER, [{"accuracies": 1.0}], weights())
+    with pytest.raises(ValueError, match=r"stored: its record 1 = .*'accuracies'.* of no record"):
+        save_run(run_path(tmp_path), HEADER, [{**RECORDS[0], "accuracies": 1.0}], weights())
     assert not list(tmp_path.iterdir())
+
+
+def test_records_that_would_spoil_a_run_leave_it_as_it_was(path):
+    before, run = path.read_bytes(), load_run(path)
+    with pytest.raises(ValueError, match="stored: it has several records of one seed and test"):
+        add_records(run, run.header, RECORDS[:1])
+    assert path.read_bytes() == before
 
 
 # --- damage ---------------------------------------------------------------------------------------
