@@ -107,6 +107,22 @@ def test_adaptive_settings_reach_the_flow_that_scipy_finds(setting, atol):
             np.testing.assert_allclose(end, exact, rtol=2e-6, atol=atol)
 
 
+@pytest.mark.parametrize(
+    ("rtol", "dtype"), [(FLOAT32_RTOL, torch.float32), (0.99 * FLOAT32_RTOL, torch.float64)]
+)
+def test_only_fine_tolerances_are_solved_in_float64(rtol, dtype):
+    seen = set()
+
+    class Watched(MLPField):
+        def forward(self, t, z):
+            seen.add(z.dtype)
+            return super().forward(t, z)
+
+    field = Watched(2, 4, "tanh", generators=generators(1))
+    solve_setting(field, torch.ones(1, 3, 2), Tolerance("dopri5", rtol))
+    assert seen == {dtype}
+
+
 def test_each_sample_may_have_steps_of_its_own():
     field = MLPField(2, 16, generators=generators(2))
     x = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 5, 2))).float()

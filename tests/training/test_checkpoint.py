@@ -24,6 +24,7 @@ from nodecore.training.loop import train
 from nodecore.training.protocols import Protocol
 
 TINY = Protocol("spheres2", "conv1d", 8, 32, "adam", 1e-2, 14, n_train=96, n_test=40)
+IMAGES = Protocol("cifar10", "conv2d", 4, 8, "adam", 1e-3, 6, n_train=20, n_test=10)
 QUIET = {"device": "cpu", "progress": False}
 WAYS = {
     "torch": {"steps": FixedSteps("euler", 3), "backend": "torch"},
@@ -67,13 +68,12 @@ def test_a_training_killed_anywhere_ends_at_the_same_bits(tmp_path, way, optimis
 
 @pytest.mark.parametrize("way", ["torch", "adapted"])
 def test_a_training_on_images_killed_anywhere_ends_at_the_same_bits(tmp_path, few_images, way):
-    protocol = Protocol("cifar10", "conv2d", 4, 8, "adam", 1e-3, 6, n_train=20, n_test=10)
-    whole = train(protocol, seeds=[0, 1], **WAYS[way], **QUIET)
+    whole = train(IMAGES, seeds=[0, 1], **WAYS[way], **QUIET)
     for kills in ([1], [2, 2], [5]):
         path = tmp_path / f"state-{kills}"
         for after in kills:
-            interrupted(path, after, protocol, **WAYS[way])
-        resumed = train(protocol, seeds=[0, 1], checkpoint=Checkpoint(path), **WAYS[way], **QUIET)
+            interrupted(path, after, IMAGES, **WAYS[way])
+        resumed = train(IMAGES, seeds=[0, 1], checkpoint=Checkpoint(path), **WAYS[way], **QUIET)
         assert_same(resumed, whole)
 
 
@@ -282,6 +282,13 @@ def test_steps_that_are_chosen_otherwise_begin_anew(tmp_path, before, after):
     interrupted(path, 5, **before)
     how = {"protocol": TINY, "seeds": [0, 1], **after}
     assert_same(train(**how, checkpoint=Checkpoint(path), **QUIET), train(**how, **QUIET))
+
+
+def test_another_precision_begins_anew(tmp_path, few_images):
+    path, how = tmp_path / "state", {"seeds": [0, 1], **WAYS["torch"]}
+    interrupted(path, 3, IMAGES, **WAYS["torch"])
+    resumed = train(IMAGES, precision="bf16", checkpoint=Checkpoint(path), **how, **QUIET)
+    assert_same(resumed, train(IMAGES, precision="bf16", **how, **QUIET))
 
 
 @pytest.mark.parametrize("iteration", [10**9, -1, 7, "5", None])
