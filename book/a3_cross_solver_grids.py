@@ -108,18 +108,11 @@ frames = {key: records_of(found) for key, found in models.items()}
 # models trained with rk4 with rk4, at $1/2$, $2/3$, $1$, $4/3$, $2$ and $4$ times as many steps,
 # rounded to whole numbers of equal steps: the paper's factors of the step size and one finer. All of them are also
 # tested under the exact flow. Back-propagation goes through the steps of the solver. The spheres in more dimensions
-# are read from existing records and not trained here, which would take hours. Where a data set has no complete grid
+# are read from existing records and not trained here, which would take hours. Where a solver has no complete grid
 # at the paper's scale yet, a smaller scale is shown; the table says which.
 
-
 # %% tags=["hide-input"]
-def best_of(names):
-    """The evidence of both studies of each data set, at one scale."""
-    shown = {d: best([f"{d}-{s}" for s in SOLVERS]) for d in names}
-    return {(d, s): part for d in names for s, part in zip(SOLVERS, shown[d], strict=True)}
-
-
-shown_higher = best_of(higher)
+shown_higher = {(d, s): best([f"{d}-{s}"])[0] for d in higher for s in SOLVERS}
 frames_higher = {key: records_of(part.found) for key, part in shown_higher.items()}
 
 
