@@ -14,6 +14,9 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost
 
 TICK = 5.0  # seconds that a bar stands still at most
+# Seconds after which work counts half in a pace: a controller that begins with a hundred steps
+# soon takes ten.
+HALF_LIFE = 300.0
 
 
 class Bar(tqdm):
@@ -51,7 +54,7 @@ def ticking(bar: Bar) -> Iterator[Bar]:
 
 class SweepBar:
     """One bar over many runs by their cost, in their order, of which `jobs` are trained at a time,
-    a number that may change; with the time left at the pace of one process so far."""
+    a number that may change; with the time left at the pace of one process of late."""
 
     FORMAT = "{percentage:3.0f}% |{bar:20}| {desc}[{elapsed} so far{postfix} left]"
 
@@ -60,7 +63,8 @@ class SweepBar:
         self.followed: set[Run] = set()
         self.costs: dict[Run, float] = {run: cost(run) for run in runs}
         self.left = dict(self.costs)  # to be done, of those that have not ended
-        self.done, self.spent, self.now = 0.0, 0.0, time.monotonic()  # spent: in all processes
+        # The work of late and the seconds that all processes spent on it.
+        self.done, self.spent, self.now = 0.0, 0.0, time.monotonic()
         total = sum(self.left.values())
         self.bar = Bar(total=total, bar_format=self.FORMAT, postfix="?", mininterval=1.0)
         self.show("")
@@ -111,10 +115,11 @@ class SweepBar:
 
     def _advance(self, run, left, here):
         now = time.monotonic()
-        self.spent += (now - self.now) * len(self.followed & self.left.keys())
-        self.now = now
+        elapsed, self.now = now - self.now, now
         step, self.left[run] = self.left[run] - left, left
-        self.done += step if here else 0.0
+        fade = 0.5 ** (elapsed / HALF_LIFE)
+        self.spent = self.spent * fade + elapsed * len(self.followed & self.left.keys())
+        self.done = self.done * fade + (step if here else 0.0)
         if self.done:
             seconds = makespan(self.left.values(), max(1, self.jobs)) * self.spent / self.done
             self.bar.set_postfix_str(self.bar.format_interval(seconds), refresh=False)

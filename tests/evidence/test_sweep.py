@@ -189,7 +189,8 @@ def test_a_study_is_trained_and_then_there(monkeypatch, filled, tmp_path, capsys
     assert capsys.readouterr() == ("", "nothing to train: all runs are there\n")
 
 
-def test_the_bar_counts_costs_and_not_what_was_done_before_a_stop():
+def test_the_bar_counts_costs_and_not_what_was_done_before_a_stop(monkeypatch):
+    monkeypatch.setattr("nodecore.evidence.progress.HALF_LIFE", math.inf)
     with SweepBar(SMALL) as bar:
         tell = bar.follow(SMALL[2])  # K = 4, of 7 in all
         tell(30)
@@ -216,6 +217,7 @@ def test_a_makespan_is_that_of_a_schedule_written_out():
 
 def test_the_time_left_is_that_of_the_processes_at_their_pace(monkeypatch):
     """K = 4, 2 and 1, two at a time: the last one comes after the second."""
+    monkeypatch.setattr("nodecore.evidence.progress.HALF_LIFE", math.inf)
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     unit = cost(SMALL[0])
@@ -236,6 +238,20 @@ def test_the_time_left_is_that_of_the_processes_at_their_pace(monkeypatch):
         bar.end(SMALL[2])
         assert bar.bar.n == pytest.approx(bar.bar.total)
         assert bar.bar.desc.startswith("2 of 3 runs done")
+
+
+def test_the_time_left_follows_a_pace_that_changes(monkeypatch):
+    """A controller begins with ten times the steps that it ends with."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    run = SMALL[0]
+    with SweepBar([run]) as bar:
+        bar.reach(run, 0)
+        for iteration in range(1, 41):
+            clock[0] += 1000.0 if iteration <= 10 else 100.0
+            bar.reach(run, iteration)
+        left = (run.protocol.iterations - 40) * 100
+        assert left <= bar.spent / bar.done * bar.left[run] < 1.05 * left  # 3.25 times by the mean
 
 
 @pytest.mark.parametrize("jobs", [0, -2, 1.5, "2"])
