@@ -100,7 +100,7 @@ plots.stamp_profile(fig, profile)
 
 # %% [markdown]
 # A Neural ODE carries a sample $z(0) = x$ along a learned vector field $f$ to $z(T)$ and
-# classifies the end state by a linear layer {cite:p}`chen2018`. In this book $T = 1$ throughout.
+# classifies the end state by a linear layer {cite:p}`chen2018`. In this book $T = 1$ unless stated.
 #
 # ## A particle in an energy landscape
 #

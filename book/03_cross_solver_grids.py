@@ -253,19 +253,20 @@ glue("mnist-rk4-judged", float(critical_sensitivity(frame, ()).seeds), display=F
 # {glue:text}`mnist-rk4-fine-seeds:.0f` models lose at most {glue:text}`mnist-rk4-flows-most:.1f` points under their
 # exact flow, but the worst loses {glue:text}`mnist-rk4-fine-most:.0f`. With 16 steps of Euler's method, which cost
 # the same, the same seeds lose {glue:text}`mnist-euler-fine-least:.1f` to {glue:text}`mnist-euler-fine-most:.0f`.
-# Nor does agreement with half the step prove a flow: in {glue:text}`mnist-misled:.0f` of the {glue:text}`mnist-trained:.0f` rk4 models on MNIST that trained at the paper's
-# scale ({glue:text}`mnist-diverged:.0f` more diverged), it hides a loss of up to {glue:text}`mnist-misled-most:.0f`
+# Nor does agreement with half the step prove a flow: in {glue:text}`mnist-misled:.0f` of the
+# {glue:text}`mnist-trained:.0f` rk4 models on MNIST that trained at the paper's scale
+# ({glue:text}`mnist-diverged:.0f` more diverged), it hides a loss of up to {glue:text}`mnist-misled-most:.0f`
 # points under the exact flow. So the table's critical $K$ of rk4 on MNIST,
 # {glue:text}`mnist-rk4-critical`, says little: it rests on {glue:text}`mnist-rk4-judged:.0f` of three seeds, the others
 # diverged with that $K$.
 #
 # ## Table 1, the grid search
 #
-# The paper ({cite:t}`ott2020`, Table 1) gives the cost around the critical step of Euler's method as a pair of NFE:
-# $K + 1$ for the last $K$ that fails and for the first that agrees. It also gives the best mean accuracy among the
+# The paper ({cite:t}`ott2020`, Table 1) gives the cost around the critical step of Euler's method as a pair of NFE.
+# We read it as $K + 1$ for the last $K$ that fails and for the first that agrees. It also gives the best mean accuracy among the
 # ODE-like runs. The table sets ours beside it, by the same rule, with the standard deviation over seeds. The last
 # column has the range over single seeds, counted in the same way. *Or more* means that our grid ends there. The
-# paper's pair for MNIST, 9–16, is not a $K + 1$ pair of powers of two; 9–17 would be.
+# paper's pair for MNIST, 9–16, does not fit that reading with powers of two; 9–17 would.
 
 
 # %% tags=["hide-input"]

@@ -94,7 +94,7 @@ AdaptionExplorer(walks, fixed=find_all(run for runs in plain for run in runs))
 # flow, which is known only for finished models.
 #
 # {cite:t}`ott2020` claim that this costs about as much as the critical step of the grid and is about as accurate.
-# They also say that the step oscillates indefinitely, and leave this to future work.
+# They also report that the number of steps fluctuates, and leave the cure to future work.
 #
 # ## The algorithm
 #
@@ -211,7 +211,7 @@ pd.DataFrame(told).T.rename_axis("gap, points")
 # The table gives {term}`NFE` per iteration and final test accuracy, mean and standard deviation over the seeds that
 # trained, next to the paper's (which has no deviation of the NFE). It also gives our grid's ({ref}`chapter-grids`):
 # the pair around its critical step and the best accuracy among its ODE-like runs. The NFE of a grid counts $K + 1$,
-# as the paper does. The sets in the plane have seeds 0 to 4; {ref}`chapter-scorecard` counts all seeds of their
+# as we read the paper's. The sets in the plane have seeds 0 to 4; {ref}`chapter-scorecard` counts all seeds of their
 # grids, up to 20, which can move the pair. On images, the adaption is compared with a grid of the same scale, the
 # paper's unless the row says otherwise. Below Algorithm 1 is a calmer rule of ours: remembering discord in the
 # plane, settling by discord on images ({ref}`section-calmer`).

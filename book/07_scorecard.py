@@ -86,7 +86,7 @@ glue("first-seed", float(SEEDS[0]), display=False)
 glue("last-seed", float(SEEDS[-1]), display=False)
 
 # %% [markdown]
-# Everything that the paper states in its abstract, sections 3 to 6, captions, Table 1 and appendix is
+# What we found the paper to claim in its abstract, sections 3 to 6, captions, Table 1 and appendix is
 # listed in `book/claims.yml`, in our words, and judged from the committed evidence while this page is
 # built; nothing is trained here. {glue:text}`counts` Unfold a line to see its place in the paper, numbers, models,
 # records and rule.
@@ -197,5 +197,5 @@ HTML(records_list(judgements))
 # ## What to take away
 #
 # {glue:text}`holds:.0f` of {glue:text}`findings:.0f` hold without reservation, and {glue:text}`whole:.0f` of the
-# {glue:text}`partly:.0f` that hold in part hold in every part that could be decided: what they lack is evidence,
-# not agreement. {ref}`What does not hold <does-not-hold>` says by how much. Unfold a line before you quote it.
+# {glue:text}`partly:.0f` that hold in part hold in every part that could be decided: their other parts lack
+# evidence. {ref}`What does not hold <does-not-hold>` says by how much. Unfold a line before you quote it.

@@ -19,7 +19,8 @@
 # first that a model is no flow?
 #
 # **Answer.** There is a critical step in 3 and 10 dimensions, too, and in 900, where a single seed was trained. In the
-# plane, with up to 20 seeds, it is known to within a factor of two ({ref}`section-how-sure`). Crossings are an
+# plane, redraws of up to 20 seeds move it by at most a factor of two; other bounds than 0.1 move it further
+# ({ref}`section-how-sure`). Crossings are an
 # earlier sign than the loss of accuracy and need no labels, but models that lose nothing have a few, too.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
@@ -106,10 +107,10 @@ frames = {key: records_of(found) for key, found in models.items()}
 #
 # Models trained with Euler's method are tested with Euler's method, the midpoint method and rk4,
 # models trained with rk4 with rk4, at $1/2$, $2/3$, $1$, $4/3$, $2$ and $4$ times as many steps,
-# rounded to whole numbers of equal steps: the paper's factors of the step size and one finer. All of them are also
-# tested under the exact flow. Back-propagation goes through the steps of the solver. The spheres in more dimensions
-# are read from existing records and not trained here, which would take hours. Where a solver has no complete grid
-# at the paper's scale yet, a smaller scale is shown; the table says which.
+# rounded to whole numbers of equal steps: the paper's factors of the step size and one finer, which midpoint and rk4
+# skip on images. All of them are also tested under the exact flow. Back-propagation goes through the steps of the
+# solver. The spheres in more dimensions are read from existing records and not trained here, which would take hours.
+# Where a solver has no complete grid at the paper's scale yet, a smaller scale is shown; the table says which.
 
 # %% tags=["hide-input"]
 shown_higher = {(d, s): best([f"{d}-{s}"])[0] for d in higher for s in SOLVERS}
@@ -262,8 +263,9 @@ download_links(fig, "fig-seeds-1", single_seeds("rk4"))
 # %% [markdown]
 # ## Images in numbers
 #
-# The paper's Fig. 4 and 13 to 16. At the paper's scale, a model of MNIST takes hours on a CPU, and one of CIFAR-10
-# minutes on a data-centre GPU. On a GPU, the command
+# The paper's Fig. 4 and 13 to 16. At the paper's scale, a model of MNIST takes from five minutes ($K = 1$) to two
+# hours and more ($K = 16$, or rk4 with $K = 4$) on one core of a CPU, and one of CIFAR-10 seconds to minutes on a
+# data-centre GPU. On a GPU, the command
 # `python -m nodecore study run cifar10-euler --profile paper --device cuda` trains more seeds; it first estimates
 # what that takes.
 
@@ -608,11 +610,11 @@ trends = {key: result for key, result in trends.items() if result}
 rows = []
 for (d, s), t in trends.items():
     slope = f"{100 * t.slope:+.2f} ({100 * t.low:+.2f} to {100 * t.high:+.2f})"
-    rows.append([name_of(d), name_of(s), slope, f"{t.p_slope:.3f}", f"{t.rho:+.2f}"])
-    rows[-1].append(f"{t.p_any:.4f}")
+    others = (f"{value:{form}}" for value, form in ((t.rho, "+.2f"), (t.p_any, ".4f")))
+    rows.append([name_of(d), name_of(s), slope, f"{t.p_slope:.3f}", *others])
 columns = ["data set", "trained with", "points per doubling of K (95 %)", "p, no slope"]
 columns += ["Spearman's rho", "p, no dependence (Friedman)"]
-pd.DataFrame(rows, columns=columns).set_index(columns[:2])
+pd.DataFrame(rows, columns=columns).replace({"+nan": "-", "nan": "-"}).set_index(columns[:2])
 
 # %% [markdown]
 # The mean accuracies themselves, with the standard deviation over seeds:

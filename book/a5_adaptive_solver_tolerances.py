@@ -291,8 +291,8 @@ pd.DataFrame({name: by_rule[column].mean().round(2) for name, column in measures
 # Dopri 5(4), so the model it ends with may be on the wrong side. Begun at the finest tolerance, the calmer rules
 # rise towards the critical tolerance: with Dopri 5(4) they end below it, with Fehlberg 2(1) a little above it,
 # within the critical range. They reach the accuracy of a fixed fine tolerance; begun at $10^{-2}$ they do not.
-# Begun at the finest one, they cost about as many evaluations as a fixed tolerance below the critical one, which
-# need not be known beforehand. Where their signal stays low, as with Dopri 5(4), training ends before they have
+# Begun at the finest one, they cost about as many evaluations as a fixed tolerance at the critical one (Fehlberg 2(1))
+# or a tenth of it (Dopri 5(4)), which need not be known beforehand. Where their signal stays low, as with Dopri 5(4), training ends before they have
 # risen as far as they could.
 #
 # ## A longer time at the same step

@@ -8,7 +8,7 @@ from nodecore.analysis.intervals import Interval
 from nodecore.evidence.found import Evidence
 from nodecore.evidence.means import difference_interval, mean_interval, summary
 from nodecore.evidence.runs import Run
-from nodecore.evidence.tables import accuracies, agrees_at_end
+from nodecore.evidence.tables import accuracies, agrees_at_end, trained_seeds
 from nodecore.ode.steps import FixedSteps
 
 
@@ -18,8 +18,8 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
     Columns: training, its name without the seeds; solver; n_steps; plain, see is_plain; nfe,
     evaluations per iteration; own and exact, mean accuracies as trained and of the exact flow; std
     of the latter (n - 1) and its interval's ends low and high, 95 %, cut at 0 and 1; worst, the
-    largest gap of a seed between the two; agreeing, seeds with a gap of at most AGREES_AT_END; and
-    seeds, their number.
+    largest gap of a seed between the two; agreeing, seeds with a gap of at most AGREES_AT_END;
+    trained, how many trained; and seeds, their number.
     """
     rows = []
     for evidence in found:
@@ -34,11 +34,13 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
                 **{"low": max(0.0, exact.low), "high": min(1.0, exact.high)},
                 "worst": table["gap"].max(),
                 "agreeing": int(agrees_at_end(table["gap"]).sum()),
+                "trained": len(trained_seeds(evidence.records)),
                 "seeds": len(table),
             }
         )
     columns = ["training", "solver", "n_steps", "plain", "nfe", "own", "exact", "std"]
-    return pd.DataFrame(rows, columns=[*columns, "low", "high", "worst", "agreeing", "seeds"])
+    columns += ["low", "high", "worst", "agreeing", "trained", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def is_plain(run: Run) -> bool:

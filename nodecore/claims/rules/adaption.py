@@ -176,8 +176,9 @@ def violations_are_corrected(studies: Studies, numbers: Mapping) -> Parts:
 @decides(
     "Measures the share of checks with midpoint, every 50 iterations in the second half, whose gap "
     f"exceeds {OUTSIDE_GAP:g}. The constants alone make some fail: a failed check halves the step, "
-    f"which then takes {CHECKS_OF_A_HALVING:.1f} checks that pass to grow back. Holds up to "
-    f"{100 * FEW_FAILURES:g} %, in part up to {100 * SOME_FAILURES:g} %."
+    f"which then takes {CHECKS_OF_A_HALVING:.1f} checks that pass to grow back, so about "
+    f"{100 / (1 + CHECKS_OF_A_HALVING):.0f} % fail wherever the step swings to and fro. Holds up "
+    f"to {100 * FEW_FAILURES:g} %, in part up to {100 * SOME_FAILURES:g} %."
 )
 def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> Parts:
     def judge(material):

@@ -257,8 +257,8 @@ def _both_gaps(frame):
 
 
 @decides(
-    "Holds if every seed trained at every number of steps; in part if most did. A single seed that "
-    "did not train everywhere cannot tell."
+    f"Holds if every seed trained at every number of steps; in part if at least {100 * MANY:g} % "
+    "did. A single seed that did not train everywhere cannot tell."
 )
 def trains_at_every_step(studies: Studies, numbers: Mapping) -> Parts:
     for material in studies.values():

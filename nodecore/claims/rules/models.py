@@ -88,8 +88,8 @@ def _runs_of(materials, n_steps):
 
 @decides(
     f"Holds if the seeds' accuracies have a standard deviation of at most {AGREES_AT_END:g} while "
-    "any two learned fields differ, at the test samples, by more than half of their mean length; "
-    "in part if only the fields differ."
+    "any two learned fields, and each of them and the true field, differ at the test samples by "
+    "more than half of their mean length; in part if only the fields differ."
 )
 def fields_differ(studies: Studies, numbers: Mapping) -> Parts:
     for material, evidence in _runs_of([studies["landscape-euler"]], numbers["n_steps"]):
@@ -180,11 +180,15 @@ def _change_part(studies, n_steps, verdict_of, which):
     pick = {"largest": max, "smallest": min}[which]
     shown = pick(lost, key=lambda change: abs(change.value))
     own = as_trained(frame).loc[:, "accuracy"]
+    verdicts = [verdict_of(change) for change in lost]
+    unsure = verdicts.count(UNSURE)
     found = (
         f"{percent(own.mean(), own.std())} as trained; {which} loss under {len(lost)} better "
         f"settings {points(shown.value)} ({100 * shown.low:.1f} to {100 * shown.high:.1f})"
+        + f"; the intervals leave {unsure} of them open"
+        * (unsure > 0)
     )
-    yield material.part(grade_each(*map(verdict_of, lost)), found, name_of(material.dataset))
+    yield material.part(grade_each(*verdicts), found, name_of(material.dataset))
 
 
 @decides(
