@@ -27,10 +27,12 @@ from nodecore.check.probes import affine_weight, probability_changes, random_ind
 from nodecore.check.problem import LEAST_PROBE, Problem
 from nodecore.check.reference import Reference
 from nodecore.check.report import FlowCost, FlowReport
+from nodecore.check.rounding import doubted
 from nodecore.check.scale import farthest
 from nodecore.check.settings import Solve, finer_rows
-from nodecore.check.solves import STOPPED, Patience, Solved
+from nodecore.check.solves import STOPPED, Patience, Solved, is_finite
 from nodecore.check.verdict import (
+    CANNOT_TELL,
     FLOW,
     SPREAD_SHARE,
     Recall,
@@ -82,8 +84,8 @@ def check_flow(
     - With labels: "not a flow" if the accuracies differ by more than `bound`, "flow" if by less,
       either with the whole 95 % interval of the paired difference. "cannot tell" if the interval
       holds the bound; if the accuracy is not surely above the largest class's share + bound, where
-      a loss could not show; or if it agrees while a larger share of classes than `bound` surely
-      changes.
+      a loss could not show; if it agrees while a larger share of classes than `bound` surely
+      changes; or where rounding alone decides.
     - Without: the same rule for the share of samples whose output (or end state, without a head)
       moves by more than `tolerance`; or with `loss`, whose loss does.
     - Fewer than 35 samples are too few for a verdict, and more where `bound` is less than 0.1.
@@ -219,6 +221,9 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
     own, exact, rule = found.own, found.exact, found.rule
     tested = _tested(problem, found)
     verdict, reason = judge(tested[0], tested[-1], terms)
+    doubt = patience.for_(lambda: doubted(problem, own, exact, rule, verdict))
+    if doubt is not None:
+        verdict, reason = CANNOT_TELL, f"{reason}. But {doubt}"
     of_model = (problem.model, problem.samples, problem.trained)
     path = patience.for_(lambda: along_trajectories(*of_model)) or AlongTrajectories(math.nan, None)
     crossing = patience.for_(lambda: crossing_shares(*of_model, problem.scan.depends))
@@ -247,7 +252,7 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
         probability_change=_probability_change(problem, found),
         moved=moved,
         recalls=recall,
-        sensitivity=sensitivity(tested[0], tested[-1], terms),
+        sensitivity=sensitivity(tested[0], tested[-1], terms) if doubt is None else None,
         relative_drop=above_chance(tested[0], tested[-1], terms),
         order=_order(problem, found),
         h=path.h,
@@ -324,7 +329,9 @@ def _failures(problem: Problem, found: _Found) -> list[str]:
     for setting, rows in (found.shown(problem) | {problem.exact: found.exact}).items():
         n = len(rows.index)
         if lost := n - int(rows.known.sum()):
-            why = rows.failures[0] if rows.failures else "their end states are not finite"
+            unsolved = bool((~is_finite(rows.z)).any())
+            what = "end states" if unsolved else "outputs"
+            why = rows.failures[0] if rows.failures else f"their {what} are not finite"
             texts.append(f"{lost:,} of {n:,} samples could not be solved by {setting}: {why}")
     return texts
 

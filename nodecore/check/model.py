@@ -1,6 +1,7 @@
 """Hold a model of any library as the check runs it: copies, one type, one device."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from nodecore.check.inputs import Samples, Tree, ascending, map_tensors, tensors
 
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 FEW = 8  # samples of a first look
+MASKED = -1e30  # far below any logit, and its square is finite in float64
 
 Layers = Callable[[Any], Any]
 Field = Callable[[Any, Tensor], Tensor]  # of a time, a number or a tensor, and states
@@ -90,9 +92,8 @@ class FlowModel:
         args: Tree = None,
         output_times: tuple[float, ...] = (),
     ):
-        # A compiled module would compile its copies anew; what it was made of is the same function.
         given = {"field": field, "stem": stem, "head": head}
-        parts = {name: getattr(part, "_orig_mod", part) for name, part in given.items()}
+        parts = {name: _as_module(part) for name, part in given.items()}
         modules = {name: p for name, p in parts.items() if isinstance(p, nn.Module)}
         for name, module in modules.items():
             refuse_random(name, module)
@@ -175,10 +176,16 @@ class FlowModel:
         return self.packing.sizes if self._head is None else ()
 
     def outputs(self, z: Tensor) -> Tensor:
-        """Apply the head to end states or trajectories (n, ...); without one, return these."""
+        """Apply the head to end states or trajectories (n, ...); without one, return these.
+
+        -inf, such as the logit of a class that is masked, becomes MASKED.
+        """
         if self._head is None:
             return z
-        return self._head(self.packing.unpack(z.clone()))  # a ReLU may work in place
+        found = self._head(self.packing.unpack(z.clone()))  # a ReLU may work in place
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            return found  # a probe tells
+        return found.nan_to_num(math.nan, math.inf, MASKED)
 
     def field(self, args: Tree = None, dtype: torch.dtype | None = None) -> Field:
         """Return the vector field as the solvers call it.
@@ -211,6 +218,23 @@ class FlowModel:
         """Return field and states, in float64 where that is wanted and can be."""
         dtype = torch.float64 if double and self.in_float64 else self.dtype
         return self.field(samples.args, dtype), samples.z.to(dtype)
+
+
+class _Method(nn.Module):
+    """A method of a module, as a module that can be copied and brought to another type with it."""
+
+    def __init__(self, method: Any):
+        super().__init__()
+        self.owner, self.forward = method.__self__, method  # a copy's is bound to the copy
+
+
+def _as_module(part: Any) -> Any:
+    """Return what a function was made of, where that is a module: a method's, or a compiled one.
+
+    A compiled module would compile its copies anew; what it was made of is the same function.
+    """
+    part = getattr(part, "_orig_mod", part)
+    return _Method(part) if isinstance(getattr(part, "__self__", None), nn.Module) else part
 
 
 # --- copies ---------------------------------------------------------------------------------------

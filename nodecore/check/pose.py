@@ -80,7 +80,7 @@ def pose(
     size = samples.z[0].numel()
     probe = probes.random_index(n, max(LEAST_PROBE, PROBE_NUMBERS // size))
     steps = _training_times(model, samples[probe[:PILOT]], trained)
-    rtol = _exact_rtol(model, size, trained)
+    rtol, of_rtol = _exact_rtol(model, size, trained)
     double = model.in_float64 and (size <= SMALL or rtol < FLOAT32_RTOL)
     mesh = make_mesh(steps, scan.jumps, scan.depends, wanted)
     solver = ExactSolver(model, mesh, rtol, double)
@@ -88,7 +88,7 @@ def pose(
     probabilities = y is not None and probes.is_probability(model, model.still(few))
     by_time = bool(wanted) and (head is None or (y is None and probes.is_by_time(model, few)))
     notes += [CLASSICAL[trained.solver]] if trained.solver in CLASSICAL else []
-    notes += [*model.notes, *scan.notes(model.sign)]
+    notes += [*model.notes, *of_rtol, *scan.notes(model.sign)]
     notes += [ARE_PROBABILITIES] if probabilities else []
     notes += [_about_times(len(wanted), by_time)] if wanted else []
     return Problem(
@@ -220,7 +220,11 @@ def _start(model: FlowModel, x: Tree, args: Tree, rows: int) -> Samples:
 
 
 def _check_outputs(outputs: Tensor, y: Tensor | None) -> None:
-    """Raise ValueError unless outputs (m, ...) are logits for the labels."""
+    """Raise ValueError unless outputs (m, ...) are numbers, and logits for the labels."""
+    if outputs.is_complex():
+        raise ValueError(
+            "head returned complex numbers: give their parts, torch.view_as_real(out).flatten(1)"
+        )
     classes = 0 if y is None else int(y.max()) + 1
     if y is None or (outputs.dim() == 2 and outputs.shape[1] >= max(2, classes)):
         return
@@ -252,13 +256,14 @@ def _training_times(model: FlowModel, samples: Samples, trained: Steps) -> Tenso
     return torch.linspace(start, end, n_steps + 1, dtype=torch.float64)
 
 
-def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> float:
-    """Return a tolerance as fine as is cheap, and below the training's."""
+def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> tuple[float, list[str]]:
+    """Return a tolerance as fine as is cheap, and below the training's; a note where it is not."""
     cheap = model.in_float64 and size <= SMALL
     rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, (trained.rtol or 1.0) / 10)
-    if rtol < FLOAT32_RTOL and not model.in_float64:
-        raise ValueError(
-            f"rtol = {trained.rtol}: a check of it needs float64, and the field cannot be brought "
-            f"there: {model.only_float32}"
-        )
-    return rtol
+    if rtol >= FLOAT32_RTOL or model.in_float64:
+        return rtol, []
+    return FLOAT32_RTOL, [
+        f"rtol = {trained.rtol:.3g} is finer than float32 can hold, in training, too: the exact "
+        f"flow has {FLOAT32_RTOL:.3g}, as the field cannot be brought to float64: "
+        f"{model.only_float32}"
+    ]

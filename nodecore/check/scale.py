@@ -61,7 +61,8 @@ def find_scale(
     """Find the scale of outputs.
 
     A component's unit is its spread over the samples, at least a tenth of how far it travels, as a
-    root mean square without outliers; the positions of a channel (n, channels, ...) share theirs.
+    root mean square without outliers; the pixels of a channel (n, channels, height, width) share
+    theirs.
 
     Args:
         exact: Outputs (n, ...) of the exact flow.
@@ -104,10 +105,11 @@ def _clipped(values: Tensor) -> Tensor:
 def _rms(values: Tensor, axes: int) -> Tensor:
     """Return the root mean square over n of components, or of channels, the first `axes` behind n.
 
-    The positions that lie behind the channels (n, channels, ...) share theirs.
+    The pixels behind a channel share theirs. A single axis behind it, as in (n, bodies, features),
+    may hold quantities of different units.
     """
     squares = values.square().mean(0)
-    if squares.dim() > axes:
+    if squares.dim() > axes + 1:
         means = squares.flatten(axes).mean(axes, keepdim=True)
         squares = means.expand_as(squares.flatten(axes))
     return squares.reshape(-1).sqrt()

@@ -25,6 +25,7 @@ ALIASES = {
     "rk23": "bosh3",
     "forward_euler": "euler",
 }
+OTHERS = {"heun3", "dopri8", "adaptive_heun"}  # methods of torchdiffeq that are not here
 CLASSICAL = {
     "rk4": 'rk4 is the classical method here; torchdiffeq\'s "rk4" is the 3/8 rule, "rk4_38"',
     "rk4_38": 'rk4_38 is the 3/8 rule, torchdiffeq\'s "rk4"; the classical one is "rk4" here',
@@ -134,7 +135,7 @@ def _read_name(solver: Any) -> tuple[str, list[str]]:
     plain = solver.lower().replace("-", "_")
     name = ALIASES.get(plain, plain)
     if name not in TABLEAUS:
-        near = difflib.get_close_matches(name, TABLEAUS, 1)
+        near = [] if name in OTHERS else difflib.get_close_matches(name, TABLEAUS, 1)
         hint = f" (is it {near[0]!r}?)" if near else ""
         raise ValueError(
             f"solver = {solver!r} is unknown; choose one of {', '.join(TABLEAUS)}{hint}, or give "

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nodecore.analysis.evaluate import FLOAT32_RTOL
 from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
@@ -26,6 +26,9 @@ T = TypeVar("T")
 PART_NUMBERS, LEAST_PART = 50_000, 32  # entries of the states, and samples, that a cache holds
 LONG, SHORT = 3000, 1000  # steps between two times of a mesh, in float64 and in float32
 ALONE, HOPELESS = 16, 3  # samples that fail before whole parts are given up; if none succeeded
+# Of a step: how far before its end a field is asked in place of at it, where the end is 0 or so
+# near to it that the next number would bring out a pole there.
+INSIDE = {torch.float64: 1e-9, torch.float32: 1e-6}
 
 
 @dataclass(frozen=True)
@@ -81,37 +84,47 @@ def is_finite(values: Tensor) -> Tensor:
 # --- one part -------------------------------------------------------------------------------------
 
 
-def solve_part(model: FlowModel, samples: Samples, setting: Steps, path: bool = False) -> Part:
-    """Solve a batch once; a tolerance below FLOAT32_RTOL in float64. May raise SolveError."""
+def solve_part(
+    model: FlowModel, samples: Samples, setting: Steps, path: bool = False, double: bool = False
+) -> Part:
+    """Solve a batch once; may raise SolveError.
+
+    double: whether in float64, if the model can; a tolerance below FLOAT32_RTOL always is.
+    """
     if isinstance(setting, OwnSolve):
         return _solve_by_own(model, samples, setting)
     if setting.rtol is not None:
-        return _solve_by_tolerance(model, samples, setting, path)
+        return _solve_by_tolerance(model, samples, setting, path, double)
     wanted = model.output_times
-    part = _solve_to_the_end(model, samples, setting, path or bool(wanted))
+    part = _solve_to_the_end(model, samples, setting, path or bool(wanted), double)
+    part = replace(part, z=part.z.to(samples.z))
     if not wanted:
         return part
     assert part.path is not None and part.ts is not None
-    at_wanted = at_times(part.path, part.ts, wanted)
+    at_wanted = at_times(part.path, part.ts, wanted).to(samples.z)
     return replace(part, z=at_wanted, path=part.path if path else None)
 
 
-def _solve_to_the_end(model: FlowModel, samples: Samples, setting: Steps, path: bool) -> Part:
-    f = model.field(samples.args)
+def _solve_to_the_end(
+    model: FlowModel, samples: Samples, setting: Steps, path: bool, double: bool
+) -> Part:
+    f, z = model.exact_field(samples, double)
     if isinstance(setting, TimeGrid):
-        states = walk_times(f, samples.z, setting.times, setting.solver)
+        states = walk_times(f, z, setting.times, setting.solver)
         ts = torch.tensor(setting.times, dtype=torch.float64)
         return Part(states[-1], ts, torch.stack(states) if path else None, nfe=count_nfe(setting))
     assert isinstance(setting, FixedSteps)
     shared = {"t": model.t, "path": path, "backend": "torch"}
-    solution = solve_fixed(f, samples.z, setting.solver, n_steps=setting.n_steps, **shared)
+    solution = solve_fixed(f, z, setting.solver, n_steps=setting.n_steps, **shared)
     return Part(solution.z, solution.ts.cpu(), solution.path, nfe=int(solution.nfe))
 
 
-def _solve_by_tolerance(model: FlowModel, samples: Samples, setting: Steps, path: bool) -> Part:
+def _solve_by_tolerance(
+    model: FlowModel, samples: Samples, setting: Steps, path: bool, double: bool
+) -> Part:
     """Solve as torchdiffeq does, with its error estimate, past the end and interpolated."""
     assert setting.rtol is not None
-    f, z = model.exact_field(samples, setting.rtol < FLOAT32_RTOL)
+    f, z = model.exact_field(samples, double or setting.rtol < FLOAT32_RTOL)
     dense = Dense(model.output_times or model.t)
     solution = solve_adaptive(
         f,
@@ -159,7 +172,7 @@ def walk_adaptively(
     steps = [torch.tensor([mesh[0]], dtype=torch.float64)]
     for a, b in pairwise(mesh):
         solution = solve_adaptive(
-            from_inside(f, b, z.dtype),
+            from_inside(f, a, b, z.dtype),
             z,
             solver,
             rtol=rtol,
@@ -198,15 +211,16 @@ def walk_times(
     """
     states, tableau = [z], get_tableau(solver)
     for a, b in pairwise(times):
-        step_f = from_inside(f, b, z.dtype) if inside else f
+        step_f = from_inside(f, a, b, z.dtype) if inside else f
         states.append(rk_step(step_f, a, states[-1], b - a, tableau))
     return states
 
 
-def from_inside(f: Field, end: float, dtype: torch.dtype) -> Field:
-    """Return the field, asked just before `end` in place of at it: its limit from the left."""
+def from_inside(f: Field, start: float, end: float, dtype: torch.dtype) -> Field:
+    """Return the field of a step, asked just before its end in place of at it: its left limit."""
     limit = torch.tensor(end, dtype=dtype)
-    last = float(torch.nextafter(limit, limit - 1))
+    next_number = float(torch.nextafter(limit, limit - 1))
+    last = min(next_number, end - INSIDE[dtype] * (end - start))
     return lambda t, z: f(min(float(t), last), z)
 
 
@@ -230,7 +244,7 @@ def _solve_by_own(model: FlowModel, samples: Samples, setting: OwnSolve) -> Part
     asked = wanted or model.t
     ends = model.sign * torch.tensor(asked, dtype=samples.z.dtype, device=samples.z.device)
     try:
-        found = setting.solve(field, z0, ends)
+        found = setting.solve(_Callable(field), z0, ends)
     except (ArithmeticError, AssertionError) as error:  # such as torchdiffeq's underflow in dt
         failed = torch.ones(len(samples), dtype=torch.bool)
         raise SolveError(f"solve raised {type(error).__name__}: {error}", failed) from error
@@ -243,6 +257,17 @@ def _solve_by_own(model: FlowModel, samples: Samples, setting: OwnSolve) -> Part
     between = torch.cat(calls).unique() if calls else torch.empty(0, dtype=torch.float64)
     seen = [start, *(t for t in between.tolist() if start < t < end), end]
     return Part(z, torch.tensor(seen, dtype=torch.float64), nfe=len(calls))
+
+
+class _Callable(nn.Module):
+    """A field as a module without parameters, which torchdiffeq's odeint_adjoint asks for."""
+
+    def __init__(self, field: Callable[[Any, Any], Any]):
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: Any, z: Any) -> Any:
+        return self.field(t, z)
 
 
 def _slopes(model: FlowModel, samples: Samples, times: Tensor, z: Tensor) -> Tensor:
@@ -274,7 +299,8 @@ def _of_states(found: Any, z0: Tree, n_times: int) -> Any:
     """Return what a solve gave; ValueError unless it is states like z0, or their trajectories."""
     shapes = [[tuple(p.shape) for p in tensors_of(tree)] for tree in (found, z0)]
     leading = (n_times,) if n_times else ()
-    if shapes[0] == [(*leading, *shape) for shape in shapes[1]]:
+    alike = isinstance(found, Tensor) == isinstance(z0, Tensor)
+    if alike and shapes[0] == [(*leading, *shape) for shape in shapes[1]]:
         return found
     end = "odeint(field, z0, t, ...)[-1]"
     if not isinstance(z0, Tensor):
@@ -285,7 +311,10 @@ def _of_states(found: Any, z0: Tree, n_times: int) -> Any:
         if n_times
         else f"give the states at the end alone, z(T), such as {end}"
     )
-    raise ValueError(f"solve returned {shapes[0]} for states {shapes[1]}: {advice}")
+    if isinstance(z0, Tensor) and not isinstance(found, Tensor):
+        advice = "give a tensor, as z0 is"
+    kind = type(found).__name__
+    raise ValueError(f"solve returned a {kind} {shapes[0]} for states {shapes[1]}: {advice}")
 
 
 # --- all of them ----------------------------------------------------------------------------------
@@ -344,7 +373,11 @@ def solve_samples(
 
 
 class _Isolation:
-    """Solves parts; one that fails is solved in halves, down to the samples that are at fault."""
+    """Solves parts; one that fails is solved in halves, down to the samples that are at fault.
+
+    Those that had moved farthest when it failed go into one half, which is solved last: few
+    samples that blow up then take few others with them.
+    """
 
     def __init__(
         self, model: FlowModel, solve: Callable[[Samples], Part], patience: Patience | None
@@ -367,15 +400,29 @@ class _Isolation:
         except SolveError as error:
             if len(part) == 1 or self.alone >= (ALONE if self.good else HOPELESS):
                 self.alone += len(part)
-                return self._lost(part, error.said(self.model.sign))
+                what = error.said(self.model.sign).partition("; ")[0]  # without the remedy
+                return self._lost(part, what)
+            order = _by_travel(part.z, error.z)
         half = (len(part) + 1) // 2
-        both = self.solved(part[:half]), self.solved(part[half:])
+        both = self.solved(part[order[:half]]), self.solved(part[order[half:]])
         other = torch.cat([p.z if p.other is None else p.other for p in both])
-        return Part(torch.cat([p.z for p in both]), other=other, nfe=max(p.nfe for p in both))
+        z, back = torch.cat([p.z for p in both]), order.argsort().to(other.device)
+        return Part(z[back], other=other[back], nfe=max(p.nfe for p in both))
 
     def _lost(self, part: Samples, why: str) -> Part:
         self.failures.append(why)
         return Part(torch.full_like(self.model.still(part.z), math.nan))
+
+
+def _by_travel(start: Tensor, z: Tensor | None) -> Tensor:
+    """Order samples (n, ...) by how far they had moved to states z, (n,) on the CPU; infinity last.
+
+    Without such z they stay in their order.
+    """
+    if z is None or z.shape != start.shape:
+        return torch.arange(len(start))
+    moved = (z.double() - start.double()).reshape(len(start), -1).norm(dim=1)
+    return moved.nan_to_num(math.inf).cpu().argsort(stable=True)
 
 
 def samples_at_once(size: int, rows: int) -> int:

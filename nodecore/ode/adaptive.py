@@ -135,7 +135,7 @@ def _adapt(f, z0, tableau, control, instance_axes, parts, path, dense):
     while any(going := _members(active)):
         step_f = partial(f, going=going if axes else None)
         h = torch.where(active, torch.minimum(h, t1 - time) if dense is None else h, 0.0)
-        _check_progress(time, h, active, accepted + rejected, control.max_steps)
+        _check_progress(time, h, active, accepted + rejected, control.max_steps, z)
         hz = like_state(h)
         stages = rk_stages(step_f, like_state(time), z, hz, tableau, k1)
         z_new = z + hz * weighted_sum(tableau.b, stages)
@@ -144,7 +144,7 @@ def _adapt(f, z0, tableau, control, instance_axes, parts, path, dense):
             error = norm(hz * weighted_sum(tableau.b_error, stages), size).to(h)
             # An infinite error is too large a one where steps are those of torchdiffeq.
             lost = ~torch.isfinite(error) if dense is None else torch.isnan(error)
-            _check_finite(active & lost, time, h)
+            _check_finite(active & lost, time, h, z_new)
             accept = active & (error <= 1.0)
             # The last step lands on t1 exactly, whatever the rounding of the sum.
             arrived = accept & (h >= t1 - time)
@@ -335,20 +335,20 @@ def check_adaptive(
         )
 
 
-def _check_progress(time, h, active, attempts, max_steps):
+def _check_progress(time, h, active, attempts, max_steps, z):
     ends = {"underflow": time + h <= time, "spent": attempts >= max_steps}
     for end, at_fault in ends.items():
         failed = active & at_fault
         if bool(failed.any()):
-            raise _solve_error(end, failed, time[failed], h[failed], max_steps)
+            raise _solve_error(end, failed, time[failed], h[failed], max_steps, z)
 
 
-def _check_finite(bad, time, h):
+def _check_finite(bad, time, h, z):
     if bool(bad.any()):
-        raise _solve_error("not finite", bad, time[bad], h[bad])
+        raise _solve_error("not finite", bad, time[bad], h[bad], z=z)
 
 
-def _solve_error(end, failed, time, h, max_steps=MAX_STEPS):
+def _solve_error(end, failed, time, h, max_steps=MAX_STEPS, z=None):
     """Say what happened (one of kernels.ENDS) at times `time` with steps h, and the remedy."""
     why = {
         "underflow": f"the step size underflowed to {h.min().item():.3g} at {{t}}; "
@@ -357,4 +357,4 @@ def _solve_error(end, failed, time, h, max_steps=MAX_STEPS):
         "not finite": f"the state is not finite after a step of {h.max().item():.3g} from {{t}}; "
         "check the field's weights or give a smaller first_step",
     }[end]
-    return SolveError(why, failed, time.min().item())
+    return SolveError(why, failed, time.min().item(), z)

@@ -44,12 +44,15 @@ class Solution:
 class SolveError(ArithmeticError):
     """Solve that cannot go on; `failed` marks the instances at fault (bool tensor).
 
-    In its message "{t}" stands for the earliest `time` at which it stopped.
+    In its message "{t}" stands for the earliest `time` at which it stopped; `z` is the state of all
+    instances there, where it is known.
     """
 
-    def __init__(self, message: str, failed: Tensor, time: float = math.nan):
+    def __init__(
+        self, message: str, failed: Tensor, time: float = math.nan, z: Tensor | None = None
+    ):
         super().__init__(message)
-        self.failed, self.time = failed, time
+        self.failed, self.time, self.z = failed, time, z
 
     def said(self, sign: float = 1.0) -> str:
         """Return the message with sign * time: -1 where time runs backwards and is solved as -t."""

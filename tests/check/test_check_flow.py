@@ -2,17 +2,18 @@
 
 import copy
 import math
+import re
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
-from checks import quiet
+from checks import normal, quiet
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
-from torchdiffeq import odeint
+from torchdiffeq import odeint, odeint_adjoint
 
 import nodecore
 from nodecore import check_flow, flow_cost
@@ -621,13 +622,11 @@ def spectral():
         (changed(field=Field(nn.Linear(2, 2), nn.Dropout(0.1))), r"Dropout .*field.eval\(\)"),
         (changed(field=Field(nn.BatchNorm1d(2))), r"BatchNorm1d \(layers.0\).*field.eval\(\)"),
         (changed(head=nn.Sequential(nn.Dropout(0.1), HEAD)), r"head is in training mode"),
+        (changed(head=torch.view_as_complex, y=None), r"complex numbers: .*view_as_real\(out\)"),
+        (changed(solver="dopri8"), r"'dopri8' is unknown; .*dopri5, or give .* solve="),
         (
-            changed(field=lambda t, z: z, solver="dopri5", n_steps=None, rtol=1e-5),
-            "needs float64, and the field cannot be brought there: it is no nn.Module",
-        ),
-        (
-            changed(field=OwnZeros(), solver="dopri5", n_steps=None, rtol=1e-5),
-            r"it gives torch.float32 for float64; .*torch.zeros_like\(z\)",
+            changed(n_steps=None, solver=None, solve=lambda f, z, t: [z]),
+            r"a list \[\(\d+, 2\)\] .* give a tensor",
         ),
         (changed(y=Y % 2 + 1), "labels begin at 1 here: give y - 1"),
         (changed(y=10 * (Y % 2)), "for a regression leave out y"),
@@ -643,6 +642,65 @@ def spectral():
 def test_bad_arguments_are_refused_with_a_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):
         quiet(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("field", "why"),
+    [
+        (lambda t, z: -z, "it is no nn.Module"),
+        (OwnZeros(), r"it gives torch.float32 for float64; make tensors .*torch.zeros_like\(z\)"),
+    ],
+)
+def test_a_tolerance_that_float32_cannot_hold_is_checked_and_noted(field, why):
+    report = quiet(field, None, X.repeat(4, 1), solver="dopri5", rtol=1e-7, atol=1e-9)
+    [note] = [note for note in report.notes if "finer than float32 can hold" in note]
+    assert report.verdict == FLOW and re.search(why, note)
+
+
+class Drift(nn.Module):
+    """A module whose field is a method with another name."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(2, 2)
+
+    def slope(self, t, z):
+        return self.net(z)
+
+
+def test_a_method_of_a_module_is_brought_to_float64_with_it():
+    drift = Drift()
+    weight = drift.net.weight.clone()
+    report = quiet(drift.slope, None, X.repeat(4, 1), solver="dopri5", rtol=1e-7, atol=1e-9)
+    assert report.verdict == FLOW and not any("float32" in note for note in report.notes)
+    assert drift.net.weight.dtype == torch.float32 and torch.equal(drift.net.weight, weight)
+
+
+def test_a_solve_may_ask_for_a_module():
+    def solve(f, z, t):
+        return odeint_adjoint(f, z, t, method="euler", options={"step_size": 0.25})[-1]
+
+    field, x = rotation(), X.repeat(4, 1)
+    report = quiet(field, None, x, solve=solve)
+    assert report.distances == pytest.approx(
+        quiet(field, None, x, solver="euler", n_steps=4).distances, abs=1e-5
+    )
+
+
+def test_a_class_that_is_masked_changes_nothing():
+    """-inf is a logit: the class is never predicted."""
+    x = normal(300, 2)
+    y = (x[:, 0] > 0).long()
+    head = nn.Linear(2, 3)
+    head.weight.data = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    head.bias.data = torch.tensor([0.0, 0.0, -50.0])
+    mask = torch.tensor([0.0, 0.0, -math.inf])
+    plain, masked = (
+        quiet(rotation(0.5), layers, x, y, solver="euler", n_steps=2)
+        for layers in (head, lambda z: head(z) + mask)
+    )
+    assert masked.verdict == plain.verdict and masked.exact == plain.exact
+    assert masked.settled.all()
 
 
 def test_a_field_that_falls_back_to_float32_is_noted():
