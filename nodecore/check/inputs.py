@@ -12,6 +12,7 @@ from torch import Tensor
 from nodecore.data.split import Split
 from nodecore.ode.steps import check_count, check_positive
 
+FEW_PARTS = 8  # of a state: more of one shape are rather samples
 Tree = Any  # a tensor, or tuples, lists and dicts of them, or None
 
 
@@ -115,9 +116,11 @@ def read_inputs(x: Any, integers: bool = False) -> Tree:
     """Return inputs (n, ...) as a tensor, or as a tuple of tensors with n rows each.
 
     Raises:
-        ValueError: They are empty, not finite, no tensors of floats, or differ in their rows.
+        ValueError: They are empty, not finite, no tensors of floats, differ in their rows, or are
+            a list of samples.
     """
     if isinstance(x, tuple | list) and x and all(isinstance(p, Tensor | np.ndarray) for p in x):
+        _refuse_one_by_one(x)
         parts = tuple(read_inputs(part, integers) for part in x)
         if len({len(part) for part in parts}) > 1:
             raise ValueError(
@@ -139,6 +142,24 @@ def read_inputs(x: Any, integers: bool = False) -> Tree:
     samples = x.float() if whole else x
     Split(samples, torch.zeros(len(x), dtype=torch.int64), 1)  # raises what is wrong with them
     return x
+
+
+def _refuse_one_by_one(x: list[Any] | tuple[Any, ...]) -> None:
+    """Raise ValueError for what is rather a list of samples than the parts of states.
+
+    These are many tensors of one shape, in a list, or more than each of them has rows.
+    """
+    shapes = {tuple(part.shape) for part in x}
+    if len(x) <= FEW_PARTS or len(shapes) > 1:
+        return
+    (shape,) = shapes
+    if isinstance(x, list) or len(x) > math.prod(shape[:1]):
+        stack = "torch.stack(x)" if isinstance(x[0], Tensor) else "numpy.stack(x)"
+        raise ValueError(
+            f"x is a {type(x).__name__} of {len(x)} tensors of shape {shape}: give {stack}, a row "
+            "for each sample; where they are the parts of each state, all with n rows, give a "
+            "tuple, and at least as many samples as parts"
+        )
 
 
 def read_args(args: Tree, n: int) -> Tree:
@@ -196,7 +217,11 @@ def read_targets(y: Any, n: int) -> Tensor:
     if targets.dim() < 1 or len(targets) != n:
         raise ValueError(f"x has {n} samples, y the shape {tuple(targets.shape)}: give n rows")
     if not bool(targets.isfinite().all()):
-        raise ValueError("y has targets that are not finite: leave out these samples, also of x")
+        raise ValueError(
+            "y has targets that are not finite: leave out these samples, also of x; where single "
+            "numbers of a sample are missing, give y = torch.stack([y.nan_to_num(0, 0, 0), "
+            "y.isfinite()], -1) and a loss that reads this mask"
+        )
     return targets.detach()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nodecore.check.convention import Convention, find_convention
+from nodecore.check.convention import Convention, describe, find_convention
 from nodecore.check.inputs import Samples, Tree, ascending, map_tensors, tensors_of
 
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
@@ -136,8 +136,8 @@ class FlowModel:
         try:
             z = self.packing.pack(states).double()
             found = self.field(args, torch.float64)(self.t[0], z).dtype
-        except (RuntimeError, ValueError) as error:
-            return str(error)[:100]
+        except Exception as error:  # such as an assert on the type
+            return describe(error)[:100]
         if found == torch.float64:
             return ""
         return f"it gives {found} for float64; make tensors of its own like z, torch.zeros_like(z)"

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from nodecore.check.convention import ONE_STATE
 from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
 from nodecore.check.model import Field, FlowModel
 
@@ -28,15 +29,46 @@ def random_index(n: int, wanted: int) -> Tensor:
 
 
 def random_states(z: Tensor) -> Tensor:
-    """Draw states like z (n, ...), around them with their spread: where no sample begins. Integers
-    stay, as not every one of them need be a word."""
+    """Draw states like z (n, ...), around them with the spread of each component: where no sample
+    begins. Integers stay, as not every one of them need be a word."""
     if not z.is_floating_point():
         return z
     generator = torch.Generator().manual_seed(SEED + 1)
     noise = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
-    spread = z.std() if z.numel() > 1 else z.abs().max()
-    size = torch.where(spread > 0, spread, torch.ones_like(spread))
-    return z.flip(0) + size * noise
+    whole = z.std() if z.numel() > 1 else z.abs().max()
+    size = torch.where(whole > 0, whole, torch.ones_like(whole))
+    spread = z.std(0, correction=0)  # 0 of one sample, and of a component that all samples share
+    return z.flip(0) + torch.where(spread > 0, spread, size) * noise
+
+
+def states_beyond(function: Callable[[Tree], object], z: Tree, sizes: tuple[int, ...] = ()) -> Tree:
+    """Return states like z (n, ...) at which a function works, where no sample begins if it can.
+
+    They are random ones; where it fails there, such as at a class that a state carries, parts of
+    the samples in new pairs; or else the samples.
+
+    Args:
+        function: Takes states; what it returns is no matter.
+        z: States at which it works, a tensor or several.
+        sizes: Numbers of the parts of a state that is a tuple and packed.
+    """
+    for draw in (lambda: map_tensors(random_states, z), lambda: _in_new_pairs(z, sizes)):
+        states = draw()
+        try:
+            function(states)
+        except Exception:  # it knows states such as the samples only
+            continue
+        return states
+    return z
+
+
+def _in_new_pairs(z: Tree, sizes: tuple[int, ...]) -> Tree:
+    """Return states whose parts belong to different samples; where there is one part, z."""
+    if isinstance(z, Tensor):
+        parts = z.split(list(sizes), dim=-1) if sizes else [z]
+        return torch.cat([part.roll(k, 0) for k, part in enumerate(parts)], dim=-1)
+    shifts = iter(range(len(tensors_of(z))))
+    return map_tensors(lambda part: part.roll(next(shifts), 0), z)
 
 
 def differ(a: Tensor, b: Tensor, share: float) -> bool:
@@ -56,23 +88,31 @@ ONE_BY_ONE = (
 
 
 def probe_layers(
-    name: str, function: Callable[[Samples], Tensor], samples: Samples, advice: str
+    name: str,
+    function: Callable[[Samples], Tensor],
+    samples: Samples,
+    advice: str,
+    alone: str = ONE_BY_ONE,
+    sizes: tuple[int, ...] = (),
 ) -> None:
     """Raise ValueError unless a function treats samples one by one, the same way at every call.
 
-    It is asked twice, about samples in two orders, and about one alone; at random points too. It
-    must leave alone what it is given, and what it returned.
+    It is asked twice, about samples in two orders, and about one alone; at random points too, if it
+    works there. It must leave alone what it is given, and what it returned.
 
     Args:
         name: What the message calls it.
         function: Takes samples to values (n, ...).
         samples: Samples to ask about.
         advice: Remedy for an answer that depends on the order.
+        alone: Remedy for an answer that depends on there being others.
+        sizes: Numbers of the parts of a state that is a tuple.
     """
     size = max(1, sum(part[0].numel() for part in tensors_of(samples.z)))
     asked = samples[random_index(len(samples), max(1, WHOLE_NUMBERS // size))]
-    probe_rows(name, function, asked, advice)
-    probe_rows(name, function, Samples(map_tensors(random_states, asked.z), asked.args), advice)
+    probe_rows(name, function, asked, advice, alone)
+    beyond = states_beyond(lambda z: function(Samples(z, asked.args)), asked.z, sizes)
+    probe_rows(name, function, Samples(beyond, asked.args), advice, alone)
 
 
 def probe_rows(
@@ -82,10 +122,7 @@ def probe_rows(
     advice: str,
     alone: str = ONE_BY_ONE,
 ) -> None:
-    """Do what `probe_layers` does, about these samples only.
-
-    alone: Remedy for an answer that depends on there being others.
-    """
+    """Do what `probe_layers` does, about these samples only."""
     before = map_tensors(torch.clone, samples.z)
     returned = function(samples)
     values = returned.clone()
@@ -120,7 +157,7 @@ def _alone(
 ) -> Tensor:
     try:
         return function(sample)
-    except (RuntimeError, ValueError, IndexError) as error:
+    except Exception as error:
         text = str(error)[:120]
         raise ValueError(f"{name} fails on a sample alone ({text}): {advice}") from error
 
@@ -140,7 +177,7 @@ def probe_field(model: FlowModel, samples: Samples) -> None:
     def slope(part: Samples) -> Tensor:
         try:
             return model.field(part.args)(middle, part.z)
-        except (RuntimeError, IndexError) as error:
+        except Exception as error:
             raise ValueError(
                 f"field works on some samples but not on {len(part)} of them "
                 f"({str(error)[:120]}): {BY_POSITION}"
@@ -153,7 +190,9 @@ def probe_field(model: FlowModel, samples: Samples) -> None:
             "give dz/dt in the shape of z; give a `stem` where inputs have another shape than "
             "states"
         )
-    probe_layers("field", slope, samples, BY_POSITION)
+    one_axis = model.packing.shapes is not None and not model.packing.is_tuple
+    alone = ONE_STATE + ONE_BY_ONE if one_axis else ONE_BY_ONE
+    probe_layers("field", slope, samples, BY_POSITION, alone, model.packing.sizes)
 
 
 def probe_head(model: FlowModel, z: Tensor) -> None:
@@ -177,7 +216,7 @@ def probe_head(model: FlowModel, z: Tensor) -> None:
             raise ValueError("head returned bools: give numbers, .float(), or logits of classes")
         return found
 
-    probe_layers("head", outputs, Samples(z), advice)
+    probe_layers("head", outputs, Samples(z), advice, sizes=model.packing.sizes)
 
 
 def probe_stem(model: FlowModel, x: Tree) -> None:
@@ -214,7 +253,8 @@ class TimeScan:
 def scan_time(model: FlowModel, samples: Samples) -> TimeScan:
     """Ask the field at many times, one drawn from each of equal parts, at a few states.
 
-    Jumps, and changes as sharp as jumps, are located by bisection to the next number.
+    A change counts by the largest value of its component, and where it moves states by more than
+    their rounding. Jumps, and changes as sharp, are located by bisection to the next number.
     """
     if model.convention.arguments == 1:
         return TimeScan(False, 0)
@@ -225,40 +265,56 @@ def scan_time(model: FlowModel, samples: Samples) -> TimeScan:
     places = torch.arange(asked) + torch.rand(asked, generator=generator, dtype=torch.float64)
     times = [start, *(start + (end - start) * places / asked).tolist(), end]
     values = [f(time, z).nan_to_num(0.0, 0.0, 0.0) for time in times]
-    changes = torch.stack([_change(a, b) for a, b in pairwise(values)])
-    largest = max(float(value.abs().max()) for value in values)
-    if not float(changes.max()) > 1e-6 * largest:
+    largest = torch.stack([_largest(value) for value in values]).amax(0)
+    rounding = 8 * torch.finfo(z.dtype).eps * _largest(z) / (end - start)  # of the states
+    changes = torch.stack([_largest(b - a) for a, b in pairwise(values)])
+    changes = torch.where(changes > rounding, changes / largest, 0.0)
+    if not float(changes.max()) > 1e-6:
         return TimeScan(False, asked)
-    sharp = (changes > SHARP * changes.median()) & (changes > 1e-3 * largest)
-    found = changes.masked_fill(~sharp, -1.0).argsort(descending=True)[:JUMPS].tolist()
-    jumps = {_locate(f, z, times[i], times[i + 1]) for i in found if bool(sharp[i])}
+    usual = torch.maximum(changes.median(0).values, changes.median())
+    sharp = (changes > SHARP * usual) & (changes > 1e-3)
+    steepest = changes.masked_fill(~sharp, -1.0).amax(1)
+    found = [i for i in steepest.argsort(descending=True)[:JUMPS].tolist() if bool(sharp[i].any())]
+    units = torch.where(sharp, largest, math.inf)
+    jumps = {_locate(f, z, times[i], times[i + 1], units[i]) for i in found}
     return TimeScan(True, asked, tuple(sorted(t for t in jumps if start < t < end)))
 
 
 def _few(model: FlowModel, samples: Samples) -> tuple[Field, Tensor]:
-    """Return the field and a few states, half of them random."""
+    """Return the field and a few states, half of them random if it works there."""
     wanted = max(SCAN_SAMPLES, SCAN_NUMBERS // samples.z[0].numel())
     few = samples[random_index(len(samples), wanted)]
     f, z = model.exact_field(few)
     if len(z) > 1:
-        half = len(z) // 2
-        z = torch.cat([z[:half], random_states(z[half:])])
+        first, others = z.tensor_split([len(z) // 2])
+        beyond = states_beyond(
+            lambda states: f(model.t[0], torch.cat([first, states])), others, model.packing.sizes
+        )
+        z = torch.cat([first, beyond])
     return f, z
 
 
-def _change(a: Tensor, b: Tensor) -> Tensor:
-    return (b - a).abs().max().double().nan_to_num(0.0)
+def _largest(values: Tensor) -> Tensor:
+    """Return the largest size of each component of (m, components, ...), (components,) float64."""
+    return values.abs().transpose(0, 1).flatten(1).amax(1).double()
 
 
-def _locate(f: Field, z: Tensor, left: float, right: float) -> float:
-    """Return the first time behind a jump between two times, as numbers of z's type."""
+def _locate(f: Field, z: Tensor, left: float, right: float, units: Tensor) -> float:
+    """Return the first time behind a jump between two times, as numbers of z's type.
+
+    units: Of the components (components,); infinite for those that do not jump.
+    """
+
+    def change(a: Tensor, b: Tensor) -> float:
+        return float((_largest(b - a) / units).nan_to_num(0.0).max())
+
     low, high = f(left, z), f(right, z)
     for _ in range(64):
         middle = float(torch.tensor((left + right) / 2, dtype=z.dtype))
         if middle in (left, right):
             break
         value = f(middle, z)
-        if _change(low, value) > _change(value, high):
+        if change(low, value) > change(value, high):
             right, high = middle, value
         else:
             left, low = middle, value
@@ -272,13 +328,16 @@ def is_by_time(model: FlowModel, z: Tensor) -> bool:
     """Tell whether a head gives of trajectories outputs (m, times, ...), each of one time alone.
 
     A number of outputs that equals the number of times does not tell. So the trajectories, random
-    ones like z (m, ...), are changed at one time after another: only its own output may change.
+    ones like z (m, ...) if the head works there, are changed at one time after another: only its
+    own output may change.
     """
-    paths = random_states(model.still(z))
+    still, sizes = model.still(z), model.packing.sizes
+    paths = states_beyond(model.outputs, still, sizes)
     outputs, n_times = model.outputs(paths), len(model.output_times)
     if outputs.dim() < 2 or outputs.shape[1] != n_times:
         return False
-    others, rounding, follows = random_states(paths), 1e-6 * outputs.abs().max(), False
+    others = states_beyond(model.outputs, paths.roll(1, 0), sizes)
+    rounding, follows = 1e-6 * outputs.abs().max(), False
     for i in range(n_times):
         changed = paths.clone()
         changed[:, i] = others[:, i]
@@ -293,7 +352,8 @@ def is_by_time(model: FlowModel, z: Tensor) -> bool:
 
 def is_probability(model: FlowModel, z: Tensor) -> bool:
     """Tell whether the outputs are probabilities of classes: rows >= 0 that sum to 1."""
-    values = torch.cat([model.outputs(z), model.outputs(random_states(z))])
+    beyond = states_beyond(model.outputs, z, model.packing.sizes)
+    values = torch.cat([model.outputs(z), model.outputs(beyond)])
     rounding = max(1e-4, 4 * torch.finfo(values.dtype).eps)
     values = values[values.isfinite().flatten(1).all(1)].double()
     near = (values.sum(1) - 1).abs() < rounding
@@ -307,15 +367,16 @@ def affine_weight(model: FlowModel, z: Tensor) -> Tensor | None:
     random ones.
     """
     point = z[:1]
+    states = torch.cat([z, -z, 3 * z, random_states(z), 10 * random_states(z)])
     try:
         jacobian = torch.autograd.functional.jacobian(lambda p: model.outputs(p)[0], point)
-    except (RuntimeError, IndexError):  # it cannot be differentiated
+        outputs = model.outputs(states)
+    except Exception:  # it cannot be differentiated, or does not work at all states
         return None
     assert isinstance(jacobian, Tensor)
     weight = jacobian.flatten(1)
-    states = torch.cat([z, -z, 3 * z, random_states(z), 10 * random_states(z)])
     expected = (states - point).flatten(1) @ weight.T + model.outputs(point)
-    return None if differ(expected, model.outputs(states), 1e-4) else weight
+    return None if differ(expected, outputs, 1e-4) else weight
 
 
 def probability_changes(a: Tensor, b: Tensor, already: bool) -> float:

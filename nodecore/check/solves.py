@@ -272,7 +272,7 @@ class _Callable(nn.Module):
 
 def _slopes(model: FlowModel, samples: Samples, times: Tensor, z: Tensor) -> Tensor:
     """Return the slopes (n, ...) of states at one time (1,), or at one for each sample (n,)."""
-    if len(times) == 1 or model.convention.batched:
+    if len(times) == 1 or model.convention.time_axes:
         return _slope_in(model.field(samples.args), times, z, samples.z)
     slopes = torch.empty_like(z)  # the field takes one time: it is asked at one after the other
     for time in times.unique():

@@ -703,6 +703,23 @@ def test_a_class_that_is_masked_changes_nothing():
     assert masked.settled.all()
 
 
+def test_a_class_that_the_state_carries_is_asked_about_as_it_is():
+    """At a random state there is no such class."""
+    labels = torch.arange(60) % 3
+    bias = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+
+    def field(t, state):
+        z, label = state
+        return 0.1 * bias[label.long()[:, 0]] - 0.1 * z, torch.zeros_like(label)
+
+    x = normal(60, 2)
+    report = quiet(field, None, (x, labels[:, None].float()), solver="euler", n_steps=8)
+    exact = bias[labels] + (x - bias[labels]) * math.exp(-0.1)
+    euler = bias[labels] + (x - bias[labels]) * (1 - 0.1 / 8) ** 8
+    assert report.verdict == FLOW
+    assert report.distances == pytest.approx((exact - euler).norm(dim=1).numpy(), abs=1e-5)
+
+
 def test_a_field_that_falls_back_to_float32_is_noted():
     report = quiet(OwnZeros(), None, X.repeat(4, 1), **OPTIONS)
     assert any("torch.float32 for float64" in note for note in report.notes)

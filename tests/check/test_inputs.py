@@ -13,8 +13,10 @@ from torch import nn
 from torchdiffeq import odeint
 
 from nodecore.check.convention import find_convention
-from nodecore.check.inputs import read_labels, read_times
+from nodecore.check.inputs import Samples, read_labels, read_times
+from nodecore.check.model import FlowModel
 from nodecore.check.order import order_test
+from nodecore.check.probes import probe_field, random_states, scan_time, states_beyond
 from nodecore.check.settings import (
     TimeGrid,
     TwoTolerances,
@@ -294,23 +296,63 @@ def test_what_is_said_of_times_that_run_backwards_is_in_the_users_time():
 
 
 @pytest.mark.parametrize(
-    ("field", "arguments", "batched"),
+    ("field", "arguments", "time_axes"),
     [
-        (nn.Linear(2, 2), 1, False),
-        (lambda z: -z, 1, False),
-        (lambda t, z: -z, 2, False),
-        (lambda t, z, args: -z, 3, False),
-        (lambda t, z: z * t[:, None], 2, True),
+        (nn.Linear(2, 2), 1, 0),
+        (lambda z: -z, 1, 0),
+        (lambda v, rate=2.0: -rate * v, 1, 0),
+        (lambda t, z: -z, 2, 0),
+        (lambda T, z=None: -z, 2, 0),
+        (lambda tau, z: -z, 2, 0),
+        (lambda _, z, rate=2.0: -rate * z, 2, 0),
+        (lambda t, z, args: -z, 3, 0),
+        (lambda t, z: z * t[:, None], 2, 1),
+        (lambda t, z: z * torch.cat([t, t], 1), 2, 2),
     ],
 )
-def test_the_way_of_calling_a_field_is_found_out(field, arguments, batched):
+def test_the_way_of_calling_a_field_is_found_out(field, arguments, time_axes):
     found = find_convention(field, torch.tensor(0.0), normal(8, 2), None)
-    assert (found.arguments, found.batched) == (arguments, batched)
+    assert (found.arguments, found.time_axes) == (arguments, time_axes)
 
 
-def test_a_field_that_takes_the_state_first_is_refused():
+def of_one_axis(t, z):
+    assert t.dim() == 1
+    return -2 * t[:, None] * z
+
+
+def of_a_table(t, z):
+    return -2 * {1: lambda: t[:, None]}[t.dim()]() * z
+
+
+def of_a_column(t, z):
+    return -2 * torch.cat([t, z], -1)[:, :1] * z
+
+
+@pytest.mark.parametrize("field", [of_one_axis, of_a_table, of_a_column])
+def test_a_field_that_fails_on_a_time_without_axes_gets_one_for_each_sample(field):
+    x = 1.5 * normal(60, 2)
+    report = quiet(field, None, x, solver="euler", n_steps=2)
+    moved = (x * (0.5 - math.exp(-1))).norm(dim=1)
+    np.testing.assert_allclose(report.distances, moved, rtol=1e-3, atol=1e-5)
+    assert any(note.startswith("the field is given t with a") for note in report.notes)
+    own = each_at_its_own_time(lambda t, z: -2 * t[:, None] * z, x, torch.tensor(ENDS))
+    of_solve = quiet(field, None, x, solve=each_at_its_own_time)
+    moved = (own - x * math.exp(-1)).norm(dim=1)
+    np.testing.assert_allclose(of_solve.distances, moved, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        lambda z, t: -z,
+        lambda X, t: -X,
+        lambda x_t, T: -x_t,
+        lambda inputs, time: -inputs,
+    ],
+)
+def test_a_field_that_takes_the_state_first_is_refused(field):
     with pytest.raises(ValueError, match="lambda t, z: field"):
-        quiet(lambda z, t: -z, None, normal(50, 2), **EULER)
+        quiet(field, None, normal(50, 2), **EULER)
 
 
 @pytest.mark.parametrize(
@@ -320,6 +362,9 @@ def test_a_field_that_takes_the_state_first_is_refused():
         (lambda x, time=0.0: -x, "field(z, time=t); where time is no time"),
         (lambda x, *, t=0.0: -x, "field(z, t=t)"),
         (lambda z, scale, t: -z, "field(z, t=t)"),
+        (lambda v, rate=2.0, t=0.0: -v, "field(z, t=t); where t is no time, give lambda t, z: f"),
+        (lambda tau, z, s=1.0: -z, "where s is no time, give lambda t, z: field(t, z)"),
+        (lambda tau, s: -s, "where s is the state, give lambda t, z: field(t, z)"),
     ],
 )
 def test_a_time_behind_the_state_is_refused_with_a_default_too(field, remedy):
@@ -358,6 +403,64 @@ def test_a_field_may_differentiate_inside():
     field = Hamiltonian()
     assert quiet(field, None, x, solver="rk4", n_steps=8).verdict == FLOW
     assert not x.requires_grad and field.stiffness.grad is None
+
+
+def spring_by_grad(z):
+    return torch.autograd.grad((z**2).sum() / 2, z)[0]
+
+
+def spring_by_backward(z):
+    (z**2).sum().div(2).backward()
+    return z.grad
+
+
+def spring_in_place(z):
+    z[:, 0] += 1
+    z[:, 0] -= 1
+    return spring_by_grad(z.requires_grad_())
+
+
+def spring_of_its_own_leaf(z):
+    own = z.detach().clone().requires_grad_()
+    return spring_by_grad(own)
+
+
+@pytest.mark.parametrize(
+    "gradient", [spring_by_grad, spring_by_backward, spring_in_place, spring_of_its_own_leaf]
+)
+def test_a_field_may_differentiate_with_respect_to_the_states_it_is_given(gradient):
+    """Euler turns the plane by an angle and stretches it."""
+
+    def field(t, z):
+        g = gradient(z)
+        return torch.stack([g[:, 1], -g[:, 0]], 1)
+
+    x = normal(60, 2)
+    report = quiet(field, None, x, solver="euler", n_steps=1)
+    turned = torch.stack([x[:, 1], -x[:, 0]], 1)
+    moved = (x + turned - math.cos(1) * x - math.sin(1) * turned).norm(dim=1)
+    np.testing.assert_allclose(report.distances, moved, rtol=1e-3)
+    assert not x.requires_grad and x.grad is None
+
+
+class OnlyFloat32(nn.Module):
+    def __init__(self, refuse):
+        super().__init__()
+        self.layer, self.refuse = nn.Linear(2, 2), refuse
+
+    def forward(self, t, z):
+        self.refuse(z)
+        return self.layer(z)
+
+
+def asserts(z):
+    assert z.dtype == torch.float32
+
+
+@pytest.mark.parametrize("refuse", [asserts, lambda z: {torch.float32: 1}[z.dtype]])
+def test_a_field_that_refuses_float64_stays_in_float32(refuse):
+    notes = " ".join(quiet(OnlyFloat32(refuse), None, normal(60, 2), **EULER).notes)
+    assert re.search("cannot be brought to float64: (Assertion|Key)Error", notes)
 
 
 class Constants(nn.Module):
@@ -414,6 +517,149 @@ def test_a_small_part_of_a_state_is_not_lost_among_a_large_one():
     score = x[0].mean(1) * 200**0.5
     changed = (0.25 * score).abs() > 0.1 * score.std()
     assert report.exact.changed.value == pytest.approx(changed.double().mean().item(), abs=0.03)
+
+
+def test_a_small_component_that_depends_on_time_is_not_lost_beside_a_large_one():
+    """dz/dt = 5 sin(40 t) - z, which jumps by 30 at t = 0.7, beside a component of 1e9."""
+
+    def field(t, z):
+        small = 5 * torch.sin(40 * t) + 30 * (t > 0.7) - z[:, 1]
+        return torch.stack([-0.1 * (1 + t) * z[:, 0], small], 1)
+
+    x = torch.stack([1e9 * (1 + normal(200).abs()), normal(200)], 1)
+    notes = quiet(field, None, x, solver="euler", n_steps=6).notes
+    assert any("may cross" in note for note in notes)
+    assert any("at t = 0.7:" in note for note in notes)
+
+
+def test_what_is_of_the_size_of_rounding_is_no_dependence_on_time():
+    def field(t, z):
+        noise = torch.sin(40 * t) ** 2 + torch.cos(40 * t) ** 2 - 1
+        return torch.stack([-z[:, 0], noise + 0 * z[:, 1]], 1)
+
+    notes = quiet(field, None, normal(60, 2), **EULER).notes
+    assert any("taken not to depend on time" in note for note in notes)
+
+
+class OfAClass(nn.Module):
+    """A class stands in the state, as a number."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.layer = nn.Embedding(3, 2), nn.Linear(4, 2)
+
+    def forward(self, t, state):
+        z, c = state
+        both = torch.cat([z, self.embedding(c.long()[:, 0])], 1)
+        return torch.tanh(self.layer(both)), torch.zeros_like(c)
+
+
+def of_a_covariance(t, P):
+    lower = torch.linalg.cholesky(P)
+    return 0.1 * lower @ lower.mT - 0.5 * P + torch.eye(2)
+
+
+def entropy(p):
+    return torch.distributions.Categorical(probs=p).entropy()
+
+
+def test_states_are_taken_from_the_samples_where_random_ones_are_outside_the_domain():
+    classes = torch.arange(60)[:, None] % 3
+    state = torch.cat([normal(60, 2), classes.float()], 1)
+    model = FlowModel(OfAClass(), None, None, (state[:, :2], state[:, 2:]), ENDS)
+    beyond = states_beyond(lambda z: model.field()(0.0, z), state, model.packing.sizes)
+    assert torch.equal(beyond[:, :2], state[:, :2])
+    assert torch.equal(beyond[:, 2], state[:, 2].roll(1)) and not torch.equal(beyond, state)
+    probe_field(model, Samples(state))
+    assert not scan_time(model, Samples(state)).depends
+    factors = normal(60, 2, 2)
+    covariances = factors @ factors.mT + 0.1 * torch.eye(2)
+    assert torch.equal(states_beyond(torch.linalg.cholesky, covariances), covariances)
+    assert not torch.equal(states_beyond(torch.linalg.det, covariances), covariances)
+    assert quiet(of_a_covariance, None, covariances, solver="rk4", n_steps=8).verdict == FLOW
+
+
+@pytest.mark.parametrize("times", [None, [0.0, 0.5, 1.0]])
+def test_a_head_may_know_probabilities_only(times):
+    x = normal(60, 3).softmax(1)
+    report = quiet(lambda t, p: 1 / 3 - p, entropy, x, solver="rk4", n_steps=2, output_times=times)
+    assert report.verdict == FLOW
+    assert times is None or any("at any of them" in note for note in report.notes)
+
+
+def test_a_head_that_takes_and_gives_probabilities_is_seen_to_give_them():
+    def probabilities(p):
+        return torch.distributions.Categorical(probs=p).probs
+
+    x = normal(60, 3).softmax(1)
+    y = x.argmax(1)
+    report = quiet(lambda t, p: 0 * p, probabilities, x, y, solver="rk4", n_steps=2)
+    assert report.verdict == FLOW and any("gives probabilities" in note for note in report.notes)
+
+
+def test_a_head_that_fails_beyond_the_samples_is_not_affine():
+    def of_a_square(p):
+        assert bool((p >= 0).all())
+        return p.sqrt()
+
+    x = normal(60, 3).softmax(1)
+    y = x.argmax(1)
+    report = quiet(lambda t, p: 0 * p, of_a_square, x, y, solver="rk4", n_steps=2)
+    assert report.verdict == FLOW and report.margins is None
+
+
+def test_a_random_point_is_around_the_samples_in_each_component():
+    x = torch.stack([1e9 * normal(300), normal(300), torch.ones(300)], 1)
+    spread = random_states(x).std(0)
+    assert 1e9 < spread[0] < 2e9 and 1 < spread[1] < 2 and spread[2] > 1
+
+
+def test_what_mixes_samples_at_random_points_only_is_still_refused():
+    def field(t, z):
+        return -z if bool((z < 1).all()) else z - z.mean(0)
+
+    with pytest.raises(ValueError, match="field gives a sample another answer when it is alone"):
+        quiet(field, None, torch.rand(60, 2), **EULER)
+
+
+@pytest.mark.parametrize(
+    ("x", "remedy"),
+    [
+        (list(normal(60, 2)), r"list of 60 tensors of shape \(2,\): give torch.stack\(x\)"),
+        (tuple(normal(60, 2)), r"tuple of 60 tensors of shape \(2,\): give torch.stack\(x\)"),
+        (list(normal(60)), r"60 tensors of shape \(\): give torch.stack\(x\)"),
+        (list(normal(60, 2).numpy()), r"give numpy.stack\(x\)"),
+        (tuple(normal(60, 80)), r"of 60 tensors, the first of .*, give torch.stack\(x\)"),
+        (normal(2), r"sample alone.*where x is one state, give x\[None\]"),
+        (normal(80), r"shape \(8,\).*where x is one state, give x\[None\]"),
+    ],
+)
+def test_samples_one_by_one_and_a_state_without_them_get_a_remedy(x, remedy):
+    size = 80 if np.shape(x[0]) == (80,) or len(x) == 80 else 2
+    with pytest.raises(ValueError, match=remedy):
+        quiet(nn.Linear(size, size), None, x, **EULER)
+
+
+def test_a_state_may_have_many_parts():
+    x = tuple(normal(60, seed=k) for k in range(10))
+    report = quiet(lambda t, s: tuple(-p for p in s), None, x, solver="rk4", n_steps=8)
+    assert report.verdict == FLOW
+
+
+def test_targets_that_are_missing_may_come_with_a_mask():
+    x = normal(60, 3)
+    y = torch.where(x > 1, math.nan, x)
+
+    def loss(outputs, targets):
+        values, mask = targets.unbind(-1)
+        return (mask * (outputs - values) ** 2).mean(1)
+
+    how = {"loss": loss, "tolerance": 0.1, "solver": "rk4", "n_steps": 8}
+    with pytest.raises(ValueError, match=r"torch.stack\(\[y.nan_to_num\(0, 0, 0\), y.isfinite"):
+        quiet(decay, None, x, y, **how)
+    masked = torch.stack([y.nan_to_num(0, 0, 0), y.isfinite()], -1)
+    assert quiet(decay, None, x, masked, **how).verdict == FLOW
 
 
 def test_a_stem_may_take_words():
