@@ -347,7 +347,7 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:3])
 
 # %% [markdown]
 # **Other runs at the paper's scale.** These exist already but are not counted above, because their seed or their
-# study is not complete. They are shown seed by seed. A seed whose accuracy is the share of one class did not train.
+# study is not complete, or too few seeds have so many steps. They are shown seed by seed. A seed whose accuracy is the share of one class did not train.
 
 
 # %% tags=["hide-input"]

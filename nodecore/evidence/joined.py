@@ -10,6 +10,8 @@ from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.runs import SEEDS, Run
 from nodecore.training.adapted import USUAL_START
 
+FEW = 3  # seeds
+
 
 def training_of(run: Run) -> Run:
     """A run with the usual seeds in place of its own: equal for runs that differ only in seeds."""
@@ -64,7 +66,8 @@ def best(names: Sequence[str], look: Look = find) -> list[Shown]:
     for (finer steps than need be, see catalogue.turn, and other starts of Algorithm 1). More seeds
     are in it where all their runs are there, in the same sense, and those of all seeds before them:
     a seed is not left out of a mean because one of its runs is missing, while a later one counts.
-    Of adaptions, which are no grid, each training counts its own seeds.
+    Steps that nobody waits for are in it once FEW of these seeds have them, or all where there are
+    fewer. Of adaptions, which are no grid, each training counts its own seeds.
 
     look: finds the evidence of a run.
     """
@@ -107,7 +110,13 @@ def _show(name, profile, runs, found):
         own = [run for run in runs if training_of(run) in together]
         groups = sorted({run.seeds for run in own})
         whole = set(takewhile(lambda seeds, own=own: _is_whole(seeds, own, found), groups))
-        counted += [found[run] for run in own if run in found and run.seeds in whole]
+        counted += [
+            found[run]
+            for run in own
+            if run in found
+            and run.seeds in whole
+            and (is_adaption or _is_counted(run, whole, found))
+        ]
     return Shown(name, profile, tuple(join(counted)), tuple(trainings))
 
 
@@ -115,3 +124,10 @@ def _is_whole(seeds, runs, found):
     """Tell whether all that is waited for of these seeds is there; the first ones count anyway."""
     belong = [r for r in runs if r.seeds == seeds and turn(r) < 2]
     return seeds[0] == SEEDS[0] or all(run in found for run in belong)
+
+
+def _is_counted(run, groups, found):
+    """Tell whether a run counts beside others of these seeds: where nobody waits for its training,
+    only once some seeds have it, or a mean of one would stand in a row of means."""
+    having = sum(replace(run, seeds=seeds) in found for seeds in groups)
+    return turn(run) < 2 or having >= min(FEW, len(groups))

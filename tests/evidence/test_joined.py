@@ -135,6 +135,8 @@ def test_more_seeds_count_in_their_order_once_they_have_all_their_runs():
     found = shown(["mnist-euler"], there)["mnist-euler"]
     every = {k: (0, 1, 2, 3) for k in (1, 2, 4, 8, 16)}
     assert seeds_by_step(found) == every | {32: (0, 1, 2), 64: (0, 1, 2)}
+    one = shown(["mnist-euler"], lambda r: there(r) and (whole(r) or r.seeds == (0,)))
+    assert seeds_by_step(one["mnist-euler"]) == every  # its finest steps are no mean beside these
     some = shown(["mnist-euler"], but_for_one_of(3))
     assert set(seeds_by_step(some["mnist-euler"]).values()) == {(0, 1, 2)}
     few = shown(["mnist-euler"], but_for_one_of(1))
