@@ -48,7 +48,7 @@ import copy
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from myst_nb import glue
 
 from nodecore.analysis.crossings import find_crossings
@@ -347,7 +347,8 @@ pd.DataFrame(rows, columns=columns).set_index(columns[:3])
 
 # %% [markdown]
 # **Other runs at the paper's scale.** These exist already but are not counted above, because their seed or their
-# study is not complete, or too few seeds have so many steps. They are shown seed by seed. A seed whose accuracy is the share of one class did not train.
+# study is not complete, or too few seeds have so many steps. They are shown seed by seed. A seed whose accuracy is
+# the share of one class did not train.
 
 
 # %% tags=["hide-input"]
@@ -634,7 +635,8 @@ def accuracies(keys):
 accuracies(key for key in judged if key[0] in planar)
 
 # %% tags=["hide-input"]
-accuracies(key for key in judged if key[0] not in (*planar, *IMAGES))
+for solver in SOLVERS:
+    display(accuracies((d, s) for d, s in judged if d in higher and s == solver))
 
 # %% tags=["hide-input"]
 accuracies(key for key in judged if key[0] in IMAGES)
