@@ -279,7 +279,7 @@ plots.stamp_profile(fig, profile)
 # ## What to take away
 #
 # A model that was trained with a coarse step is a {term}`discrete map`: its trajectories cross, and it fails
-# under any better solver. One that was trained with a fine step keeps its accuracy, though with
-# most seeds a few of its trajectories cross, at small angles. Accuracy under a better solver tells the two apart; crossings
+# under any better solver. One that was trained with a fine step keeps its accuracy, though with most seeds a few
+# of its trajectories cross, at small angles. Accuracy under a better solver tells the two apart; crossings
 # alone do not. The two models in more numbers, and the sinks that their fields lack, are in
 # {ref}`appendix-crossing`.

@@ -28,7 +28,7 @@ LONG, SHORT = 3000, 1000  # steps between two times of a mesh, in float64 and in
 ALONE, HOPELESS = 16, 3  # samples that fail before whole parts are given up; if none succeeded
 # Of a step: how far before its end a field is asked in place of at it, where the end is 0 or so
 # near to it that the next number would bring out a pole there.
-INSIDE = {torch.float64: 1e-9, torch.float32: 1e-6}
+INSIDE = {torch.float64: 1e-9, torch.float32: 1e-7}
 
 
 @dataclass(frozen=True)
