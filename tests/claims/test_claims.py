@@ -333,6 +333,8 @@ GRIDS = {
     "never agrees": {1: (0.95, 0.4, 0.4), 2: (0.9, 0.6, 0.6)},
     "flow disagrees": {1: (0.95, 0.4, 0.4), 2: (0.9, 0.85, 0.6)},
     "always agrees": {1: (0.9, 0.9, 0.9), 2: (0.9, 0.9, 0.9)},
+    "agrees at its end": {1: (0.95, 0.4, 0.4), 2: (0.9, 0.85, 0.84)},
+    "flow agrees at its end": {1: (0.95, 0.4, 0.4), 2: (0.9, 0.85, 0.6), 4: (0.9, 0.9, 0.9)},
     "poor": {1: (0.6, 0.3, 0.3), 2: (0.9, 0.85, 0.84)},
 }
 
@@ -351,6 +353,8 @@ def verdicts(name, studies, numbers=None):
         ("agrees", HOLDS),
         ("never agrees", PARTLY),
         ("flow disagrees", PARTLY),
+        ("agrees at its end", PARTLY),
+        ("flow agrees at its end", PARTLY),
         ("always agrees", FAILS),
     ],
 )

@@ -55,7 +55,8 @@ from nodecore.evidence.tables import (
     "(midpoint at the same step for Euler, half the step for rk4). Three things are asked: a "
     f"coarse run has a gap of more than {AGREEMENT:g}; from a critical K on, every gap is at most "
     "that; and so is, from some K on, which may be another one, every gap to the exact flow. Holds "
-    "if all are so, in part if the first is but not all. A single seed cannot tell."
+    "if all are so and the grid goes beyond both K, so that a finer run confirms each; in part if "
+    "the first is but not all. A single seed cannot tell."
 )
 def critical_step_exists(studies: Studies, numbers: Mapping) -> Parts:
     return map(_critical_part, studies.values())
@@ -77,7 +78,8 @@ def _critical_part(material):
     flow = "none" if exact is None else exact
     found = f"{lost}; critical K: {material.tell(critical)}{_sureness(frame, critical)}"
     found += f"; against the exact flow {flow}"
-    return material.part(HOLDS if exact is not None else PARTLY, found)
+    confirmed = exact is not None and not material.ends_at(max(critical, exact))
+    return material.part(HOLDS if confirmed else PARTLY, found)
 
 
 def _critical_text(material):
