@@ -19,7 +19,7 @@ from nodecore.check.evidence import (
     crossing_shares,
     errors_by_step,
 )
-from nodecore.check.inputs import Tree
+from nodecore.check.inputs import Tree, is_finite
 from nodecore.check.model import Layers
 from nodecore.check.order import OrderTest, order_test
 from nodecore.check.pose import forked, pose
@@ -30,7 +30,7 @@ from nodecore.check.report import FlowCost, FlowReport
 from nodecore.check.rounding import doubted
 from nodecore.check.scale import farthest
 from nodecore.check.settings import Solve, finer_rows
-from nodecore.check.solves import STOPPED, Patience, Solved, is_finite
+from nodecore.check.solves import STOPPED, Patience, Solved
 from nodecore.check.verdict import (
     CANNOT_TELL,
     FLOW,
@@ -79,7 +79,8 @@ def check_flow(
     The verdict compares the training solver with the exact flow, on all samples. That is dopri5 at
     a fine tolerance, in steps that are never longer than the training's, which is repeated at a
     tenth of the tolerance and with another method. A sample for which these do not agree, or that
-    cannot be solved, counts for either answer.
+    cannot be solved, as where the field refuses a state by an assert or a ValueError, counts for
+    either answer.
 
     - With labels: "not a flow" if the accuracies differ by more than `bound`, "flow" if by less,
       either with the whole 95 % interval of the paired difference. "cannot tell" if the interval

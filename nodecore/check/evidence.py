@@ -9,12 +9,12 @@ from torch import Tensor
 
 from nodecore.analysis.crossings import find_crossings, refined_path, separated_starts
 from nodecore.analysis.intervals import Interval
-from nodecore.check.inputs import Samples
-from nodecore.check.model import Field, FlowModel
+from nodecore.check.inputs import Samples, is_finite
+from nodecore.check.model import Field, FlowModel, guarded
 from nodecore.check.probes import random_index, random_states
 from nodecore.check.scale import farthest
 from nodecore.check.settings import OwnSolve, TimeGrid
-from nodecore.check.solves import Solved, is_finite, solve_part
+from nodecore.check.solves import Solved, solve_part
 from nodecore.check.verdict import Rule
 from nodecore.ode.lipschitz import jacobian_norms
 from nodecore.ode.solution import SolveError
@@ -55,7 +55,7 @@ def along_trajectories(
     some = torch.linspace(0, len(ts) - 1, n_times).round().long().unique().tolist()
     try:
         norms = torch.cat([_norms(model, few, float(ts[i]), path[i], n_iterations) for i in some])
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, SolveError) as error:
         note = f"no Jacobians, the field cannot be differentiated: {str(error)[:150]}"
         return AlongTrajectories(h, None, (note,))
     finite = norms[norms.isfinite()]  # a field may have a pole at an end of the time
@@ -71,7 +71,7 @@ def _norms(model: FlowModel, samples: Samples, t: float, z: Tensor, n_iterations
         raise ValueError("torch.inference_mode() is on; call the check outside of it")
     kept = is_finite(z).nonzero()[:, 0]
     some = samples[kept.cpu()]
-    f, z = model.field(some.args), z[kept].to(some.z)
+    f, z = guarded(model.field(some.args)), z[kept].to(some.z)
     if len(z) and _knows_time_alone(f, t, z):
         return z.new_zeros(len(z))
     return jacobian_norms(f, z, t=t, n_iterations=n_iterations)
@@ -102,7 +102,7 @@ def crossing_shares(
             steps: _crossing_share(model, starts, trained.solver, steps, SUBSTEPS * k // steps)
             for steps in (k, 2 * k, 4 * k)
         }
-    except ValueError as error:  # a trajectory that overflows
+    except (ValueError, SolveError) as error:  # such as a trajectory that overflows
         return {}, [f"no crossings: {error}"]
     return shares, []
 
@@ -111,7 +111,7 @@ def _crossing_share(
     model: FlowModel, starts: Tensor, solver: str, n_steps: int, substeps: int
 ) -> float:
     dtype = torch.float64 if model.in_float64 else None  # neighbours merge later
-    f, (start, end) = model.field(None, dtype), model.t
+    f, (start, end) = guarded(model.field(None, dtype)), model.t
 
     def over_unit_time(t: Tensor | float, z: Tensor) -> Tensor:
         return (end - start) * f(start, z)

@@ -36,6 +36,11 @@ def tensors_of(tree: Tree) -> list[Tensor]:
     return found
 
 
+def is_finite(values: Tensor) -> Tensor:
+    """Tell which rows of (n, ...) are finite, (n,) bool."""
+    return values.reshape(len(values), -1).isfinite().all(1)
+
+
 @dataclass(frozen=True)
 class Samples:
     """States z (n, ...), and args with as many rows, which the field is given besides."""

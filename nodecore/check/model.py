@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nodecore.check.convention import Convention, describe, find_convention
-from nodecore.check.inputs import Samples, Tree, ascending, map_tensors, tensors_of
+from nodecore.check.inputs import Samples, Tree, ascending, is_finite, map_tensors, tensors_of
+from nodecore.ode.solution import SolveError
 
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 FEW = 8  # samples of a first look
@@ -18,6 +19,14 @@ MASKED = -1e30  # far below any logit, and its square is finite in float64
 
 Layers = Callable[[Any], Any]
 Field = Callable[[Any, Tensor], Tensor]  # of a time, a number or a tensor, and states
+
+# What a field raises where a state is none that it knows; others, such as no memory, are errors.
+REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    ValueError,
+    torch.linalg.LinAlgError,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,7 @@ class FlowModel:
         self.convention, self.packing = Convention(), Packing()
         first = self._started(map_tensors(lambda part: part[:FEW], x))
         self.packing = find_packing(first)
+        self._first = self.packing.pack(first)[:1]
         self._try_field(first, map_tensors(lambda part: self.cast(part[:FEW]), args))
 
     def _try_field(self, states: Tree, args: Tree) -> None:
@@ -178,14 +188,21 @@ class FlowModel:
     def outputs(self, z: Tensor) -> Tensor:
         """Apply the head to end states or trajectories (n, ...); without one, return these.
 
-        -inf, such as the logit of a class that is masked, becomes MASKED.
+        The head never sees those that are not finite; their outputs are NaN. -inf, such as the
+        logit of a class that is masked, becomes MASKED.
         """
         if self._head is None:
             return z
-        found = self._head(self.packing.unpack(z.clone()))  # a ReLU may work in place
+        states, lost = z.clone(), ~is_finite(z)  # a copy, as a ReLU may work in place
+        if bool(lost.any()):
+            states[lost] = self.still(self._first)[0].to(z)
+        found = self._head(self.packing.unpack(states))
         if not isinstance(found, Tensor) or not found.is_floating_point():
             return found  # a probe tells
-        return found.nan_to_num(math.nan, math.inf, MASKED)
+        found = found.nan_to_num(math.nan, math.inf, MASKED)
+        if bool(lost.any()):
+            found[lost] = math.nan
+        return found
 
     def field(self, args: Tree = None, dtype: torch.dtype | None = None) -> Field:
         """Return the vector field as the solvers call it.
@@ -215,9 +232,24 @@ class FlowModel:
         return f
 
     def exact_field(self, samples: Samples, double: bool = True) -> tuple[Field, Tensor]:
-        """Return field and states, in float64 where that is wanted and can be."""
+        """Return field and states, in float64 where that is wanted and can be; see `guarded`."""
         dtype = torch.float64 if double and self.in_float64 else self.dtype
-        return self.field(samples.args, dtype), samples.z.to(dtype)
+        return guarded(self.field(samples.args, dtype)), samples.z.to(dtype)
+
+
+def guarded(f: Field) -> Field:
+    """Return a field whose refusals of a state raise SolveError, which halves of a part survive."""
+
+    def asked(t: Any, z: Tensor) -> Tensor:
+        try:
+            return f(t, z)
+        except REFUSALS as error:
+            failed = torch.ones(len(z), dtype=torch.bool)
+            time = float(torch.as_tensor(t).min())
+            what = f"the field raised {describe(error)} at {{t}}"
+            raise SolveError(what, failed, time, z) from error
+
+    return asked
 
 
 class _Method(nn.Module):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nodecore.check.solves import is_finite
+from nodecore.check.inputs import is_finite
 
 TRAVEL = 0.1  # of the distance travelled: the least scale of a component
 MOST, TAIL = 0.9, 4.0  # times what so many samples stay below: beyond it lie outliers

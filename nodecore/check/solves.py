@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nodecore.analysis.evaluate import FLOAT32_RTOL
-from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
-from nodecore.check.model import Field, FlowModel
+from nodecore.check.inputs import Samples, Tree, is_finite, map_tensors, tensors_of
+from nodecore.check.model import Field, FlowModel, guarded
 from nodecore.check.settings import OwnSolve, TimeGrid, count_nfe
 from nodecore.ode.adaptive import solve_adaptive
 from nodecore.ode.dense import Dense, of_torchdiffeq
@@ -74,11 +74,6 @@ class Solved:
     def known(self) -> Tensor:
         """Samples whose end states and outputs are finite, (m,) bool."""
         return is_finite(self.outputs) & is_finite(self.z)
-
-
-def is_finite(values: Tensor) -> Tensor:
-    """Tell which rows of (n, ...) are finite, (n,) bool."""
-    return values.reshape(len(values), -1).isfinite().all(1)
 
 
 # --- one part -------------------------------------------------------------------------------------
@@ -245,6 +240,8 @@ def _solve_by_own(model: FlowModel, samples: Samples, setting: OwnSolve) -> Part
     ends = model.sign * torch.tensor(asked, dtype=samples.z.dtype, device=samples.z.device)
     try:
         found = setting.solve(_Callable(field), z0, ends)
+    except SolveError:  # of the field
+        raise
     except (ArithmeticError, AssertionError) as error:  # such as torchdiffeq's underflow in dt
         failed = torch.ones(len(samples), dtype=torch.bool)
         raise SolveError(f"solve raised {type(error).__name__}: {error}", failed) from error
@@ -273,11 +270,11 @@ class _Callable(nn.Module):
 def _slopes(model: FlowModel, samples: Samples, times: Tensor, z: Tensor) -> Tensor:
     """Return the slopes (n, ...) of states at one time (1,), or at one for each sample (n,)."""
     if len(times) == 1 or model.convention.time_axes:
-        return _slope_in(model.field(samples.args), times, z, samples.z)
+        return _slope_in(guarded(model.field(samples.args)), times, z, samples.z)
     slopes = torch.empty_like(z)  # the field takes one time: it is asked at one after the other
     for time in times.unique():
         index = (times == time).nonzero()[:, 0]
-        f = model.field(samples[index].args)
+        f = guarded(model.field(samples[index].args))
         slopes[index.to(z.device)] = _slope_in(f, time, z[index.to(z.device)], samples.z)
     return slopes
 

@@ -201,6 +201,68 @@ def test_samples_that_blow_up_take_no_others_with_them():
     assert "rtol" not in note  # the tolerance is the check's own
 
 
+class Guarded(nn.Module):
+    """The explosive field; it refuses states far away in one of the ways that people have."""
+
+    def __init__(self, refuse):
+        super().__init__()
+        self.refuse = refuse
+
+    def forward(self, t, z):
+        if (z.norm(dim=1) > 50).any() or not z.isfinite().all():
+            self.refuse()
+        return explosive(t, z)
+
+
+def fail():
+    raise AssertionError("the state has left the region")
+
+
+REFUSALS = {
+    "assert": fail,
+    "validation": lambda: torch.distributions.Normal(math.nan, 1.0, validate_args=True),
+    "matrix": lambda: torch.linalg.cholesky(-torch.eye(2)),
+    "overflow": lambda: math.exp(1e4),
+}
+
+
+@pytest.mark.parametrize("how", REFUSALS)
+@pytest.mark.parametrize("by", ["solver", "solve"])
+def test_a_sample_that_a_field_refuses_does_not_decide(how, by):
+    x = normal(200, 2).clamp(-1.5, 1.5)
+    y = (x.norm(dim=1) > 1).long()
+    x[[3, 150]] = 5.0
+
+    def head(z):
+        if not z.isfinite().all():
+            raise ValueError("logits of no state")
+        return torch.stack([1.1 - z.norm(dim=1), z.norm(dim=1) - 1.1], 1)
+
+    def walk(f, z, t):
+        for i in range(16):
+            z = z + f(i / 16, z) / 16
+        return z
+
+    training = {"solver": "euler", "n_steps": 16} if by == "solver" else {"solve": walk}
+    report = quiet(Guarded(REFUSALS[how]), head, x, y, **training)
+    assert report.verdict == FLOW and report.exact.unsettled == 2
+    assert "2 of 200 samples could not be solved" in report.cautions[0]
+    notes = " ".join(report.notes)
+    assert "2 of 200 samples could not be solved by dopri5" in notes
+    assert "the field raised" in notes and " at t = 0" in notes
+
+
+def test_a_field_that_runs_out_of_memory_is_an_error():
+    class Large(nn.Module):
+        def forward(self, t, z):
+            if float(t) > 0.5:
+                raise torch.OutOfMemoryError("no memory")
+            return -z
+
+    with pytest.raises(torch.OutOfMemoryError, match="no memory"):
+        quiet(Large(), None, normal(50, 2), solver="euler", n_steps=4)
+
+
 def test_a_time_that_ends_at_a_pole_of_the_formula_is_solved():
     """A denoiser of N(0, c^2): dx/ds = (x - D) / s with D = c^2 x / (c^2 + s^2), down to s = 0."""
 
