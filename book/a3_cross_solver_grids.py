@@ -264,9 +264,9 @@ download_links(fig, "fig-seeds-1", single_seeds("rk4"))
 # %% [markdown]
 # ## Images in numbers
 #
-# The paper's Fig. 4 and 13 to 16. At the paper's scale, a model of MNIST takes from five minutes ($K = 1$) to two
-# hours and more ($K = 16$, or rk4 with $K = 4$) on one core of a CPU, and one of CIFAR-10 seconds to minutes on a
-# data-centre GPU. On a GPU, the command
+# The paper's Fig. 4 and 13 to 16. At the paper's scale, a model of MNIST takes from five minutes ($K = 1$) to one
+# to three hours ($K = 16$ and 32, or rk4 with $K = 4$) on one core of a CPU, and one of CIFAR-10 seconds to minutes
+# on a data-centre GPU. On a GPU, the command
 # `python -m nodecore study run cifar10-euler --profile paper --device cuda` trains more seeds; it first estimates
 # what that takes.
 
