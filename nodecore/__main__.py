@@ -120,7 +120,8 @@ def book(
 
     given = {"profile": profile, "device": device}
     parameters = {name: value for name, value in given.items() if value is not None}
-    with _refusing(BookError):
+    kept = "stopped; models that were trained are kept, and the same command begins anew with these"
+    with _stoppable(kept), _refusing(BookError):
         parameters |= dict(map(parse_parameter, parameter or []))
         page = build_book(output=output, parameters=parameters, workers=workers)
     typer.echo(f"\nThe book is built. Open {page.resolve().as_uri()}")
@@ -165,11 +166,11 @@ def run(
         _run_within(budget, names, only, profile, device, precision, committed)
         return
     with _imports():
-        from nodecore.evidence import cluster, store
+        from nodecore.evidence import cluster
         from nodecore.evidence.estimate import estimate
         from nodecore.evidence.sweep import SweepError, find_missing, run_studies
 
-    chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
+    chosen = {"only": only, "profile": profile, "root": _root(committed)}
     how = {"device": device, "precision": precision, "jobs": jobs}
     client = cluster.connect(scheduler) if scheduler else nullcontext()
     with _stoppable(), _refusing(SweepError, cluster.ClusterError):
@@ -183,13 +184,12 @@ def run(
 
 def _run_within(budget, names, only, profile, device, precision, committed):
     with _imports():
-        from nodecore.evidence import store
         from nodecore.evidence.budget import train_within
         from nodecore.evidence.selection import cost
         from nodecore.evidence.sweep import find_missing
         from nodecore.training.deadline import Deadline
 
-    root = store.COMMITTED if committed else None
+    root = _root(committed)
     with _stoppable(), _refusing():
         deadline = Deadline(budget)
         runs = find_missing(names or (), only, profile, root)
@@ -200,16 +200,25 @@ def _run_within(budget, names, only, profile, device, precision, committed):
     typer.echo(done if runs else "nothing to train: all runs are there")
 
 
+def _root(committed):
+    """Return the store of a command; None for the one that new results go to."""
+    from nodecore.evidence import store
+
+    with _refusing():
+        return store.committed_root() if committed else None
+
+
 @studies.command()
 def pack(
     folder: Annotated[Path, typer.Argument(help="Create this folder for the archives.")],
 ) -> None:
     """Pack the trained runs that are not in book/results into archives, to move them elsewhere.
 
-    Writes at most 7 archives of 15 MiB each. Exits with 1 if a run is damaged or does not fit.
+    Writes at most 7 archives of 15 MiB each. Exits with 1 if a run is left out, being damaged, not
+    tested to the end or too large, or if there is nothing to pack.
     """
     with _imports():
-        from nodecore.evidence import archives
+        from nodecore.evidence import archives, store
 
     with _refusing():
         packed, left = archives.pack(folder)
@@ -217,6 +226,8 @@ def pack(
         typer.echo(path)
     for why in left:
         typer.echo(f"left out: {why}", err=True)
+    if not packed and not left:
+        _end(f"nothing to pack: {store.scratch_root()} has no runs that are not in book/results")
     if left:
         raise typer.Exit(1)
 
@@ -249,9 +260,9 @@ def test(
     Existing records are kept as they are. Stop at any moment, and run again to go on.
     """
     with _imports():
-        from nodecore.evidence import retest, store
+        from nodecore.evidence import retest
 
-    chosen = {"only": only, "profile": profile, "root": store.COMMITTED if committed else None}
+    chosen = {"only": only, "profile": profile, "root": _root(committed)}
     with _stoppable(), _refusing():
         added = retest.complete_studies(names or (), **chosen)
     typer.echo(f"{added} records were added")
@@ -293,10 +304,13 @@ def verify(
     history must be right, and no record may be missing. Exits with 1 if a run does not agree.
     """
     with _imports():
+        from nodecore.evidence import store
         from nodecore.evidence import verify as of_store
 
     with _refusing():
         table = of_store.verify(names or (), profile, sample=sample, seed=seed, seconds=seconds)
+    if table.empty:
+        _end(f"nothing to verify: neither book/results nor {store.scratch_root()} has such a run")
     typer.echo(table.drop(columns="problem").to_string(index=False))
     typer.echo(f"not compared, since weights do not tell: {of_store.NOT_COMPARED}")
     for row in table.loc[~table["agrees"]].to_dict("records"):
@@ -344,13 +358,15 @@ def _refusing(*more: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """Say that Ctrl-C has lost nothing; whoever ends the program stops it likewise."""
+def _stoppable(
+    kept: str = "stopped; what is finished is kept, and the same command goes on from here",
+) -> Iterator[None]:
+    """Say what Ctrl-C has not lost; whoever ends the program stops it likewise."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        _end("stopped; what is finished is kept, and the same command goes on from here", 130)
+        _end(kept, 130)
 
 
 def _end(message: str, code: int = 1) -> NoReturn:

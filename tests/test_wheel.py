@@ -110,8 +110,16 @@ def test_results_of_a_wheel_go_below_the_working_folder(installed, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "NODECORE_RESULTS"}
     command = [sys.executable, "-c", code]
     environment |= {"PYTHONPATH": str(installed)}
+    (installed / "book").mkdir(exist_ok=True)  # another package's
     told = subprocess.check_output(command, text=True, cwd=tmp_path, env=environment)
     assert told.strip() == str(tmp_path / "_build" / "results")
+
+
+@pytest.mark.parametrize("arguments", [["run", "--committed"], ["take", "records-1.tar"]])
+def test_a_wheel_has_no_committed_evidence(installed, tmp_path, arguments):
+    done = python(installed, tmp_path, "-m", "nodecore", "study", *arguments, blocked=[])
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "nodecore is installed by itself there" in done.stderr.splitlines()[-1]
 
 
 def test_the_import_takes_no_time_to_speak_of_beyond_torchs(installed, tmp_path):

@@ -224,7 +224,12 @@ def _absent(names, used):
 def judge_all(
     claims: Iterable[Claim] | None = None, root: Path = store.COMMITTED
 ) -> list[Judgement]:
-    """A Judgement for each claim (of the file, where none are given) from evidence in `root`."""
+    """A Judgement for each claim (of the file, where none are given) from evidence in `root`.
+
+    ValueError where there is no such folder.
+    """
+    if not root.is_dir():
+        raise ValueError(f"root = {str(root)!r} is no folder; give one that holds results")
     look = cache(partial(find, root=root))
     claims = read_claims() if claims is None else claims
     return [judge(claim, evidence_for(claim, look)) for claim in claims]

@@ -12,6 +12,7 @@ from pathlib import Path
 from nodecore.data import files
 from nodecore.evidence import store
 from nodecore.evidence.found import Evidence, find
+from nodecore.evidence.retest import lacking
 from nodecore.evidence.runs import run_of
 from nodecore.evidence.store import RecordError
 from nodecore.evidence.verify import verified
@@ -37,17 +38,17 @@ def pack(folder: Path, root: Path | None = None) -> tuple[list[Path], list[str]]
     """Put the runs below `root` (the scratch store) that are not committed into archives in an
     empty folder, at most MOST of at most LARGEST bytes; the archives, and runs that had no room.
 
-    A run's files stay together; damaged runs are left out, too. ValueError for a folder with files.
+    A run's files stay together; runs that `take` would refuse are left out, too. ValueError for a
+    folder with files.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"folder = {folder}: it exists and is not empty; give a new one")
-    loads, left = [], []
-    for path in sorted((root or store.scratch_root()).glob("*/*/*.json")):
+    root, loads, left = root or store.scratch_root(), [], []
+    for path in sorted(root.glob("*/*/*.json")):
         try:
-            stored = store.load_run(path)
-            stored.weights()
-        except RecordError as error:
-            left.append(str(error))
+            [stored] = _whole(path, root).stored.parts
+        except ValueError as error:
+            left.append(f"{store.shown(path)}: {error}")
             continue
         if _is_committed(path):
             continue
@@ -103,7 +104,7 @@ def take(
 
     Raises ArchiveError.
     """
-    root = store.COMMITTED
+    root = store.committed_root()
     with tempfile.TemporaryDirectory() as staging:
         came_in = _unpack(archives, Path(staging))
         evidence = {path: _checked(path, Path(staging), came_in[path]) for path in came_in}
@@ -174,23 +175,31 @@ def _stem(path):
 
 
 def _checked(path, staging, archive):
-    """The evidence in a file, of the run that its name says, under today's protocol."""
-    name = path.relative_to(staging)
+    """The evidence in a file that came in; raise ArchiveError for what is not whole."""
     try:
-        run = run_of(store.load_run(path).header)
-        if run.path(staging) != path:
-            raise ArchiveError(archive, f"{name} holds the run {run.path(Path())}")
-        evidence = find(run, staging)
-        if evidence is None:
-            raise ArchiveError(archive, f"{name} is of another protocol or controller than today's")
+        evidence = _whole(path, staging)
         history = path.with_suffix(".history.csv")
         if history.exists() and "history_sha256" not in evidence.stored.header:
-            raise ArchiveError(archive, f"{name} has a history that its record does not name")
-        _ = evidence.records, evidence.field  # weights of other names or shapes raise
-    except ArchiveError:
-        raise
+            raise ValueError("it has a history that its record does not name")
+    except ValueError as error:
+        raise ArchiveError(archive, f"{path.relative_to(staging)}: {error}") from error
+    return evidence
+
+
+def _whole(path, root):
+    """The evidence in a file below `root`, if it is of the run that the file's name says, under
+    today's protocol, and tested under all settings; else ValueError."""
+    try:
+        run = run_of(store.load_run(path).header)
+        if run.path(root) != path:
+            raise ValueError(f"it holds the run {run.path(Path())}")
+        evidence = find(run, root)
+        if evidence is None:
+            raise ValueError("it is of another protocol or controller than today's")
+        if any(lacking(evidence)):  # which loads the weights: other names or shapes raise
+            raise ValueError("it lacks tests; where it was trained, `study test` adds them")
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ArchiveError(archive, f"{name}: {' '.join(str(error).split())}") from error
+        raise ValueError(" ".join(str(error).split())) from error
     return evidence
 
 

@@ -5,7 +5,7 @@ from itertools import product
 
 import pandas as pd
 
-from nodecore.evidence.catalogue import cure_run, grid_runs, tolerance_runs
+from nodecore.evidence.catalogue import GRIDS, cure_run, grid_runs, tolerance_runs
 from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
@@ -33,10 +33,13 @@ def gather_pair(
 ) -> dict[str, Followed]:
     """The same network, trained with many Euler steps ("fine") and with few ("coarse").
 
-    n_starts: how many trajectories are to be followed. ValueError for a single one.
+    n_starts: how many trajectories are to be followed, at most one a test point. ValueError for a
+    single one, and for steps that are not finer.
     """
     if n_starts < 2:
         raise ValueError(f"n_starts = {n_starts}: choose at least 2, a pair")
+    if fine <= coarse:
+        raise ValueError(f"n_steps_fine = {fine}: give more than n_steps_coarse = {coarse}")
     steps = [FixedSteps("euler", k) for k in (fine, coarse)]
     runs = [Run(dataset, s, seeds=tuple(seeds), profile=profile) for s in steps]
     models = [follow(evidence, n_starts) for evidence in gather(runs, device)]
@@ -64,9 +67,20 @@ def gather_grids(
     profile: str,
     device: str,
 ) -> dict[tuple[str, str], list[Evidence]]:
-    """The grids of fixed steps, by data set and training solver."""
+    """The grids of fixed steps, by data set and training solver.
+
+    ValueError, before any training, where a grid has none of these n_steps.
+    """
     keys = [(dataset, solver) for dataset in datasets for solver in solvers]
-    return {key: gather(grid_runs(*key, n_steps, seeds, profile), device) for key in keys}
+    grids = {key: grid_runs(*key, n_steps, seeds, profile) for key in keys}
+    for (dataset, solver), runs in grids.items():
+        if not runs:
+            last = GRIDS[f"{dataset}-{solver}"][-1]
+            raise ValueError(
+                f"n_steps = {list(n_steps)}: the grid of {dataset}-{solver} ends at {last}; give "
+                "some that are no greater"
+            )
+    return {key: gather(runs, device) for key, runs in grids.items()}
 
 
 def adaption_run(dataset: str, controller: str, seeds: Sequence[int], profile: str) -> Run:

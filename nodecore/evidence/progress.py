@@ -17,6 +17,7 @@ TICK = 5.0  # seconds that a bar stands still at most
 # Seconds after which work counts half in a pace: a controller that begins with a hundred steps
 # soon takes ten.
 HALF_LIFE = 300.0
+LEAST = 1.0  # seconds of work that a pace is told from
 
 
 class Bar(tqdm):
@@ -56,7 +57,8 @@ class SweepBar:
     """One bar over many runs by their cost, in their order, of which `jobs` are trained at a time,
     a number that may change; with the time left at the pace of one process of late."""
 
-    FORMAT = "{percentage:3.0f}% |{bar:20}| {desc}[{elapsed} so far{postfix} left]"
+    # The times come before what a narrow terminal cuts off.
+    FORMAT = "{percentage:3.0f}% |{bar:20}| [{elapsed} so far{postfix} left] {desc}"
 
     def __init__(self, runs: Sequence[Run]):
         self.runs, self.jobs, self.n_ended = len(runs), 1, 0
@@ -80,7 +82,7 @@ class SweepBar:
     def show(self, what: str) -> None:
         """Say what is going on."""
         self.what = what
-        text = f"{self.n_ended} of {self.runs} runs done, {what} "
+        text = f"{self.n_ended} of {self.runs} runs done, {what}"
         if text != self.bar.desc:
             self.bar.set_description_str(text)
 
@@ -91,6 +93,8 @@ class SweepBar:
             if run not in self.followed:
                 self.show(run.title)
             self.reach(run, iteration)
+            if iteration == run.protocol.iterations:
+                self.show(f"tests of {run.title}")
 
         return tell
 
@@ -120,10 +124,10 @@ class SweepBar:
         fade = 0.5 ** (elapsed / HALF_LIFE)
         self.spent = self.spent * fade + elapsed * len(self.followed & self.left.keys())
         self.done = self.done * fade + (step if here else 0.0)
-        if self.done:
+        if self.done and (self.spent >= LEAST or not any(self.left.values())):
             seconds = makespan(self.left.values(), max(1, self.jobs)) * self.spent / self.done
             self.bar.set_postfix_str(self.bar.format_interval(seconds), refresh=False)
-        self.bar.update(step)
+        self.bar.update(min(step, self.bar.total - self.bar.n))  # sums are rounded
 
 
 def makespan(costs: Iterable[float], jobs: int) -> float:

@@ -8,6 +8,7 @@ Nothing read here is executed. A file that was cut short, edited or put there by
 refused by name. Hidden beside a run lie its lock and, while it is trained, its checkpoint.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -30,6 +31,7 @@ from nodecore.evidence.fields import problems
 
 FORMAT = "nodecore-run-1"
 COMMITTED = PROJECT / "book" / "results"
+IN_PROJECT = (PROJECT / "_toc.yml").exists()  # not where the package is installed by itself
 
 # Every row of a frame of records has all of these, NaN or None where one does not apply.
 COLUMNS = [
@@ -48,11 +50,14 @@ ROOM = 16 * 2**20  # bytes that must be free before a run is trained; most runs 
 ELSEWHERE = ", or have results written elsewhere (NODECORE_RESULTS)"
 
 
+RUN_AGAIN = "delete it and its companions, and run the study again"
+
+
 class RecordError(ValueError):
     """A file of the store that is not what was written there; the message names it."""
 
-    def __init__(self, path: Path, why: str):
-        super().__init__(f"{path}: {why}; delete it and its companions, and run the study again")
+    def __init__(self, path: Path, why: str, remedy: str = RUN_AGAIN):
+        super().__init__(f"{path}: {why}; {remedy}")
         self.path = path
 
 
@@ -161,8 +166,18 @@ def shown(path: Path) -> str:
 def scratch_root() -> Path:
     """Return where new results go: NODECORE_RESULTS, or _build/results in the project. Where the
     package is installed by itself, there is no project, and they go below the working folder."""
-    project = PROJECT if (PROJECT / "book").is_dir() else Path.cwd()
+    project = PROJECT if IN_PROJECT else Path.cwd()
     return Path(os.environ.get("NODECORE_RESULTS") or project / "_build" / "results")
+
+
+def committed_root() -> Path:
+    """Return where committed evidence lies; ValueError where nodecore has no project around it."""
+    if not IN_PROJECT:
+        raise ValueError(
+            f"{COMMITTED}: nodecore is installed by itself there, with no project around it; clone "
+            "the project and run this in its folder, with nodecore from there (pip install -e .)"
+        )
+    return COMMITTED
 
 
 def save_run(
@@ -216,8 +231,9 @@ def _checked(header, records):
 
 def load_run(path: Path) -> StoredRun:
     """Read and check a run. Raises RecordError naming a truncated, edited or foreign file."""
+    content = _read(path)
     try:
-        document = json.loads(_read(path))
+        document = json.loads(content)
         stated = document.pop("sha256", None) if isinstance(document, dict) else None
         digest = _digest(document)
     except (ValueError, RecursionError) as error:
@@ -233,6 +249,8 @@ def load_run(path: Path) -> StoredRun:
     header, records = document["header"], document.get("records", [])
     for problem in problems(header, records):
         raise RecordError(path, problem)
+    if not path.with_suffix(".safetensors").exists():
+        raise RecordError(path, "its weights, the .safetensors beside it, are missing")
     history = _read_history(path, header) if "history_sha256" in header else None
     return StoredRun(header, records, path, history)
 
@@ -288,6 +306,8 @@ def _check_writable(folder):
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise WriteError(folder, error.strerror, ELSEWHERE) from error
+    if not os.access(folder, os.W_OK):
+        raise WriteError(folder, os.strerror(errno.EACCES), ELSEWHERE)
     if free < ROOM:
         why = f"{free / 2**20:.1f} MiB are free, {ROOM / 2**20:.0f} are needed"
         raise WriteError(folder, why, ELSEWHERE)
@@ -301,7 +321,8 @@ def _read(path):
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RecordError(path, f"it cannot be read ({error.strerror})") from error
+        remedy = RUN_AGAIN if isinstance(error, FileNotFoundError) else "make it a readable file"
+        raise RecordError(path, f"it cannot be read ({error.strerror})", remedy) from error
 
 
 def _check_digest(path, data, expected):

@@ -61,5 +61,5 @@ class Followed:
 def follow(evidence: Evidence, n_starts: int) -> Followed:
     """Choose starts that lie far apart in the test set, and the field to follow from there."""
     _, test = evidence.run.protocol.load()
-    starts = separated_starts(test.x, n_starts)
+    starts = separated_starts(test.x, min(n_starts, len(test.x)))
     return Followed(evidence, test, starts, deepcopy(evidence.field).double())

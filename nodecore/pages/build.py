@@ -11,12 +11,15 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -223,6 +226,8 @@ def execute_all(
 ) -> None:
     """Run all chapters, several at a time, in processes that share the cores evenly.
 
+    Ctrl-C ends these processes, and with them their kernels.
+
     Raises:
         BookError: the first chapter that failed; those still waiting are not started.
     """
@@ -235,20 +240,38 @@ def execute_all(
         ProcessPoolExecutor(workers, context, _set_threads, (threads,)) as pool,
         ticking(clock) as bar,
     ):
-        jobs = {
-            pool.submit(execute, chapter.staged, dict(given[chapter.name]), cwd): chapter
-            for chapter in chapters
-        }
-        for job in as_completed(jobs):
-            chapter, (seconds, failure) = jobs[job], job.result()
-            if failure:
-                pool.shutdown(cancel_futures=True)
-                raise BookError(
-                    f"chapter {chapter.name} failed: {failure}\n"
-                    f"the notebook up to there: {chapter.staged}"
-                )
-            bar.write(f"executed {chapter.name} in {seconds:.0f} s")
-            bar.update()
+        try:
+            with _deaf_to_ctrl_c():  # workers that begin are, too
+                jobs = {
+                    pool.submit(execute, chapter.staged, dict(given[chapter.name]), cwd): chapter
+                    for chapter in chapters
+                }
+            for job in as_completed(jobs):
+                chapter, (seconds, failure) = jobs[job], job.result()
+                if failure:
+                    pool.shutdown(cancel_futures=True)
+                    raise BookError(
+                        f"chapter {chapter.name} failed: {failure}\n"
+                        f"the notebook up to there: {chapter.staged}"
+                    )
+                bar.write(f"executed {chapter.name} in {seconds:.0f} s")
+                bar.update()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # its kernel ends when it sees that its parent has
+            raise
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Block Ctrl-C, in this thread and for good in processes that begin meanwhile."""
+    resource_tracker.ensure_running()  # it unblocks Ctrl-C in the thread that first needs it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _set_threads(threads: int) -> None:

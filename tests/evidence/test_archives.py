@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import shutil
 import tarfile
 from contextlib import contextmanager
@@ -158,6 +159,29 @@ def test_a_damaged_run_is_not_packed(copy, tmp_path):
     assert len(take(packed)) == len(RUNS) - 1
 
 
+def test_what_take_would_refuse_is_not_packed(copy, tmp_path):
+    stopped, other = (run.path(copy) for run in RUNS[:2])
+    forge(stopped, lambda document: document["records"].pop())
+    forge(other, lambda document: document["header"].update(protocol_hash="0" * 12))
+    packed, left = pack(tmp_path / "packed", copy)
+    assert len(left) == 2 and len(take(packed)) == len(RUNS) - 2
+    told = "\n".join(sorted(left))
+    assert re.search(f"{stopped}: it lacks tests; .*`study test` adds them", told)
+    assert f"{other}: it is of another protocol" in told
+
+
+def test_a_run_that_lacks_tests_is_refused_whether_or_not_it_is_drawn(copy, here, tmp_path):
+    path = RUNS[0].path(copy)
+    forge(path, lambda document: document["records"].pop())
+    with tarfile.open(tmp_path / "one.tar", "w") as archive:
+        for file in files(copy):
+            if file.parts[0] == path.parts[-3]:
+                archive.add(copy / file, arcname=str(file))
+    with pytest.raises(ArchiveError, match="it lacks tests"):
+        take([tmp_path / "one.tar"], sample=0)
+    assert not here.exists()
+
+
 def test_a_folder_that_is_not_empty_is_left_alone(there, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="it exists and is not empty; give a new one"):
@@ -246,7 +270,7 @@ def forged(**values):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (renamed, "K2-seeds0,3.json holds the run .*K1"),
+        (renamed, "K2-seeds0,3.json: it holds the run .*K1"),
         (edited, "it was edited"),
         (lambda path: path.with_suffix(".safetensors").write_bytes(b"x"), "checksum"),
         (lambda path: path.with_suffix(".history.csv").write_text("a"), "history that its record"),
@@ -294,6 +318,9 @@ def test_the_commands_pack_and_take(monkeypatch, there, here, tmp_path):
     assert taken.exit_code == 0
     assert taken.output.count(": filed\n") == len(RUNS) - 1
     assert taken.output.count(": filed, verified\n") == 1
+    again = runner.invoke(app, ["study", "pack", str(tmp_path / "again")])
+    nothing = f"nothing to pack: {there} has no runs that are not in book/results"
+    assert (again.exit_code, again.output.strip()) == (1, nothing)
     bad = runner.invoke(app, ["study", "take", str(tmp_path / "absent.tar")])
     assert bad.exit_code == 1
     assert bad.output.startswith("error: ") and "nothing was filed" in bad.output

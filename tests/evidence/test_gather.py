@@ -47,6 +47,28 @@ def test_a_single_start_makes_no_pair_of_trajectories():
         gather_pair("spheres2", 2, 1, n_starts=1, **SMOKE)
 
 
+@pytest.mark.parametrize(("fine", "coarse"), [(8, 8), (2, 512)])
+def test_a_fine_model_has_more_steps_than_a_coarse_one(fine, coarse):
+    with pytest.raises(ValueError, match=f"n_steps_fine = {fine}: .*n_steps_coarse = {coarse}"):
+        gather_pair("spheres2", fine, coarse, n_starts=5, **SMOKE)
+
+
+def test_no_more_starts_are_followed_than_there_are_points(grids):
+    models = gather_pair("spheres2", 2, 1, n_starts=1000, **SMOKE)
+    assert len(models["fine"].starts) == len(models["fine"].test) < 1000
+
+
+def test_a_grid_that_would_be_empty_is_refused_before_any_training(monkeypatch):
+    def no_training(*arguments, **options):
+        raise AssertionError("trained although it was to be refused")
+
+    monkeypatch.setattr("nodecore.evidence.gather.obtain", no_training)
+    with pytest.raises(
+        ValueError, match=r"n_steps = \[256\]: the grid of spheres2-rk4 ends at 128"
+    ):
+        gather_grids(["spheres2"], ["euler", "rk4"], [256], **SMOKE)
+
+
 def test_grids_are_kept_by_data_set_and_solver(grids):
     assert list(grids) == [("spheres2", "euler"), ("spheres2", "rk4")]
     for (dataset, solver), found in grids.items():

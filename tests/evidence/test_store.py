@@ -307,8 +307,19 @@ def test_a_companion_that_is_cut_short_or_missing_is_refused(path, suffix):
     with refused(file, "do not match the checksum in its record"):
         load_run(path).weights()
     file.unlink()
-    with refused(file, "cannot be read"):
-        load_run(path).weights()
+    at_fault = path if suffix == ".safetensors" else file
+    with refused(at_fault, "its weights, .*are missing|cannot be read"):
+        load_run(path)
+
+
+def test_a_record_that_cannot_be_read_is_not_to_be_deleted(path):
+    path.unlink()
+    path.mkdir()  # root may read any file
+    with pytest.raises(RecordError) as error:
+        load_run(path)
+    assert (
+        str(error.value) == f"{path}: it cannot be read (Is a directory); make it a readable file"
+    )
 
 
 def test_weights_of_another_run_are_refused(tmp_path, path):

@@ -240,6 +240,39 @@ def test_the_time_left_is_that_of_the_processes_at_their_pace(monkeypatch):
         assert bar.bar.desc.startswith("2 of 3 runs done")
 
 
+def test_no_time_is_told_from_a_moment_and_the_tests_are_told(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with SweepBar(SMALL) as bar:
+        tell = bar.follow(SMALL[2])
+        tell(0)
+        clock[0] = 0.01
+        tell(30)
+        assert bar.bar.postfix == "?"
+        clock[0] = 4.0
+        tell(60)
+        assert bar.bar.postfix == "00:03"  # 3 of 7 units, 4 s having been four units
+        assert bar.bar.desc == f"0 of 3 runs done, tests of {SMALL[2].title}"
+
+
+@pytest.mark.filterwarnings("error")
+def test_rounded_sums_do_not_pass_the_end_of_the_bar():
+    with SweepBar(SMALL) as bar:
+        for run in SMALL:
+            for iteration in range(0, run.protocol.iterations + 1, 7):
+                bar.reach(run, iteration)
+            bar.end(run)
+            bar.bar.refresh()
+        assert bar.bar.n <= bar.bar.total
+
+
+def test_the_time_left_is_seen_at_80_columns():
+    with SweepBar(SMALL) as bar:
+        bar.show("a name that is far longer than what is left of a line of eighty columns")
+        line = bar.bar.format_meter(**bar.bar.format_dict | {"ncols": 80})
+    assert " left] 0 of 3 runs done" in line
+
+
 def test_the_time_left_follows_a_pace_that_changes(monkeypatch):
     """A controller begins with ten times the steps that it ends with."""
     clock = [0.0]
@@ -461,7 +494,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_checkpoint(tmp_path):
         text=True,
     ) as process:
         seen = ""
-        while "euler-K256-seeds0-4 [" not in seen and process.poll() is None:
+        while "euler-K256-seeds0-4" not in seen and process.poll() is None:
             seen += process.stderr.read(1)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)

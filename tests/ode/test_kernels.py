@@ -906,10 +906,12 @@ def finish(process):
 def test_two_processes_may_build_at_once_and_a_damaged_library_is_rebuilt(
     copies, tmp_path, monkeypatch
 ):
+    (tmp_path / "nodecore").mkdir()
+    (tmp_path / "nodecore").chmod(0o775)  # as images are put there where the umask is 002
     both = [in_new_process(tmp_path, wait=False) for _ in range(2)]
     for process in both:
         assert "available=True" in finish(process)[0]
-    folder = tmp_path / "nodecore"
+    folder = tmp_path / "nodecore/kernels"
     assert folder.stat().st_mode & 0o777 == 0o700
     library, digest = sorted(folder.iterdir(), key=lambda path: path.suffix, reverse=True)
     assert (library.suffix, digest.suffix) == (".so", ".sha256")
@@ -932,7 +934,7 @@ def test_what_others_may_write_is_not_loaded(copies, tmp_path, monkeypatch, caps
     with quick_build(monkeypatch, cache=tmp_path):
         assert kernels.status().available
     assert "compiling the kernel (once, about 15 s)\n" in capsys.readouterr().err
-    folder = tmp_path / "nodecore"
+    folder = tmp_path / "nodecore/kernels"
     digest, library = sorted(folder.iterdir())
     assert library.stat().st_mode & 0o077 == digest.stat().st_mode & 0o077 == 0
     path = {"folder": folder, "library": library, "digest": digest}[what]

@@ -2,10 +2,13 @@
 
 import ast
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tokenize
 from importlib.metadata import version
 from io import StringIO
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import psutil
 import pytest
 from bs4 import BeautifulSoup
 from typer.testing import CliRunner
@@ -339,6 +343,30 @@ def test_a_failing_chapter_stops_the_book(tiny: Path, monkeypatch, code: str, to
     assert result.exit_code == 1
     assert "chapter 01_one failed" in result.stderr and told in result.stderr
     assert not (tiny / "_build/html").exists()
+
+
+def test_ctrl_c_stops_the_book_and_its_kernels(tiny: Path, tmp_path: Path):
+    """As a terminal sends it: to all processes of the group."""
+    begun = tmp_path / "begun"
+    write_chapter(tiny, f"import time; open({str(begun)!r}, 'w').close(); time.sleep(300)")
+    code = f"""
+from pathlib import Path
+from nodecore.__main__ import app
+from nodecore.pages import build
+build.PROJECT = Path({str(tiny)!r})
+app(["book"])
+"""
+    how = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **how) as process:
+        while not begun.exists() and process.poll() is None:
+            time.sleep(0.1)
+        processes = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert errors.rstrip().endswith("and the same command begins anew with these")
+    assert "Traceback" not in errors
+    assert len(processes) >= 2 and not psutil.wait_procs(processes, timeout=30)[1]
 
 
 def test_a_notebook_marked_as_failed_is_not_published(tiny: Path, monkeypatch):

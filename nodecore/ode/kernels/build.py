@@ -50,7 +50,7 @@ def _compiler() -> list[str]:
 def _cache_folder() -> Path:
     """The user's private cache folder for compiled kernels, created if need be."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "nodecore"
+    folder = Path(root) / "nodecore" / "kernels"  # images beside it may be shared
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_private(folder)
