@@ -20,6 +20,7 @@ from nodecore.ode.steps import FixedSteps
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.deadline import Deadline, TimeUp
 from nodecore.training.devices import (
+    check_precision,
     check_precision_name,
     get_device,
     in_precision,
@@ -51,6 +52,8 @@ def train_within(
     """
     check_precision_name(precision)
     place, left = get_device(device), []
+    for run in runs:
+        check_precision(precision_of(run, precision), run.protocol, place)
     for run in runs:
         name = run.title
         how = {"device": str(place), "precision": precision_of(run, precision)}

@@ -32,7 +32,8 @@ class Estimate:
     def __str__(self):
         together = f", {self.jobs} at a time," if self.jobs > 1 else ""
         return (
-            f"{self.runs} runs on images: about {self.hours:.1f} h of training on {self.device}"
+            f"{self.runs} run{'s' * (self.runs > 1)} on images: "
+            f"about {self.hours:.1f} h of training on {self.device}"
             f"{together} and up to {self.gigabytes:.1f} GB of memory"
         )
 

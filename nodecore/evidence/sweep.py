@@ -24,7 +24,7 @@ from nodecore.ode import kernels
 from nodecore.ode.backends import resolve_backend
 from nodecore.ode.steps import check_count
 from nodecore.training.checkpoint import Checkpoint
-from nodecore.training.devices import check_precision_name, get_device
+from nodecore.training.devices import check_precision, check_precision_name, get_device
 
 if TYPE_CHECKING:  # imported where it is used
     from distributed import Client
@@ -72,6 +72,7 @@ def run_studies(
         return
     if client is None:
         for protocol in {run.protocol for run in missing if run.dataset in IMAGES}:
+            check_precision(precision, protocol, get_device(device))
             protocol.load()
     missing.sort(key=lambda run: (turn(run), run.seeds[0], -cost(run)))
     with store.reserve(missing[0].path(root), wait=False):

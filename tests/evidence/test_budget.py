@@ -233,6 +233,20 @@ def test_where_nothing_is_missing_it_says_so_and_a_precision_is_checked(monkeypa
     assert "error: precision = 'float8' is unknown; choose one of float32" in result.output
 
 
+@pytest.mark.parametrize("budget", [(), ("--budget", "600")])
+def test_a_precision_that_the_device_lacks_is_refused_before_any_work(
+    monkeypatch, tmp_path, budget
+):
+    monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path))
+    command = ["study", "run", "mnist-euler", "--profile", "smoke", "--device", "cpu", *budget]
+    result = CliRunner().invoke(app, [*command, "--precision", "tf32"])
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1] == (
+        "error: precision = 'tf32': cpu has none; use float32 or bf16"
+    )
+    assert "failed" not in result.output and not any(tmp_path.rglob("*.json"))
+
+
 def test_the_command_trains_what_fits(monkeypatch, tmp_path):
     monkeypatch.setenv("NODECORE_RESULTS", str(tmp_path))
     monkeypatch.setitem(STUDIES, "spheres2-euler", tuple(RUNS))
