@@ -26,18 +26,20 @@ except ModuleNotFoundError as error:
 except KeyboardInterrupt:
     sys.exit(130)
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
 
 studies = typer.Typer(
-    no_args_is_help=True, help="Train sweeps of runs, and test and move their evidence."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",  # lines of a paragraph flow together
+    help="Train sweeps of runs, and test and move their evidence.",
 )
 app.add_typer(studies, name="study")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Names of studies; default: all.")]
 Only = Annotated[
     str | None,
-    typer.Option(metavar="PATTERN", help="Select runs by name: 'euler-K8-*', 'spheres*/*-K8-*'."),
+    typer.Option(metavar="PATTERN", help="Select runs by name: `euler-K8-*`, `spheres*/*-K8-*`."),
 ]
 Committed = Annotated[
     bool, typer.Option("--committed", help="Use book/results instead of _build/results.")
