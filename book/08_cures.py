@@ -37,7 +37,7 @@
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
-datasets = ["spheres2", "landscape"]  # data sets, a panel each
+planar = ["spheres2", "landscape"]  # data sets in the plane, a panel each
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders, on which finalists are chosen
 training = "rk4-K5-uniform-2"  # trained here if missing, on the first data set
 plain = ["euler", "rk4"]  # solvers whose plain steps stand beside the cures
@@ -87,11 +87,11 @@ from nodecore.training.adapted import Adapted
 plots.use_style()
 
 # %% tags=["hide-input"]
-obtain(cure_run(datasets[0], training, seeds, profile), device=device)
+obtain(cure_run(planar[0], training, seeds, profile), device=device)
 FEW, MANY = (2, 4, 6, 8, 16, 32, 64), (8, 16, 24, 32, 64, 128, 256)
 GRID = [f"{s}-K{k}" for s in plain for k in (FEW if s == "rk4" else MANY)]
-first = {d: find_trainings(d, [*GRID, *CURES, training], seeds, profile) for d in datasets}
-for dataset in datasets:
+first = {d: find_trainings(d, [*GRID, *CURES, training], seeds, profile) for d in planar}
+for dataset in planar:
     runs = [Run(dataset, Adapted("euler", c), tuple(seeds), profile) for c in controllers]
     runs += [steered_run(dataset, c, seeds, profile) for c in STEERED]
     first[dataset] += find_all(runs)
@@ -99,8 +99,8 @@ tables = {d: frontier(found) for d, found in first.items()}
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Exact flow's accuracy against the evaluations in a training iteration, means of 5 seeds, 95 % intervals. Lines: plain steps, numbered. Stars: cures of Euler's method unless stated; finalists and controllers are named. Paper scale. Records: `book/results/<data set>-<solver>` and `-cures`.", "name": "fig-frontier"}, "image": {"alt": "Two panels in which lines of plain steps rise with the evaluations, and stars of cures lie above or below them."}}
 unnamed = set(CURES).difference(*FINALISTS.values())
-fig, axes = plt.subplots(len(datasets), 1, figsize=(8.6, 4 * len(datasets)), squeeze=False)
-for ax, dataset in zip(axes[:, 0], datasets, strict=True):
+fig, axes = plt.subplots(len(planar), 1, figsize=(8.6, 4 * len(planar)), squeeze=False)
+for ax, dataset in zip(axes[:, 0], planar, strict=True):
     starred = [e.run for e in first[dataset] if not is_plain(e.run)]
     labels = ["" if run.training in unnamed else describe_run(run) for run in starred]
     plots.frontier(ax, tables[dataset], labels)
@@ -115,7 +115,7 @@ download_links(fig, "fig-frontier", drawn)
 
 # %% tags=["hide-input"]
 known = [f"{sum(e.run.training in CURES for e in first[d])} of {len(CURES)} on {name_of(d)}"
-         for d in datasets]  # fmt: skip
+         for d in planar]  # fmt: skip
 Markdown(f"Cures of the catalogue that have records at this profile: {', '.join(known)}.")
 
 # %% [markdown]
@@ -157,11 +157,11 @@ PairExplorer.from_evidence(pair, **options) if len(pair) == 2 else missing
 # of 128 steps of Euler's method, and in every seed a gap of at most 5 points.
 
 # %% tags=["hide-input"]
-rivals = {d: [*FINALISTS.get(d, ()), SAME_COST[-1]] for d in datasets}
+rivals = {d: [*FINALISTS.get(d, ()), SAME_COST[-1]] for d in planar}
 fresh = {
     d: {e.run.training: e for e in [*find_trainings(d, rivals[d], FRESH, profile),
                                     *find_trainings(d, IN_THE_GRID, MORE_GRID_SEEDS, profile)]}
-    for d in datasets
+    for d in planar
 }  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def tabulate_fresh(dataset):
     return pd.DataFrame(rows, columns=[*columns, "worst gap (within 5)"]).set_index(columns[0])
 
 
-for dataset in datasets:
+for dataset in planar:
     display(tabulate_fresh(dataset))
 
 # %% [markdown]
@@ -197,7 +197,7 @@ def points_of(change):
 
 
 goals = []
-for dataset in datasets:
+for dataset in planar:
     fine, equal = (fresh[dataset].get(name) for name in (IN_THE_GRID[-1], SAME_COST[-1]))
     for name in rivals[dataset] if fine else ():
         if name not in fresh[dataset]:
@@ -213,15 +213,15 @@ columns += ["against six rk4 steps"]
 pd.DataFrame(goals, columns=columns).set_index(columns[:2])
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The gap between the accuracies as trained and of the exact flow, every seed that had no part in the choice; grey: at most 5 points. Paper scale, 15 seeds. Records: `book/results/<data set>-cures/<profile>/` and `book/results/<data set>-<solver>/<profile>/`.", "name": "fig-fresh-gaps"}, "image": {"alt": "Rows of points, one for each seed: for cures most lie within the grey band, for fixed steps at the same cost many lie beyond it."}}
-fig, axes = plt.subplots(len(datasets), 1, figsize=(8, 2.2 * len(datasets)), squeeze=False)
-for ax, dataset in zip(axes[:, 0], datasets, strict=True):
+fig, axes = plt.subplots(len(planar), 1, figsize=(8, 2.2 * len(planar)), squeeze=False)
+for ax, dataset in zip(axes[:, 0], planar, strict=True):
     gaps = {describe_run(e.run): accuracies(e)["gap"] for e in fresh[dataset].values()}
     plots.seed_gaps_of(ax, gaps, AGREES_AT_END)
     ax.set_title(name_of(dataset))
 plots.stamp_profile(fig, profile)
 
 # %% tags=["remove-input"]
-each = {(d, e.run.name): accuracies(e) for d in datasets for e in fresh[d].values()}
+each = {(d, e.run.name): accuracies(e) for d in planar for e in fresh[d].values()}
 table = pd.concat(each, names=["dataset", "run"]).reset_index() if each else pd.DataFrame()
 download_links(fig, "fig-fresh-gaps", table)
 
@@ -239,7 +239,7 @@ download_links(fig, "fig-fresh-gaps", table)
 
 # %% tags=["hide-input"]
 steered = {}
-for dataset in datasets:
+for dataset in planar:
     runs = [steered_run(dataset, name, STEERED[name], profile) for name in STEERED]
     others = MORE_SEEDS.get(dataset, seeds)
     runs += [Run(dataset, Adapted("euler", c), tuple(others), profile) for c in controllers]
@@ -260,7 +260,7 @@ def tabulate_controllers(dataset):
     return pd.DataFrame(rows, columns=columns).set_index(columns[0])
 
 
-for dataset in datasets:
+for dataset in planar:
     display(tabulate_controllers(dataset))
 
 # %% [markdown]
@@ -300,7 +300,7 @@ for dataset in datasets:
 #   other tests for this. Choose on some seeds and judge on others: with five, the order of the best few is chance.
 
 # %% tags=["remove-cell"]
-for dataset in datasets:
+for dataset in planar:
     judged = frontier(list(fresh[dataset].values())).set_index("training")
     names = {
         "drawn": "rk4-K5-uniform-2",

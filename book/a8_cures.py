@@ -26,7 +26,7 @@
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
-datasets = ["spheres2", "landscape"]  # data sets, a column each
+planar = ["spheres2", "landscape"]  # data sets in the plane, a column each
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders, on which finalists are chosen
 training = "euler-K16-loguniform-4"  # trained here if missing, on the first data set
 
@@ -49,12 +49,12 @@ from nodecore.pages.parameters import check_parameters
 
 check_parameters()
 plots.use_style()
-obtain(cure_run(datasets[0], training, seeds, profile), device=device)
-found = {d: find_trainings(d, [training, *CURES], seeds, profile) for d in datasets}
+obtain(cure_run(planar[0], training, seeds, profile), device=device)
+found = {d: find_trainings(d, [training, *CURES], seeds, profile) for d in planar}
 tables = {d: frontier(every).to_dict("records") for d, every in found.items()}
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of the exact flow with each cure, means of 5 seeds with 95 % intervals. Paper scale unless stated. Records: `book/results/<data set>-cures/<profile>/`.", "name": "fig-cures"}, "image": {"alt": "Rows of points with intervals, one for each cure: on the spheres both cures of rk4 and a drawn solver lie furthest to the right, on the landscape the intervals overlap."}}
-shown = [dataset for dataset in datasets if found[dataset]]
+shown = [dataset for dataset in planar if found[dataset]]
 fig, axes = plt.subplots(len(shown), 1, figsize=(8, 4 * len(shown)), squeeze=False)
 for ax, dataset in zip(axes[:, 0], shown, strict=True):
     shares = {
@@ -74,7 +74,7 @@ download_links(fig, "fig-cures", drawn.reset_index(level=0))
 def section(*kinds):
     """The cures whose name has one of these words, a column for each data set."""
     cells = {}
-    for dataset in datasets:
+    for dataset in planar:
         for evidence, row in zip(found[dataset], tables[dataset], strict=True):
             if any(kind in row["training"] for kind in kinds):
                 name = describe_run(evidence.run)
@@ -144,7 +144,7 @@ section("local")
 section("refined", "decay", "bound", "stable")
 
 # %% tags=["remove-cell"]
-for dataset in datasets:
+for dataset in planar:
     for word in ("bound-1", "stable"):
         rows = [row for row in tables[dataset] if row["training"] == f"euler-K24-{word}"]
         for end in ("own", "exact"):

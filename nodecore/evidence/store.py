@@ -8,7 +8,6 @@ Nothing read here is executed. A file that was cut short, edited or put there by
 refused by name. Hidden beside a run lie its lock and, while it is trained, its checkpoint.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pandas as pd
 import torch
@@ -304,10 +304,10 @@ def _check_writable(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
+        with TemporaryFile(dir=folder):  # a lock that lies there tells nothing
+            pass
     except OSError as error:
         raise WriteError(folder, error.strerror, ELSEWHERE) from error
-    if not os.access(folder, os.W_OK):
-        raise WriteError(folder, os.strerror(errno.EACCES), ELSEWHERE)
     if free < ROOM:
         why = f"{free / 2**20:.1f} MiB are free, {ROOM / 2**20:.0f} are needed"
         raise WriteError(folder, why, ELSEWHERE)

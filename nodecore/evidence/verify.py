@@ -17,7 +17,7 @@ from nodecore.data.datasets import IMAGES, load
 from nodecore.data.split import Split
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES
-from nodecore.evidence.found import Evidence, checkpoint_path, find
+from nodecore.evidence.found import Evidence, checkpoint_path, find, find_done
 from nodecore.evidence.measure import (
     foremost,
     groups_of,
@@ -47,8 +47,8 @@ NOT_COMPARED = (
 def status(
     names: Sequence[str] = (), profile: str | None = None, root: Path | None = None
 ) -> pd.DataFrame:
-    """One row for each study and profile: its seeds, runs, and how many of these are in a store;
-    damaged files by name.
+    """One row for each study and profile: its seeds, runs, and how many of these are in a store
+    and tested to the end; damaged files by name.
 
     ValueError for an unknown study or profile.
     """
@@ -57,7 +57,7 @@ def status(
         runs = select([name], profile=profile)
         for each in dict.fromkeys(run.profile for run in runs):
             mine = [run for run in runs if run.profile == each]
-            found = [_find_or_error(run, root) for run in mine]
+            found = [_find_or_error(run, root, find_done) for run in mine]
             damaged = [store.shown(f.path) for f in found if isinstance(f, store.RecordError)]
             rows.append(
                 {
@@ -71,9 +71,9 @@ def status(
     return pd.DataFrame(rows)
 
 
-def _find_or_error(run, root):
+def _find_or_error(run, root, look=find):
     try:
-        return find(run, root)
+        return look(run, root)
     except store.RecordError as error:
         return error
 

@@ -35,7 +35,7 @@ from nodecore.evidence.cluster import (
     _sources_digest,
     connect,
 )
-from nodecore.evidence.found import find
+from nodecore.evidence.found import checkpoint_path, find
 from nodecore.evidence.obtain import obtain, train_run
 from nodecore.evidence.progress import Bar, SweepBar, makespan
 from nodecore.evidence.runs import Run
@@ -663,6 +663,9 @@ def test_status_counts_what_is_there_and_names_what_is_damaged(root):
         ["paper", 5, 20, 0, ""],  # a run for each seed
         ["laptop", 1, 1, 0, ""],
     ]
+    checkpoint_path(SMALL[0].path(root)).touch()  # its tests were stopped
+    assert status(["spheres2-euler"], root=root)["done"].tolist() == [0]
+    checkpoint_path(SMALL[0].path(root)).unlink()
     assert status(["spheres900-rk4"], "paper", root)["runs"].tolist() == [20]
     assert status(["spheres900-rk4"], "smoke", root)["runs"].tolist() == [1]
 
