@@ -93,6 +93,7 @@ def train_run(
     write_first: called with what is there after the foremost tests. check: called again and again
     in the tests; may raise, to stop.
     """
+    origin = recorded_revision()  # of the code that trains, whatever the files are in the end
     with single_threaded(get_device(device)):
         trained = train(
             run.protocol, run.steps, run.seeds, device=device, cures=run.cures, **options
@@ -106,9 +107,9 @@ def train_run(
         known = {}
         if write_first is not None:
             records = evaluate_run(run, trained, known, check, foremost_only=True)
-            write_first(Result(_header(run, trained), records, weights, trained.history))
+            write_first(Result(_header(run, trained, origin), records, weights, trained.history))
         records = evaluate_run(run, trained, known, check)
-        return Result(_header(run, trained), records, weights, trained.history)
+        return Result(_header(run, trained, origin), records, weights, trained.history)
 
 
 def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
@@ -119,7 +120,7 @@ def keep(run: Run, result: Result, root: Path | None = None) -> Evidence:
     return Evidence(run, stored)
 
 
-def _header(run, trained):
+def _header(run, trained, origin):
     constants = run.steps.constants if isinstance(run.steps, Adapted) else {}
     return {
         "study": run.study,
@@ -141,6 +142,6 @@ def _header(run, trained):
         "device": device_name(trained.device),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        **recorded_revision(),
+        **origin,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -34,7 +34,7 @@ from nodecore.training.adaption import Adaption
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.controllers import Algorithm1
 from nodecore.training.ensemble import make_model
-from nodecore.training.loop import Trained
+from nodecore.training.loop import Trained, train
 
 RUN = Run("spheres2", FixedSteps("euler", 2), seeds=(0, 3), profile="smoke")
 QUIET = {"device": "cpu", "progress": False}
@@ -712,6 +712,18 @@ def test_a_run_outside_git_is_recorded_with_a_word_instead(monkeypatch, tmp_path
         replace(RUN, steps=FixedSteps("euler", 1)), root=tmp_path, **QUIET
     ).stored.header
     assert header["revision"] == "abc123" and "revision_unknown" not in header
+
+
+def test_the_revision_is_that_of_the_code_that_trained(monkeypatch, tmp_path):
+    """A checkout may move on meanwhile."""
+    monkeypatch.setenv("NODECORE_REVISION", "before")
+
+    def train_slowly(*arguments, **options):
+        monkeypatch.setenv("NODECORE_REVISION", "after")
+        return train(*arguments, **options)
+
+    monkeypatch.setattr("nodecore.evidence.obtain.train", train_slowly)
+    assert obtain(RUN, root=tmp_path, **QUIET).stored.header["revision"] == "before"
 
 
 def test_a_checkout_of_another_owner_has_its_revision(monkeypatch):
