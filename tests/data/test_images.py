@@ -336,6 +336,6 @@ def test_the_estimate_comes_before_the_runs(small, tmp_path, monkeypatch):
     command = ["study", "run", "mnist-euler", *only, "--precision", "bf16"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("1 runs on images: about 0.0 h of training on cpu")
+    assert result.output.startswith("1 run on images: about 0.0 h of training on cpu")
     run = get_study("mnist-euler", "smoke")[0]
     assert obtain(run, progress=False).stored.header["precision"] == "bf16"
