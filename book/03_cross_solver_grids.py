@@ -264,9 +264,9 @@ glue("mnist-rk4-judged", float(critical_sensitivity(frame, ()).seeds), display=F
 #
 # The paper ({cite:t}`ott2020`, Table 1) gives the cost around the critical step of Euler's method as a pair of NFE.
 # We read it as $K + 1$ for the last $K$ that fails and for the first that agrees. It also gives the best mean
-# accuracy among the ODE-like runs. The table sets ours beside it, by the same rule, with the standard deviation over seeds. The last
-# column has the range over single seeds, counted in the same way. *Or more* means that our grid ends there. The
-# paper's pair for MNIST, 9–16, does not fit that reading with powers of two; 9–17 would.
+# accuracy among the ODE-like runs. The table sets ours beside it, by the same rule, with the standard deviation
+# over seeds. The last column has the range over single seeds, counted in the same way. *Or more* means that our
+# grid ends there. The paper's pair for MNIST, 9–16, does not fit that reading with powers of two; 9–17 would.
 
 
 # %% tags=["hide-input"]

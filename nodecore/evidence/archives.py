@@ -47,6 +47,9 @@ def pack(folder: Path, root: Path | None = None) -> tuple[list[Path], list[str]]
     for path in sorted(root.glob("*/*/*.json")):
         try:
             [stored] = _whole(path, root).stored.parts
+        except RecordError as error:  # it names its file
+            left.append(str(error))
+            continue
         except ValueError as error:
             left.append(f"{store.shown(path)}: {error}")
             continue
@@ -198,6 +201,8 @@ def _whole(path, root):
             raise ValueError("it is of another protocol or controller than today's")
         if any(lacking(evidence)):  # which loads the weights: other names or shapes raise
             raise ValueError("it lacks tests; where it was trained, `study test` adds them")
+    except RecordError:
+        raise
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     return evidence

@@ -307,8 +307,8 @@ def test_a_companion_that_is_cut_short_or_missing_is_refused(path, suffix):
     with refused(file, "do not match the checksum in its record"):
         load_run(path).weights()
     file.unlink()
-    at_fault = path if suffix == ".safetensors" else file
-    with refused(at_fault, "its weights, .*are missing|cannot be read"):
+    missing = (path, "its weights, .*are missing"), (file, "cannot be read")
+    with refused(*missing[suffix != ".safetensors"]):
         load_run(path)
 
 
