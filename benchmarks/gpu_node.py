@@ -239,13 +239,14 @@ def visit(
     precision = precision or fastest(outcomes, table)
     report.say(f"trainings in {precision}, {deadline.left():.0f} s are left")
     how = {"device": str(device), "precision": precision, "tell": report.say}
-    left = train_within(runs, deadline, **how)
-    report.add(precision=precision, left=[f"{run.study}/{run.name}" for run in left])
+    left, failed = train_within(runs, deadline, **how)
+    report.add(precision=precision, left=[run.title for run in left])
+    report.add(failed=[run.title for run in failed])
     packed, unpacked = pack(out / "records")
-    report.say(f"{len(runs) - len(left)} of {len(runs)} runs are done, in {len(packed)} archives")
+    report.say(f"{len(runs) - len(left) - len(failed)} of {len(runs)} runs are done, in {len(packed)} archives")
     for why in unpacked:
         report.say(f"left out: {why}")
-    return not bad and not unpacked and not any("failed: " in s for s in report.values["said"][1:])
+    return not bad and not unpacked and not failed
 
 
 def main(arguments: list[str] | None = None) -> None:

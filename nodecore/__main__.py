@@ -197,9 +197,11 @@ def _run_within(budget, names, only, profile, device, precision, committed):
         runs = find_missing(names or (), only, profile, root)
         runs.sort(key=cost, reverse=True)
         how = {"root": root, "device": device, "precision": precision}
-        left = train_within(runs, deadline, **how, tell=typer.echo)
-    done = f"{len(runs) - len(left)} of {len(runs)} runs are done"
+        left, failed = train_within(runs, deadline, **how, tell=typer.echo)
+    done = f"{len(runs) - len(left) - len(failed)} of {len(runs)} runs are done"
     typer.echo(done if runs else "nothing to train: all runs are there")
+    if failed:
+        _end(f"error: {len(failed)} of {len(runs)} runs failed; the same command tries them again")
 
 
 def _root(committed):

@@ -43,15 +43,16 @@ def train_within(
     device: str = "auto",
     precision: str = "float32",
     tell: Callable[[str], None] = print,
-) -> list[Run]:
+) -> tuple[list[Run], list[Run]]:
     """Train those of the runs, in their order, of which RESERVE times the predicted time is left.
 
     Each is written as it ends. At the deadline the one that is going on leaves a checkpoint, and on
     images what its foremost tests said. One that fails is told of, and the others go on. Returns
-    the runs that are not done; tells of each. root, precision: see sweep.run_studies.
+    the runs that the time did not suffice for, and those that failed; tells of each. root,
+    precision: see sweep.run_studies.
     """
     check_precision_name(precision)
-    place, left = get_device(device), []
+    place, left, failed = get_device(device), [], []
     for run in runs:
         check_precision(precision_of(run, precision), run.protocol, place)
     for run in runs:
@@ -78,9 +79,9 @@ def train_within(
         except WriteError:  # the others could not be written, either
             raise
         except Exception as error:
-            left.append(run)
+            failed.append(run)
             tell(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())}")
-    return left
+    return left, failed
 
 
 # --- predictions ----------------------------------------------------------------------------------

@@ -79,12 +79,13 @@ def test_a_run_begins_only_where_it_fits_with_a_reserve(monkeypatch, clock, told
         return run
 
     monkeypatch.setattr(budget, "obtain", obtain_in)
-    left = train_within(RUNS, Deadline(120, clock), device="cpu", tell=told.append)
-    assert trained == RUNS[1:] and left == RUNS[:1]
+    left, failed = train_within(RUNS, Deadline(120, clock), device="cpu", tell=told.append)
+    assert trained == RUNS[1:] and left == RUNS[:1] and not failed
     assert "needs 100 s, 100 s are left; not begun" in told[0]
     predicting(monkeypatch, {4: 86.9})
     monkeypatch.setattr(budget, "obtain", lambda run, **_: run)
-    assert train_within(RUNS[:1], Deadline(120, clock), device="cpu", tell=told.append) == []
+    done = train_within(RUNS[:1], Deadline(120, clock), device="cpu", tell=told.append)
+    assert done == ([], [])
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), ValueError("nothing to batch")])
@@ -97,8 +98,8 @@ def test_a_run_that_fails_is_told_of_and_the_others_go_on(monkeypatch, clock, to
         return run
 
     monkeypatch.setattr(budget, "obtain", fail_first)
-    left = train_within(RUNS, Deadline(120, clock), device="cpu", tell=told.append)
-    assert left == RUNS[:1] and f"failed: {type(error).__name__}: {error}" in told[1]
+    left, failed = train_within(RUNS, Deadline(120, clock), device="cpu", tell=told.append)
+    assert failed == RUNS[:1] and not left and f"failed: {type(error).__name__}: {error}" in told[1]
 
 
 def test_where_nothing_can_be_written_no_other_run_is_tried(monkeypatch, clock, told, tmp_path):
@@ -130,7 +131,7 @@ def test_at_the_deadline_a_checkpoint_is_left_and_gone_on_from(monkeypatch, cloc
     ):
         monkeypatch.setattr(owner, name, lambda *a, f=original: (count(), f(*a))[1])
     deadline = Deadline(120, clock)
-    left = train_within(RUNS, deadline, root=tmp_path, device="cpu", tell=told.append)
+    left, _ = train_within(RUNS, deadline, root=tmp_path, device="cpu", tell=told.append)
     assert left == RUNS[1:]
     assert len(iterations) == 60 + 50
     assert "the time is over; what was begun goes on from its checkpoint" in told[-1]
@@ -257,6 +258,9 @@ def test_the_command_trains_what_fits(monkeypatch, tmp_path):
     assert result.output.splitlines()[-1] == "2 of 3 runs are done"
     assert find(RUNS[0]) is None and find(RUNS[1]) is not None
     assert result.output.index("euler-K2") < result.output.index("euler-K1-")
+    predicting(monkeypatch, {})  # the one that is missing fails
+    failing = CliRunner().invoke(app, [*command, "--budget", "600"])
+    assert failing.exit_code == 1 and "error: 1 of 1 runs failed" in failing.output
     bad = CliRunner().invoke(app, [*command, "--budget", "5"])
     assert bad.exit_code == 1 and "error: budget = 5.0: give more than" in bad.output
     both = CliRunner().invoke(app, [*command, "--budget", "600", "--scheduler", "tcp://x"])
