@@ -243,7 +243,8 @@ def visit(
     report.add(precision=precision, left=[run.title for run in left])
     report.add(failed=[run.title for run in failed])
     packed, unpacked = pack(out / "records")
-    report.say(f"{len(runs) - len(left) - len(failed)} of {len(runs)} runs are done, in {len(packed)} archives")
+    done = f"{len(runs) - len(left) - len(failed)} of {len(runs)} runs are done"
+    report.say(f"{done}, in {len(packed)} archives")
     for why in unpacked:
         report.say(f"left out: {why}")
     return not bad and not unpacked and not failed

@@ -54,8 +54,16 @@ def together(dataset: str, profile: str, seeds: Sequence[int]) -> list[tuple[int
 def grid_runs(
     dataset: str, solver: str, n_steps: Sequence[int], seeds: Sequence[int], profile: str
 ) -> list[Run]:
-    """The runs of a fixed-step study with these n_steps; at profile smoke, three of them."""
-    grid = [k for k in n_steps if k <= GRIDS[f"{dataset}-{solver}"][-1]]
+    """The runs of a fixed-step study with these n_steps, up to the end of its grid; at profile
+    smoke, three of them. ValueError where none is left.
+    """
+    last = GRIDS[f"{dataset}-{solver}"][-1]
+    grid = [k for k in n_steps if k <= last]
+    if not grid:
+        raise ValueError(
+            f"n_steps = {list(n_steps)}: the grid of {dataset}-{solver} ends at {last}; give some "
+            "that are no greater"
+        )
     grid = grid[:7:3] if profile == "smoke" else grid
     return [Run(dataset, FixedSteps(solver, k), seeds=tuple(seeds), profile=profile) for k in grid]
 

@@ -8,6 +8,7 @@ import traitlets
 from browsing import PHONE, ExplorerReader, as_html
 
 from nodecore.evidence import store
+from nodecore.evidence.catalogue import GRIDS
 from nodecore.evidence.found import find
 from nodecore.evidence.runs import Run
 from nodecore.ode.steps import FixedSteps
@@ -55,6 +56,14 @@ def test_another_study_brings_a_cell_of_its_own(explorer):
     assert (explorer.train_n_steps, explorer.test_n_steps) == (2, 2)
     explorer.study = "spheres2-euler"
     assert (explorer.train_n_steps, explorer.test_n_steps) == (4, 2)
+
+
+def test_steps_beside_the_grid_have_the_cell_they_were_trained_in(monkeypatch):
+    monkeypatch.setitem(GRIDS, "spheres2-euler", (1, 2, 8))
+    beside = GridExplorer([evidence("euler", 4)], n_starts=4)
+    assert (beside.train_n_steps, beside.test_n_steps) == (4, 4)
+    with pytest.raises(traitlets.TraitError, match=r"choose one of 1, 2, 4, 8$"):
+        beside.test_n_steps = 3
 
 
 def test_a_refused_cell_names_what_there_is(explorer):

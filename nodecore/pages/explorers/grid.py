@@ -172,9 +172,9 @@ class GridExplorer(PlanarExplorer):
 
 
 def _tests(found):
-    """Accuracies by test n_steps of the grid: a series over the seeds each."""
+    """Accuracies by test n_steps, of the grid and its own: a series over the seeds each."""
     rows = found.records
     rows = rows[(rows["test_solver"] == found.run.steps.solver) & rows["test_n_steps"].notna()]
     table = rows.pivot(index="seed", columns="test_n_steps", values="accuracy")
-    grid = GRIDS.get(found.run.study, table.columns)
+    grid = {*GRIDS.get(found.run.study, table.columns), found.run.steps.n_steps}
     return {int(k): table[k] for k in table.columns if k in grid}
