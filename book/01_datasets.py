@@ -15,15 +15,16 @@
 # (chapter-datasets)=
 # # Two data sets that an ODE could have made
 #
-# **Question.** Which classification tasks are fair to a Neural ODE, and what would it mean to
+# **Question.** Which classification tasks are fair to a neural ODE, and what would it mean to
 # solve them *as an ODE*?
 #
-# **Answer.** The energy landscape of {cite:t}`ott2020` is fair: its labels come from a known ODE, and the largest
-# class has {glue:text}`largest-landscape:.0f` % of them. Concentric rings are not: no flow of the plane makes them
-# separable by a straight line. To solve a task as an ODE means that the exact flow gives the answer, so that any
-# accurate solver gives it. In the plane, one consequence is visible: no trajectories cross. Over a time of
-# {glue:text}`h:g`, the true flow multiplies every area by {glue:text}`flow-factor:.2f`, one Euler step of that
-# length by a factor as low as {glue:text}`euler-factor`. A negative factor means that the plane is folded.
+# **Answer.** The energy landscape of {cite:t}`ott2020` is fair: its labels come from a known ODE, and no class has
+# more than {glue:text}`largest-landscape:.0f` % of the samples. Concentric spheres in the plane (rings) are not: no
+# flow makes them separable by a straight line. To solve a task as an ODE means that the exact flow gives the answer,
+# so that any accurate solver gives it, too. In the plane, two consequences are visible. No trajectories cross, and
+# no area is turned over: over a time of {glue:text}`h:g`, the true flow of the landscape multiplies every area by
+# {glue:text}`flow-factor:.2f`, but one Euler step of that length multiplies some areas by a factor as low as
+# {glue:text}`euler-factor`. A negative factor means that the step folds the plane.
 
 # %% tags=["parameters", "hide-input"] example="step_size 0.5"
 profile = "paper"  # size of the data sets: paper, laptop or smoke
@@ -99,7 +100,7 @@ axes[1].set(xlabel="start position $x$", ylabel="start velocity $v$")
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]
-# A Neural ODE carries a sample $z(0) = x$ along a learned vector field $f$ to $z(T)$ and
+# A neural ODE carries a sample $z(0) = x$ along a learned vector field $f$ to $z(T)$ and
 # classifies the end state by a linear layer {cite:p}`chen2018`. In this book $T = 1$ unless stated.
 #
 # ## A particle in an energy landscape
@@ -115,9 +116,9 @@ plots.stamp_profile(fig, profile)
 # V(x) = 0.2\,(x - 2)(x - 0.5)(x + 1)(x + 0.6)(x - 1.6)\,x .
 # $$ (eq-potential)
 #
-# The sample is the start $(x, v)$, the label the minimum in which the particle ends. Friction makes it end in one:
-# the energy $E = V(x) + v^2 / 2$ changes by $dE/dt = -\gamma v^2 \le 0$, $V$ grows without bound on either side,
-# and so the particle slows down until both $v$ and $V'(x)$ are zero.
+# The sample is the start $(x, v)$, and the label is the minimum in which the particle comes to rest. Because of
+# friction, it does come to rest: the energy $E = V(x) + v^2 / 2$ changes by $dE/dt = -\gamma v^2 \le 0$, and $V$
+# grows without bound on either side, so the particle slows down until both $v$ and $V'(x)$ are zero.
 #
 # Only a particle that comes to rest exactly on top of a maximum would stay there; the starts of such particles are
 # the edges of the basins. Near a maximum $x^*$ they lie along the stable direction of {eq}`eq-particle`,
@@ -144,9 +145,9 @@ plots.stamp_profile(fig, profile)
 
 # %% [markdown]
 # In phase space, on the left, no trajectory crosses an edge, and none crosses another; on the right, curves meet at
-# one position with different velocities. At $t = 60$ the largest speed of these particles is
-# {glue:text}`rest-speed:.4f`, and the largest distance from the minimum of the class
-# {glue:text}`rest-distance:.4f`.
+# one position with different velocities. At $t = 60$, no speed of these particles exceeds
+# {glue:text}`rest-speed:.4f`, and no particle is farther than {glue:text}`rest-distance:.4f` from the minimum of its
+# class.
 #
 # ## Concentric spheres
 #
@@ -169,12 +170,12 @@ plots.class_legend(fig, DATASETS["spheres2"].classes, loc="outside lower center"
 plots.stamp_profile(fig, profile)
 
 # %% [markdown]
-# In the plane, no flow can solve this task on the full shells. A flow moves the plane like a
-# rubber sheet: it may stretch it but never tears or folds it, so the image of the middle shell
-# still closes around the image of the inner one. A straight line that has the whole middle shell
-# on one side has the inner shell on that side as well. {cite:t}`dupont2019` make this argument
-# for a disc and a ring around it. A finite sample leaves gaps to slip through, and a solver with
-# large steps is no flow at all; {ref}`chapter-grids` tells the two apart with a better solver.
+# In the plane, no flow can solve this task on the full shells. A flow moves the plane like a rubber sheet: it may
+# stretch it but never tears or folds it, so the image of the middle shell still closes around the image of the
+# inner one. A straight line that has the whole middle shell on one side has the inner shell on that side as well.
+# {cite:t}`dupont2019` make this argument for a disc and a ring around it. If a model is accurate all the same,
+# either the sample has gaps through which the sheet can slip, or the solver's steps are so large that it is no
+# flow at all. {ref}`chapter-grids` finds out which, by testing with a better solver.
 #
 # The tables give the shells and the sizes of both data sets. The share of the largest class is the accuracy of a
 # model that always gives the same answer. The data has a seed of its own, so all models see the same samples.
@@ -216,7 +217,7 @@ pd.DataFrame(rows).T
 # $$ (eq-fold)
 #
 # which is negative near a maximum of $V$ if $h$ is large, here beyond {glue:text}`largest-h:.2f`. There the step
-# folds the plane, and different starts land on the same spot. All that land at $(X, W)$ are given by the roots of a
+# folds the plane, and different starts land on the same spot. The starts that land at $(X, W)$ are given by roots of a
 # polynomial: $x + hv = X$ and $(1 - h\gamma)v - hV'(x) = W$ give $(1 - h\gamma)(X - x) - h^2 V'(x) = hW$. Take a
 # particle at rest where $V''$ is smallest: {numref}`fig-fold` shows all {glue:text}`same:.0f` starts that one Euler
 # step sends to the same point as this one.
@@ -256,7 +257,7 @@ for ax, name in zip(axes, landings, strict=True):
     ax.label_outer()
 
 # %% [markdown]
-# ## What is trained on them
+# ## Networks and training settings
 #
 # Here and in all chapters, the networks and settings are those of {cite:t}`ott2020`. The paper gives none for the
 # spheres in 3, 10 and 900 dimensions; these use the settings of the plane. A vector field has three layers with
@@ -301,6 +302,6 @@ glue("rest-distance", float(distance.abs().max()), display=False)
 # The energy landscape has a known field, and the edges of its basins are curves of that field; a neural
 # ODE suits it, and what it learns can be compared with the true field. On the full shells of the
 # plane no flow separates the classes by a line, so a high accuracy there is due to gaps in the sample or to a
-# solver that is no flow. Curves that cross, or a sheet that folds, were not made by an ODE, whatever the formula
-# says, and whether a solver folds depends on its step size. {ref}`chapter-crossing` counts crossings of trained
-# models; {ref}`chapter-grids` asks whether the accuracy survives a better solver.
+# solver that is no flow. If curves cross or the plane folds, it was not an ODE that moved the points, even if the
+# model is written as one. Whether a solver folds the plane depends on its step size. {ref}`chapter-crossing` counts
+# crossings of trained models; {ref}`chapter-grids` asks whether the accuracy survives a better solver.

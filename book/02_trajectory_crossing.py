@@ -15,14 +15,14 @@
 # (chapter-crossing)=
 # # Trajectory crossing
 #
-# **Question.** A Neural ODE is trained through a solver that takes steps. Is the trained model
+# **Question.** A neural ODE is trained through a solver that takes steps. Is the trained model
 # still an ODE, or has it become something that works with those steps only?
 #
-# **Answer.** Trained with a coarse step, it is no longer an ODE: its accuracy falls from
-# {glue:text}`coarse-own:.0f` % as trained to {glue:text}`coarse-least:.0f` % under a more exact solver, and
-# {glue:text}`coarse-crossing:.0f` % of the pairs of trajectories cross at the training step. With a fine step, the
-# accuracy of {glue:text}`fine-own:.0f` % falls to {glue:text}`fine-least:.0f` % at worst, and
-# {glue:text}`fine-crossing:.1f` % of the pairs cross. These are means over the five seeds of this page; over all
+# **Answer.** Trained with {glue:text}`n-steps-coarse:.0f` coarse steps of Euler's method, it is no longer an ODE: its
+# accuracy falls from {glue:text}`coarse-own:.0f` % as trained to {glue:text}`coarse-least:.0f` % under a more exact
+# solver, and {glue:text}`coarse-crossing:.0f` % of the pairs of trajectories cross at the training step. With
+# {glue:text}`n-steps-fine:.0f` fine steps, the accuracy of {glue:text}`fine-own:.0f` % falls to
+# {glue:text}`fine-least:.0f` % at worst, and {glue:text}`fine-crossing:.1f` % of the pairs cross. These are means over the five seeds of this page; over all
 # {glue:text}`all-seeds:.0f` seeds, {glue:text}`all-coarse` and {glue:text}`all-fine` % of the pairs cross.
 
 # %% tags=["parameters", "hide-input"] example="n_steps_coarse 4"
@@ -124,8 +124,9 @@ plots.stamp_profile(fig, profile)
 #
 # ## Move the step yourself
 #
-# The ring marks the accuracy of a model solved as it was trained. With other steps and solvers, a coarsely trained
-# model loses it, and its trajectories cross in other places. Click in the plane to start a trajectory of your own.
+# The ring marks the accuracy of the model when it is solved as it was trained. With other steps or solvers, a
+# coarsely trained model is less accurate, and its trajectories cross in other places. Click in the plane to start a
+# trajectory of your own.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Trajectories of one seed under your solver and number of steps, with a ring at every crossing; tint: the class that the model gives to a start there. Below: accuracy on the test set, ringed at the training step. Computed in the page from the weights behind the records (in this book: paper scale).", "name": "fig-trajectory-explorer"}}
 stored = [
@@ -202,6 +203,7 @@ for name, run in runs.items():
     cross = shares[name].loc[models[name].used, k]
     rows = paths[name][:, models[name].rows].unbind(1)
     angles = np.concatenate([find_crossings(path).angles for path in rows])
+    glue(f"n-steps-{name}", float(k), display=False)
     glue(f"{name}-crossing", 100 * float(cross.mean()), display=False)
     glue(f"{name}-crossing-seeds", float((cross > 0).sum()), display=False)
     glue(f"{name}-angle", float(np.median(angles)) if len(angles) else np.nan, display=False)
@@ -232,14 +234,15 @@ glue("all-seeds", float(n_every), display=False)
 glue("all-crossing-seeds", float(n_crossing), display=False)
 
 # %% [markdown]
-# They do not: half the training step halves the coarse model's share of crossing pairs, from
-# {glue:text}`at-coarse-coarse:.1f` to {glue:text}`at-half-coarse:.1f` %, and so on.
+# They do not vanish. Halving the training step only halves the coarse model's share of crossing pairs, from
+# {glue:text}`at-coarse-coarse:.1f` to {glue:text}`at-half-coarse:.1f` %, and so does each further halving.
 #
 # At equal steps, the two learned fields produce about the same number of crossings. Solved with the coarse step,
 # trajectories cross in {glue:text}`at-coarse-fine:.1f` % of the pairs under the finely trained field and in
 # {glue:text}`at-coarse-coarse:.1f` % under the coarsely trained one; with the fine step in
 # {glue:text}`at-fine-fine:.2f` % and {glue:text}`at-fine-coarse:.2f` %. So the share of crossings says more about
-# the step than about the field. The fields still differ: solved finely, so do their accuracies.
+# the step than about the field. The fields differ all the same: solved with fine steps, the two models have
+# different accuracies.
 #
 # **Why do trajectories of some fine models cross?** {glue:text}`fine-crossing-seeds:.0f` of {glue:text}`seeds:.0f`
 # finely trained seeds ({glue:text}`all-crossing-seeds:.0f` of all {glue:text}`all-seeds:.0f`) have crossings, at a
@@ -281,5 +284,5 @@ plots.stamp_profile(fig, profile)
 # A model that was trained with a coarse step is a {term}`discrete map`: its trajectories cross, and it fails
 # under any better solver. One that was trained with a fine step keeps its accuracy, though with most seeds a few
 # of its trajectories cross, at small angles. Accuracy under a better solver tells the two apart; crossings
-# alone do not. The two models in more numbers, and the sinks that their fields lack, are in
-# {ref}`appendix-crossing`.
+# alone do not. {ref}`appendix-crossing` compares the two models in more detail and shows that their fields lack the
+# sinks of the true field.

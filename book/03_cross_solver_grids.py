@@ -19,11 +19,12 @@
 # better solver?
 #
 # **Answer.** Only if the step was short enough. In the plane, averaged over five seeds, the models trained with the
-# fewest steps lose up to {glue:text}`coarse-loss:.0f` points of accuracy under a better solver (midpoint, or half the
-# step of rk4); those trained with the most steps lose at most {glue:text}`fine-loss:.1f` (a single seed up to
-# {glue:text}`fine-loss-seed:.1f`). From {glue:text}`euler-most:.0f` Euler steps or {glue:text}`rk4-most:.0f` steps
-# of rk4 on, the mean accuracy of the five seeds agrees with that under the better solver. MNIST and CIFAR-10,
-# trained with Euler's method on few seeds, show the same collapse.
+# fewest steps lose up to {glue:text}`coarse-loss:.0f` points of accuracy under a better solver (midpoint at the same
+# step for Euler's method, half the step for rk4). Those trained with the most steps lose at most
+# {glue:text}`fine-loss:.1f` points (a single seed up to {glue:text}`fine-loss-seed:.1f`). With at least
+# {glue:text}`euler-most:.0f` Euler steps or {glue:text}`rk4-most:.0f` steps of rk4, the mean accuracy of the five
+# seeds agrees with that under the better solver. MNIST and CIFAR-10, trained with Euler's method and few seeds, show
+# the same collapse.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -31,7 +32,7 @@ device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda wh
 datasets = ["spheres2", "landscape"]  # data sets, a row of panels each
 n_steps = [1, 2, 4, 8, 16, 32, 64, 128, 256]  # training steps, up to the end of each study's grid
 seeds = [0, 1, 2, 3, 4]  # initialisations and batch orders; every model is trained with each
-images = ["mnist", "cifar10"]  # sets of images, drawn from the records there are
+images = ["mnist", "cifar10"]  # sets of images, plotted from existing records
 
 # %% tags=["hide-input"]
 from nodecore.pages.parameters import check_parameters
@@ -121,8 +122,8 @@ download_links(fig, "fig-exact", pd.concat(by_seed, names=["dataset", "train_sol
 
 # %% [markdown]
 # Accuracy under the training solver does not reveal this: it can be high even where the flow fails.
-# A single Euler step is one residual block, free to fold the plane ({numref}`fig-fold`), and may solve
-# a task that no flow of the same field solves.
+# A single Euler step is one residual block. It may fold the plane ({numref}`fig-fold`), and so solve a task that the
+# flow of the same field cannot solve.
 #
 # (section-images)=
 # ## Images
@@ -150,7 +151,7 @@ download_links(fig, "fig-images-exact", pd.concat(by_seed, names=["dataset", "ro
 # %% [markdown]
 # ## The critical step size
 #
-# Where is the {term}`critical step`, and which drop counts? We use the rule of the paper's Algorithm 1
+# Where is the {term}`critical step`, and how large a drop counts? We use the rule of the paper's Algorithm 1
 # ({ref}`chapter-adaption`). Let $a$ be the mean accuracy under the training solver and $a^*$ that under a better
 # one: midpoint at the same step for Euler's method, half the step for rk4. The critical $K$ is the smallest of the
 # grid from which on
@@ -159,7 +160,7 @@ download_links(fig, "fig-images-exact", pd.concat(by_seed, names=["dataset", "ro
 # |a(K') - a^*(K')| \le 0.1 \quad \text{for all } K' \ge K \text{ of the grid} .
 # $$ (eq-critical)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Difference of mean accuracy between the training solver and its test solver ({eq}`eq-critical`) against the training $K$; pale: each seed; thin dashed: against the exact flow; grey band: agreement. Paper scale and 5 seeds unless stated.", "name": "fig-critical"}, "image": {"alt": "Gaps of accuracy that fall with the number of training steps and enter the band of agreement, for rk4 at fewer steps than for Euler."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Difference of mean accuracy between the training solver and the better one ({eq}`eq-critical`) against the training $K$; pale: each seed; thin dashed: against the exact flow; grey band: agreement. Paper scale and 5 seeds unless stated.", "name": "fig-critical"}, "image": {"alt": "Gaps of accuracy that fall with the number of training steps and enter the band of agreement, for rk4 at fewer steps than for Euler."}}
 fig, axes = plt.subplots(1, len(datasets), figsize=(8, 3.6), **SHARED)
 for ax, dataset in zip(axes.flat, datasets, strict=True):
     plots.threshold_line(ax, AGREEMENT)
@@ -179,10 +180,11 @@ for (d, s), frame in frames.items():
 download_links(fig, "fig-critical", pd.concat(tables))
 
 # %% [markdown]
-# Near the critical step, the result depends on the seeds and on the bound. Next to the $K$ of the usual five seeds,
-# the table gives that of all trained seeds, up to 20; the 95 % bootstrap range over seeds (of five or more); and
-# how many seeds agree at the critical $K$ by themselves. {ref}`appendix-grids` has bounds other than 0.1. *At
-# least* means that the grid ends there, so a finer step might disagree.
+# Near the critical step, the result depends on the seeds and on the bound. The table gives the critical $K$ of the
+# usual five seeds and that of all seeds, up to 20. It also gives the range of critical $K$ in 95 % of the *redraws*,
+# which are bootstrap samples of five or more seeds. The last column counts the seeds that agree at the critical $K$
+# by themselves. {ref}`section-how-sure` has bounds other than 0.1. *At least* means that the grid ends there, so a
+# finer step might disagree.
 
 
 # %% tags=["hide-input"]
@@ -336,5 +338,5 @@ glue("worst-seed", 100 * max(worst, default=np.nan), display=False)
 # {glue:text}`worst-seed:.0f` points: test your own model, not an average. A method of higher order needs fewer
 # steps; counted in evaluations of the field, rk4 takes {glue:text}`rk4-nfe-spheres2:.0f` on the spheres, where
 # Euler's method takes {glue:text}`euler-nfe-spheres2:.0f`, and {glue:text}`rk4-nfe-landscape:.0f` on the landscape,
-# where Euler's method takes {glue:text}`euler-nfe-landscape:.0f` (all seeds). Models of other dimensions, every
-# seed, other bounds, trends, margins and earlier signs are in {ref}`appendix-grids`.
+# where Euler's method takes {glue:text}`euler-nfe-landscape:.0f` (all seeds). {ref}`appendix-grids` shows spheres in
+# more dimensions, every seed, other bounds, trends, margins, and signs that come before the loss of accuracy.

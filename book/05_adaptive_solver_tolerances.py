@@ -15,7 +15,7 @@
 # (chapter-tolerances)=
 # # Tolerances of adaptive solvers
 #
-# **Question.** An adaptive solver chooses its steps itself. Does that protect a Neural ODE from
+# **Question.** An adaptive solver chooses its steps itself. Does that protect a neural ODE from
 # becoming a discrete map?
 #
 # **Answer.** It does not. Models trained at the largest tolerance lose {glue:text}`least-lost:.0f` to
@@ -31,7 +31,7 @@
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
 dataset = "spheres2"  # data set of all runs
-others = ["landscape"]  # more data sets, drawn from the records there are, never trained here
+others = ["landscape"]  # more data sets, plotted from existing records, never trained here
 solvers = ["fehlberg21", "dopri5"]  # embedded methods to train with
 rtols = [1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5]  # tolerances of the training, coarse to fine
 controllers = ["algorithm1", "settling-discord", "remembering-discord"]  # adapt the tolerance
@@ -101,8 +101,8 @@ ToleranceExplorer([found[dataset, solver, rtol] for solver in solvers for rtol i
 # %% [markdown]
 # ## Accuracy under other tolerances
 #
-# Each row of {numref}`fig-tolerance-maps` is one ensemble; the cells to the right of its box are tests at finer
-# tolerances. A model that is an ODE keeps its number there.
+# Each row of {numref}`fig-tolerance-maps` is one training setting; the cells to the right of its box are tests at
+# finer tolerances. A model that is an ODE keeps its number there.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean test accuracy in per cent over the seeds that trained, by the tolerance of the training (rows) and of the test with the same method (columns); boxes: as trained; last column of Dopri 5(4): the exact flow. Paper scale and 5 seeds unless stated.", "name": "fig-tolerance-maps"}, "image": {"classes": "true-colours", "alt": "Maps of accuracy by training and test tolerance for each data set and method: high along the diagonal, high right of it only where the training's tolerance was fine."}}
 size = (4.2 * len(solvers), 3.4 * len(sets) + 0.3)
@@ -171,7 +171,7 @@ adapted = gather_adapted_tolerances(
     dataset, solvers, first_rtols, controllers, seeds, profile, device
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The tolerance in use over the training on the spheres in the plane, every seed, for each method (rows) and rule (columns), in the colour of the tolerance that it begins at. Shaded: from the critical tolerance of the trainings above to the next coarser one. Paper scale and 5 seeds unless stated.", "name": "fig-tolerance-adaption"}, "image": {"alt": "Tolerances against the iteration on a logarithmic axis: from the coarse start they fall to the shaded range, from the fine one they rise to it or towards it; the paper's rule goes on swinging, the others move less, and with Dopri 5(4) still rise at the end."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The tolerance in use over the training on the spheres in the plane, every seed, for each method (rows) and rule (columns), in the colour of the tolerance that it begins at. Shaded: the critical range, from the critical tolerance of the trainings above to the next coarser one. Paper scale and 5 seeds unless stated.", "name": "fig-tolerance-adaption"}, "image": {"alt": "Tolerances against the iteration on a logarithmic axis: from the coarse start they fall to the shaded range, from the fine one they rise to it or towards it; the paper's rule goes on swinging, the others move less, and with Dopri 5(4) still rise at the end."}}
 rules = list(dict.fromkeys(rule for *_, rule in adapted))
 size = (3.1 * len(rules) + 0.4, 2.4 * len(solvers) + 0.7)
 fig, axes = plt.subplots(len(solvers), len(rules), figsize=size, sharex=True, **SHARED)
@@ -196,7 +196,14 @@ for (s, first, rule), ends in ends_of.items():
     worst[s, first, rule] = 100 * float(gap.max())
     rows.append([name_of(s), f"{first:g}", rule, f"{int(ends['trained'].sum())} of {len(ends)}"])
     rows[-1] += [percent(own.mean(), own.std()), f"{worst[s, first, rule]:.1f}"]
-columns = ["method", "begun at", "rule", "seeds that trained", "accuracy, all", "worst gap, points"]
+columns = [
+    "method",
+    "starts at",
+    "rule",
+    "seeds that trained",
+    "accuracy, all",
+    "worst gap, points",
+]
 pd.DataFrame(rows, columns=columns).set_index(columns[:3])
 
 # %% tags=["remove-cell"]
@@ -227,9 +234,10 @@ for word, end in {"fine": min(first_rtols), "coarse": max(first_rtols)}.items():
 # From a coarse start, the model first learns what works only with its solver, and has to unlearn it. From a fine
 # start, all seeds train to a high accuracy. With Dopri 5(4), however, the tolerance of the two calmer rules has not
 # reached the critical range when training ends: they lose little because the tolerance is fine, which costs more.
-# Under the paper's rule, the worst seed ends no nearer to its flow ({glue:text}`fine-papers:.1f` points;
-# from the coarse start {glue:text}`coarse-papers:.1f`); under the two calmer rules, every seed ends within
-# {glue:text}`fine-calmer:.1f` points (from the coarse start {glue:text}`coarse-calmer:.1f`).
+# Under the paper's rule, a fine start does not bring the worst seed nearer to its flow: it ends
+# {glue:text}`fine-papers:.1f` points away, and {glue:text}`coarse-papers:.1f` after a coarse start. Under the two
+# calmer rules, every seed ends within {glue:text}`fine-calmer:.1f` points after a fine start, and within
+# {glue:text}`coarse-calmer:.1f` after a coarse one.
 #
 # ## What to take away
 #

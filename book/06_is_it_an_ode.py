@@ -13,7 +13,7 @@
 
 # %% [markdown]
 # (chapter-check-flow)=
-# # Is your Neural ODE an ODE?
+# # Is your neural ODE an ODE?
 #
 # **Question.** You have trained a model of your own. Does its vector field describe it, or does
 # it need the solver that it was trained with?
@@ -29,9 +29,9 @@
 profile = "laptop"  # length of the trainings: paper, laptop or smoke
 device = "auto"  # where the models are trained: cpu, cuda, or auto, cuda where there is one
 euler_steps = 4  # steps of the model that is trained with Euler's method
-blocks = 6  # of the residual net
-controller = "settling-discord"  # of the cure, one of CONTROLLERS but "confirmed-increase"
-seed = 1  # of initialisation and batches
+blocks = 6  # number of blocks of the residual net
+controller = "settling-discord"  # rule of the cure: one of CONTROLLERS except "confirmed-increase"
+seed = 1  # seed of the initial weights and of the batches
 
 # %% tags=["hide-input"]
 from nodecore.pages.parameters import check_parameters
@@ -134,17 +134,18 @@ report
 # must hold whichever way it is counted. *Drop* is the accuracy that is lost under the exact flow; the rest is
 # additional evidence. Reports on fixed steps also give the *order*, which needs no labels: the share of test points
 # whose error shrinks with the step size at the training solver's rate on a smooth field
-# {cite:p}`krishnapriyan2023`. *Cannot tell* is an answer, too: more test samples shorten the interval, and a model
-# that has not learnt its task has nothing to lose.
+# {cite:p}`krishnapriyan2023`. *Cannot tell* is an answer, too. Either the interval is too wide, and more test
+# samples shorten it; or the model has not learned its task, so it has no accuracy to lose.
 #
 # `pip install .` in the project's folder installs `nodecore` for another project; it needs only torch and numpy.
 #
 # - `field(t, z)` may be any callable on a batch of states, images too; `stem` holds the layers
 #   before it. Call `.eval()` on modules with dropout or batch norm.
 # - Give the training solver with `n_steps`, with `step_size`, with the times of its steps as `grid`, or with `rtol`
-#   and `atol`. A tolerance is solved as torchdiffeq does, past the end and interpolated; `atol` defaults to `rtol`,
-#   where torchdiffeq takes 1e-9. torchdiffeq's `rk4` is the 3/8 rule, `solver="rk4_38"`. Pass a solver that is not
-#   in `nodecore.ode.tableaus`, or an adaptive one that lands on the end, as it is,
+#   and `atol`. With a tolerance, the check solves as torchdiffeq does: the last step goes past the end, and the end
+#   state is interpolated. Give `atol` as well: its default is `rtol` here, but 1e-9 in torchdiffeq. The method that
+#   torchdiffeq calls `rk4` is the 3/8 rule, `solver="rk4_38"` here. If your solver is not in `nodecore.ode.tableaus`,
+#   or is an adaptive one whose last step lands on the end, pass your own solve:
 #   `solve=lambda f, z0, t: odeint(f, z0, t, method="dopri8")[-1]`.
 # - Pass data of each sample that the field needs as `args`; the field is then called as `field(t, z, args)`. A
 #   state may be a tuple of tensors, and time may run backwards.
@@ -176,8 +177,8 @@ columns = ["iteration", "setting", "accuracy", "flips", "nfe"]
 pd.DataFrame(watch.rows, columns=columns).iloc[:: max(1, len(watch.rows) // 5)].round(2)
 
 # %% [markdown]
-# Does the trained field need so many steps? `suggest_steps` finds the smallest number with which its accuracy is
-# surely within the bound, 10 points, of its exact flow's.
+# Does the trained field need so many steps? `suggest_steps` finds the smallest number with which its accuracy
+# differs from its exact flow's by less than the bound of 10 points, over the whole 95 % interval of the difference.
 
 # %%
 reports["Euler, adapted"] = check_flow(
@@ -239,7 +240,8 @@ glue("adapted-steps", float(watch.n_steps), display=False)
 # %% [markdown]
 # ## What to take away
 #
-# A verdict needs one number with its uncertainty, and a model that could have lost something. The cure
-# costs steps: the controller went from {glue:text}`n-steps:.0f` to {glue:text}`adapted-steps:.0f` by itself,
-# and the verdict on the model is *{glue:text}`adapted-verdict`*, with {glue:text}`adapted-exact:.0f` % under its exact flow.
-# A flow need not be a good classifier: how far such a short training gets depends on the initial weights.
+# A verdict needs one number with its uncertainty, and a model that is accurate enough for a loss to show. The cure
+# costs steps: the controller raised their number from {glue:text}`n-steps:.0f` to {glue:text}`adapted-steps:.0f`
+# by itself. The verdict on the cured model is *{glue:text}`adapted-verdict`*; it is {glue:text}`adapted-exact:.0f`
+# % accurate under its exact flow. A flow need not be a good classifier: how far such a short training gets depends
+# on the initial weights.

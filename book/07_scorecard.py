@@ -19,10 +19,10 @@
 # were not tested?
 #
 # **Answer.** Of {glue:text}`findings:.0f` claims and numbers, {glue:text}`holds:.0f` hold and
-# {glue:text}`partly:.0f` hold in part. Of the latter, {glue:text}`whole:.0f` hold in every part that could be
-# decided, and {glue:text}`broken:.0f` have a part that does not hold. The other verdicts are *does not hold here*
-# ({glue:text}`fails:.0f`), *cannot tell* with these seeds ({glue:text}`unsure:.0f`), *not comparable*
-# ({glue:text}`other:.0f`) and *not tested here* ({glue:text}`untested:.0f`).
+# {glue:text}`partly:.0f` hold in part. Of the latter, {glue:text}`broken:.0f` have a part that does not hold; for
+# {glue:text}`whole:.0f`, all parts that could be decided hold, and the others lack evidence. The other verdicts are
+# *does not hold here* ({glue:text}`fails:.0f`), *cannot tell* with these seeds ({glue:text}`unsure:.0f`), *not
+# comparable* ({glue:text}`other:.0f`) and *not tested here* ({glue:text}`untested:.0f`).
 # {ref}`What does not hold <does-not-hold>` is listed below.
 
 # %% tags=["parameters", "hide-input"] example="root _build/results"
@@ -86,10 +86,10 @@ glue("first-seed", float(SEEDS[0]), display=False)
 glue("last-seed", float(SEEDS[-1]), display=False)
 
 # %% [markdown]
-# What we found the paper to claim in its abstract, sections 3 to 6, captions, Table 1 and appendix is
-# listed in `book/claims.yml`, in our words, and judged from the committed evidence while this page is
-# built; nothing is trained here. {glue:text}`counts` Unfold a line to see its place in the paper, numbers, models,
-# records and rule.
+# `book/claims.yml` lists, in our words, the claims that we found in the paper's abstract, sections 3 to 6, captions,
+# Table 1 and appendix. They are judged from the committed evidence while this page is built; nothing is trained
+# here. {glue:text}`counts` Unfold a line to see where the paper makes the claim, the numbers, the models and records
+# behind the verdict, and the rule.
 #
 # ````{admonition} How a verdict is made
 # :class: dropdown
@@ -112,10 +112,11 @@ glue("last-seed", float(SEEDS[-1]), display=False)
 # {glue:text}`last-seed:.0f`, or as many as a claim says. Where more seeds were trained at some of the step sizes,
 # all of them count. A study, which is a data set with a training solver or the step adaption, is judged at the
 # paper's scale where it is complete at that scale, on images with one seed or more. Where a claim compares studies
-# of a data set, all of them have to be complete. A claim says what is missing. *Redrawn seeds* are those of
-# {ref}`chapter-grids`: how often the same critical $K$ would result if other seeds had been drawn; with fewer than
-# five seeds, this is not asked. Each claim states the scale of its models. Accuracies on images are those on the
-# test images that every solver was tested on: all of MNIST's at the paper's scale, otherwise the first 1,000.
+# of a data set, all of them have to be complete. A claim says what is missing. *Redrawn seeds* are bootstrap samples
+# ({ref}`section-how-sure`): they show how often the same critical $K$ would result if other seeds had been drawn;
+# this is not asked of fewer than five seeds. Each claim states the scale of its models. Accuracies on images are
+# those on the test images that every solver was tested on: all of MNIST's at the paper's scale, otherwise the first
+# 1,000.
 #
 # NFE is the number of evaluations of the vector field in one training iteration; for the grid it
 # is the pair $K + 1$ around the critical step. Training settings and definitions are not findings; they are counted
@@ -196,6 +197,6 @@ HTML(records_list(judgements))
 # %% [markdown]
 # ## What to take away
 #
-# {glue:text}`holds:.0f` of {glue:text}`findings:.0f` hold without reservation, and {glue:text}`whole:.0f` of the
-# {glue:text}`partly:.0f` that hold in part hold in every part that could be decided: their other parts lack
-# evidence. {ref}`What does not hold <does-not-hold>` says by how much. Unfold a line before you quote it.
+# {glue:text}`partly:.0f` of {glue:text}`findings:.0f` claims hold only in part. So unfold a line before you quote
+# it: it says which part holds, for which models, and by which rule. {ref}`What does not hold <does-not-hold>` says
+# by how much.

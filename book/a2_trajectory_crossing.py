@@ -15,8 +15,8 @@
 # (appendix-crossing)=
 # # Appendix: crossings and sinks in full
 #
-# **Question.** How far are the two models of {ref}`chapter-crossing` from a flow, in numbers? And has a trained field
-# the sinks of the true one?
+# **Question.** How far are the two models of {ref}`chapter-crossing` from a flow, in numbers? And does a trained
+# field have the sinks of the true one?
 #
 # **Answer.** Under rk4 with a much smaller step, {glue:text}`flipped-coarse:.0f` % of the test samples change class
 # for the models trained with the long step, and {glue:text}`flipped-fine:.1f` % for those trained with the short one.
@@ -234,5 +234,5 @@ glue("right-most", 100 * max(right), display=False)
 glue("largest", 100 * largest, display=False)
 
 # %% [markdown]
-# Sorted by the sinks of a finely trained field, at most {glue:text}`right-most:.1f` % of the samples are right;
-# the largest class alone has {glue:text}`largest:.1f` %.
+# If the sinks of a finely trained field decided the class, at most {glue:text}`right-most:.1f` % of the samples
+# would be right. The largest class alone has {glue:text}`largest:.1f` % of them.

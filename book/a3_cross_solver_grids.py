@@ -20,7 +20,7 @@
 #
 # **Answer.** There is a critical step in 3 and 10 dimensions, too. In 900, there is one for rk4; for Euler's method
 # only the finest step of the grid agrees. In the plane, redraws of up to 20 seeds move the critical step by at most a
-# factor of two; other bounds than 0.1 move it further ({ref}`section-how-sure`). Crossings are an earlier sign than
+# factor of two; bounds other than 0.1 move it further ({ref}`section-how-sure`). Crossings are an earlier sign than
 # the loss of accuracy and need no labels, but models that lose nothing have a few, too.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
@@ -33,8 +33,8 @@ higher = [
     "spheres3",
     "spheres10",
     "spheres900",
-]  # drawn from the records there are, never trained here
-images = ["mnist", "cifar10"]  # sets of images, drawn from the records there are as well
+]  # spheres in more dimensions, plotted from existing records, never trained here
+images = ["mnist", "cifar10"]  # sets of images, plotted from existing records as well
 n_starts = 100  # starts, spread out over the test set, whose trajectories may cross
 batch_size = 128  # samples that the one-batch rule compares two solvers on
 
@@ -411,7 +411,7 @@ plt.show()
 
 # %% [markdown]
 # (section-how-sure)=
-# ## How sure is the critical step?
+# ## How certain is the critical step?
 #
 # The table gives the critical $K$ ({eq}`eq-critical`) of the mean, against the test solver and against
 # the exact flow; that of each seed by itself; and how often each $K$ would have been the critical
@@ -778,11 +778,11 @@ plots.stamp_profile(fig, profile)
 download_links(fig, "fig-signs", pd.concat([t.assign(dataset=d) for d, t in signs.items()]))
 
 # %% [markdown]
-# Coming from fine steps, at which $K$ does each sign first show in the mean? And does a sign tell
-# single models apart? Every sign grows with the step, and so does the loss: sorting all models of a
-# data set by $K$ alone ranks those that lose more than 0.1 above the others nearly always (see the
-# last row). So we compare only seeds of the same $K$: of two of them, one that loses more than 0.1 and one that
-# does not, how often does the first show more of the sign (1: always, 0.5: by chance)?
+# Going from fine to coarse steps, at which $K$ does each sign first show in the mean? And does a sign tell single
+# models apart? Every sign grows with the step, and so does the loss: sorting all models of a data set by $K$ alone
+# ranks those that lose more than 0.1 above the others nearly always (see the last row). So we compare only seeds
+# of the same $K$: of two of them, one that loses more than 0.1 and one that does not, how often does the first
+# show more of the sign (1: always, 0.5: by chance)?
 
 
 # %% tags=["hide-input"]
@@ -826,8 +826,6 @@ pd.DataFrame(columns).fillna("-")
 #
 # ## Larger sweeps
 #
-# All runs of this chapter belong to studies that the command line trains, on one machine or many:
-# `python -m nodecore study run` continues where it was stopped and trains what is missing. On a cluster,
-# `dask scheduler` starts the scheduler and prints its address, `dask worker ADDRESS` on each node joins it, and
-# `python -m nodecore study run --scheduler ADDRESS` distributes the runs; only that last command writes records.
-# The README explains how to start the workers through SLURM with `dask-jobqueue`.
+# All runs of this chapter belong to studies. `python -m nodecore study run` trains those that are missing and
+# continues where it was stopped, on one machine or on a cluster. The README's section *On a cluster* has the
+# commands.

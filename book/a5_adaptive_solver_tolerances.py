@@ -20,14 +20,14 @@
 #
 # **Answer.** At a coarse tolerance the error estimate does not bind: the solver takes a few long steps that follow
 # from its own limits, not from the field, and a model can adapt to them as it does to fixed steps. A norm for each
-# sample changes no verdict. A tolerance that is adapted should begin at the finest one. A longer time at the same
-# step is no substitute for a short step.
+# sample changes no verdict. A tolerance that is adapted should begin below the critical one, here at the finest. A
+# longer time at the same step is no substitute for a short step.
 
 # %% tags=["parameters", "hide-input"] example="device cpu"
 profile = "paper"  # size of every run: paper, laptop or smoke
 device = "auto"  # where missing models are trained: cpu, cuda, or auto, cuda where there is one
 dataset = "spheres2"  # data set of all runs
-others = ["landscape"]  # more data sets, drawn from the records there are, never trained here
+others = ["landscape"]  # more data sets, plotted from existing records, never trained here
 solvers = ["fehlberg21", "dopri5"]  # embedded methods to train with
 rtols = [1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5]  # tolerances of the training, coarse to fine
 controllers = ["algorithm1", "settling-discord", "remembering-discord"]  # adapt the tolerance
@@ -244,19 +244,18 @@ side_by_side.stack(0, future_stack=True).rename_axis(["method", "trained at", ""
 # %% [markdown]
 # A norm for each sample makes another solver of the same kind. Around the critical tolerance, training with it
 # costs about as many evaluations per sample, and no verdict changes, though with Dopri 5(4) at $10^{-2}$ both gaps
-# lie just inside the bound. With Fehlberg 2(1), the models are less accurate, by 7 to 10 points in the mean of
-# these five seeds. The steps of a sample then no longer depend on its batch; but where a batch advances in
-# lockstep, it costs as much as the sample that needs most.
+# lie just inside the bound. With Fehlberg 2(1), the models are less accurate, by 7 to 10 points in the mean of these
+# five seeds. In return, the steps of a sample no longer depend on its batch.
 #
 # ## Adapted tolerances in numbers
 #
-# The check is Dopri 5(4) at a fifth of the tolerance (training with Fehlberg 2(1)) or a tenth
-# (Dopri 5(4)), and finer still until it takes more steps than the training; ours stops at $10^{-6}$, the limit of
-# float32. The controllers use the constants that were chosen for step sizes.
+# The check solves with Dopri 5(4) at a fifth of the tolerance (training with Fehlberg 2(1)) or at a tenth of it
+# (training with Dopri 5(4)). It goes on to finer tolerances until it takes more steps than the training, but not
+# below $10^{-6}$, the limit of float32. The controllers use the constants that were chosen for step sizes.
 #
-# The first table has the seeds that trained, the range of the tolerances they end at, means over all, and the
-# largest gap of a seed to the exact flow. The second has turns, spread and failed checks as in
-# {ref}`chapter-adaption`, over the second half of the training: changes of direction, the standard deviation of
+# The first table gives the number of seeds that trained, the range of their final tolerances, means over all seeds,
+# and the largest gap of a seed to the exact flow. The second gives reversals, spread and failed checks as in
+# {ref}`appendix-adaption`, over the second half of the training: changes of direction, the standard deviation of
 # $\log K$, and how many of the checks, which are the same for all rules, found the accuracies more than 0.1 apart.
 
 # %% tags=["hide-input"]
@@ -272,7 +271,7 @@ ends["gap"] = (ends["as trained"] - ends["exact flow"]).abs()
 by_rule = ends.groupby(level=["method", "from", "rule"], sort=False)
 final = by_rule["final_rtol"].agg(["max", "min"])
 ends_at = [f"{high:.0e}–{low:.0e}".replace("e-0", "e-") for high, low in final.values]
-measures = {"turns": "reversals", "spread": "spread", "fails": "failed_checks"}
+measures = {"reversals": "reversals", "spread": "spread", "fails": "failed_checks"}
 pd.DataFrame(
     {
         "seeds": [f"{n:g}/{len(seeds)}" for n in by_rule["trained"].sum()],
@@ -287,13 +286,13 @@ pd.DataFrame(
 pd.DataFrame({name: by_rule[column].mean().round(2) for name, column in measures.items()})
 
 # %% [markdown]
-# From either start, the paper's rule oscillates within the critical range with Fehlberg 2(1) and above it with
-# Dopri 5(4), so the model it ends with may be on the wrong side. Begun at the finest tolerance, the calmer rules
-# rise towards the critical tolerance: with Dopri 5(4) they end below it, with Fehlberg 2(1) a little above it,
-# within the critical range. They reach the accuracy of a fixed fine tolerance; begun at $10^{-2}$ they do not.
-# Begun at the finest one, they cost about as many evaluations as a fixed tolerance at the critical one (Fehlberg 2(1))
-# or a tenth of it (Dopri 5(4)), which need not be known beforehand. Where their signal stays low, as with Dopri 5(4), training ends before they have
-# risen as far as they could.
+# From either start, the paper's rule oscillates: within the critical range with Fehlberg 2(1), and above it with
+# Dopri 5(4). So the final model may be on the wrong side. The calmer rules behave differently from each start. From
+# the finest tolerance, they raise it towards the critical one: with Dopri 5(4) they end below it, and with Fehlberg
+# 2(1) a little above it, within the critical range. They then reach the accuracy of a fixed fine tolerance, and cost
+# about as many evaluations as a fixed tolerance equal to the critical one (Fehlberg 2(1)) or to a tenth of it (Dopri
+# 5(4)); the critical one need not be known beforehand. From $10^{-2}$, they do not reach that accuracy. Where the
+# signal stays low, as with Dopri 5(4), training ends before they have raised the tolerance as far as they could.
 #
 # ## A longer time at the same step
 #

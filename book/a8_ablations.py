@@ -22,8 +22,8 @@
 # wider one, another initialisation, learning rate or optimiser, a model trained with a coarse step is no flow:
 # where it trains at all, its exact flow is less accurate by {glue:text}`least-landscape:.0f` to
 # {glue:text}`most-landscape:.0f` points on the landscape and by {glue:text}`least-spheres2:.0f` to
-# {glue:text}`most-spheres2:.0f` on the spheres. These are means over the seeds that trained, for softplus on the
-# spheres a single one. With the gradient of the flow instead of that of the steps, training with a coarse step
+# {glue:text}`most-spheres2:.0f` on the spheres. These are means over the seeds that trained; with softplus on the
+# spheres, only one seed did. With the gradient of the flow instead of that of the steps, training with a coarse step
 # hardly succeeds: {glue:text}`adjoint-trained-landscape:.0f` of {glue:text}`adjoint-seeds-landscape:.0f` seeds
 # train on the landscape and {glue:text}`adjoint-trained-spheres2:.0f` of {glue:text}`adjoint-seeds-spheres2:.0f` on
 # the spheres, and their exact flows are less accurate by {glue:text}`adjoint-lost-landscape` and
@@ -249,4 +249,4 @@ for k in n_steps:
 # and with torch's initialisation, the landscape's models are more accurate as trained, but not under their exact
 # flow. A gradient of the flow is no remedy while the loss is that of the steps. Where the true field is known, the
 # learned one is off by {glue:text}`known-1:.2f` of its length with one step and by {glue:text}`known-8:.2f` with
-# eight: it is the modified field, as far as the fit goes.
+# eight. Up to the error of the fit, training finds the modified field.

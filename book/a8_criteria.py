@@ -24,9 +24,9 @@
 # {glue:text}`flips-spheres2:.0f` % of all pairs on the spheres and in {glue:text}`flips-landscape:.0f` % on
 # the landscape, without a label. The observed order, with {glue:text}`order-spheres2:.0f` % and
 # {glue:text}`order-landscape:.0f` %, and $hL$ along trajectories, with {glue:text}`slope-spheres2:.0f` % and
-# {glue:text}`slope-landscape:.0f` %, score lower; on the landscape the intervals overlap, and on the spheres
-# every pair has one of the same {glue:text}`deciding-spheres2:.0f` models in it. They say which *step* is fine enough, and less
-# about the model that was trained with it.
+# {glue:text}`slope-landscape:.0f` %, score lower. But on the landscape the intervals overlap, and on the spheres
+# every pair contains one of the same {glue:text}`deciding-spheres2:.0f` models. Order and $hL$ show which *step* is
+# fine enough, and say less about the model that was trained with it.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -78,9 +78,9 @@ download_links(fig, "fig-criteria", pd.concat(tables, names=["dataset"]).reset_i
 #
 # A model counts as a flow if its accuracy under the exact flow is within 5 points of its accuracy as
 # trained, on the whole test set. Each criterion turns a model into one number that should be larger for
-# models that are no flows. Models are compared only with others of the same step: across steps, the step
-# alone tells them apart, and so does whatever shrinks with it. Steps at which all models are flows, or
-# none is, have no pairs.
+# models that are no flows. Models are compared only with others of the same step. Across steps, the step itself
+# would separate flows from the rest, and so would any criterion that merely shrinks with the step. Where all models
+# of a step are flows, or none is, there are no pairs.
 
 # %% tags=["hide-input"]
 pd.concat(
@@ -92,8 +92,9 @@ pd.concat(
 # %% [markdown]
 # ## What each criterion costs
 #
-# Evaluations of the vector field for a sample, besides the training's own solve, where $K$ is the number of
-# its steps. In the columns of the data sets: the share of pairs, with its interval.
+# The table counts the evaluations of the vector field for one sample, in addition to the solve that training does
+# anyway; $K$ is the number of steps of that solve. The columns of the data sets give the share of pairs that the
+# criterion puts in the right order, with its interval.
 
 # %% tags=["hide-input"]
 rows = {
@@ -107,15 +108,16 @@ pd.DataFrame(rows).T.rename_axis("criterion")
 # %% [markdown]
 # ## What to make of it
 #
-# The order test ({cite:t}`krishnapriyan2023`) answers another question: whether the step is fine enough
-# for the field. Its medians fall with the step, as the accuracy's gap does, so of all pairs, including those across
-# steps, it puts {glue:text}`order-across-least:.2f` to {glue:text}`order-across-most:.2f` in the right order (the
-# accuracy lost under midpoint: {glue:text}`lost-across-least:.2f` or more). Within a step it does not see where a
-# classifier's boundary lies: end states that move a little may cross it, and ones that move far may not. A bound on
-# $hL$ from the layers' norms even points the wrong way on the landscape. With labels, the accuracy lost under
-# midpoint is the best of all, but it measures the very quantity that decides here. {ref}`chapter-check-flow`
-# decides by changed classes or lost accuracy, with the exact flow in the place of midpoint, and shows the order and
-# $hL$ beside the verdict. How the critical step depends on the bound for the accuracy is in {ref}`chapter-grids`.
+# The order test ({cite:t}`krishnapriyan2023`) answers another question: whether the step is fine enough for the
+# field. Its median falls with the step, as the accuracy gap does. So if pairs across steps are included, it puts a
+# share of {glue:text}`order-across-least:.2f` to {glue:text}`order-across-most:.2f` of them in the right order (the
+# accuracy lost under midpoint: {glue:text}`lost-across-least:.2f` or more). Among models of the same step, it cannot
+# see where the classifier's boundary lies: an end state that moves a little may cross it, and one that moves far may
+# not. A bound on $hL$ from the layers' norms even points the wrong way on the landscape. With labels, the accuracy
+# lost under midpoint is the best criterion of all, but it measures the very quantity that decides here.
+# {ref}`chapter-check-flow` decides by changed classes or lost accuracy, with the exact flow in the place of
+# midpoint, and shows the order and $hL$ beside the verdict. {ref}`section-how-sure` shows how the critical step
+# depends on the bound for the accuracy.
 
 # %% tags=["remove-cell"]
 words = {

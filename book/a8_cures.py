@@ -18,10 +18,10 @@
 # **Question.** Which cures does {ref}`chapter-cures` compare, and what does each of them do?
 #
 # **Answer.** It compares drawn steps or solvers, two solves that should agree, a small local error, steps from
-# coarse to fine, smoother fields, and a start where the solver is stable. Of the cures of Euler's method that cost
-# at most 24 evaluations, a drawn solver has the most accurate exact flow on the spheres, where both cures of rk4
-# are about as accurate; on the landscape, drawn steps with a term for agreement have it. The order of the best few
-# is within the spread of five seeds on both sets.
+# coarse to fine, smoother fields, and a start where the solver is stable. Among the cures of Euler's method that
+# cost at most 24 evaluations, the most accurate exact flow comes from drawing the solver on the spheres (both cures
+# of rk4 are about as accurate there), and from drawing the number of steps with a loss term for agreement on the
+# landscape. On both sets, five seeds cannot settle the order of the best few.
 
 # %% tags=["parameters", "hide-input"] example="profile laptop"
 profile = "paper"  # size of every run: paper, laptop or smoke
@@ -91,7 +91,7 @@ def section(*kinds):
 # solves together. These are the seeds on which finalists are chosen: the chapter has others. Records:
 # `book/results/<data set>-cures/<profile>/`.
 #
-# ## A number of steps that is drawn
+# ## Drawing the number of steps
 #
 # The number is drawn for each batch of each member, uniformly or log-uniformly. The model never sees one step size
 # often enough to fit it; in {cite:t}`abdulle2020`, random steps represent a solver's error.
@@ -100,7 +100,7 @@ def section(*kinds):
 section("uniform")
 
 # %% [markdown]
-# ## A solver, or an end, that is drawn
+# ## Drawing the solver or the end time
 #
 # {cite:t}`gusak2021` draw a solver for each batch, here Euler's
 # method or midpoint with even odds; {cite:t}`ghosh2020` draw the end of the integration (STEER).
@@ -160,8 +160,8 @@ for dataset in planar:
 # the gap is small ({glue:text}`bound-1-own-landscape:.1f` and {glue:text}`bound-1-exact-landscape:.1f` %), and so
 # is the accuracy.
 #
-# **A stable start does not last.** A field that begins this way draws all samples together, so training takes
-# longer to separate them, and the result is no flow: {glue:text}`stable-own-spheres2:.1f` % as trained and
+# **A stable start does not last.** A field that begins this way pulls all samples together, so training takes longer
+# to separate them, and the result is no flow: {glue:text}`stable-own-spheres2:.1f` % as trained and
 # {glue:text}`stable-exact-spheres2:.1f` % under the exact flow on the spheres. On the landscape
 # ({glue:text}`stable-own-landscape:.1f` and {glue:text}`stable-exact-landscape:.1f` %)
 # {glue:text}`stable-untrained-landscape:.0f` seeds do not {term}`train <trained>` at all, and no other is a flow.
@@ -192,5 +192,5 @@ for word, names in {"carried": CARRIED_OVER, "coarse": IN_THE_GRID[:1]}.items():
 
 # %% [markdown]
 # Every seed of the four trainings that cost 24 evaluations is within {glue:text}`carried-gap:.1f` points of its exact
-# flow, nearly as near as with 128 steps of Euler's method; with 32 steps a seed is off by {glue:text}`coarse-gap:.0f`. Which
-# of these flows is the most accurate, five seeds cannot tell.
+# flow, nearly as near as with 128 steps of Euler's method; with 32 steps, one seed is off by
+# {glue:text}`coarse-gap:.0f`. Five seeds cannot tell which of these flows is the most accurate.

@@ -177,8 +177,8 @@ def violations_are_corrected(studies: Studies, numbers: Mapping) -> Parts:
     "Measures the share of checks with midpoint, every 50 iterations in the second half, whose gap "
     f"exceeds {OUTSIDE_GAP:g}. The constants alone make some fail: a failed check halves the step, "
     f"which then takes {CHECKS_OF_A_HALVING:.1f} checks that pass to grow back, so about "
-    f"{100 / (1 + CHECKS_OF_A_HALVING):.0f} % fail wherever the step swings to and fro. Holds up "
-    f"to {100 * FEW_FAILURES:g} %, in part up to {100 * SOME_FAILURES:g} %."
+    f"{100 / (1 + CHECKS_OF_A_HALVING):.0f} % fail wherever the step swings to and fro. Holds if "
+    f"at most {100 * FEW_FAILURES:g} % fail, in part if at most {100 * SOME_FAILURES:g} % do."
 )
 def stays_a_flow_in_training(studies: Studies, numbers: Mapping) -> Parts:
     def judge(material):
@@ -253,7 +253,7 @@ def _summary_of(material, start):
 
 @decides(
     ACCURACIES + "Here Algorithm 1 is compared with the grid's best ODE-like run. Its NFE, too, "
-    "must be no more than critical K + 1, by the 95 % interval of its mean. Holds if both are so, "
+    "must be at most the critical K + 1, by the 95 % interval of its mean. Holds if both are true, "
     "in part if one is; cannot tell if the seeds spread too much to decide either.",
     compares=True,
 )

@@ -54,9 +54,9 @@ from nodecore.evidence.tables import (
     "The gap is the difference of mean accuracy between the training solver and a better one "
     "(midpoint at the same step for Euler, half the step for rk4). Three things are asked: a "
     f"coarse run has a gap of more than {AGREEMENT:g}; from a critical K on, every gap is at most "
-    "that; and so is, from some K on, which may be another one, every gap to the exact flow. Holds "
-    "if all are so and the grid goes beyond both K, so that a finer run confirms each; in part if "
-    "the first is but not all. A single seed cannot tell."
+    "that; from some K on, not necessarily the same, every gap to the exact flow is, too. Holds if "
+    "all three are true and the grid goes beyond both K, so that a finer run confirms each; in "
+    "part if the first is true but not all three. A single seed cannot tell."
 )
 def critical_step_exists(studies: Studies, numbers: Mapping) -> Parts:
     return map(_critical_part, studies.values())
@@ -143,8 +143,8 @@ def _pair_parts(studies, pairs, compare):
 
 PAIRS = (
     "Compares the ranges of the critical K of Euler's method in 95 % of the redraws of "
-    f"{FEWEST} seeds or more; a range has no upper end where the grid ends there. A pair cannot "
-    "tell where the ranges leave the answer open or one has fewer seeds. "
+    f"{FEWEST} seeds or more; a range has no upper end where the grid ends there. A pair is judged "
+    "'cannot tell' where the ranges leave the answer open or one of the two has fewer seeds. "
 )
 
 

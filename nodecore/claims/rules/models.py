@@ -247,8 +247,8 @@ def margin_keeps_the_class(studies: Studies, numbers: Mapping) -> Parts:
 
 @decides(
     "Measures, of the samples that keep their class at the critical step, the share for which the "
-    "margin guarantees it, by the 95 % interval of its mean over seeds. Holds from "
-    f"{100 * MOST:g} % on, in part from half; cannot tell where the interval contains either limit."
+    "margin guarantees it, by the 95 % interval of its mean over seeds. Holds if it is at least "
+    f"{100 * MOST:g} %, in part if at least half; cannot tell where a limit is in the interval."
 )
 def margin_explains_agreement(studies: Studies, numbers: Mapping) -> Parts:
     for material, _, critical in _margin_material(studies):
