@@ -73,8 +73,8 @@ from nodecore.evidence.catalogue import (
 from nodecore.evidence.frontier import (
     difference,
     frontier,
-    is_at_least,
     is_plain,
+    judge_at_least,
 )
 from nodecore.evidence.gather import find_all, find_trainings
 from nodecore.evidence.names import describe_run, name_of
@@ -209,7 +209,7 @@ for dataset in planar:
         near = agrees_at_end(accuracies(fresh[dataset][name])["gap"].max())
         apart = equal if equal is not fresh[dataset][name] else None
         goals.append([name_of(dataset), describe_run(fresh[dataset][name].run), points_of(change),
-                      is_at_least(change), "met" if near else "missed",
+                      judge_at_least(change), "met" if near else "missed",
                       points_of(difference(fresh[dataset][name], apart)) if apart else "-"])  # fmt: skip
 columns = ["data set", "training", "against 128 Euler steps", "as accurate", "every gap"]
 columns += ["against six rk4 steps"]

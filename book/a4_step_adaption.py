@@ -72,8 +72,8 @@ from nodecore.pages import plots
 from nodecore.pages.downloads import download_links
 from nodecore.training.adapted import STARTS, USUAL_START, Adapted
 from nodecore.training.controllers import (
+    ALL_CONTROLLERS,
     CONTROLLERS,
-    EVERY,
     RETIRED,
     VARIATIONS,
     Observation,
@@ -90,7 +90,7 @@ calm = controller_name(calm)
 # %% tags=["hide-input"]
 found = gather_adaptions(datasets, ("algorithm1", calm), seeds, profile, device)
 # The other controllers, and more seeds, are shown where their records are.
-others = [c for c in EVERY if c not in ("algorithm1", calm)]
+others = [c for c in ALL_CONTROLLERS if c not in ("algorithm1", calm)]
 RULES = [*CONTROLLERS, *RETIRED]
 stored = {(d, c): find(adaption_run(d, c, seeds, profile)) for d in datasets for c in others}
 found |= {key: evidence for key, evidence in stored.items() if evidence is not None}
@@ -303,7 +303,7 @@ Markdown(" ".join(told))
 
 # %% tags=["hide-input"]
 def compared_on(dataset):
-    frames = [found[dataset, c].records for c in EVERY if (dataset, c) in found]
+    frames = [found[dataset, c].records for c in ALL_CONTROLLERS if (dataset, c) in found]
     return compare_controllers(pd.concat(frames))
 
 

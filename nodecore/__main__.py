@@ -334,12 +334,12 @@ def data(
 ) -> None:
     """Download a set of images unless it is there, and check it."""
     with _imports():
-        from nodecore.data.datasets import IMAGES, exact_test_images
-        from nodecore.data.images import data_root
+        from nodecore.data.datasets import IMAGES
+        from nodecore.data.images import data_root, exact_test_images
+        from nodecore.ode.checks import check_choice
 
-    if name not in IMAGES:
-        _end(f"error: name = {name!r} is unknown; choose one of {', '.join(IMAGES)}")
     with _refusing():
+        check_choice("name", name, IMAGES)
         training, test = IMAGES[name].make(root)
     typer.echo(f"{len(training)} training and {len(test)} test images lie in {data_root(root)}")
     lossy = len(test) - exact_test_images(name, root)

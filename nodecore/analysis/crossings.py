@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nodecore.ode.checks import check_count
 from nodecore.ode.fixed import solve_fixed
 from nodecore.ode.runge_kutta import rk_step
 from nodecore.ode.solution import VectorField
-from nodecore.ode.steps import check_count
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 
 BLOCK = 16  # consecutive segments that share a bounding box

@@ -15,8 +15,8 @@ from nodecore.ode.runge_kutta import per_instance
 from nodecore.ode.solution import Solution, SolveError
 from nodecore.ode.steps import FixedSteps, Setting, Tolerance, check_n_steps
 
-# Of the training n_steps: the paper scales the step size by 2, 1.5, 1, 0.75 and 0.5. Records of old
-# hold 0.75 and 1.5 times the steps instead, which no figure shows.
+# Of the training n_steps: the paper scales the step size by 2, 1.5, 1, 0.75 and 0.5. Old
+# records hold 0.75 and 1.5 times the steps instead, which no figure shows.
 PAPER_FACTORS = (1 / 2, 2 / 3, 1, 4 / 3, 2)
 TEST_FACTORS = (*PAPER_FACTORS, 4)
 FINER = ("midpoint", "rk4")  # what Euler-trained models meet besides Euler

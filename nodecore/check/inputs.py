@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nodecore.data.split import Split
-from nodecore.ode.steps import check_count, check_positive
+from nodecore.ode.checks import check_count, check_positive
 
 FEW_PARTS = 8  # of a state: more of one shape are rather samples
 Tree = Any  # a tensor, or tuples, lists and dicts of them, or None

@@ -33,6 +33,7 @@ from nodecore.evidence.catalogue import STUDIES
 from nodecore.evidence.found import find
 from nodecore.evidence.joined import Look, Shown, best, training_of
 from nodecore.evidence.names import name_of
+from nodecore.ode.checks import check_choice
 from nodecore.training.devices import single_threaded
 
 CLAIMS = files.PROJECT / "book" / "claims.yml"
@@ -62,18 +63,13 @@ class Claim:
     def __post_init__(self):
         get_decision(self.decided_by)
         for name in self.studies:
-            _choose(f"{self.id}: study", name, STUDIES)
-        _choose(f"{self.id}: chapter", self.chapter, chapters())
+            check_choice(f"{self.id}: study", name, STUDIES)
+        check_choice(f"{self.id}: chapter", self.chapter, chapters())
 
 
 def chapters() -> list[str]:
     """Stems of the chapters, in order."""
     return sorted(path.stem for path in CLAIMS.parent.glob("0*.py"))
-
-
-def _choose(what, value, known):
-    if value not in known:
-        raise ValueError(f"{what} = {value!r} is unknown; choose one of {', '.join(known)}")
 
 
 def read_claims(path: Path | None = None) -> list[Claim]:
@@ -99,7 +95,7 @@ def read_claims(path: Path | None = None) -> list[Claim]:
 def _claim(row):
     known, title = [f.name for f in fields(Claim)], row.get("id", "a claim")
     for key in row:
-        _choose(f"{title}: key", key, known)
+        check_choice(f"{title}: key", key, known)
     missing = [k for k in ("id", "claim", "where", "chapter", "decided_by") if k not in row]
     if missing:
         raise ValueError(f"{title} has no {', '.join(missing)}: add what is missing")

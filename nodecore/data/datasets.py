@@ -6,15 +6,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from nodecore.data.images import exact_cifar10_test, read_cifar10, read_mnist
+from nodecore.data.images import read_cifar10, read_mnist
 from nodecore.data.seeding import make_generator
 from nodecore.data.split import Split
 from nodecore.data.synthetic import concentric_spheres, energy_landscape
-from nodecore.ode.steps import check_count
+from nodecore.ode.checks import check_choice, check_count
 
 # --- images ---------------------------------------------------------------------------------------
-
-N_TEST = 10_000  # test images of either set
 
 
 def mnist(root: Path | str | None = None) -> tuple[Split, Split]:
@@ -32,17 +30,12 @@ def _as_splits(parts):
     return training, test
 
 
-def exact_test_images(name: str, root: Path | str | None = None) -> int:
-    """Count the test images, from the first on, that are exact copies of the release's."""
-    return exact_cifar10_test(root) if name == "cifar10" else N_TEST
-
-
 # --- by name --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: how text and figures call it, and how its samples are had.
+    """A data set: its name in text and figures, and how to make or read its samples.
 
     Attributes:
         label: Name in text and figures.
@@ -59,6 +52,7 @@ class Dataset:
 
     @property
     def n_classes(self) -> int:
+        """Number of classes."""
         return len(self.classes)
 
 
@@ -85,9 +79,7 @@ DATASETS = SYNTHETIC | IMAGES
 
 def check_dataset(name: str) -> str:
     """Return the name; raise ValueError that lists the known ones unless it is one of DATASETS."""
-    if name not in DATASETS:
-        raise ValueError(f"dataset = {name!r} is unknown; choose one of {', '.join(DATASETS)}")
-    return name
+    return check_choice("dataset", name, DATASETS)
 
 
 @cache
@@ -96,8 +88,7 @@ def load(
 ) -> tuple[Split, Split]:
     """Return the training and the test split of a data set, of so many samples.
 
-    Of images they are the first ones, or all for None. The seed is that of the data: all members of
-    an ensemble see the same ones, as in the paper.
+    Images: the first n of each split, or all if None. `seed` seeds the data, not the model.
 
     Raises:
         ValueError: The name is unknown, or there are not so many samples.

@@ -13,14 +13,15 @@ ATTEMPTS = 3  # at each source
 WAIT = 1.0  # seconds before the second attempt, twice as many before the third
 TIMEOUT = 30.0  # seconds without a byte
 BLOCK = 2**18
+# Refusals (4xx) that pass with time; any other one would come again.
+TEMPORARY = HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS
 
 
 def download(sources: Sequence[str], path: Path, md5: str) -> None:
-    """Fetch the file that has this MD5, from the first of the addresses that gives it whole, unless
-    it is there.
+    """Download the file with this MD5 from the first source that delivers it, unless it exists.
 
-    What has arrived lies beside it, named .part, until all of it is there and has been checked. An
-    attempt that was cut, or that of another day, is continued there.
+    Partial data is kept in a .part file beside it and resumed by the next attempt, even on another
+    day.
 
     Raises:
         OSError: No source gives the file; the message says for each of them why.
@@ -35,8 +36,8 @@ def download(sources: Sequence[str], path: Path, md5: str) -> None:
                 _append(source, part)
             except HTTPError as error:
                 whys[source] = error
-                if error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
-                    break  # it will say so again
+                if error.code < HTTPStatus.INTERNAL_SERVER_ERROR and error.code not in TEMPORARY:
+                    break
                 continue
             except (OSError, HTTPException) as error:
                 whys[source] = error

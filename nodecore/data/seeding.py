@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from nodecore.ode.steps import check_count
+from nodecore.ode.checks import check_choice, check_count
 
 STREAMS = ("data", "initialisation", "batches", "samples", "draws", "start")
 
@@ -14,8 +14,7 @@ def make_generator(seed: int, stream: str) -> torch.Generator:
     Raises:
         ValueError: The stream is unknown or the seed negative.
     """
-    if stream not in STREAMS:
-        raise ValueError(f"stream = {stream!r} is unknown; choose one of {', '.join(STREAMS)}")
+    check_choice("stream", stream, STREAMS)
     check_count("seed", seed, least=0)
     state = np.random.SeedSequence([STREAMS.index(stream), seed]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from nodecore.data.split import Split
+from nodecore.ode.checks import check_count
 from nodecore.ode.fixed import solve_fixed
-from nodecore.ode.steps import check_count
 
 # --- concentric spheres ---------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from nodecore.data import files
 from nodecore.evidence import store
 from nodecore.evidence.found import Evidence, find
-from nodecore.evidence.retest import lacking
+from nodecore.evidence.retest import missing_tests
 from nodecore.evidence.runs import run_of
 from nodecore.evidence.store import RecordError
 from nodecore.evidence.verify import verified
@@ -25,7 +25,7 @@ BLOCK, RECORD = 512, 10240  # a tar's unit, and what its length is a multiple of
 
 
 class ArchiveError(ValueError):
-    """An archive that is not what `pack` makes, or holds what does not hold; nothing was filed."""
+    """An archive that `pack` did not make, or whose contents fail a check; nothing was filed."""
 
     def __init__(self, archive: Path, why: str):
         super().__init__(f"{archive}: {why}; nothing was filed")
@@ -35,11 +35,11 @@ class ArchiveError(ValueError):
 
 
 def pack(folder: Path, root: Path | None = None) -> tuple[list[Path], list[str]]:
-    """Put the runs below `root` (the scratch store) that are not committed into archives in an
-    empty folder, at most MOST of at most LARGEST bytes; the archives, and runs that had no room.
+    """Pack the runs below `root` (the scratch store) that are not committed, in an empty folder.
 
-    A run's files stay together; runs that `take` would refuse are left out, too. ValueError for a
-    folder with files.
+    Writes at most MOST archives of at most LARGEST bytes each; a run's files stay together. Runs
+    that `take` would refuse are left out. Returns the archives, and the reason for each run that
+    was left out. ValueError for a folder with files.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"folder = {folder}: it exists and is not empty; give a new one")
@@ -155,7 +155,7 @@ def _unpack(archives, staging):
 def _place(entry, archive, staging):
     """Return where an entry goes; raise ArchiveError for one that `pack` would not put in."""
     parts = entry.name.split("/")
-    if not entry.isreg():
+    if not entry.isreg() or entry.issparse():  # a sparse one may unpack to any size
         raise ArchiveError(archive, f"{entry.name!r} is a link or no regular file")
     if len(parts) != 3 or not all(PART.fullmatch(part) for part in parts):
         raise ArchiveError(archive, f"{entry.name!r} is no name of the store: study/profile/file")
@@ -199,7 +199,7 @@ def _whole(path, root):
         evidence = find(run, root)
         if evidence is None:
             raise ValueError("it is of another protocol or controller than today's")
-        if any(lacking(evidence)):  # which loads the weights: other names or shapes raise
+        if any(missing_tests(evidence)):  # which loads the weights: other names or shapes raise
             raise ValueError("it lacks tests; where it was trained, `study test` adds them")
     except RecordError:
         raise
@@ -221,8 +221,8 @@ def _stays(evidence, root):
 
 
 def _file(source, evidence, root):
-    """Copy a run's files, the JSON last, which makes it count; False where the run stays that
-    another process, which was at it, has written."""
+    """Copy a run's files, the JSON last, because it makes the run count. Return False if another
+    process has stored the run in the meantime."""
     target = evidence.run.path(root)
     with store.reserve(target, wait=True):
         if _stays(evidence, root):

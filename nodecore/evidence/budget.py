@@ -44,12 +44,12 @@ def train_within(
     precision: str = "float32",
     tell: Callable[[str], None] = print,
 ) -> tuple[list[Run], list[Run]]:
-    """Train those of the runs, in their order, of which RESERVE times the predicted time is left.
+    """Train the runs in order, skipping each one whose predicted time, RESERVE times, is not left.
 
-    Each is written as it ends. At the deadline the one that is going on leaves a checkpoint, and on
-    images what its foremost tests said. One that fails is told of, and the others go on. Returns
-    the runs that the time did not suffice for, and those that failed; tells of each. root,
-    precision: see sweep.run_studies.
+    Each run is written when it ends. At the deadline, the current run leaves a checkpoint and, on
+    images, the results of its foremost tests. A run that fails is reported, and the others go on.
+    Returns the runs that did not fit and those that failed. tell: called with a line of news of
+    each run. root, precision: see sweep.run_studies.
     """
     check_precision_name(precision)
     place, left, failed = get_device(device), [], []
@@ -59,7 +59,7 @@ def train_within(
         name = run.title
         how = {"device": str(place), "precision": precision_of(run, precision)}
         try:
-            needed = RESERVE * predict(run, root=root, deadline=deadline, **how)
+            needed = RESERVE * predict_seconds(run, root=root, deadline=deadline, **how)
             deadline.check()
             if needed > deadline.left():
                 left.append(run)
@@ -69,7 +69,7 @@ def train_within(
             done = obtain(run, root=root, progress=False, wait=False, deadline=deadline, **how)
             if done is None:
                 left.append(run)
-                tell(f"{name}: another process is at it")
+                tell(f"{name}: another process is training it")
             else:
                 tell(f"{name}: done")
         except TimeUp:
@@ -87,7 +87,7 @@ def train_within(
 # --- predictions ----------------------------------------------------------------------------------
 
 
-def predict(
+def predict_seconds(
     run: Run,
     *,
     device: str = "auto",
@@ -113,7 +113,10 @@ class _TooLong(Exception):
 
 
 def _seconds_an_iteration(run, device, precision, left, limit):
-    """Infinity as soon as `left` of them exceed the limit; the first one is not judged by."""
+    """Return the median seconds of an iteration, the first ones left out, which are slower.
+
+    Infinity as soon as `left` of them would exceed the limit.
+    """
     times = []
 
     def note(_):

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from nodecore.data.datasets import IMAGES
 from nodecore.evidence.runs import SEEDS, Run
+from nodecore.ode.checks import check_choice
 from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.training.adapted import FIRST_RTOL, STARTS, USUAL_START, Adapted
 from nodecore.training.changes import get_changes
-from nodecore.training.controllers import EVERY, RETIRED, controller_name
+from nodecore.training.controllers import ALL_CONTROLLERS, RETIRED, controller_name
 from nodecore.training.cures import get_cures
 from nodecore.training.protocols import check_profile
 
@@ -56,6 +57,8 @@ def grid_runs(
 ) -> list[Run]:
     """The runs of a fixed-step study with these n_steps, up to the end of its grid; at profile
     smoke, three of them. ValueError where none is left.
+
+    Where a run holds a single seed (see together), there is one for each of the seeds.
     """
     last = GRIDS[f"{dataset}-{solver}"][-1]
     grid = [k for k in n_steps if k <= last]
@@ -65,7 +68,11 @@ def grid_runs(
             "that are no greater"
         )
     grid = grid[:7:3] if profile == "smoke" else grid
-    return [Run(dataset, FixedSteps(solver, k), seeds=tuple(seeds), profile=profile) for k in grid]
+    return [
+        Run(dataset, FixedSteps(solver, k), seeds=group, profile=profile)
+        for k in grid
+        for group in together(dataset, profile, seeds)
+    ]
 
 
 def tolerance_runs(
@@ -136,7 +143,7 @@ MORE_GRIDS = {
 }
 
 
-def _grid_runs(name, grid):
+def _grid_study(name, grid):
     dataset, solver = name.split("-")
     every = [(k, group, "paper") for k in grid for group in together(dataset, "paper", SEEDS)]
     every += [(k, MORE_GRID_SEEDS, "paper") for k in MORE_GRIDS.get(name, ())]
@@ -157,8 +164,8 @@ FRESH = tuple(range(20, 35))
 STEERED = {"pi": FRESH, "pi-finer": MORE_GRID_SEEDS}
 
 
-def _adaption_runs(dataset):
-    few = [Run(dataset, Adapted("euler", name)) for name in EVERY if name not in STEERED]
+def _adaption_study(dataset):
+    few = [Run(dataset, Adapted("euler", name)) for name in ALL_CONTROLLERS if name not in STEERED]
     few += [Run(dataset, steps) for steps in OTHER_STARTS]
     more = MORE_SEEDS.get(dataset)
     return (*few, *(Run(dataset, Adapted("euler", n), seeds=more) for n in SEEN_MORE if more))
@@ -237,7 +244,7 @@ def steered_run(
     return Run(dataset, steps, tuple(seeds), profile, cures=cures)
 
 
-def _cure_runs(dataset):
+def _cure_study(dataset):
     """Those without cures lie beside the grids of their solvers. They are no part of these, whose
     seeds are joined."""
     return (
@@ -285,7 +292,7 @@ def residual_run(
     return ablation_run(dataset, depth, f"pieces-{depth}", seeds, profile)
 
 
-def _ablation_runs(dataset):
+def _ablation_study(dataset):
     return (
         *(ablation_run(dataset, k, c) for c in ABLATIONS[dataset] for k in ABLATED_STEPS[dataset]),
         *(residual_run(dataset, depth) for depth in DEPTHS),
@@ -295,7 +302,7 @@ def _ablation_runs(dataset):
 STUDIES = {
     "spheres2-growing-T": growing_runs("spheres2"),
     "spheres2-per-sample": per_sample_runs("spheres2"),
-    **{name: _grid_runs(name, grid) for name, grid in GRIDS.items()},
+    **{name: _grid_study(name, grid) for name, grid in GRIDS.items()},
     **{
         f"{dataset}-{solver}": tuple(tolerance_runs(dataset, [solver], TOLERANCES))
         for dataset in ("spheres2", "landscape")
@@ -307,10 +314,10 @@ STUDIES = {
         for solver in ("fehlberg21", "dopri5")
         for name in ("algorithm1", "settling-discord", "remembering-discord")
     ),
-    **{f"{dataset}-adaption": _adaption_runs(dataset) for dataset in ("spheres2", "landscape")},
-    **{f"{dataset}-cures": _cure_runs(dataset) for dataset in FINALISTS},
+    **{f"{dataset}-adaption": _adaption_study(dataset) for dataset in ("spheres2", "landscape")},
+    **{f"{dataset}-cures": _cure_study(dataset) for dataset in FINALISTS},
     "spheres10-cures": tuple(cure_run("spheres10", training) for training in CARRIED_OVER),
-    **{f"{dataset}-ablations": _ablation_runs(dataset) for dataset in ABLATIONS},
+    **{f"{dataset}-ablations": _ablation_study(dataset) for dataset in ABLATIONS},
     **{
         name: tuple(r for p in IMAGE_PROFILES for r in image_runs(name, p))
         for name in IMAGE_STUDIES
@@ -318,25 +325,24 @@ STUDIES = {
 }
 
 
-def _is_retired(run):
-    """Tell whether its records are all there will be."""
+def is_retired(run: Run) -> bool:
+    """Tell whether the stored records of a run are all that there will be."""
     return isinstance(run.steps, Adapted) and run.steps.controller in RETIRED
 
 
 def get_study(name: str, profile: str | None = None) -> tuple[Run, ...]:
-    """The runs of a study, each at the profiles that its evidence is of, or all at `profile`.
+    """Return the runs of a study: each at its own profiles, or all at `profile`.
 
-    Images have a grid and seeds of their own at each profile, other studies at one that is not
-    theirs the runs of the first seeds, none of a retired controller. ValueError lists the names of
-    either.
+    Studies of images define a grid and seeds for each profile. At a profile that another study does
+    not define, it has the runs of its first seeds, without retired controllers. ValueError lists
+    the known names.
     """
-    if name not in STUDIES:
-        raise ValueError(f"study = {name!r} is unknown; choose one of {', '.join(STUDIES)}")
+    check_choice("study", name, STUDIES)
     if profile is None:
         return STUDIES[name]
     if name in IMAGE_STUDIES:
         return image_runs(name, profile)
     own = tuple(run for run in STUDIES[name] if run.profile == profile)
     smallest = STUDIES[name][-1].profile
-    fewest = (r for r in STUDIES[name] if r.profile == smallest and not (turn(r) or _is_retired(r)))
+    fewest = (r for r in STUDIES[name] if r.profile == smallest and not (turn(r) or is_retired(r)))
     return own or tuple(replace(run, profile=check_profile(profile)) for run in fewest)

@@ -1,8 +1,8 @@
 """Which tests tell flows from the rest, among models that were trained with the same steps?
 
-Every criterion gives a model a score that is higher the less it looks like a flow. What a model is,
-its accuracies as trained and under the exact flow decide. Models are compared within a number of
-steps: across these, the number alone would tell.
+Each criterion scores a model: the higher the score, the less it looks like a flow. A model counts
+as a flow if its accuracies as trained and under the exact flow agree. Only models with the same
+number of steps are compared, since that number alone would separate the others.
 """
 
 from collections.abc import Sequence
@@ -61,8 +61,8 @@ def scores(evidence: Evidence, split: Split) -> pd.DataFrame:
     right, still_right = ((c == split.y).double().mean(1) for c in (classes, by_other))
     orders = [order_test(ends, 1) for ends in zip(own, twice, four, strict=True)]
     inside = (other.double() - own.double()).norm(dim=-1) < class_margins(head, own)
-    norms = torch.stack([jacobian_norms(field, z[:, :JACOBIAN_SAMPLES], instance_axes=2)
-                         for z in (start, own)])  # fmt: skip
+    some = torch.stack([start, own])[:, :, :JACOBIAN_SAMPLES]
+    norms = torch.stack([jacobian_norms(field, z, instance_axes=2) for z in some])
     columns = {
         "accuracy lost under midpoint": (right - still_right).abs(),
         "classes changed under midpoint": (classes != by_other).double().mean(1),

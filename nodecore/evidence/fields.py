@@ -85,25 +85,25 @@ def problems(header: Mapping, records: Any) -> Iterator[str]:
     if header.get("start") is not None and header.get("controller") is None:
         yield f"start of its header = {_short(header['start'])}: it has no controller that starts"
     if not isinstance(records, list) or not records:
-        yield f"records = {_short(records)}: they are no list, or empty"
+        yield f"records = {_short(records)}: expected a non-empty list"
         return
     known = set(" ".join([*RECORD.values(), *OPTIONAL_RECORD.values()]).split())
     for number, record in enumerate(records, 1):
         where = f"its record {number}"
         if not isinstance(record, dict) or not record.keys() <= known:
-            yield f"{where} = {_short(record)}: it is no record, or has fields of no record"
+            yield f"{where} = {_short(record)}: it is not a record, or has unknown fields"
             return
         yield from _wrong(where, record, RECORD, OPTIONAL_RECORD)
         try:
             choose_steps(*key_of(record)[1:])
         except ValueError as error:
-            yield f"{where} is of no test ({error})"
+            yield f"{where} describes no valid test ({error})"
         final = "final_n_steps" if header.get("first_rtol") is None else "final_rtol"
         if header.get("controller") is not None and record.get(final) is None:
             yield f"{where} has no {final}"
     tests = {key_of(record) for record in records}
     if {seed for seed, *_ in tests} != set(header["seeds"]):
-        yield f"it has no records of all its seeds {_short(header['seeds'])}, or of others"
+        yield f"its records do not cover exactly its seeds {_short(header['seeds'])}"
     if len(tests) < len(records):
         yield "it has several records of one seed and test"
 

@@ -27,11 +27,16 @@ def frontier(found: Sequence[Evidence]) -> pd.DataFrame:
         exact = mean_interval(table["exact"])
         rows.append(
             {
-                **{"training": run.training, "solver": run.steps.solver},
-                **{"n_steps": run.steps.n_steps, "plain": is_plain(run)},
-                **{"nfe": table["nfe"].mean(), "own": table["own"].mean()},
-                **{"exact": exact.value, "std": table["exact"].std()},
-                **{"low": max(0.0, exact.low), "high": min(1.0, exact.high)},
+                "training": run.training,
+                "solver": run.steps.solver,
+                "n_steps": run.steps.n_steps,
+                "plain": is_plain(run),
+                "nfe": table["nfe"].mean(),
+                "own": table["own"].mean(),
+                "exact": exact.value,
+                "std": table["exact"].std(),
+                "low": max(0.0, exact.low),
+                "high": min(1.0, exact.high),
                 "worst": table["gap"].max(),
                 "agreeing": int(agrees_at_end(table["gap"]).sum()),
                 "trained": len(trained_seeds(evidence.records)),
@@ -59,7 +64,7 @@ def difference(one: Evidence, other: Evidence) -> Interval:
     return difference_interval(summary(ours), summary(theirs))
 
 
-def is_at_least(change: Interval) -> str:
+def judge_at_least(change: Interval) -> str:
     """Tell whether something is no worse than what it is compared with: "met" or "missed" where
     the interval of the difference says so, else "cannot tell"."""
     return "met" if change.low >= 0 else "missed" if change.high < 0 else "cannot tell"

@@ -7,6 +7,7 @@ import pandas as pd
 
 from nodecore.evidence.catalogue import cure_run, grid_runs, tolerance_runs
 from nodecore.evidence.found import Evidence, find
+from nodecore.evidence.joined import join
 from nodecore.evidence.names import name_of
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
@@ -73,7 +74,7 @@ def gather_grids(
     """
     keys = [(dataset, solver) for dataset in datasets for solver in solvers]
     grids = {key: grid_runs(*key, n_steps, seeds, profile) for key in keys}
-    return {key: gather(runs, device) for key, runs in grids.items()}
+    return {key: join(gather(runs, device)) for key, runs in grids.items()}
 
 
 def adaption_run(dataset: str, controller: str, seeds: Sequence[int], profile: str) -> Run:

@@ -127,7 +127,7 @@ def _is_whole(seeds, runs, found):
 
 
 def _is_counted(run, groups, found):
-    """Tell whether a run counts beside others of these seeds: where nobody waits for its training,
-    only once some seeds have it, or a mean of one would stand in a row of means."""
+    """Tell whether a run counts beside others of these seeds. A training that nobody waits for
+    counts only once FEW seeds have it, so that no single seed stands in a row of means."""
     having = sum(replace(run, seeds=seeds) in found for seeds in groups)
     return turn(run) < 2 or having >= min(FEW, len(groups))

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -17,26 +16,26 @@ def mean_interval(values: ArrayLike) -> Interval:
 
     Of a single seed nothing is known of the spread, and the interval is infinite.
     """
-    known = np.asarray(values, float)
-    known = known[~np.isnan(known)]
-    if len(known) < 2:
-        return Interval(float(known.mean()) if len(known) else math.nan, -math.inf, math.inf)
-    half = stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known))
-    return Interval(*(float(known.mean() + half * side) for side in (0, -1, 1)))
+    mean, std, n = summary(values)
+    if n < 2:
+        return Interval(mean, -math.inf, math.inf)
+    half = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half)
 
 
 def summary(values: ArrayLike) -> Summary:
-    """Summarise values, one a seed, for difference_interval."""
+    """Summarise values over seeds, those that are NaN left out; NaN where there are too few."""
     known = np.asarray(values, float)
-    std = float(known.std(ddof=1)) if len(known) > 1 else math.nan
-    return float(known.mean()), std, len(known)
+    known = known[~np.isnan(known)]
+    mean = float(known.mean()) if len(known) else math.nan
+    return mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan, len(known)
 
 
 def tell_mean(values: ArrayLike, digits: int = 1) -> str:
     """Mean and standard deviation over seeds; of one seed its value."""
-    known = pd.Series(values).dropna()
-    deviation = f" ± {known.std():.{digits}f}" if len(known) > 1 else ""
-    return f"{known.mean():.{digits}f}{deviation}"
+    mean, std, n = summary(values)
+    deviation = f" ± {std:.{digits}f}" if n > 1 else ""
+    return f"{mean:.{digits}f}{deviation}"
 
 
 def difference_interval(one: Summary, other: Summary) -> Interval:
@@ -48,8 +47,8 @@ def difference_interval(one: Summary, other: Summary) -> Interval:
     if min(counts) < 2:
         return Interval(middle, -math.inf, math.inf)
     parts = [side[1] ** 2 / side[2] for side in (one, other)]
-    half = stats.t.ppf(0.975, _welch_freedom(parts, counts)) * math.sqrt(sum(parts))
-    return Interval(*(float(middle + half * side) for side in (0, -1, 1)))
+    half = float(stats.t.ppf(0.975, _welch_freedom(parts, counts))) * math.sqrt(sum(parts))
+    return Interval(middle, middle - half, middle + half)
 
 
 def _welch_freedom(parts, counts):

@@ -17,7 +17,8 @@ from nodecore.analysis.evaluate import (
     has_trained,
     predict,
 )
-from nodecore.data.datasets import IMAGES, exact_test_images, load
+from nodecore.data.datasets import IMAGES, load
+from nodecore.data.images import exact_test_images
 from nodecore.data.split import Split
 from nodecore.evidence.catalogue import GRIDS, TOLERANCES
 from nodecore.evidence.runs import Run
@@ -33,10 +34,11 @@ def test_settings(run: Run, own: Setting) -> list[Setting]:
     """List the settings that a run is tested under; own: the steps of its training, or of its last
     iteration.
 
-    Tests of image models are dear: those of a grid go without the grid's other numbers of steps
-    and, under midpoint and rk4, without a factor that the paper has not; those of an adapted step
-    without other steps. At the paper's scale, on all test images, a run of MNIST with 32 steps is
-    then tested with 1,500 evaluations, those of all of a seed's runs up to there with 4,500.
+    Testing image models is expensive. Runs of a grid skip the grid's other numbers of steps and,
+    under midpoint and rk4, the factor that the paper does not have; runs with an adapted step are
+    tested in their last number of steps only. At the paper's scale, on all test images, a run of
+    MNIST with 32 steps is then tested with 1,500 evaluations, and all of a seed's runs up to there
+    with 4,500.
     """
     solver = run.steps.solver
     if isinstance(own, Tolerance):
@@ -68,15 +70,15 @@ def recorded_setting(
 
 
 def foremost(run: Run, own: Setting) -> list[Setting]:
-    """List the settings that say the most about a run.
+    """List the settings that say the most about a run, two or more.
 
-    They are that of its training; in numbers of steps, the test solver's; and, where a controller
-    was at work, the exact flow's.
+    They are that of its training; in numbers of steps, the test solver's; and, unless the steps
+    are fixed, the exact flow's.
     """
     settings = [own]
     if isinstance(own, FixedSteps):
         settings.append(better_setting(own.solver, own.n_steps))
-    return settings + ([exact_flow(run.dataset)] if isinstance(run.steps, Adapted) else [])
+    return settings + ([] if isinstance(run.steps, FixedSteps) else [exact_flow(run.dataset)])
 
 
 def evaluate_run(

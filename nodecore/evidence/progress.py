@@ -131,7 +131,8 @@ class SweepBar:
 
 
 def makespan(costs: Iterable[float], jobs: int) -> float:
-    """When all are done if each of `jobs` takes the next one, in this order, when it has none."""
+    """Return the time at which all are done if each of `jobs` workers takes the next one, in this
+    order, as soon as it is free."""
     ends = [0.0] * jobs
     for each in costs:
         heapq.heapreplace(ends, ends[0] + each)

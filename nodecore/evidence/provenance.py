@@ -55,14 +55,12 @@ def cpu_model() -> str:
     return f"{name}, family {told['cpu family']}, model {told.get('model', '?')}"
 
 
-def revision() -> str | None:
-    """The git revision of the project, with a + where files differ from it. NODECORE_REVISION says
-    it where it is set, for a copy that is no checkout; None where nobody knows it."""
-    return recorded_revision()["revision"]
-
-
 def recorded_revision() -> dict[str, str | None]:
-    """The revision for a header, with the reason where it is not known."""
+    """Return the git revision of the project for a header, with a + where files differ from it.
+
+    NODECORE_REVISION gives it for a copy that is no checkout. Where it is unknown, it is None and
+    revision_unknown has the reason.
+    """
     told = os.environ.get("NODECORE_REVISION")
     if told:
         return {"revision": told}

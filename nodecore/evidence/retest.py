@@ -14,7 +14,7 @@ from nodecore.evidence import store
 from nodecore.evidence.fields import key_of
 from nodecore.evidence.found import Evidence, find
 from nodecore.evidence.measure import groups_of, measure
-from nodecore.evidence.provenance import revision, testing_here
+from nodecore.evidence.provenance import recorded_revision, testing_here
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import select
 from nodecore.ode.fields import take_members
@@ -52,10 +52,11 @@ def complete(run: Run, root: Path) -> int:
         evidence = find(run, root) if reserved else None
         if evidence is None:
             return 0
+        origin = recorded_revision()  # of the code that tests, whatever the files are in the end
         added = list(_new_records(evidence))
         if added:
             header = dict(evidence.stored.header)
-            header["tested"] = [*header.get("tested", []), _entry(added)]
+            header["tested"] = [*header.get("tested", []), _entry(added) | origin]
             store.add_records(evidence.stored, header, added)
     return len(added)
 
@@ -63,7 +64,7 @@ def complete(run: Run, root: Path) -> int:
 def _new_records(evidence: Evidence) -> Iterator[dict]:
     run, members = evidence.run, _values_of_members(evidence)
     known = {key_of(record) for record in evidence.stored.records}
-    for group, missing, own in lacking(evidence):
+    for group, missing, own in missing_tests(evidence):
         seeds = [run.seeds[member] for member in group]
         model = [take_members(module, group) for module in (evidence.field, evidence.head)]
         for rows in measure(run, model, missing, own).values():
@@ -71,7 +72,7 @@ def _new_records(evidence: Evidence) -> Iterator[dict]:
             yield from (record for record in records if key_of(record) not in known)
 
 
-def lacking(evidence: Evidence) -> Iterator[tuple[Sequence[int], list[Setting], Setting]]:
+def missing_tests(evidence: Evidence) -> Iterator[tuple[Sequence[int], list[Setting], Setting]]:
     """Members that lack a test, the settings of these, and the setting of their training."""
     run = evidence.run
     known = {key_of(record) for record in evidence.stored.records}
@@ -98,12 +99,11 @@ def _knows(known, run: Run, seed: int, setting: Setting) -> bool:
 
 
 def _entry(records):
-    """Describe when and by what these records were made, for the header."""
+    """Describe when and on what machine these records were made, for the header."""
     settings = dict.fromkeys(key_of(record)[1:] for record in records)
     return {
         "records": len(records),
         "settings": [f"{solver} {n_steps or rtol}" for solver, n_steps, rtol in settings],
-        "revision": revision(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **testing_here(),
     }
@@ -140,8 +140,8 @@ def last_steps(evidence: Evidence) -> Tensor | None:
     """The step, or tolerance, that each member's last iteration took, (members,) float64; None
     where no controller was at work.
 
-    Where that iteration was a check, the history has it, whatever step the check asked for: none
-    was trained with that. Else it is what the records say, the step since the last check.
+    If that iteration was a check, the step comes from the history: the one that the check asked for
+    was never used. Otherwise it comes from the records.
     """
     run, steps = evidence.run, {}
     if run.steps.controller is None:

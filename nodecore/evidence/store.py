@@ -112,8 +112,8 @@ class StoredRun:
 class JoinedRuns:
     """Runs of one training with different seeds, as one run: what StoredRun has, of all of them.
 
-    header: the first one's. Weights that are no member's, and a mark that none of a run's members
-    has, are those of the runs that have them.
+    header: the first run's. Tensors that are no member's, such as `flipped.*`, come from the first
+    run that has them; a mark that a run lacks is filled with zeros.
     """
 
     parts: tuple[StoredRun, ...]

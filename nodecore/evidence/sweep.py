@@ -13,7 +13,7 @@ from dask.system import cpu_count
 from nodecore.data.datasets import IMAGES
 from nodecore.data.files import WriteError
 from nodecore.evidence import store
-from nodecore.evidence.catalogue import turn
+from nodecore.evidence.catalogue import is_retired, turn
 from nodecore.evidence.cluster import ClusterError, Workers, workers_here
 from nodecore.evidence.found import checkpoint_path, find_done
 from nodecore.evidence.obtain import Result, keep, obtain, precision_of
@@ -22,7 +22,7 @@ from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select
 from nodecore.ode import kernels
 from nodecore.ode.backends import resolve_backend
-from nodecore.ode.steps import check_count
+from nodecore.ode.checks import check_count
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.devices import check_precision, check_precision_name, get_device
 
@@ -115,8 +115,11 @@ def find_missing(
     profile: str | None = None,
     root: Path | None = None,
 ) -> list[Run]:
-    """The runs that are in no store, or not in `root`, or not tested to the end; see select."""
-    return [run for run in select(names, only, profile) if find_done(run, root) is None]
+    """Return the runs to train: those that are in no store, or not in `root`, or not tested to the
+    end. Runs of retired controllers cannot be trained. names, only, profile: see select.
+    """
+    runs = (run for run in select(names, only, profile) if not is_retired(run))
+    return [run for run in runs if find_done(run, root) is None]
 
 
 def _train_here(runs, root, device, precision, bar):

@@ -72,7 +72,7 @@ def as_trained(frame: pd.DataFrame) -> pd.DataFrame:
 def under_exact_flow(frame: pd.DataFrame) -> pd.DataFrame:
     """The records under the setting that stands for the exact flow, seeds that trained only.
 
-    Of images, records of old have the one of the other data sets.
+    Old records of images have the setting of the other data sets.
     """
     rtol, on_images = frame["test_rtol"], frame["dataset"].isin(IMAGES)
     exact = (rtol == EXACT.rtol) | (on_images & (rtol == IMAGES_EXACT.rtol))
@@ -481,6 +481,3 @@ def tolerance_ends(frame: pd.DataFrame) -> pd.DataFrame:
     every = frame.assign(trained=True)
     accuracies = {"as trained": as_trained(every), "exact flow": under_exact_flow(every)}
     return _ends(frame, "final_rtol", accuracies)
-
-
-# --- what a study shows ---------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from nodecore.evidence.measure import (
     trained_on,
 )
 from nodecore.evidence.provenance import testing_here
-from nodecore.evidence.retest import lacking, stored_training
+from nodecore.evidence.retest import missing_tests, stored_training
 from nodecore.evidence.selection import evaluations_of, evaluations_under, select
 from nodecore.ode import kernels
 from nodecore.ode.steps import Setting
@@ -61,7 +61,8 @@ def status(
             damaged = [store.shown(f.path) for f in found if isinstance(f, store.RecordError)]
             rows.append(
                 {
-                    **{"study": name, "profile": each},
+                    "study": name,
+                    "profile": each,
                     "seeds": len({seed for run in mine for seed in run.seeds}),
                     "runs": len(mine),
                     "done": sum(isinstance(f, Evidence) for f in found),
@@ -123,7 +124,9 @@ def verified(evidence: Evidence | store.RecordError, seconds: float, draw: rando
         changes = _changes(evidence, tests, limit, draw)
         change, allowed = max(changes), _allowed(evidence.stored.header)
         return {
-            **{"run": evidence.path, "change": change, "allowed": allowed},
+            "run": evidence.path,
+            "change": change,
+            "allowed": allowed,
             "agrees": change <= allowed and not problem,
             "tests": f"{len(changes)} of {len(tests)}",
             "problem": problem and f"{evidence.path}: {problem}",
@@ -147,7 +150,7 @@ def _missing(evidence):
     """Say which records must be there and are not; while a run is tested, only the foremost."""
     run, missing = evidence.run, []
     unfinished = checkpoint_path(evidence.stored.path).exists()
-    for _, settings, own in lacking(evidence):
+    for _, settings, own in missing_tests(evidence):
         must = foremost(run, own) if unfinished else settings
         missing += [s for s in settings if s in must]
     if missing:

@@ -6,7 +6,7 @@ import pandas as pd
 from nodecore.analysis.evaluate import cross_solver_grid
 from nodecore.evidence.found import Evidence
 from nodecore.ode.fields import take_members
-from nodecore.ode.steps import FixedSteps, Setting
+from nodecore.ode.steps import FixedSteps
 
 HISTORY = ["iteration", "seed", "step_size", "n_steps", "train_accuracy", "test_accuracy"]
 HISTORY += ["failed", "at_shortest", "outside_gap", "mark", "accuracy"]
@@ -57,12 +57,12 @@ def test_moments(evidence: Evidence, violation: pd.Series, solvers: tuple) -> pd
     for row in marked_moments(evidence, violation).to_dict("records"):
         field, head = _marked_model(evidence, row["mark"], member)
         k = int(row["n_steps"])
-        settings: dict[Setting, float] = {
-            FixedSteps(s, round(f * k)): f for s in solvers for f in FACTORS
-        }
+        settings = {(s, f): FixedSteps(s, round(f * k)) for s in solvers for f in FACTORS}
+        # With few steps, two factors may round to the same number.
+        once = dict.fromkeys(settings.values())
+        accuracies = dict(cross_solver_grid(field, head, test, once))
         moment = [row["mark"], int(row["iteration"]), k]
-        for setting, accuracy in cross_solver_grid(field, head, test, list(settings)):
-            tested.append([*moment, setting.solver, settings[setting], float(accuracy)])
+        tested += [[*moment, *key, float(accuracies[s])] for key, s in settings.items()]
     columns = ["mark", "iteration", "n_steps", "solver", "factor", "accuracy"]
     return pd.DataFrame(tested, columns=columns)
 
@@ -82,7 +82,8 @@ def corrections(evidence: Evidence) -> pd.DataFrame:
         models = [_marked_model(evidence, row["mark"], member) for row in moments]
         steps = [int(row["n_steps"]) for row in moments]
         gaps = [_gap(models[0], test, steps[0])]
-        gaps += [_gap(model, test, steps[1]) for model in models if len(models) > 1]
+        if len(models) > 1:
+            gaps += [_gap(model, test, steps[1]) for model in models]
         found[violation["seed"]] = dict(zip(GAPS, gaps, strict=False))
     return pd.DataFrame.from_dict(found, orient="index").reindex(columns=GAPS)
 

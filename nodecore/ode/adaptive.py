@@ -9,11 +9,12 @@ from torch import Tensor
 
 from nodecore.ode import kernels
 from nodecore.ode.backends import choose_adaptive_backend
+from nodecore.ode.checks import check_positive
 from nodecore.ode.dense import Dense
 from nodecore.ode.fixed import tableau_arrays
 from nodecore.ode.runge_kutta import field_for_solve, per_instance, rk_stages, weighted_sum
 from nodecore.ode.solution import Solution, SolveError, VectorField, check_state, shaped
-from nodecore.ode.steps import check_embedded, check_n_steps, check_positive, time_span
+from nodecore.ode.steps import check_embedded, check_n_steps, time_span
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 
 # Of an adaptive step on the one before: safety * error^(-1/(q+1)), and the least and the most.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nodecore.ode import kernels
+from nodecore.ode.checks import check_choice
 from nodecore.ode.solution import VectorField
 from nodecore.ode.tableaus import ButcherTableau
 
@@ -21,9 +22,7 @@ def resolve_backend(backend: str = "auto") -> str:
     name = "backend"
     if backend == "auto":
         name, backend = "NODECORE_KERNEL", os.environ.get("NODECORE_KERNEL") or "auto"
-    if backend not in BACKENDS:
-        raise ValueError(f"{name} = {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    return backend
+    return check_choice(name, backend, BACKENDS)
 
 
 def choose_backend(f: VectorField, z0: Tensor, path: bool = False, backend: str = "auto") -> str:

@@ -6,11 +6,11 @@ An Euler step z + h f(z) with h L < 1 is one-to-one, as the flow is; with h L > 
 import torch
 from torch import Tensor
 
+from nodecore.ode.checks import check_count
 from nodecore.ode.fields import Conv1dField, MLPField
 from nodecore.ode.kernels import BlockLayer
 from nodecore.ode.runge_kutta import per_instance
 from nodecore.ode.solution import VectorField
-from nodecore.ode.steps import check_count
 
 MAX_OPERATOR = 4096  # rows of a layer's operator, beyond which its singular values take too long
 

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nodecore.ode.checks import check_count, check_positive
 from nodecore.ode.tableaus import TABLEAUS, ButcherTableau, get_tableau
 
 
@@ -118,28 +118,9 @@ def check_embedded(solver: str | ButcherTableau) -> int:
     return tableau.embedded_order
 
 
-def check_count(name: str, value: Any, least: int = 1, what: str = "number") -> int:
-    """Return value as an int; raise ValueError unless it is a whole number >= least."""
-    if not _is_a(Integral, value) or value < least:
-        raise ValueError(f"{name} = {value!r}: give a whole {what} >= {least}")
-    return int(value)
-
-
 def check_n_steps(n_steps: Any, name: str = "n_steps") -> int:
     """Return n_steps as an int; raise ValueError unless it is a whole number >= 1."""
     return check_count(name, n_steps, what="number of steps")
-
-
-def check_positive(name: str, value: Any) -> float:
-    """Return value as a float; raise ValueError unless it is a finite number > 0."""
-    if not _is_a(Real, value) or not 0 < value < math.inf:
-        raise ValueError(f"{name} = {value!r}: give a finite number > 0")
-    return float(value)
-
-
-def _is_a(kind: type[Real], value: Any) -> bool:
-    """Tell whether value is a number of this kind, of Python or numpy; a bool is none."""
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def time_span(t: tuple[float, float]) -> float:

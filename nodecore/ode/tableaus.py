@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from nodecore.ode.checks import check_choice
+
 TOLERANCE = 1e-12  # of the consistency checks; the coefficients are float64
 
 
@@ -148,10 +150,7 @@ def get_tableau(solver: str | ButcherTableau, argument: str = "solver") -> Butch
     """
     if isinstance(solver, ButcherTableau):
         return solver
-    if solver not in TABLEAUS:
-        known = ", ".join(TABLEAUS)
-        raise ValueError(f"{argument} = {solver!r} is unknown; choose one of {known}")
-    return TABLEAUS[solver]
+    return TABLEAUS[check_choice(argument, solver, TABLEAUS)]
 
 
 def next_better(solver: str | ButcherTableau) -> str | None:

@@ -4,8 +4,6 @@ Every chapter is run by papermill on every build, so that a page never shows an 
 code beside it did not make; what takes long was trained before and is loaded as evidence.
 """
 
-from __future__ import annotations
-
 import base64
 import multiprocessing
 import os
@@ -34,8 +32,8 @@ from traitlets.config import Config
 from nodecore.data.files import PROJECT
 from nodecore.evidence.progress import Bar, ticking
 from nodecore.evidence.provenance import cpu_model, device_name
-from nodecore.pages.parameters import assigned_values, refuse_unknown
-from nodecore.pages.schema import describe, refuse_unlike
+from nodecore.pages.parameters import assigned_values, check_names
+from nodecore.pages.schema import check_value, describe
 from nodecore.training.devices import get_device
 
 # A link that carries its file, as downloads.download_links makes it.
@@ -69,11 +67,12 @@ def build_book(
 ) -> Path:
     """Execute all chapters and build the pages into `output/_build/html`.
 
-    `root` holds the book's sources; it and `output` are the project where they are not given.
+    `root` holds the book's sources; it and `output` are by default the project's folder.
     A parameter goes to every chapter that has it. Returns the first page of the book.
 
     Raises:
-        ValueError: a parameter that no chapter has, or cannot have so; nothing has run then.
+        ValueError: a parameter that no chapter has, or a value that it may not have; nothing has
+            run then.
         BookError: a chapter that failed, a page that does not build, a missing source.
     """
     root = root or PROJECT
@@ -208,10 +207,10 @@ def assign(chapters: list[Chapter], parameters: Mapping[str, Any]) -> dict[str, 
     Raises:
         ValueError: a parameter that no chapter has, or a value that it may not have.
     """
-    refuse_unknown(parameters, {name for chapter in chapters for name in chapter.parameters})
+    check_names(parameters, {name for chapter in chapters for name in chapter.parameters})
     for chapter in chapters:
         for name in parameters.keys() & chapter.parameters.keys():
-            refuse_unlike(name, parameters[name], chapter.parameters[name])
+            check_value(name, parameters[name], chapter.parameters[name])
     return {
         chapter.name: {k: v for k, v in parameters.items() if k in chapter.parameters}
         for chapter in chapters

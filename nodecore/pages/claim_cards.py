@@ -10,8 +10,8 @@ from nodecore.pages.downloads import file_link
 
 
 def cards(judgements: Iterable[Judgement]) -> str:
-    """A line for each claim, verdict and claim, that unfolds: place, the paper's number, ours,
-    models and records, rule."""
+    """Return a line for each claim, its verdict first, that unfolds to the place, the paper's
+    number, ours, the models and records, and the rule."""
     return f'<div class="scorecard">{"".join(map(_card, judgements))}</div>'
 
 

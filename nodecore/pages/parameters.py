@@ -1,7 +1,5 @@
 """The parameters of a chapter: what a notebook was given must be what it knows."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +10,7 @@ from typing import Any
 import yaml
 from IPython import get_ipython
 
-from nodecore.pages.schema import refuse_unlike
+from nodecore.pages.schema import check_value
 
 
 def check_parameters() -> None:
@@ -29,9 +27,9 @@ def check_parameters() -> None:
     if shell is None:
         return
     passed, known = passed_and_known(shell.user_ns["In"])
-    refuse_unknown(passed, known)
+    check_names(passed, known)
     for name, value in passed.items():
-        refuse_unlike(name, value, known[name])
+        check_value(name, value, known[name])
 
 
 Values = dict[str, Any]  # by name; None for one that is no literal
@@ -68,7 +66,7 @@ def _literal(node):
         return None
 
 
-def refuse_unknown(passed: Iterable[str], known: Iterable[str]) -> None:
+def check_names(passed: Iterable[str], known: Iterable[str]) -> None:
     """Raise unless every name in `passed` is in `known`.
 
     Raises:

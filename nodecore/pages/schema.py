@@ -1,7 +1,5 @@
 """What the chapters' parameters may be: one table for the check, its messages and the pages."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,13 +15,13 @@ from nodecore.training.protocols import PROFILES
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a parameter may be, or each entry of a list, besides being of its default's kind.
+    """What a parameter of its default's kind may be, or each entry of a list.
 
     Attributes:
-        choices: Of a text: the only ones. Without them, any.
-        least: Of a whole number. Other numbers are finite and greater than 0.
-        most: Of a whole number.
-        empty: Whether a list may be without entries.
+        choices: The texts that are allowed; without any, all are.
+        least: The smallest whole number. Other numbers are finite and greater than 0.
+        most: The largest whole number.
+        empty: Whether a list may be empty.
     """
 
     choices: tuple[str, ...] = ()
@@ -75,11 +73,11 @@ class _Device(Allowed):
         return isinstance(value, str)
 
 
-# By name, in all chapters that have it; a parameter that is not here may be all of its kind.
 _EMBEDDED = tuple(name for name, tableau in TABLEAUS.items() if tableau.b_embedded)
 _PLANAR = tuple(name for name, dataset in SYNTHETIC.items() if dataset.shape == (2,))
 _CONTROLLER = Allowed(("auto", *CONTROLLERS, *VARIATIONS))
 _SEED = Allowed(least=0)
+# By name, for all chapters; a parameter that is not listed may be anything that _ANY admits.
 ALLOWED = {
     "profile": Allowed(tuple(PROFILES)),
     "device": _Device(("auto", "cpu", "cuda")),
@@ -110,7 +108,7 @@ def describe(name: str, default: Any) -> str:
     return ALLOWED.get(name, _ANY).text(default)
 
 
-def refuse_unlike(name: str, value: Any, default: Any) -> None:
+def check_value(name: str, value: Any, default: Any) -> None:
     """Raise unless a parameter may have this value in a chapter that gives it `default`.
 
     Raises:

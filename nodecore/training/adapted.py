@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nodecore.ode.steps import Setting, Steps, Tolerance, check_positive, choose_steps
+from nodecore.ode.checks import check_choice, check_positive
+from nodecore.ode.steps import Setting, Steps, Tolerance, choose_steps
 from nodecore.ode.tableaus import check_better, get_tableau
-from nodecore.training.controllers import EVERY, Controller, controller_name
+from nodecore.training.controllers import ALL_CONTROLLERS, Controller, controller_name
 
 RTOL_BOUNDS = 1e-5, 10.0  # of tolerances that a controller may choose
-FIRST_RTOL = RTOL_BOUNDS[0]  # begun there, the model is a flow before anything coarser is tried
+# Starting here, the model is a flow before coarser tolerances are tried.
+FIRST_RTOL = RTOL_BOUNDS[0]
 
-# Where the adaption of steps begins: the norms in which the first step is chosen, with the
-# tolerances that scale them. The paper names none; these are one number, as everywhere here, and
-# the usual rtol of solvers. A hundred times the tolerance begins with a tenth of the steps.
+# Norms in which the first step is chosen, with the tolerances that scale them. The paper does not
+# specify them. As elsewhere here rtol = atol, at the usual default of 1e-3; 100 times that begins
+# with a tenth of the steps.
 STARTS = {"euclidean": {}, "hairer": {"rtol": 1e-3, "atol": 1e-3}}
 USUAL_START = "euclidean"
 
@@ -51,10 +53,7 @@ class Adapted(Steps):
                 "begins; give it with an embedded method, or leave it out"
             )
         object.__setattr__(self, "start", self.start or USUAL_START)
-        if self.start not in STARTS:
-            raise ValueError(
-                f"start = {self.start!r} is unknown; choose one of {', '.join(STARTS)}"
-            )
+        check_choice("start", self.start, STARTS)
         check_better(self.solver, self.rule.better_solver(self.solver))
 
     def _begin_with_a_tolerance(self):
@@ -78,7 +77,7 @@ class Adapted(Steps):
     def rule(self) -> Controller:
         """The controller itself."""
         chosen = self.controller
-        return EVERY[chosen] if isinstance(chosen, str) else chosen
+        return ALL_CONTROLLERS[chosen] if isinstance(chosen, str) else chosen
 
     @property
     def name(self) -> str:

@@ -211,7 +211,7 @@ class Adaption:
         )
         sizes = torch.tensor([s.step_size for s in states], dtype=torch.float64)
         solution = ensemble.solve_or_retire(x, ensemble.tableau, sizes)
-        ensemble.count(torch.where(longer, solution.nfe, 0))
+        ensemble.count(torch.where(longer, solution.nfe.cpu(), 0))
         tried = batch_accuracies(ensemble.head(solution.z), y).tolist()
         return [
             self.controller.confirm(old, new, Observation(a, o.test_accuracy)) if tries else new
@@ -222,8 +222,8 @@ class Adaption:
     def look(self) -> None:
         """Record each member's accuracy on the test split, where due; counts no evaluations.
 
-        A look changes nothing, so it is the next training solve that gives up a member which
-        cannot be solved here; nothing is recorded until then.
+        A look must not change the training. If a member cannot be solved here, nothing is
+        recorded; the next training solve gives it up.
         """
         ensemble, test, iteration = self.ensemble, self.test, self.ensemble.iteration
         if iteration % self.look_every:
@@ -243,9 +243,9 @@ class Adaption:
 class ToleranceAdaption(Adaption):
     """Tolerances of an adaptive solver, rtol = atol, adapted for each member by itself.
 
-    What the controller calls a step is the tolerance. The test is the paper's later version's:
-    dopri5 at the tolerance / 5, or / 10 where dopri5 trains, and finer still until it takes more
-    steps than the training solver, but no finer than an estimate in float32 can serve.
+    The controller's step is the tolerance. As in the paper's later version, the test solves with
+    dopri5 at a fifth of the tolerance (a tenth if dopri5 trains), refined until it takes more steps
+    than the training solver, but not below FINEST_TEST, where float32 error estimates fail.
     """
 
     FINEST_TEST = 1e-6

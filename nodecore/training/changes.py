@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from nodecore.data.datasets import IMAGES
+from nodecore.ode.checks import check_choice
 from nodecore.ode.fields import ACTIVATIONS, INITIALISATIONS
 from nodecore.training.ensemble import OPTIMISERS
 
@@ -42,13 +44,13 @@ def _parsed(key, value):
         raise ValueError(f"{key} = {value!r}: give a number") from error
 
 
-def check_changes(changes: Iterable[tuple[str, float | int | str]], dataset: str) -> Changes:
+def check_changes(changes: Iterable[tuple[str, Any]], dataset: str) -> Changes:
     """Return changes of a data set's protocol in the order of their names.
 
     Raises:
         ValueError: A name or value is unknown or stands twice, or the data set's field has none.
     """
-    changes = tuple(sorted(changes))
+    changes = tuple(sorted(changes, key=lambda change: change[0]))
     names = [name for name, _ in changes]
     changeable = OF_IMAGES if dataset in IMAGES else (*OF_IMAGES, *OF_OTHERS)
     for name, value in changes:
@@ -56,10 +58,8 @@ def check_changes(changes: Iterable[tuple[str, float | int | str]], dataset: str
             raise ValueError(
                 f"changes = {changes!r}: for {dataset} give of {', '.join(changeable)}, each once"
             )
-        allowed, kind = _CHOICES.get(name), _KINDS.get(name, str)
-        if allowed is not None and value not in allowed:
-            raise ValueError(f"{name} = {value!r} is unknown; choose one of {', '.join(allowed)}")
-        positive = type(value) is kind and not isinstance(value, str) and 0 < value < math.inf
-        if allowed is None and not positive:
-            raise ValueError(f"{name} = {value!r}: give {_WANTED[kind]} > 0")
+        if name in _CHOICES:
+            check_choice(name, value, _CHOICES[name])
+        elif type(value) is not _KINDS[name] or not 0 < value < math.inf:
+            raise ValueError(f"{name} = {value!r}: give {_WANTED[_KINDS[name]]} > 0")
     return changes

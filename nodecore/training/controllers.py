@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
+from nodecore.ode.checks import check_choice
 from nodecore.ode.tableaus import better_solver, get_tableau
 
 
@@ -137,6 +138,7 @@ class Controller:
         raise NotImplementedError
 
     def disagrees(self, seen: Observation) -> bool:
+        """Tell whether the accuracies differ by more than the threshold."""
         return abs(seen.gap) > self.threshold
 
 
@@ -199,10 +201,7 @@ class Calm(Controller):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.signal not in SIGNALS:
-            raise ValueError(
-                f"signal = {self.signal!r} is unknown; choose one of {', '.join(SIGNALS)}"
-            )
+        check_choice("signal", self.signal, SIGNALS)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -349,7 +348,7 @@ RETIRED = {
         "sawtooth": asdict(Controller()) | _SEES_NOTHING,
     }.items()
 }
-EVERY = CONTROLLERS | VARIATIONS | RETIRED
+ALL_CONTROLLERS = CONTROLLERS | VARIATIONS | RETIRED
 AUTO = "remembering-discord"  # what "auto" means
 
 
@@ -357,7 +356,7 @@ def controller_name(name: str) -> str:
     """The name of a controller, also of a retired one; "auto" is the one that did best. ValueError
     lists the names."""
     name = AUTO if name == "auto" else name
-    if name not in EVERY:
+    if name not in ALL_CONTROLLERS:
         raise ValueError(
             f"controller = {name!r} is unknown; choose one of auto, {', '.join(CONTROLLERS)}, "
             f"or a variation, {', '.join(VARIATIONS)}"
@@ -377,4 +376,4 @@ def check_in_use(rule: Controller) -> Controller:
 
 def get_controller(name: str) -> Controller:
     """The controller of that name, or of "auto". ValueError lists the names."""
-    return check_in_use(EVERY[controller_name(name)])
+    return check_in_use(ALL_CONTROLLERS[controller_name(name)])

@@ -133,7 +133,8 @@ class LocalErrorStep:
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         ensemble = self.ensemble
-        K, T = ensemble.steps.n_steps or 0, ensemble.protocol.T
+        K, T = ensemble.steps.n_steps, ensemble.protocol.T
+        assert K is not None  # check_cures has seen to it
         charged = (ensemble.iteration - 1) % K
         z = self._steps(x, charged, (0.0, charged * T / K))
         slope = ensemble.field(0.0, z)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nodecore.data.datasets import DATASETS
+from nodecore.ode.checks import check_choice
 from nodecore.ode.steps import FixedSteps, check_n_steps
 from nodecore.ode.tableaus import TABLEAUS, get_tableau
 from nodecore.training.adapted import Adapted, AnySteps
@@ -25,7 +26,8 @@ from nodecore.training.protocols import Protocol
 class Cure:
     """One change of a training. Raises ValueError for constants that cannot work.
 
-    decides: the part of an iteration that it changes; of two cures of a training, each has its own.
+    decides: the part of an iteration that it changes; a training's cures must change different
+    parts.
     """
 
     key: ClassVar[str]
@@ -219,11 +221,7 @@ class Consistency(Cure):
 
     def __post_init__(self):
         _as_number(self, "weight", 0.0, "a weight > 0, such as 0.1")
-        if self.against != COARSER and self.against not in TABLEAUS:
-            raise ValueError(
-                f"against = {self.against!r} is unknown; choose {COARSER} or one of "
-                f"{', '.join(TABLEAUS)}"
-            )
+        check_choice("against", self.against, (COARSER, *TABLEAUS))
 
     def distance(self, logits: Tensor, others: Tensor) -> Tensor:
         """Return the mean over the batch, (members,), of logits (members, batch, classes)."""
@@ -366,16 +364,15 @@ def get_cures(name: str) -> Cures:
     """Return the cures that a name of `name_cures` describes; none for an empty one.
 
     Raises:
-        ValueError: A cure is unknown, or its constants are none; the message lists the known ones.
+        ValueError: A cure is unknown or its constants cannot be read; the message lists the
+            known cures or the constants.
     """
     return tuple(map(_get_cure, name.split(","))) if name else ()
 
 
 def _get_cure(name):
     key, *constants = re.split(r"(?<!\de)-", name)  # not within a number such as 1e-05
-    kind = _BY_KEY.get(key)
-    if kind is None:
-        raise ValueError(f"cure = {name!r} is unknown; choose one of {', '.join(_BY_KEY)}")
+    kind = _BY_KEY[check_choice("cure", key, _BY_KEY)]
     try:
         kinds = [field.type for field in fields(kind)]
         values = [_KINDS_OF[k](text) for k, text in zip(kinds, constants, strict=True)]
@@ -394,7 +391,9 @@ def check_cures(cures: Sequence[Cure], steps: AnySteps, protocol: Protocol) -> C
     cures = tuple(cures)
     for cure in cures:
         if not isinstance(cure, Cure):
-            raise ValueError(f"cures = {cures!r}: {cure!r} is none; give cures such as Decay(0.01)")
+            raise ValueError(
+                f"cures = {cures!r}: {cure!r} is not a cure; give cures such as Decay(0.01)"
+            )
     decided = [cure.decides for cure in cures]
     for part in decided:
         if decided.count(part) > 1:
@@ -427,8 +426,8 @@ def check_cures(cures: Sequence[Cure], steps: AnySteps, protocol: Protocol) -> C
 
 
 def _check_field(cures, protocol):
-    """Some take the field for one that is the same at all times, or need norms of its layers, or
-    states in the plane."""
+    """Raise ValueError for a cure that needs an autonomous field, spectral norms of the layers, or
+    states in the plane, where the protocol has none."""
     for cure in cures:
         layered = isinstance(cure, Bounded | StableStart)
         if layered and protocol.field == "conv2d":

@@ -9,6 +9,7 @@ import torch
 
 from nodecore.data.datasets import DATASETS
 from nodecore.ode.backends import resolve_backend
+from nodecore.ode.checks import check_choice
 from nodecore.ode.fields import hidden_bytes
 from nodecore.training.protocols import Protocol
 
@@ -111,10 +112,7 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
 
 def check_precision_name(precision: str) -> None:
     """Raise ValueError unless the precision is one of PRECISIONS."""
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision = {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
-        )
+    check_choice("precision", precision, PRECISIONS)
 
 
 def check_precision(precision: str, protocol: Protocol, device: torch.device) -> None:
@@ -126,7 +124,9 @@ def check_precision(precision: str, protocol: Protocol, device: torch.device) ->
             "trained in less than float32; leave it out"
         )
     if precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"precision = {precision!r}: {device} has none; use float32 or bf16")
+        raise ValueError(
+            f"precision = {precision!r}: {device} does not support tf32; use float32 or bf16"
+        )
 
 
 def without_kernel(backend: str, precision: str) -> str:

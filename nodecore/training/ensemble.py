@@ -110,9 +110,10 @@ class Ensemble:
         self.n_accepted: int | Tensor | None = None
         self.seconds = 0.0  # until the last checkpoint
         # The largest bound on L that a cure allows, where there is such a cure.
-        bounded = find_cure(cures, Bounded)
-        self.steepest = bounded.most * (steps.n_steps or 0) / protocol.T if bounded else None
-        if self.steepest is not None:
+        self.steepest: float | None = None
+        if bounded := find_cure(cures, Bounded):
+            assert steps.n_steps is not None  # check_cures has seen to it
+            self.steepest = bounded.most * steps.n_steps / protocol.T
             self._bound(self.steepest)
 
     def _flatten(self):
@@ -143,7 +144,8 @@ class Ensemble:
             tensors[f"optimiser.{name}"] = value
         values = {
             "iteration": self.iteration,
-            **{"backend_used": self.backend_used, "seconds": self.seconds},
+            "backend_used": self.backend_used,
+            "seconds": self.seconds,
         }
         if self.adaption is not None:
             more, values["adaption"] = self.adaption.state()
@@ -321,7 +323,8 @@ class Ensemble:
         return self.execution + (", hidden maps recomputed" if twice else "")
 
     def in_float32(self) -> AbstractContextManager[None]:
-        """A context for what is decided or told by: it is not in the training's precision."""
+        """Return a context that computes in float32; the first step and the looks at the test split
+        use it whatever the training's precision."""
         return in_precision("float32", self.device)
 
     @torch.no_grad()

@@ -96,6 +96,7 @@ class CudaGraph:
             call()
 
     def replay(self) -> None:
+        """Compute what was captured, on the tensors of the capture."""
         self.graph.replay()
 
 
@@ -109,43 +110,41 @@ class GraphedStep:
 
     def __init__(self, ensemble, make_graph=CudaGraph):
         self.ensemble, self.make_graph = ensemble, make_graph
-        self.graph, self.iterations, self.captured, self.failed = None, 0, False, False
+        self.graph, self.iterations = make_graph(ensemble.device), 0
+        self.captured: bool | None = None  # None until it has been tried
 
     def __call__(self, x, y) -> None:
         self.iterations += 1
-        if self.iterations > self.WARM_UP and not (self.captured or self.failed):
+        if self.captured is None and self.iterations > self.WARM_UP:
             self._capture(x, y)
-        if self.captured and self.graph is not None:
+        if self.captured is None:
+            self.graph.warm_up(partial(self.ensemble.step, x, y))
+        elif self.captured:
             self.x.copy_(x)
             self.y.copy_(y)
             self.graph.replay()
-        elif self.failed:
-            self.ensemble.step(x, y)
         else:
-            self.graph = self.graph or self.make_graph(self.ensemble.device)
-            self.graph.warm_up(partial(self.ensemble.step, x, y))
+            self.ensemble.step(x, y)
 
     def _capture(self, x, y):
         self.x, self.y = x.clone(), y.clone()
-        self.graph = self.graph or self.make_graph(self.ensemble.device)
-        self.captured, why, out_of_memory = self._try_to_capture(self.graph)
+        self.captured, why, out_of_memory = self._try_to_capture()
         if out_of_memory and self.ensemble.spare_memory():
             self.graph = self.make_graph(self.ensemble.device)
-            self.captured, why, _ = self._try_to_capture(self.graph)
-        self.failed = not self.captured
+            self.captured, why, _ = self._try_to_capture()
         if self.captured:
             self.ensemble.execution = "graph"
         else:
-            self.graph = None
+            del self.graph  # with the memory that it holds
             self.ensemble.execution = f"eager: no graph could be captured ({why})"
 
-    def _try_to_capture(self, graph):
+    def _try_to_capture(self):
         """Capture the step; return whether it worked, why not, and whether memory was wanting.
 
         The error itself is not kept: its frames hold the memory that is to be freed.
         """
         try:
-            graph.capture(partial(self.ensemble.attempt, self.x, self.y))
+            self.graph.capture(partial(self.ensemble.attempt, self.x, self.y))
         except RuntimeError as error:
             chain: list[BaseException] = [error]  # the end of a spoilt capture raises, too
             while chain[-1].__context__ is not None:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from nodecore.data.seeding import make_generator
 from nodecore.ode.backends import choose_adaptive_backend, choose_backend
+from nodecore.ode.checks import check_count
 from nodecore.ode.fields import Conv2dField
 from nodecore.ode.steps import FixedSteps
 from nodecore.training.adapted import Adapted, AnySteps
@@ -109,13 +109,13 @@ def train(
     iterations done so far. With a `checkpoint` it goes on where the same training was stopped,
     to the same bits on a CPU; Ctrl-C then stops between two iterations and leaves a checkpoint.
     precision: of products in fields of images, one of PRECISIONS; tests afterwards are in
-    float32. cures: what such a training does besides, see nodecore.training.cures; for fixed
-    steps, which are then those that the model is meant for, and drawn numbers of steps for
-    those that Adapted ones have, too.
+    float32. cures: changes to the training, see nodecore.training.cures. All of them work with
+    fixed steps (the steps that the model is meant for); cures that draw the number of steps also
+    work with adapted step sizes.
 
     Raises ValueError for a bad argument, before any work.
     """
-    seeds = check_seeds(seeds)
+    seeds, look_every = check_seeds(seeds), check_count("look_every", look_every)
     cures = check_cures(cures, steps, protocol)
     if protocol.gradient == "adjoint" and (cures or not isinstance(steps, FixedSteps)):
         raise ValueError("gradient = 'adjoint': it is for fixed steps without cures; leave it out")
@@ -148,10 +148,10 @@ def train(
 def _set_up(protocol, steps, seeds, device, backend, precision, cures):
     ensemble = Ensemble(protocol, steps, seeds, device, backend, cures)
     if device.type == "cuda" and isinstance(ensemble.field, Conv2dField):
-        fixed = None if cures else steps.n_steps
-        evaluations = (fixed or 0) * ensemble.tableau.n_solution_stages * len(ensemble.seeds)
-        fits = fixed is not None and maps_fit(protocol, evaluations, precision, device)
-        ensemble.field.keeps_maps = fits
+        ensemble.field.keeps_maps = False
+        if steps.n_steps is not None and not cures:
+            evaluations = steps.n_steps * ensemble.tableau.n_solution_stages * len(ensemble.seeds)
+            ensemble.field.keeps_maps = maps_fit(protocol, evaluations, precision, device)
     return ensemble
 
 
@@ -224,9 +224,9 @@ def _with_bar(order, ensemble, done):
 
 
 class _HeldInterrupt:
-    """Holds a first Ctrl-C back while it is entered, so that the loop can stop between iterations,
-    where the state is whole; `seen` tells of it. A second Ctrl-C acts at once. So with SIGTERM,
-    where it raises KeyboardInterrupt, too."""
+    """Hold back the first Ctrl-C so that the loop stops between iterations, where the state is
+    complete; `seen` then is True. A second Ctrl-C acts at once. SIGTERM is treated alike if it
+    raises KeyboardInterrupt."""
 
     def __init__(self, wanted):
         # Only Python's own way with them is held back, and only the main thread may.
@@ -280,7 +280,7 @@ def _identity(ensemble, x, look_every, precision):
 def check_seeds(seeds: Sequence[int]) -> list[int]:
     """Return the seeds as ints; raise ValueError unless they are whole numbers >= 0, at least one,
     each once."""
-    valid = all(isinstance(seed, Integral) and seed >= 0 for seed in seeds)
-    if not seeds or not valid or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds = {list(seeds)}: give at least one whole number >= 0, each once")
-    return [int(seed) for seed in seeds]
+    checked = [check_count("seed", seed, least=0) for seed in seeds]
+    if not checked or len(set(checked)) != len(checked):
+        raise ValueError(f"seeds = {checked}: give at least one whole number >= 0, each once")
+    return checked

@@ -8,6 +8,7 @@ from typing import Any
 
 from nodecore.data.datasets import IMAGES, SYNTHETIC, check_dataset, load
 from nodecore.data.split import Split
+from nodecore.ode.checks import check_choice
 
 
 def digest(values: Mapping) -> str:
@@ -38,8 +39,11 @@ class Protocol:
 
     @property
     def values(self) -> dict[str, Any]:
-        """All values by name. Those that no protocol of the paper changes are there only where they
-        are not the usual ones: records older than these have a digest without them."""
+        """Return all values by name.
+
+        Fields added after the first records were written are left out at their defaults, so that
+        the digests of old records stay valid.
+        """
         usual = {name: getattr(Protocol, name) for name in _UNCHANGED}
         return {key: value for key, value in asdict(self).items() if usual.get(key) != value}
 
@@ -93,9 +97,7 @@ PROFILES = {
 
 def check_profile(profile: str) -> str:
     """Return the profile; raise ValueError that lists the known ones unless it is one."""
-    if profile not in PROFILES:
-        raise ValueError(f"profile = {profile!r} is unknown; choose one of {', '.join(PROFILES)}")
-    return profile
+    return check_choice("profile", profile, PROFILES)
 
 
 def get_protocol(dataset: str, profile: str = "paper") -> Protocol:

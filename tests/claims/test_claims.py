@@ -299,6 +299,9 @@ def test_where_coarse_runs_are_missing_a_critical_step_may_be_unknown():
     assert part.verdict == UNTESTED and "coarser runs are missing" in part.found
     assert verdicts("higher_order_allows_larger_steps", [rk4, cut]) == [UNSURE]
     assert verdicts("grid_numbers_match", [cut]) == [UNTESTED]
+    none = material("mnist-euler", GRIDS["agrees"], trained=False)
+    [part] = decide("critical_step_exists", [none])
+    assert (part.verdict, part.found) == (UNTESTED, "no seed trained")
     told = Material("mnist-euler", material("mnist-euler", GRIDS["agrees"]).records, cut=True)
     assert verdicts("critical_step_exists", [told]) == [HOLDS]
 

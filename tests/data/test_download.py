@@ -4,8 +4,10 @@ import gzip
 import io
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from threading import Thread
 
 import pytest
@@ -17,16 +19,19 @@ CONTENT = bytes(range(256)) * 40
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves `files`; of the first answers it sends only as many bytes as `cuts` says."""
+    """Serves `files`; of the first answers it sends only as many bytes as `cuts` says.
 
-    files, cuts, asked = {}, [], []
+    Before them it answers with each of `refusals`, which are status codes.
+    """
+
+    files, cuts, asked, refusals = {}, [], [], []
     resumes = True
 
     def do_GET(self):
         asked = self.headers.get("Range")
         self.asked.append((self.path, asked))
-        if self.path not in self.files:
-            self.send_error(404)
+        if self.refusals or self.path not in self.files:
+            self.send_error(self.refusals.pop(0) if self.refusals else 404)
             return
         content = self.files[self.path]
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.resumes else 0
@@ -47,7 +52,7 @@ class Server(BaseHTTPRequestHandler):
 def server(monkeypatch):
     """The class of a server that answers, with nothing served yet; its address in `.address`."""
     monkeypatch.setattr("nodecore.data.download.WAIT", 0.0)
-    handler = type("Handler", (Server,), {"files": {}, "cuts": [], "asked": []})
+    handler = type("Handler", (Server,), {"files": {}, "cuts": [], "asked": [], "refusals": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         Thread(target=running.serve_forever, daemon=True).start()
         handler.address = f"http://127.0.0.1:{running.server_port}"
@@ -98,6 +103,13 @@ def test_the_next_source_serves_where_one_has_no_file_or_another_one(server, tmp
     assert [path for path, _ in server.asked].count("/none") == 1  # 404 is asked once
 
 
+@pytest.mark.parametrize("code", [408, 429, 503])
+def test_a_server_that_refuses_for_a_while_is_asked_again(server, tmp_path, code):
+    server.files, server.refusals = {"/file": CONTENT}, [code, code]
+    fetch(server, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
 def test_where_no_source_serves_the_message_names_each(server, tmp_path):
     server.files, server.cuts = {"/cut": CONTENT, "/other": b"another"}, [7, 0, 0]
     with pytest.raises(OSError, match=r"/cut: the connection ended after 7 of 10240 bytes; ") as no:
@@ -107,9 +119,9 @@ def test_where_no_source_serves_the_message_names_each(server, tmp_path):
     assert not (tmp_path / "file").exists()
 
 
-def test_both_sets_are_fetched_from_the_sources_and_unpacked(
-    server, few_images, tmp_path, monkeypatch
-):
+@pytest.fixture
+def release(server, few_images, monkeypatch):
+    """The server with the few images as they are released."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         tar.add(few_images / images.CIFAR10, images.CIFAR10)
@@ -123,14 +135,46 @@ def test_both_sets_are_fetched_from_the_sources_and_unpacked(
     monkeypatch.setattr(images, "CIFAR10_ARCHIVE_MD5", md5(archive.getvalue()).hexdigest())
     sources = {name: (f"{server.address}/gone", server.address) for name in images.SOURCES}
     monkeypatch.setattr(images, "SOURCES", sources)
+    return server
+
+
+def test_both_sets_are_fetched_from_the_sources_and_unpacked(release, few_images, tmp_path):
     for read in (images.read_mnist, images.read_cifar10):
-        server.asked.clear()
+        release.asked.clear()
         with ThreadPoolExecutor(4) as pool:  # whoever comes while it is fetched waits for it
             read_at_once = list(pool.map(read, [tmp_path] * 4))
         (expected, _), (tested, _) = read(few_images)
         for (training, _), (test, _) in read_at_once:
             assert training.equal(expected) and test.equal(tested)
-        served = [path for path, _ in server.asked if path in server.files]
+        served = [path for path, _ in release.asked if path in release.files]
         assert len(served) == len(set(served)) > 0
     kept = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert kept == {*images.MNIST_MD5, *images.CIFAR10_MD5, ".lock"}
+
+
+class Killed(BaseException):
+    """What ends a process in this test as kill -9 does: nothing catches it."""
+
+
+def test_a_release_whose_unpacking_was_killed_anywhere_is_unpacked_again(
+    release, few_images, tmp_path
+):
+    (expected, _), _ = images.read_cifar10(few_images)
+    read = gzip.GzipFile.read
+    for after in count():
+        reads = count()
+
+        def read_or_die(file, size=-1, reads=reads, after=after):
+            if next(reads) == after:
+                raise Killed
+            return read(file, size)
+
+        root = tmp_path / str(after)
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            patch.setattr(gzip.GzipFile, "read", read_or_die)
+            images.read_cifar10(root)
+        (training, _), _ = images.read_cifar10(root)
+        assert training.equal(expected)
+        if next(reads) <= after:
+            break  # this one was not killed
+    assert after > len(images.CIFAR10_MD5)

@@ -12,7 +12,7 @@ from nodecore.__main__ import app
 from nodecore.analysis.evaluate import accuracy, predict
 from nodecore.data import images
 from nodecore.data.datasets import DATASETS, _all_images, cifar10, load, mnist
-from nodecore.data.images import CIFAR10, MNIST, DataError, data_root, exact_cifar10_test
+from nodecore.data.images import CIFAR10, MNIST, DataError, data_root, exact_test_images
 from nodecore.evidence import estimate as estimates
 from nodecore.evidence.catalogue import IMAGE_STUDIES, get_study
 from nodecore.evidence.estimate import estimate
@@ -141,11 +141,12 @@ def test_a_study_of_images_without_data_ends_before_work(offline, tmp_path, monk
 
 
 def test_the_copy_with_lossy_images_is_known(copied, monkeypatch):
-    assert exact_cifar10_test(copied) == 10_000
+    assert exact_test_images("cifar10", copied) == 10_000
     path = copied / CIFAR10 / "test_batch.bin"
     monkeypatch.setattr(images, "CIFAR10_COPY_MD5", images._md5(path))
     monkeypatch.setattr(images, "CIFAR10_MD5", images.CIFAR10_MD5 | {path.name: "other"})
-    assert exact_cifar10_test(copied) == 1000
+    assert exact_test_images("cifar10", copied) == 1000
+    assert exact_test_images("mnist", copied) == 10_000
     assert len(cifar10(copied)[1]) == 10
 
 
@@ -285,7 +286,7 @@ def test_products_in_bfloat16_are_recorded_and_close(small):
     [
         ("half", "mnist", "precision = 'half' is unknown; choose one of float32, tf32, bf16"),
         ("bf16", "landscape", "precision = 'bf16': only fields of images, not landscape"),
-        ("tf32", "mnist", "precision = 'tf32': cpu has none; use float32 or bf16"),
+        ("tf32", "mnist", "precision = 'tf32': cpu does not support tf32; use float32 or bf16"),
     ],
 )
 def test_a_precision_that_cannot_be(precision, dataset, message):

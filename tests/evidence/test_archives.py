@@ -219,6 +219,7 @@ def refused(archive, message, here):
         (entry("spheres2-euler/smoke/a.json", type=tarfile.SYMTYPE, linkname="/etc/b"), "link"),
         (entry("spheres2-euler/smoke/a.json", type=tarfile.LNKTYPE, linkname="b"), "link"),
         (entry("spheres2-euler/smoke/fifo.json", type=tarfile.FIFOTYPE), "no regular file"),
+        (entry("spheres2-euler/smoke/a.json", type=tarfile.GNUTYPE_SPARSE), "no regular file"),
         (entry("../smoke/a.json"), "no name of the store"),
         (entry("/etc/passwd"), "no name of the store"),
         (entry("spheres2-euler/smoke/../../a.json"), "no name of the store"),
@@ -276,7 +277,7 @@ def forged(**values):
         (lambda path: path.with_suffix(".history.csv").write_text("a"), "history that its record"),
         (forged(protocol_hash="0" * 12), "of another protocol or controller than today's"),
         (forged(dataset="moons"), "dataset = 'moons' is unknown"),
-        (forged(seeds=[0, 4]), "no records of all its seeds"),
+        (forged(seeds=[0, 4]), "do not cover exactly its seeds"),
         (forged(train_solver="rk4"), "holds the run"),
         (forged(seeds="0,3"), "seeds of its header = '0,3': it is not whole numbers"),
         (

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 from nodecore.__main__ import app
 from nodecore.data.files import WriteError
 from nodecore.evidence import budget
-from nodecore.evidence.budget import predict, train_within
+from nodecore.evidence.budget import predict_seconds, train_within
 from nodecore.evidence.catalogue import STUDIES
 from nodecore.evidence.found import checkpoint_path, find, find_done
 from nodecore.evidence.measure import accuracy
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.runs import Run
 from nodecore.evidence.sweep import find_missing
-from nodecore.ode.steps import FixedSteps
+from nodecore.ode.steps import FixedSteps, Tolerance
 from nodecore.training.adapted import Adapted
 from nodecore.training.checkpoint import Checkpoint
 from nodecore.training.deadline import Deadline, TimeUp
@@ -53,7 +53,7 @@ def told():
 
 
 def predicting(monkeypatch, seconds):
-    monkeypatch.setattr(budget, "predict", lambda run, **_: seconds[run.steps.n_steps])
+    monkeypatch.setattr(budget, "predict_seconds", lambda run, **_: seconds[run.steps.n_steps])
 
 
 def test_a_deadline_keeps_time_to_stop(clock):
@@ -174,6 +174,15 @@ def test_foremost_tests_of_images_are_written_before_the_time_is_over(
     assert find_done(run, tmp_path) is not None
 
 
+def test_images_can_be_trained_to_a_tolerance(monkeypatch, few_images, tmp_path):
+    run = Run("mnist", Tolerance("fehlberg21", 1.0), profile="smoke", seeds=(0,))
+    small = replace(run.protocol, n_train=20, n_test=10, iterations=2)
+    monkeypatch.setattr(Run, "protocol", property(lambda self: small))
+    evidence = obtain(run, root=tmp_path, **QUIET)
+    assert {"fehlberg21", "dopri5"} <= set(evidence.records["test_solver"])
+    assert evidence.stored.weights()["flipped.images"].shape[1:] == (1, 28, 28)
+
+
 def test_what_was_not_tested_to_the_end_is_still_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(STUDIES, "spheres2-euler", tuple(RUNS[:1]))
     obtain(RUNS[0], root=tmp_path, **QUIET)
@@ -196,20 +205,20 @@ def test_a_prediction_is_iterations_times_what_one_takes(monkeypatch, tmp_path):
             clock.now += steps.n_steps * (10 if iteration == 0 else 1)  # the first one warms up
 
     monkeypatch.setattr(budget, "train", train)
-    assert predict(RUNS[0], device="cpu", root=tmp_path) == 60 * 4
+    assert predict_seconds(RUNS[0], device="cpu", root=tmp_path) == 60 * 4
     adapted = Run("spheres2", Adapted("euler", "algorithm1"), seeds=(0,), profile="smoke")
-    assert predict(adapted, device="cpu", root=tmp_path) == 60 * budget.USUAL_N_STEPS
+    assert predict_seconds(adapted, device="cpu", root=tmp_path) == 60 * budget.USUAL_N_STEPS
     path = checkpoint_path(RUNS[0].path(tmp_path))
     path.parent.mkdir(parents=True)
     Checkpoint(path).save({}, {}, {"iteration": 45})
-    assert predict(RUNS[0], device="cpu", root=tmp_path) == 15 * 4
+    assert predict_seconds(RUNS[0], device="cpu", root=tmp_path) == 15 * 4
     looked, deadline = clock.now, Deadline(120, lambda: 0.0)
-    assert predict(RUNS[2], device="cpu", root=tmp_path, deadline=deadline) == float("inf")
+    assert predict_seconds(RUNS[2], device="cpu", root=tmp_path, deadline=deadline) == float("inf")
     assert clock.now == looked + 20 + 2, "two iterations tell that 60 do not fit"
 
 
 def test_a_real_training_and_its_tests_are_what_is_timed(tmp_path):
-    assert 0 < predict(RUN, device="cpu", root=tmp_path) < 600
+    assert 0 < predict_seconds(RUN, device="cpu", root=tmp_path) < 600
     assert budget._seconds_of_tests(RUN, get_device("cpu")) > 0
 
 
@@ -243,7 +252,7 @@ def test_a_precision_that_the_device_lacks_is_refused_before_any_work(
     result = CliRunner().invoke(app, [*command, "--precision", "tf32"])
     assert result.exit_code == 1
     assert result.output.splitlines()[-1] == (
-        "error: precision = 'tf32': cpu has none; use float32 or bf16"
+        "error: precision = 'tf32': cpu does not support tf32; use float32 or bf16"
     )
     assert "failed" not in result.output and not any(tmp_path.rglob("*.json"))
 

@@ -22,7 +22,7 @@ from nodecore.evidence.found import find
 from nodecore.evidence.frontier import (
     difference,
     frontier,
-    is_at_least,
+    judge_at_least,
 )
 from nodecore.evidence.names import describe_run
 from nodecore.evidence.obtain import obtain
@@ -121,9 +121,9 @@ def test_finalists_are_the_most_accurate_cures_within_the_budget():
 
 
 def test_at_least_needs_the_interval():
-    assert is_at_least(Interval(0.1, 0.0, 0.2)) == "met"
-    assert is_at_least(Interval(-0.1, -0.2, -0.01)) == "missed"
-    assert is_at_least(Interval(0.1, -0.1, 0.2)) == "cannot tell"
+    assert judge_at_least(Interval(0.1, 0.0, 0.2)) == "met"
+    assert judge_at_least(Interval(-0.1, -0.2, -0.01)) == "missed"
+    assert judge_at_least(Interval(0.1, -0.1, 0.2)) == "cannot tell"
 
 
 def test_a_run_is_described():

@@ -69,6 +69,16 @@ def test_a_grid_that_would_be_empty_is_refused_before_any_training(monkeypatch):
         gather_grids(["spheres2"], ["euler", "rk4"], [256], **SMOKE)
 
 
+def test_runs_of_single_seeds_are_found_and_joined(monkeypatch):
+    def no_training(*arguments, **options):
+        raise AssertionError("trained although it is committed")
+
+    monkeypatch.setattr("nodecore.evidence.obtain.train", no_training)
+    how = {"seeds": [0, 1, 2], "profile": "paper", "device": "cpu"}
+    [found] = gather_grids(["spheres900"], ["euler"], [1, 16], **how).values()
+    assert [(e.run.steps.n_steps, e.run.seeds) for e in found] == [(1, (0, 1, 2)), (16, (0, 1, 2))]
+
+
 def test_grids_are_kept_by_data_set_and_solver(grids):
     assert list(grids) == [("spheres2", "euler"), ("spheres2", "rk4")]
     for (dataset, solver), found in grids.items():

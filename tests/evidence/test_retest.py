@@ -11,6 +11,7 @@ from nodecore.analysis.evaluate import EXACT, IMAGES_EXACT
 from nodecore.evidence import store
 from nodecore.evidence.catalogue import STUDIES
 from nodecore.evidence.found import find
+from nodecore.evidence.measure import measure
 from nodecore.evidence.obtain import obtain
 from nodecore.evidence.provenance import cpu_model
 from nodecore.evidence.retest import complete, complete_studies
@@ -43,6 +44,16 @@ def ordered(frame):
     return frame.sort_values(KEYS).reset_index(drop=True)
 
 
+def moving_on(monkeypatch):
+    """Tests during which the checkout moves on to another revision."""
+
+    def measured(*arguments):
+        monkeypatch.setenv("NODECORE_REVISION", "after")
+        return measure(*arguments)
+
+    return measured
+
+
 def no_training(*arguments, **options):
     raise AssertionError("trained, where only tests were asked for")
 
@@ -55,6 +66,8 @@ def test_what_is_missing_is_tested_as_it_was_and_the_rest_stays(monkeypatch, tmp
     before = path.read_text().splitlines()
     weights = path.with_suffix(".safetensors").stat().st_mtime_ns
     monkeypatch.setattr("nodecore.evidence.obtain.train", no_training)
+    monkeypatch.setenv("NODECORE_REVISION", "before")
+    monkeypatch.setattr("nodecore.evidence.retest.measure", moving_on(monkeypatch))
     added = complete(run, tmp_path)
     again = find(run, tmp_path)
     pd.testing.assert_frame_equal(ordered(again.records), ordered(whole.records))
@@ -66,7 +79,8 @@ def test_what_is_missing_is_tested_as_it_was_and_the_rest_stays(monkeypatch, tmp
     header = again.stored.header
     [entry] = header["tested"]
     assert entry["records"] == added and entry["date"] >= header["date"]
-    assert {"revision", "device", "torch", "backend", "settings"} <= entry.keys()
+    assert {"device", "torch", "backend", "settings"} <= entry.keys()
+    assert entry["revision"] == "before", "of the code that tests"
     assert {k: v for k, v in header.items() if k != "tested"} == whole.stored.header
     before = path.read_bytes()
     assert complete(run, tmp_path) == 0

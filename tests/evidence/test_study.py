@@ -20,7 +20,7 @@ from nodecore.evidence.catalogue import GRIDS, STUDIES, get_study
 from nodecore.evidence.found import find
 from nodecore.evidence.measure import evaluate_run
 from nodecore.evidence.obtain import obtain
-from nodecore.evidence.provenance import revision
+from nodecore.evidence.provenance import recorded_revision
 from nodecore.evidence.retest import stored_training
 from nodecore.evidence.runs import Run
 from nodecore.evidence.tables import agreement_gaps, as_trained
@@ -421,7 +421,7 @@ def test_an_adapted_run_is_trained_and_keeps_its_history(monkeypatch, tmp_path):
     assert evidence.records["controller"].unique().tolist() == ["algorithm1"]
     assert evidence.records[["reversals", "final_n_steps", "agreement_gap"]].notna().all().all()
     assert evidence.stored.header["controller_constants"] == asdict(Algorithm1())
-    monkeypatch.setitem(controllers.EVERY, "algorithm1", Algorithm1(increase=1.2))
+    monkeypatch.setitem(controllers.ALL_CONTROLLERS, "algorithm1", Algorithm1(increase=1.2))
     assert find(run, tmp_path) is None, "with other constants it is another controller"
 
 
@@ -637,7 +637,7 @@ def test_more_seeds_are_runs_of_their_own_where_the_critical_step_may_lie():
         ({"profile": "huge"}, "profile = 'huge' is unknown; choose one of paper"),
         ({"seeds": ()}, r"seeds = \[\]: give at least one whole number >= 0, each once"),
         ({"seeds": (1, 1)}, r"seeds = \[1, 1\]: give at least one"),
-        ({"seeds": (-1,)}, r"seeds = \[-1\]: give at least one"),
+        ({"seeds": (-1,)}, "seed = -1: give a whole number >= 0"),
         (
             {"steps": Adapted("euler", Algorithm1(every=5))},
             r"controller = Algorithm1\(.*: give its name, by which records are found",
@@ -728,8 +728,8 @@ def test_the_revision_is_that_of_the_code_that_trained(monkeypatch, tmp_path):
 
 def test_a_checkout_of_another_owner_has_its_revision(monkeypatch):
     monkeypatch.delenv("NODECORE_REVISION", raising=False)
-    mine = revision()
+    mine = recorded_revision()["revision"]
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for such tests
     bare = subprocess.run(["git", "-C", PROJECT, "log", "-1"], capture_output=True, text=True)
     assert "dubious ownership" in bare.stderr
-    assert mine is not None and revision() == mine
+    assert mine is not None and recorded_revision()["revision"] == mine

@@ -40,7 +40,7 @@ from nodecore.evidence.obtain import obtain, train_run
 from nodecore.evidence.progress import Bar, SweepBar, makespan
 from nodecore.evidence.runs import Run
 from nodecore.evidence.selection import cost, select
-from nodecore.evidence.sweep import SweepError, count_jobs, run_studies
+from nodecore.evidence.sweep import SweepError, count_jobs, find_missing, run_studies
 from nodecore.evidence.verify import status, verify
 from nodecore.ode.steps import FixedSteps
 
@@ -129,6 +129,14 @@ def test_cost_is_evaluations_times_what_one_costs():
     assert ratio(("landscape", "euler", 16), ("spheres2", "euler", 16)) == pytest.approx(expected)
     alone = Run("spheres2", FixedSteps("euler", 1), profile="laptop", seeds=(0,))
     assert cost(alone) == 4000 * 128 * 2 * 3 * 32
+
+
+def test_a_retired_controller_is_not_missing_where_it_has_no_records(monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "COMMITTED", tmp_path / "committed")
+    runs = find_missing(["landscape-adaption"], root=tmp_path)
+    rules = {run.steps.controller for run in runs}
+    assert "algorithm1" in rules and "sawtooth" not in rules
+    assert "sawtooth" in {run.steps.controller for run in get_study("landscape-adaption")}
 
 
 def test_only_what_is_missing_is_trained_the_longest_first(monkeypatch, filled):

@@ -45,6 +45,14 @@ def test_moments_are_tested_with_the_weights_of_the_moment(evidence):
     assert table.loc[chosen, "accuracy"].item() == pytest.approx(right, abs=0.002)
 
 
+def test_with_one_step_factors_that_round_alike_are_all_there(evidence, monkeypatch):
+    row = worst_violation(evidence).to_frame().T.assign(n_steps=1)
+    monkeypatch.setattr("nodecore.evidence.violations.marked_moments", lambda *_: row)
+    table = test_moments(evidence, worst_violation(evidence), ("euler",))
+    by_factor = table.set_index("factor")["accuracy"]
+    assert list(by_factor.index) == [1, 4 / 3, 2, 4] and by_factor[1] == by_factor[4 / 3]
+
+
 def test_a_training_without_marks_has_no_violation():
     bare: Any = SimpleNamespace(history=pd.DataFrame({"iteration": [50], "seed": [0]}), path="a")
     assert seen(bare, "mark").empty and worst_violation(bare) is None

@@ -30,11 +30,11 @@ from nodecore.pages import build
 from nodecore.pages.build import BookError, build_book, execute, pages, stage, stage_chapter
 from nodecore.pages.parameters import (
     assigned_values,
+    check_names,
     parse_parameter,
     passed_and_known,
-    refuse_unknown,
 )
-from nodecore.pages.schema import ALLOWED, describe, refuse_unlike
+from nodecore.pages.schema import ALLOWED, check_value, describe
 
 SOURCES = [PROJECT / f"{page}.py" for page in pages(PROJECT / "_toc.yml")]
 CHAPTERS = [source for source in SOURCES if source.exists()]  # and their appendices
@@ -209,7 +209,7 @@ def test_every_chapter_ran_at_smoke(source: Path, built_book: Path):
 )
 def test_a_parameter_of_another_kind_is_refused(name, value, default, message):
     with pytest.raises(ValueError, match=message):
-        refuse_unlike(name, value, default)
+        check_value(name, value, default)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_parameter_of_another_kind_is_refused(name, value, default, message):
     ],
 )
 def test_a_parameter_of_its_own_kind_passes(name, value, default):
-    refuse_unlike(name, value, default)
+    check_value(name, value, default)
 
 
 @each_chapter
@@ -234,7 +234,7 @@ def test_the_defaults_of_a_chapter_are_allowed_and_its_table_says_what_is(source
     chapter = stage_chapter(source, tmp_path)
     [hint] = [c.source for c in nbformat.read(chapter.staged, 4).cells if "launch-hint" in c.source]
     for name, default in chapter.parameters.items():
-        refuse_unlike(name, default, default)
+        check_value(name, default, default)
         assert re.search(
             rf"(?m)^\| `{name}` \| .* \| {re.escape(describe(name, default))} \|$", hint
         )
@@ -266,7 +266,7 @@ def test_unknown_parameter_names_the_nearest_and_all():
     with pytest.raises(
         ValueError, match=r"'n_stpes'; did you mean 'n_steps'\? \(known: h, n_steps\)"
     ):
-        refuse_unknown(["n_stpes"], ["n_steps", "h"])
+        check_names(["n_stpes"], ["n_steps", "h"])
 
 
 def test_injected_cell_is_compared_with_the_cell_before():

@@ -120,6 +120,17 @@ def test_a_history_that_is_not_the_rules_is_refused(evidence):
         _checks(Edited)
 
 
+def test_a_training_that_ends_before_its_first_check_is_refused(evidence):
+    """Its history has no column of a check."""
+
+    class Short:
+        history = evidence.history.drop(columns=["train_accuracy", "test_accuracy", "failed"])
+        run, path = evidence.run, evidence.path
+
+    with pytest.raises(ValueError, match="has no checks: give a longer training"):
+        AdaptionExplorer([Short])
+
+
 def test_after_a_check_that_says_nothing_the_step_stays(evidence):
     """As Controller.update has it, where a training diverged."""
     rows = evidence.history[evidence.history["failed"].notna()]

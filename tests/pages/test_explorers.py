@@ -70,9 +70,8 @@ def explorer():
     """Two runs of the committed evidence, an ensemble without training, and four solvers."""
     other = Model(*ensemble(), *points(), dataset="mine", seeds=(3, 5), trained=(True, False))
     solvers = ("euler", "midpoint", "rk4", RALSTON)
-    first = Model.from_evidence(evidence(4), ["shells", "middle shell"])
-    others = [Model.from_evidence(evidence(64), ["shells", "middle shell"]), other]
-    return TrajectoryExplorer(**vars(first), others=others, solvers=solvers, n_starts=60)
+    first, last = (Model.from_evidence(evidence(k)) for k in (4, 64))
+    return TrajectoryExplorer(**vars(first), others=[last, other], solvers=solvers, n_starts=60)
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def test_what_is_not_changed_is_no_part_of_a_digest():
     [
         ([("depth", 3)], "spheres2", "give of .*width.*, each once"),
         ([("width", 16), ("width", 32)], "spheres2", "each once"),
+        ([("width", 16), ("width", "16")], "spheres2", "give of .*width.*, each once"),
         (
             [("activation", "gelu")],
             "spheres2",

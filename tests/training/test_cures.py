@@ -88,11 +88,11 @@ def test_a_run_without_cures_is_what_it_was():
         (lambda: DrawnSolver("euler2"), "other = 'euler2' is unknown; choose one of euler"),
         (lambda: DrawnEnd(1.0), "width = 1.0: give a share of T between 0 and 1"),
         (lambda: SquaredDifference(-1.0), "weight = -1.0: give a weight > 0"),
-        (lambda: SquaredDifference(1.0, "half"), "against = 'half' is unknown; choose coarser or"),
+        (lambda: SquaredDifference(1.0, "half"), "'half' is unknown; choose one of coarser"),
         (lambda: Bounded(0.0), "most = 0.0: give a bound > 0 on h L"),
         (lambda: LocalError(math.nan), "weight = nan: give a weight > 0"),
         (lambda: Decay(True), "weight = True: give a weight > 0"),
-        (lambda: get_cures("dropout-0.5"), "'dropout-0.5' is unknown; choose one of uniform"),
+        (lambda: get_cures("dropout-0.5"), "cure = 'dropout' is unknown; choose one of uniform"),
         (lambda: get_cures("uniform"), "'uniform': give its constants as in uniform-factor"),
         (lambda: get_cures("uniform-two"), "'uniform-two': give its constants as in"),
     ],
@@ -126,7 +126,7 @@ def test_cures_that_do_not_go_together_are_refused(name, steps, message):
 
 
 def test_what_is_no_cure_is_refused():
-    with pytest.raises(ValueError, match="give cures such as"):
+    with pytest.raises(ValueError, match="'uniform-2' is not a cure; give cures such as"):
         check_cures(["uniform-2"], FixedSteps("euler", 8), TINY)
 
 

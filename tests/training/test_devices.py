@@ -23,7 +23,7 @@ from nodecore.ode.tableaus import get_tableau
 from nodecore.training.adapted import Adapted
 from nodecore.training.adaption import initial_step_size
 from nodecore.training.checkpoint import Checkpoint
-from nodecore.training.controllers import Algorithm1, get_controller
+from nodecore.training.controllers import Algorithm1, ConfirmedIncrease, get_controller
 from nodecore.training.devices import PRECISIONS, get_device, in_precision, maps_fit
 from nodecore.training.ensemble import Ensemble, make_model
 from nodecore.training.iteration import GraphedStep
@@ -114,6 +114,9 @@ WAYS = {
     "tolerance": {"steps": Tolerance("dopri5", 1e-1)},
     "sample": {"steps": Tolerance("bosh3", 1e-1, per_sample=True)},
     "adapted tolerance": {"steps": Adapted("fehlberg21", Algorithm1(every=2), first_rtol=1e-1)},
+    "confirmed tolerance": {
+        "steps": Adapted("fehlberg21", ConfirmedIncrease(every=2), first_rtol=1e-1)
+    },
 }
 
 

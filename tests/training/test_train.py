@@ -483,14 +483,16 @@ def test_the_digest_changes_with_every_value():
     [
         ({"seeds": []}, r"seeds = \[\]: give at least one whole number >= 0, each once"),
         ({"seeds": [1, 1]}, r"seeds = \[1, 1\]: give at least one whole number"),
-        ({"seeds": [-1]}, r"seeds = \[-1\]: give at least one whole number"),
+        ({"seeds": [-1]}, "seed = -1: give a whole number >= 0"),
+        ({"seeds": [True, 2]}, "seed = True: give a whole number >= 0"),
+        ({"look_every": 0}, "look_every = 0: give a whole number >= 1"),
         ({"device": "tpu9"}, "device = 'tpu9': give auto, cpu or cuda"),
         ({"device": "meta"}, "device = 'meta': give auto, cpu or cuda"),
         ({"backend": "numba"}, "backend = 'numba' is unknown; choose one of auto, fused, torch"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):
-    arguments = {"steps": FixedSteps("euler", 2), "seeds": [0]} | QUIET | change
+    arguments = {"steps": Adapted("euler", "auto"), "seeds": [0]} | QUIET | change
     with pytest.raises(ValueError, match=message):
         train(TINY, **arguments)
 

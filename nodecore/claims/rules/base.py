@@ -20,6 +20,7 @@ from nodecore.evidence.tables import (
     grid_search,
     redraw_range,
 )
+from nodecore.ode.checks import check_choice
 from nodecore.training.adapted import USUAL_START
 
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold here"
@@ -161,9 +162,7 @@ def decides(
 
 def get_decision(name: str) -> Decision:
     """The function of that name. ValueError lists the names."""
-    if name not in DECISIONS:
-        raise ValueError(f"decided_by = {name!r} is unknown; choose one of {', '.join(DECISIONS)}")
-    return DECISIONS[name]
+    return DECISIONS[check_choice("decided_by", name, DECISIONS)]
 
 
 def grade(*conditions: bool) -> str:

@@ -64,6 +64,8 @@ def critical_step_exists(studies: Studies, numbers: Mapping) -> Parts:
 
 def _critical_part(material):
     frame = material.records
+    if agreement_gaps(frame).isna().all():
+        return material.part(UNTESTED, "no seed trained")
     if material.n_seeds < 2:
         lost = points(agreement_gaps(frame).max())
         found = f"one seed loses up to {lost}; {_critical_text(material)}"

@@ -1,9 +1,9 @@
-"""Explorers: figures to take hold of, in the page without a kernel and in JupyterLab bound to it.
+"""Interactive figures: on a built page without a kernel, in JupyterLab linked to Python.
 
-One ES module each, put together from those in `js/`: `compute/` solves, `draw/` draws, `ui/` holds
-what a reader takes hold of, and each explorer has a folder for what is its own. Everything shown is
-computed in the browser from the trained weights. JupyterLab shows the module as a widget with
-two-way traits; a built page holds it beside its state; where neither runs, a picture remains.
+Each is one ES module, put together from those in `js/`: `compute/` solves, `draw/` draws, `ui/`
+holds the controls, and each explorer has a folder of its own. Everything shown is computed in the
+browser from the trained weights. JupyterLab shows the module as a widget with two-way traits; a
+built page holds it beside its state; where neither runs, a picture remains.
 """
 
 from nodecore.pages.explorers.adaption import AdaptionExplorer

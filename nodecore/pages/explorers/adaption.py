@@ -13,6 +13,7 @@ from nodecore.evidence.found import Evidence
 from nodecore.evidence.names import name_of
 from nodecore.evidence.spending import evaluations_by_check
 from nodecore.evidence.tables import accuracies
+from nodecore.evidence.violations import seen
 from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.constants import SAME_STEP
@@ -35,8 +36,8 @@ class Rerun:
     """The rule with other constants on recorded accuracies, one entry for each check.
 
     step_sizes: in use at each check. failed: bool. departs: the first iteration at which the step
-    is another than the recorded one, None for none; what comes after it is no result, since the
-    weights would have been trained with other steps.
+    differs from the recorded one, or None; what comes after it is not a result, since the weights
+    would have been trained with other steps.
     """
 
     step_sizes: np.ndarray
@@ -45,14 +46,14 @@ class Rerun:
 
 
 class AdaptionExplorer(Explorer):
-    """The recorded history of an adapting training, replayed, with the constants of its rule.
+    """The recorded history of a training that adapts its steps; its rule can be varied.
 
     evidence: runs that adapt fixed steps. fixed: plain runs of fixed steps, to set beside those of
     the same data set. Every trait can be set and read: run (the name of a run), seed, iteration,
     and for Algorithm 1 threshold, decrease and increase; `rerun` follows.
 
-    Raises ValueError without runs, or for one without a history; TraitError for a state that is
-    not there.
+    Raises ValueError without runs, or for one whose history has no checks; TraitError for a state
+    that does not exist.
     """
 
     _esm = bundle("adaption.js")
@@ -65,7 +66,7 @@ class AdaptionExplorer(Explorer):
 
     def __init__(self, evidence: Sequence[Evidence], fixed: Sequence[Evidence] = ()):
         check_evidence(evidence)
-        self._runs = {f"{found.run.study}/{found.run.name}": found for found in evidence}
+        self._runs = {found.run.title: found for found in evidence}
         self._checks = {name: _checks(found) for name, found in self._runs.items()}
         self._fixed = [(found.run.dataset, _balance(found).mean()) for found in fixed]
         first, found = next(iter(self._runs.items()))
@@ -162,14 +163,14 @@ class AdaptionExplorer(Explorer):
         row = rows[rows["iteration"] <= max(self.iteration, rows["iteration"][0])].iloc[-1]
         looks = self.looks
         reached = looks.loc[looks["iteration"] <= self.iteration, "accuracy"].tolist()
-        seen = f"{100 * reached[-1]:.1f} %" if reached else "not yet seen"
+        accuracy = f"{100 * reached[-1]:.1f} %" if reached else "not yet seen"
         return (
             f"{_title(found.run)}, seed {self.seed}, "
             f"iteration {self.iteration:,}: h = {row['step_size']:.4f}, accuracy of the batch "
             f"{100 * row['train_accuracy']:.1f} % under the training solver, "
             f"{100 * row['test_accuracy']:.1f} % under the test solver; "
             f"{int(rows['failed'].to_numpy().sum())} of {len(rows)} checks failed; "
-            f"{row['nfe']:.1f} evaluations per iteration so far, test accuracy {seen}"
+            f"{row['nfe']:.1f} evaluations per iteration so far, test accuracy {accuracy}"
         )
 
     def draw(self) -> Figure:
@@ -201,7 +202,7 @@ class AdaptionExplorer(Explorer):
         ax.set(xlabel="iteration", ylabel="accuracy of the batch", ylim=(0, 1))
 
     def _draw_balance(self, ax):
-        """Where the training stands, of cost and accuracy, beside trainings of fixed steps."""
+        """Draw the training's cost and accuracy so far beside those of fixed steps."""
         found, looks = self._runs[self.run], self.looks
         looks = looks[looks["iteration"] <= self.iteration]
         fixed = pd.DataFrame(self._fixed_beside(found), columns=["nfe", "own", "exact"])
@@ -230,8 +231,8 @@ def _balance(found) -> pd.DataFrame:
 
 def _looks(found, checks) -> pd.DataFrame:
     """The looks at the test set of the seed whose checks these are: iteration, accuracy and nfe."""
-    seen = found.history.reindex(columns=["iteration", "seed", "accuracy"]).dropna()
-    own = seen.loc[seen["seed"] == checks["seed"].iloc[0], ["iteration", "accuracy"]]
+    looks = seen(found, "accuracy")
+    own = looks.loc[looks["seed"] == checks["seed"].iloc[0], ["iteration", "accuracy"]]
     return pd.merge_asof(own, checks[["iteration", "nfe"]], on="iteration")
 
 
@@ -240,29 +241,28 @@ def _checks(found) -> pd.DataFrame:
 
     Raises ValueError without any, or where they are not those of the rule that the record names.
     """
-    if found.history is None:
-        raise ValueError(f"{found.path} has no history: give a run with a controller")
-    seen = found.history.loc[found.history["failed"].notna()].astype({"failed": bool})
+    checks = seen(found, "failed").astype({"failed": bool})
+    if checks.empty:
+        raise ValueError(f"{found.path} has no checks: give a longer training")
     rule = _algorithm1(found.run)
     if rule is not None:
         bounds = step_bounds(found.run.protocol.T)
-        for seed, rows in seen.groupby("seed"):
-            sizes = rows["step_size"].tolist()
-            checks = zip(rows["train_accuracy"], rows["test_accuracy"], strict=True)
+        for seed, rows in checks.groupby("seed"):
+            recorded = rows[["step_size", "train_accuracy", "test_accuracy"]].to_numpy(float)
             wanted = [
-                rule.update(StepState(size), Observation(*check), bounds).step_size
-                for size, check in zip(sizes, checks, strict=True)
+                rule.update(StepState(size), Observation(*pair), bounds).step_size
+                for size, *pair in recorded.tolist()
             ]
-            if not np.allclose(wanted[:-1], sizes[1:], rtol=SAME_STEP):
+            if not np.allclose(wanted[:-1], recorded[1:, 0], rtol=SAME_STEP):
                 raise ValueError(
                     f"{found.path}: the steps of seed {seed} are not those of "
                     f"{found.run.steps.controller}; run the study again"
                 )
     spent = [
         pd.Series(evaluations_by_check(found.run, rows) / rows["iteration"], index=rows.index)
-        for _, rows in seen.groupby("seed")
+        for _, rows in checks.groupby("seed")
     ]
-    return seen.assign(nfe=pd.concat(spent))
+    return checks.assign(nfe=pd.concat(spent))
 
 
 def _rule(run) -> Controller:

@@ -1,7 +1,7 @@
-"""Many ES modules -> one: the sources one after the other, without what ties them together.
+"""Join many ES modules into one: their sources in turn, without the imports and exports.
 
-A browser imports nothing from a page opened from the disk, and JupyterLab takes a widget as one
-module. All modules share one scope then; a name declared twice is a syntax error in the browser.
+A page opened from the disk cannot import modules, and JupyterLab takes a widget as one module. All
+sources then share one scope; a name declared twice is a syntax error in the browser.
 """
 
 import json

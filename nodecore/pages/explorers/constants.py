@@ -14,8 +14,9 @@ from nodecore.pages.explorers.packing import pack_tableau
 from nodecore.pages.plots.grids import MAP_COLOURS, MAP_DARK, MAP_LOWEST
 from nodecore.pages.plots.style import CLASS_MARKERS
 
-CHORDS = 64  # that a trajectory of a solver of higher order than 1 is drawn with, at least,
-MOST_CHORDS = 8  # unless a step would need more than these
+# A step of a solver of order 2 or more is a curve. It is drawn as 1 to MOST_CHORDS straight pieces,
+# as many as keep the trajectory within CHORDS of them.
+CHORDS, MOST_CHORDS = 64, 8
 MARKED_STEPS = 16  # up to so many steps, each state gets a dot
 SAME_STEP = 1e-5  # relative difference of two steps that rounding explains
 

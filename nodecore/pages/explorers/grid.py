@@ -1,6 +1,6 @@
 """The grid explorer: accuracy by training and test steps, and what lies behind each cell."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,20 +15,20 @@ from nodecore.ode.tableaus import get_tableau
 from nodecore.pages import plots
 from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.host import check_choice, check_evidence, none_for_nan
-from nodecore.pages.explorers.packing import pack_tableau
-from nodecore.pages.explorers.planar import PlanarExplorer, model_of
+from nodecore.pages.explorers.packing import Model, pack_tableau
+from nodecore.pages.explorers.planar import PlanarExplorer
 from nodecore.pages.explorers.runs import draw_run
 
 
 class GridExplorer(PlanarExplorer):
     """The map of accuracy, training n_steps by test n_steps under the training solver.
 
-    evidence: runs with n_steps, of data sets in the plane. classes: names of the labels, by data
-    set. n_starts: how many trajectories are drawn, from starts far apart. n_seeds: of how many
-    seeds, for a smaller page; accuracies are those of all. Every trait can be set and read: study,
-    train_n_steps, test_n_steps, seed. `accuracies`, `crossings` and `record` follow.
+    evidence: runs with n_steps, of data sets in the plane. n_starts: how many trajectories are
+    drawn, from starts far apart. n_seeds: of how many seeds, for a smaller page; accuracies are
+    those of all. Every trait can be set and read: study, train_n_steps, test_n_steps, seed.
+    `accuracies`, `crossings` and `record` follow.
 
-    Raises ValueError without runs, TraitError for a state that is not there.
+    Raises ValueError without runs, TraitError for a state that does not exist.
     """
 
     _esm = bundle("grid.js")
@@ -38,19 +38,14 @@ class GridExplorer(PlanarExplorer):
     seed = traitlets.Int().tag(sync=True)
 
     def __init__(
-        self,
-        evidence: Sequence[Evidence],
-        *,
-        classes: Mapping[str, Sequence[str]] | None = None,
-        n_starts: int = 100,
-        n_seeds: int | None = None,
+        self, evidence: Sequence[Evidence], *, n_starts: int = 100, n_seeds: int | None = None
     ):
         check_evidence(evidence)
         ordered = sorted(evidence, key=lambda found: found.run.steps.n_steps or 0)
         self._n_seeds = n_seeds
         self._cells = {found.run.study: {} for found in evidence}
         for found in ordered:
-            row = found, model_of(found, classes), _tests(found)
+            row = found, Model.from_evidence(found), _tests(found)
             self._cells[found.run.study][found.run.steps.n_steps] = row
         self._hold([m for rows in self._cells.values() for _, m, _ in rows.values()], n_starts)
         first = next(iter(self._cells))
@@ -172,9 +167,9 @@ class GridExplorer(PlanarExplorer):
 
 
 def _tests(found):
-    """Accuracies by test n_steps, of the grid and its own: a series over the seeds each."""
+    """Return the seeds' accuracies for each test n_steps of the grid and the training's own."""
     rows = found.records
     rows = rows[(rows["test_solver"] == found.run.steps.solver) & rows["test_n_steps"].notna()]
     table = rows.pivot(index="seed", columns="test_n_steps", values="accuracy")
-    grid = {*GRIDS.get(found.run.study, table.columns), found.run.steps.n_steps}
+    grid = {*GRIDS.get(found.run.study, list(table)), found.run.steps.n_steps}
     return {int(k): table[k] for k in table.columns if k in grid}

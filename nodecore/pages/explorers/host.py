@@ -1,4 +1,4 @@
-"""Where an explorer lives: a widget in JupyterLab, HTML that needs nothing in a page, a picture."""
+"""The forms of an explorer: a widget in JupyterLab, self-contained HTML in a page, a picture."""
 
 import base64
 import json
@@ -22,20 +22,20 @@ LAB_ONLY = {"_anywidget_id", "_esm", *ipywidgets.DOMWidget.class_traits(sync=Tru
 def check_choice(
     name: str, value: object, choices: Collection[object], known: str | None = None
 ) -> None:
-    """TraitError that lists the choices, or says what is `known`, unless value is one of them."""
+    """Raise TraitError, which lists the choices or says `known`, unless value is one of them."""
     if value not in choices:
         known = known or ", ".join(map(str, choices))
         raise traitlets.TraitError(f"{name} = {value!r}: choose one of {known}")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """TraitError unless low <= value <= high."""
+    """Raise TraitError unless low <= value <= high."""
     if not low <= value <= high:
         raise traitlets.TraitError(f"{name} = {value!r}: give {low:g} to {high:g}")
 
 
 def check_evidence(evidence: Sequence) -> None:
-    """ValueError without a run to explore."""
+    """Raise ValueError where there is no run to explore."""
     if not evidence:
         raise ValueError("evidence is empty: give at least one run")
 
@@ -46,12 +46,12 @@ def counted(n: int, unit: str) -> str:
 
 
 def none_for_nan(values: Iterable[float]) -> list[float | None]:
-    """Numbers as JSON can hold them."""
+    """Return the numbers with None for NaN, which JSON cannot hold."""
     return [None if isnan(value) else float(value) for value in values]
 
 
 class Explorer(anywidget.AnyWidget):
-    """Base of the explorers. A subclass has its module as `_esm`, traits, and draws a picture."""
+    """Base of the explorers; a subclass names its module as `_esm`, has traits and draws itself."""
 
     _esm: str
     data = traitlets.Dict().tag(sync=True)  # what the browser computes with
@@ -86,7 +86,7 @@ class Explorer(anywidget.AnyWidget):
         return data, metadata
 
     def _picture(self):
-        """A PNG in base64, of few colours: a picture of lines and dots is a quarter as large so."""
+        """Return a PNG in base64, of few colours, which makes lines and dots a quarter as large."""
         figure, full, file = self.draw(), BytesIO(), BytesIO()
         figure.savefig(full, format="png", dpi=100)
         plt.close(figure)

@@ -29,10 +29,10 @@ class Model:
 
     field, head: an MLPField or Conv1dField with ReLU or tanh and a LinearHead, or plain torch:
     nn.Linear, or nn.Sequential of nn.Linear, nn.ReLU and nn.Tanh. The field is autonomous. dataset:
-    the name of the points; classes: names of the labels. train_n_steps: steps of the training by
-    train_solver, where it had any; title: how the training is told, by default by these. seeds,
-    trained: one entry for each member, by default 0, 1, ... and True. Raises ValueError for what
-    an explorer cannot show.
+    the name of the points; classes: names of the labels. train_n_steps: the number of steps that
+    the training took with train_solver, if it was fixed; title: a description of the training, by
+    default of its step. seeds, trained: one entry for each member, by default 0, 1, ... and True.
+    Raises ValueError for a model that an explorer cannot show.
     """
 
     field: nn.Module
@@ -55,13 +55,15 @@ class Model:
         if not (field.inputs == field.outputs == head.inputs == 2):
             raise ValueError(
                 f"field maps {field.inputs} numbers to {field.outputs} and head takes "
-                f"{head.inputs}: an explorer draws the plane, give 2 everywhere"
+                f"{head.inputs}: give 2 everywhere, since an explorer draws the plane"
             )
         if self.train_n_steps and not self.title:
             object.__setattr__(self, "title", f"trained with h = 1/{self.train_n_steps}")
         members = len(field.numbers)
         if len(head.numbers) != members:
-            raise ValueError(f"field has {members} members, head {len(head.numbers)}: give as many")
+            raise ValueError(
+                f"field has {members} members, head {len(head.numbers)}: give the same number"
+            )
         object.__setattr__(self, "seeds", tuple(self.seeds or range(members)))
         object.__setattr__(self, "trained", tuple(self.trained or [True] * members))
         classes = tuple(self.classes or (f"class {c}" for c in range(head.outputs)))
@@ -75,7 +77,7 @@ class Model:
                 raise ValueError(f"{name} has {len(given)} entries: give {wanted}")
 
     @classmethod
-    def from_evidence(cls, evidence: Evidence, classes: Sequence[str] | None = None) -> "Model":
+    def from_evidence(cls, evidence: Evidence) -> "Model":
         """The model of a finished run with the test split that it was tested on."""
         run = evidence.run
         if run.protocol.T != 1.0:
@@ -88,7 +90,7 @@ class Model:
             test.x,
             test.y,
             dataset=run.dataset,
-            classes=classes or DATASETS[evidence.run.dataset].classes,
+            classes=DATASETS[run.dataset].classes,
             train_n_steps=run.steps.n_steps,
             seeds=run.seeds,
             trained=[seed in trained for seed in run.seeds],
@@ -148,7 +150,7 @@ class Stack:
 
 
 def pack_stack(name: str, module: nn.Module) -> Stack:
-    """The layers of a module; `name` is what an error calls it. Raises ValueError for others."""
+    """Return a module's layers. Raises ValueError, which says `name`, for any that have no form."""
     if isinstance(module, FIELDS):
         if module.activation not in ACTIVATIONS.values():
             raise ValueError(

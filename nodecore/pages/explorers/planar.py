@@ -1,13 +1,12 @@
 """What the explorers of trajectories share: models of data sets in the plane, starts, pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from nodecore.analysis.crossings import separated_starts
-from nodecore.evidence.found import Evidence
 from nodecore.pages import plots
 from nodecore.pages.explorers.host import Explorer
 from nodecore.pages.explorers.packing import Model
@@ -18,7 +17,7 @@ class PlanarExplorer(Explorer):
     """Base of the explorers that draw trajectories; a subclass calls `_hold` before its traits."""
 
     def _hold(self, models: Sequence[Model], n_starts: int) -> None:
-        """Keep the points of each data set, and from where its trajectories begin, far apart."""
+        """Keep the points of each data set, and starts of its trajectories that lie far apart."""
         self._points = _points_by_dataset(models)
         self._starts = {
             name: separated_starts(model.x, min(n_starts, len(model.x)))
@@ -39,11 +38,6 @@ class PlanarExplorer(Explorer):
         plots.zoom(ax, run.path[:, run.path.isfinite().all(0).all(1)])
 
 
-def model_of(found: Evidence, classes: Mapping[str, Sequence[str]] | None) -> Model:
-    """The model of a finished run; classes: names of the labels, by data set."""
-    return Model.from_evidence(found, (classes or {}).get(found.run.dataset))
-
-
 def _points_by_dataset(models):
     """The first model of each data set. Raises ValueError where another has other points."""
     points = {}
@@ -52,6 +46,6 @@ def _points_by_dataset(models):
         if not torch.equal(first.x, model.x) or not torch.equal(first.y, model.y):
             raise ValueError(
                 f"two models of {model.dataset!r} come with different points: give the same x and "
-                "y, or another name as dataset"
+                "y, or different dataset names"
             )
     return points

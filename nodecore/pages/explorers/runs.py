@@ -35,7 +35,7 @@ def draw_run(
 
 
 def tell_chords(solver: str | ButcherTableau, n_steps: int) -> str:
-    """How the crossings of curved steps are found, to follow their number; empty for Euler."""
+    """Tell how curved steps are drawn, to follow a number of crossings; empty for Euler."""
     if get_tableau(solver).order == 1:
         return ""
     return f", each step drawn as {counted(_n_chords(solver, n_steps), 'straight piece')}"

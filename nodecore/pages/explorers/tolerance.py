@@ -1,6 +1,6 @@
 """The tolerance explorer: the steps that an adaptive solver takes, and those it rejects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -22,8 +22,8 @@ from nodecore.pages.explorers.host import (
     counted,
     none_for_nan,
 )
-from nodecore.pages.explorers.packing import pack_tableau
-from nodecore.pages.explorers.planar import PlanarExplorer, model_of
+from nodecore.pages.explorers.packing import Model, pack_tableau
+from nodecore.pages.explorers.planar import PlanarExplorer
 
 SOLVERS = ("fehlberg21", "bosh3", "dopri5")
 LOOSEST, TIGHTEST = 10.0, 1e-6  # tolerances that can be chosen
@@ -41,12 +41,12 @@ class StepCounts:
 class ToleranceExplorer(PlanarExplorer):
     """Accepted and rejected steps, and the accuracy, of a trained model at a chosen tolerance.
 
-    evidence: runs of data sets in the plane. classes: names of the labels, by data set. n_starts:
-    how many trajectories are drawn, from starts far apart, each with steps of its own; accuracy and
-    `steps` belong to the whole test set with one step for all points, as records are made. Every
-    trait can be set and read: training (the name of a run), seed, solver, rtol (10 to 1e-6).
+    evidence: runs of data sets in the plane. n_starts: how many trajectories are drawn, from starts
+    far apart, each with steps of its own; `accuracy` and `steps` belong to the whole test set,
+    solved with one step for all points, as in the records. Every trait can be set and read:
+    training (the name of a run), seed, solver, rtol (10 to 1e-6).
 
-    Raises ValueError without runs, TraitError for a state that is not there.
+    Raises ValueError without runs, TraitError for a state that does not exist.
     """
 
     _esm = bundle("tolerance.js")
@@ -55,15 +55,9 @@ class ToleranceExplorer(PlanarExplorer):
     solver = traitlets.Enum(SOLVERS, "dopri5").tag(sync=True)
     rtol = traitlets.Float(1e-2).tag(sync=True)
 
-    def __init__(
-        self,
-        evidence: Sequence[Evidence],
-        *,
-        classes: Mapping[str, Sequence[str]] | None = None,
-        n_starts: int = 40,
-    ):
+    def __init__(self, evidence: Sequence[Evidence], *, n_starts: int = 40):
         check_evidence(evidence)
-        self._runs = {found.run.name: (found, model_of(found, classes)) for found in evidence}
+        self._runs = {found.run.name: (found, Model.from_evidence(found)) for found in evidence}
         self._hold([model for _, model in self._runs.values()], n_starts)
         first, (found, model) = next(iter(self._runs.items()))
         super().__init__(
@@ -116,7 +110,7 @@ class ToleranceExplorer(PlanarExplorer):
 
     @property
     def accuracy(self) -> float:
-        """Share of all points that are right; nan where no step leads on."""
+        """Share of all points that are right; NaN where the solve fails."""
         _, head = self._model.member(self.seed)
         solution = self._solve_all()
         if solution is None:
@@ -127,7 +121,7 @@ class ToleranceExplorer(PlanarExplorer):
 
     @property
     def steps(self) -> StepCounts | None:
-        """Those of the whole test set, one step for all points; None where no step leads on."""
+        """The steps of the same solve; None where it fails."""
         solution = self._solve_all()
         if solution is None:
             return None

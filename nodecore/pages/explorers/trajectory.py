@@ -1,6 +1,6 @@
-"""The trajectory explorer: a trained model under a solver and a step size of one's own choice."""
+"""The trajectory explorer: a trained model under a solver and steps that the reader chooses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,14 +19,14 @@ from nodecore.pages.explorers.bundle import bundle
 from nodecore.pages.explorers.constants import MARKED_STEPS
 from nodecore.pages.explorers.host import check_choice, check_evidence, counted
 from nodecore.pages.explorers.packing import Model, pack_tableau
-from nodecore.pages.explorers.planar import PlanarExplorer, model_of
+from nodecore.pages.explorers.planar import PlanarExplorer
 from nodecore.pages.explorers.runs import draw_run, tell_chords
 
 MAX_STEPS = 512
 
 
 class TrajectoryExplorer(PlanarExplorer):
-    """Trajectories, their crossings, decision regions and accuracy of a model, to take hold of.
+    """Interactive trajectories of a model, their crossings, its decision regions and accuracy.
 
     field, head, x, y: as for Model; `others`: further models to choose from. solvers: names of
     test solvers, or tableaus. n_starts: how many trajectories are drawn, from starts far apart.
@@ -35,7 +35,7 @@ class TrajectoryExplorer(PlanarExplorer):
     show_field, and launched, the starts [x, y] of trajectories of one's own. `accuracy` and
     `crossings` follow.
 
-    Raises ValueError for a model that cannot be shown, TraitError for a state that is not there.
+    Raises ValueError for a model that cannot be shown, TraitError for a state that does not exist.
     """
 
     _esm = bundle("trajectory.js")
@@ -80,12 +80,7 @@ class TrajectoryExplorer(PlanarExplorer):
         )
 
     @classmethod
-    def from_evidence(
-        cls,
-        evidence: Sequence[Evidence],
-        classes: Mapping[str, Sequence[str]] | None = None,
-        **options: Any,
-    ) -> "TrajectoryExplorer":
+    def from_evidence(cls, evidence: Sequence[Evidence], **options: Any) -> "TrajectoryExplorer":
         """The models of finished runs, the first one shown first; of a training that is named
         twice, also with other seeds, the first run counts.
 
@@ -103,7 +98,7 @@ class TrajectoryExplorer(PlanarExplorer):
                     f"evidence has {other.title} and {run.title}, both trained with "
                     f"K = {run.steps.n_steps}: give one of them"
                 )
-        first, *others = (model_of(found, classes) for found in runs.values())
+        first, *others = (Model.from_evidence(found) for found in runs.values())
         return cls(**vars(first), others=others, **options)
 
     def _pack(self):

@@ -1,16 +1,11 @@
 """A controller at work over the iterations of a training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
 from nodecore.pages.plots.style import CROSSING_COLOUR, solver_style, step_colours
-
-# --- step adaption --------------------------------------------------------------------------------
 
 
 def over_iterations(ax: Axes, history: pd.DataFrame, column: str, seeds: Sequence[int]) -> None:
@@ -23,14 +18,14 @@ def over_iterations(ax: Axes, history: pd.DataFrame, column: str, seeds: Sequenc
     iterations_axis(ax)
     if column == "n_steps":
         ax.set_yscale("log", base=2)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def iterations_axis(ax: Axes) -> None:
     """Put the iterations of a training along x."""
     ax.set_xlabel("iteration")
     ax.locator_params(axis="x", nbins=4)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.grid(axis="y")
 
 

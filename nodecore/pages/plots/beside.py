@@ -1,18 +1,13 @@
 """The paper's numbers beside ours."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from nodecore.claims.paper import scale_note
 from nodecore.evidence.names import name_of
 from nodecore.pages.plots.style import GREY, Style
-
-# --- the paper's numbers and ours -----------------------------------------------------------------
 
 SIDES: dict[str, Style] = {
     "paper": {"color": GREY, "marker": "D", "mfc": "white", "label": "paper"},
@@ -38,7 +33,7 @@ def numbers_beside(left: Axes, right: Axes, table: pd.DataFrame) -> None:
     names = [_training_name(sides) for sides in trainings]
     left.set_yticks(range(len(names)), names)
     left.set(xscale="log", xlabel="NFE per iteration", ylim=(len(names) - 0.5, -0.5))
-    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    left.xaxis.set_major_formatter("{x:g}")
     left.xaxis.set_minor_formatter("")
     right.set(xlabel="test accuracy in per cent")
 

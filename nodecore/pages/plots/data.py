@@ -1,7 +1,5 @@
 """Pictures of the data sets."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np

@@ -1,13 +1,11 @@
 """Cures beside plain steps: accuracy of the exact flow against the cost of the training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedLocator
 
 from nodecore.analysis.intervals import Interval
 from nodecore.pages.plots.style import CLASS_COLOURS, CROSSING_COLOUR, GREY, solver_style
@@ -35,7 +33,7 @@ def frontier(ax: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
     ax.errorbar(cured["nfe"], 100 * cured["exact"], **style, **bars)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator([2.0**i for i in range(2, 9)]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="evaluations per training iteration", ylabel="exact flow, accuracy in %")
     ax.grid(axis="y")
     _label_beside(ax, list(zip(cured["nfe"], 100 * cured["exact"], labels, strict=True)))

@@ -1,7 +1,5 @@
 """Accuracy against training and test steps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,7 +7,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
 from matplotlib.typing import ColorType
 
 from nodecore.evidence.names import name_of
@@ -18,6 +15,7 @@ from nodecore.pages.plots.style import (
     GREY,
     Style,
     accuracy_axes,
+    seeds_and_mean,
     solver_style,
     steps_axis,
 )
@@ -151,11 +149,8 @@ def agreement(
     gaps, exact_gaps: series by n_steps, of the means against the test solver and the exact flow.
     seed_gaps: frame, a column for each seed, against the test solver.
     """
-    style = {**solver_style(solver), "label": None}
-    pale = {**style, "linestyle": "none", "markersize": 3, "alpha": 0.35}
-    for seed in seed_gaps:
-        ax.plot(seed_gaps[seed], **pale)
-    ax.plot(gaps, **style, linewidth=1.5, markersize=7)
+    style = {**solver_style(solver), "label": None, "markersize": 7}
+    seeds_and_mean(ax, seed_gaps, gaps, style)
     ax.plot(exact_gaps, color=style["color"], marker="", **AGAINST_EXACT)
     steps_axis(ax, "training steps $K$")
     ax.set(ylabel="gap of accuracy")
@@ -175,10 +170,7 @@ def agreement_handles(solvers: Iterable[str]) -> list[Line2D]:
 
 def seeds_over_steps(ax: Axes, table: pd.DataFrame, style: Style) -> None:
     """Each seed (pale) and the mean against training n_steps; table: n_steps by seed."""
-    pale = {"marker": style["marker"], "color": style["color"], "linestyle": "none"}
-    for seed in table:
-        ax.plot(table[seed], **pale, markersize=3, alpha=0.35)
-    ax.plot(table.mean(axis=1), linewidth=1.5, markersize=6, **style)
+    seeds_and_mean(ax, table, table.mean(axis=1), style)
     steps_axis(ax, "training steps $K$")
     ax.grid(axis="y")
 
@@ -193,7 +185,7 @@ def bounds_over_steps(ax: Axes, low: pd.DataFrame, high: pd.DataFrame, style: St
     ax.fill_between(mean.index, mean, high.mean(axis=1), color=style["color"], alpha=0.15)
     ax.axhline(1, color="black", linewidth=0.8, linestyle="--")
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter("{x:g}")
 
 
 SHARE_STYLES: tuple[Style, ...] = (

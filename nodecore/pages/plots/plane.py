@@ -1,7 +1,5 @@
 """Trajectories, crossings and vector fields in the plane."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -26,9 +24,6 @@ FIXED_POINT_STYLES: dict[str, Style] = {
     "saddle": {"s": 50, "marker": "X", "facecolor": "#cc4a0c", "edgecolor": "white", "zorder": 5},
     "source": {"s": 45, "marker": "o", "facecolor": "white", "edgecolor": "black", "zorder": 5},
 }
-
-
-# --- trajectories and vector fields ---------------------------------------------------------------
 
 
 def trajectories(
@@ -56,8 +51,8 @@ def trajectories(
             ax.scatter(*lines[1:].reshape(-1, 2).T, s=5 * size, color=style["color"], linewidths=0)
         ax.scatter(*lines[0].T, s=18 * size, edgecolors="white", linewidths=0.5, zorder=3, **style)
     if crossings is not None:
-        ring = {"facecolors": "none", "edgecolors": CROSSING_COLOUR, "linewidths": 0.8}
-        ax.scatter(*np.asarray(crossings).T, s=22 * size, zorder=4, **ring)
+        outline = {"facecolors": "none", "edgecolors": CROSSING_COLOUR, "linewidths": 0.8}
+        ax.scatter(*np.asarray(crossings).T, s=22 * size, zorder=4, **outline)
     ax.set(xlabel="$z_1$", ylabel="$z_2$")
 
 
@@ -77,8 +72,8 @@ def trajectory_handles(names: Iterable[str]) -> list[Line2D]:
         Line2D([], [], linestyle="-", linewidth=0.9, label=name, **class_style(label))
         for label, name in enumerate(names)
     ]
-    ring: Style = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": CROSSING_COLOUR}
-    return [*handles, Line2D([], [], linestyle="none", markersize=5, label="crossing", **ring)]
+    outline: Style = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": CROSSING_COLOUR}
+    return [*handles, Line2D([], [], linestyle="none", markersize=5, label="crossing", **outline)]
 
 
 def accuracy_by_steps(ax: Axes, table: pd.DataFrame, n_steps: int) -> None:

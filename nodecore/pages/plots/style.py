@@ -1,17 +1,16 @@
 """Colours, markers and axes that all figures share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedLocator
 from matplotlib.typing import ColorType
 
 from nodecore.evidence.names import name_of
@@ -96,11 +95,8 @@ def class_legend(ax: Axes, names: Iterable[str], **options: Any) -> None:
 
 def ring(ax: Axes, x: float, y: float, **options: Any) -> None:
     """Draw a ring around a point."""
-    ring = {"markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 1.5}
-    ax.plot([x], [y], marker="o", markersize=12, linestyle="none", zorder=5, **ring, **options)
-
-
-# --- data sets ------------------------------------------------------------------------------------
+    outline = {"markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 1.5}
+    ax.plot([x], [y], marker="o", markersize=12, linestyle="none", zorder=5, **outline, **options)
 
 
 def stamp_profile(fig: FigureBase, profile: str) -> None:
@@ -121,6 +117,15 @@ def step_colours(grid: Sequence[Step]) -> dict[Step, ColorType]:
     return dict(zip(grid, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(grid))), strict=True))
 
 
+def seeds_and_mean(ax: Axes, seeds: pd.DataFrame, mean: pd.Series, style: Style) -> None:
+    """Draw each seed, a column of `seeds`, as pale symbols, and the mean as a line."""
+    style = {"linewidth": 1.5, "markersize": 6, **style}
+    pale = {**style, "linestyle": "none", "markersize": 3, "alpha": 0.35, "label": None}
+    for seed in seeds:
+        ax.plot(seeds[seed], **pale)
+    ax.plot(mean, **style)
+
+
 def threshold_line(ax: Axes, value: float) -> None:
     """The largest gap that counts as agreement, and what lies below it."""
     ax.axhspan(0, value, color="#eeeeee", zorder=0)
@@ -137,6 +142,6 @@ def steps_axis(ax: Axes, label: str) -> None:
     """Put numbers of steps along x, by powers of two."""
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator([4.0**i for i in range(6)]))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:g}"))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.minorticks_off()
     ax.set_xlabel(label)

@@ -1,13 +1,11 @@
 """Accuracy, cost and gap against the tolerance."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation
+from matplotlib.ticker import LogFormatterSciNotation
 from matplotlib.typing import ColorType
 
 from nodecore.pages.plots.adaption import iterations_axis
@@ -16,11 +14,10 @@ from nodecore.pages.plots.style import (
     Style,
     accuracy_axes,
     ring,
+    seeds_and_mean,
     solver_style,
     step_colours,
 )
-
-# --- tolerances -----------------------------------------------------------------------------------
 
 
 def accuracy_by_tolerance(ax: Axes, table: pd.DataFrame, colour: ColorType) -> None:
@@ -53,8 +50,8 @@ def tolerance_handles() -> list[Line2D]:
         "mean, other method": {"linewidth": 1.0, "linestyle": "--"},
     }
     handles = [Line2D([], [], color=GREY, label=name, **style) for name, style in lines.items()]
-    ring: Style = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none"}
-    return [*handles, Line2D([], [], color="black", label="as trained", **ring)]
+    outline: Style = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "color": "black"}
+    return [*handles, Line2D([], [], linestyle="none", label="as trained", **outline)]
 
 
 def nfe_by_tolerance(ax: Axes, nfe: pd.Series, rtol: float, colour: ColorType) -> None:
@@ -64,7 +61,7 @@ def nfe_by_tolerance(ax: Axes, nfe: pd.Series, rtol: float, colour: ColorType) -
         ring(ax, rtol, nfe.loc[rtol])
     _tolerance_axis(ax)
     ax.set_yscale("log", base=2)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter("{x:g}")
     ax.set_ylabel("evaluations (NFE)")
     ax.grid(axis="y")
 
@@ -74,11 +71,7 @@ def gap_by_tolerance(ax: Axes, gaps: pd.Series, seed_gaps: pd.DataFrame) -> None
 
     gaps: series by rtol, of the means; seed_gaps: frame, a column for each seed (pale).
     """
-    colour = solver_style("euler")["color"]
-    for seed in seed_gaps:
-        pale = {"linestyle": "none", "marker": "o", "color": colour, "alpha": 0.35}
-        ax.plot(seed_gaps[seed], markersize=3, **pale)
-    ax.plot(gaps, color=colour, marker="o", linewidth=1.5, markersize=6)
+    seeds_and_mean(ax, seed_gaps, gaps, {**solver_style("euler"), "label": None})
     _tolerance_axis(ax, "tolerance of the training")
     ax.set_ylabel("gap of accuracy")
     ax.grid(axis="y")
@@ -108,12 +101,9 @@ def accuracy_over_time(ax: Axes, table: pd.DataFrame, style: Style) -> None:
 
     table: T (index) by seed.
     """
-    for seed in table:
-        pale = {**style, "linestyle": "none", "label": None}
-        ax.plot(table[seed], **pale, markersize=3, alpha=0.35)
-    ax.plot(table.mean(axis=1), **style, linewidth=1.5, markersize=6)
+    seeds_and_mean(ax, table, table.mean(axis=1), style)
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda T, _: f"{T:g}"))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.minorticks_off()
     ax.set_xlabel("time $T$")
     ax.grid(axis="y")
