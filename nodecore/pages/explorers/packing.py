@@ -142,10 +142,12 @@ class Stack:
 
     @property
     def inputs(self) -> int:
+        """Number of values that go in, at all positions together."""
         return self.spec["positions"] * self.spec["layers"][0]["inputs"]
 
     @property
     def outputs(self) -> int:
+        """Number of values that come out, at all positions together."""
         return self.spec["positions"] * self.spec["layers"][-1]["outputs"]
 
 
