@@ -1,6 +1,6 @@
-"""Neural ODEs under every solver and step size; `nodecore.check_flow` is for a model of your own.
+"""Neural ODEs under every solver and step size; check your own model with `nodecore.check_flow`.
 
-A name is imported when it is first asked for, so that its modules alone need torch.
+Names are imported on first use, so that `import nodecore` does not import torch.
 """
 
 from importlib import import_module

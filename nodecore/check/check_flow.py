@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,45 +62,47 @@ def check_flow(
     rtol: float | None = None,
     atol: float | None = None,
     step_size: float | None = None,
-    grid: Tensor | Iterable[float] | None = None,
+    grid: Tensor | Sequence[float] | None = None,
     solve: Solve | None = None,
     t: tuple[float, float] = (0.0, 1.0),
     stem: Layers | None = None,
     args: Tree = None,
-    tolerance: float | Iterable[float] | None = None,
+    tolerance: float | Sequence[float] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     bound: float = AGREEMENT,
-    output_times: Tensor | Iterable[float] | None = None,
+    output_times: Tensor | Sequence[float] | None = None,
     rows: int = 1000,
     verbose: bool = True,
 ) -> FlowReport:
     """Check whether a trained model is the flow of its vector field or belongs to its solver.
 
-    The verdict compares the training solver with the exact flow, on all samples. That is dopri5 at
-    a fine tolerance, in steps that are never longer than the training's, which is repeated at a
-    tenth of the tolerance and with another method. A sample for which these do not agree, or that
-    cannot be solved, as where the field refuses a state by an assert or a ValueError, counts for
-    either answer.
+    The verdict compares the training solver with the exact flow on all samples. The exact flow is
+    dopri5 at a fine tolerance, in steps that are never longer than the training's; it is confirmed
+    by a solve at a tenth of the tolerance and by another method. If these disagree on a sample, or
+    a sample cannot be solved (for example because the field raises an AssertionError or ValueError
+    for its state), the intervals allow for either answer.
 
-    - With labels: "not a flow" if the accuracies differ by more than `bound`, "flow" if by less,
-      either with the whole 95 % interval of the paired difference. "cannot tell" if the interval
-      holds the bound; if the accuracy is not surely above the largest class's share + bound, where
-      a loss could not show; if it agrees while a larger share of classes than `bound` surely
-      changes; or where rounding alone decides.
-    - Without: the same rule for the share of samples whose output (or end state, without a head)
-      moves by more than `tolerance`; or with `loss`, whose loss does.
-    - Fewer than 35 samples are too few for a verdict, and more where `bound` is less than 0.1.
-    - It is about the end of the time, or with `output_times` about the trajectory at all of them.
+    - With labels: "not a flow" if the whole 95 % interval of the paired difference of accuracies
+      lies beyond `bound`, and "flow" if it lies within. "cannot tell" if the interval contains the
+      bound; if the accuracy does not clearly exceed the share of the largest class by `bound`, so
+      that a loss could not show; if the accuracies agree, but the predicted class clearly changes
+      for a larger share of samples than `bound`; or if rounding alone decides.
+    - Without labels: the same rule for the share of samples whose output (or end state, without a
+      head) moves by more than `tolerance`, or with `loss`, whose loss changes by more.
+    - A verdict needs at least 35 samples, and more if `bound` is less than 0.1.
+    - It is about the end state, or with `output_times` about the trajectory at all of these times.
 
-    Other solvers, the order of convergence, the search for the coarsest agreeing step, Jacobians
-    and crossings are evidence besides, on samples drawn with a seed, fewer the larger the states.
+    Beside the verdict, the report shows other solvers, the order of convergence, the coarsest step
+    that agrees, Jacobians and crossings, for a random subset of the samples drawn with a fixed
+    seed; the larger the states, the smaller the subset.
 
-    Ctrl-C ends the search, and the report is what there is. Samples that are not solved by then
-    count for either answer.
+    Ctrl-C stops the search, and the report then shows what is known. For samples that are not yet
+    solved, the intervals allow for either answer.
 
-    Modules are used as copies, in the mode they are in, on the field's device, half precision in
-    float32; model, gradients and generators stay as they are. A function is called as it is: one
-    around a batch norm in training mode moves its running statistics; give the module, or .eval().
+    Modules are copied; the copies keep their mode, run on the field's device, and use float32 in
+    place of half precision. Model, gradients and torch's generators are left unchanged. A function
+    is called directly: if it wraps a batch norm in training mode, the running statistics change;
+    give the module itself, or call .eval().
 
     Args:
         field: f(t, z) -> dz/dt on states (batch, ...), t a tensor without axes; it may depend on t
@@ -113,9 +115,9 @@ def check_flow(
         solver: Solver of the training, one of nodecore.ode.tableaus.TABLEAUS (torchdiffeq's "rk4"
             is `rk4_38` here); with exactly one of the next four.
         n_steps: Number of its equal steps over t.
-        rtol: Its tolerance. As in torchdiffeq, a batch of `rows` has one step, the last one goes
-            past the end, and states between are interpolated; a solver that lands on the end is
-            given as `solve`.
+        rtol: Its relative tolerance. As in torchdiffeq, all samples of a batch of `rows` share
+            their steps, the last step passes the end, and states are interpolated; give a solver
+            that lands on the end as `solve`.
         step_size: Its step; the last one is shortened to land on the end.
         grid: Times of its steps, from start to end.
         atol: Absolute tolerance beside rtol, in the units of z; by default the same number, whereas
@@ -126,18 +128,19 @@ def check_flow(
         t: Start and end of the time; it may run backwards.
         stem: Layers that take inputs to states.
         args: Tensor (n, ...), or a tuple or dict of these: the field gets the rows of its samples.
-        tolerance: Without labels, the difference of outputs that counts, in their units. One number
-            is compared with the Euclidean norm over all outputs of a sample, of trajectories at
-            each time. Several are for each output, along the last axis; a sample counts if any of
-            its outputs moves by more. By default a tenth of their scale, component by component:
-            the spread over the samples, or a tenth of the distance travelled where that is more.
-            With `loss`: the change of a sample's loss that counts.
+        tolerance: Without labels, the difference of outputs that counts, in their units. A single
+            number is compared with the Euclidean norm over all outputs of a sample, for
+            trajectories at each time. A list gives one number for each output, along the last axis;
+            a sample counts if any of its outputs moves by more. The default is a tenth of the scale
+            of each component: its spread over the samples, or a tenth of the distance it travels if
+            that is larger. With `loss`: the change of a sample's loss that counts.
         loss: A loss of one's own, (outputs (m, ...), targets (m, ...)) -> (m,), in place of labels.
         bound: Largest difference of accuracies, or share of changed answers, of a flow; a share.
-        output_times: Times at which outputs count, from start to end, both included. States are
-            then trajectories: the head gets them as (batch, times, ...), and a `solve` returns them
-            as torchdiffeq does, times first. Outputs (batch, times, ...) of a head count at each
-            time if each depends on its own time alone. Fixed steps have to end at all these times.
+        output_times: Times at which outputs are compared, from start to end, both included. States
+            are then trajectories: the head takes them as (batch, times, ...), and a `solve` returns
+            them as torchdiffeq does, times first. Outputs (batch, times, ...) of a head are
+            compared time by time if each depends on its own time alone. Fixed steps must end at all
+            these times.
         rows: Largest number of samples in a batch.
         verbose: Whether to print the cost to stderr beforehand; `flow_cost` gives it alone.
 
@@ -248,6 +251,7 @@ def _report(problem: Problem, cost: FlowCost) -> FlowReport:
         bound=problem.bound,
         chance=problem.chance,
         tolerance=_tolerance_shown(problem, rule),
+        tolerance_of=problem.compared,
         distances=farthest(own.z - exact.z, times).cpu().numpy(),
         margins=_margins(problem, exact),
         probability_change=_probability_change(problem, found),
@@ -302,11 +306,11 @@ def _probability_change(problem: Problem, found: _Found) -> float | None:
 
 
 def _margins(problem: Problem, exact: Solved) -> np.ndarray | None:
-    """Return distances (n,) to the classifier's nearest boundary, where it is affine."""
+    """Return distances (n,) to the classifier's nearest boundary, if it is affine in the end."""
     ends = exact.z[exact.known]
     ends = ends[random_index(len(ends), LEAST_PROBE)]
-    packed = problem.model.packing.shapes is not None
-    if problem.y is None or problem.probabilities or packed or len(ends) == 0:
+    one_state = problem.model.packing.shapes is None and not problem.model.output_times
+    if problem.y is None or problem.probabilities or not one_state or len(ends) == 0:
         return None
     weight = affine_weight(problem.model, ends)
     if weight is None:
@@ -340,8 +344,8 @@ def _failures(problem: Problem, found: _Found) -> list[str]:
 def _missing(whole: bool, ended: bool) -> list[str]:
     """Say what is missing after Ctrl-C."""
     if not whole:
-        return [f"{STOPPED} before all samples were solved: the others count for either answer"]
-    return [f"{STOPPED}: the verdict is whole, evidence is missing"] * ended
+        return [f"{STOPPED} before all samples were solved: the others may have either answer"]
+    return [f"{STOPPED}: the verdict is complete, but some evidence is missing"] * ended
 
 
 def _cautions(
@@ -351,16 +355,18 @@ def _cautions(
     texts, n = [], len(problem.samples)
     lost = n - int((found.own.known & found.exact.known).sum())
     if lost:
-        texts.append(f"{lost:,} of {n:,} samples could not be solved: they count for either answer")
+        texts.append(
+            f"{lost:,} of {n:,} samples could not be solved: the intervals allow for either answer"
+        )
     if n_open := n - lost - int(found.sure.sum()):
         texts.append(
-            f"for {n_open:,} of {n:,} samples the exact flow has not converged: finer tolerances "
-            "and another method end elsewhere; they count for either answer"
+            f"the exact flow has not converged for {n_open:,} of {n:,} samples: a finer tolerance "
+            "or another method gives another end state; the intervals allow for either answer"
         )
     texts += [str(lost) for lost in lost_recalls(recall)[:3]]
     if problem.y is not None and verdict == FLOW and moved.low > AGREEMENT:
         texts.append(
-            f"the classes stay, but {moved.percent()} of the end states move by more than a tenth "
-            "of their scale"
+            f"the accuracy stays within the bound while {moved.percent()} of the end states move "
+            "by more than a tenth of their scale"
         )
     return texts

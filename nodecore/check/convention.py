@@ -13,7 +13,7 @@ from nodecore.check.inputs import FEW_PARTS, Tree, map_tensors, tensors_of
 TIMES = {"t", "time", "times", "s"}
 ONE_STATE = (
     "x has a single axis, so each of its numbers is a sample; where x is one state, give x[None], "
-    "with a leading axis of the samples; "
+    "which adds an axis for the samples; "
 )
 
 
@@ -87,11 +87,11 @@ def find_convention(field: Callable[..., Any], t: Tensor, z: Tree, args: Tree) -
         return way
     raise ValueError(
         f"field failed on states of {_shapes(z)} ({errors[0]}): {_of_types(errors[0], z)}"
-        f"{_of_axes(z)}it is called as field(t, z), t a tensor without axes and z a batch of "
-        "states, or as field(t, z, args) with args=; where it closes over data of each sample, "
-        "give them as args= or carry them in the state; where it differentiates inside, do so "
-        "under torch.enable_grad(); a single system whose rows act on one another, such as a "
-        "graph, cannot be checked"
+        f"{_of_axes(z)}it is called as field(t, z), with t a tensor without axes and z a batch of "
+        "states, or as field(t, z, args) if args= is given; if it closes over data of each sample, "
+        "give them as args= or carry them in the state; if it differentiates inside, do so under "
+        "torch.enable_grad(); a single system whose rows act on one another, such as a graph, "
+        "cannot be checked"
     )
 
 
@@ -132,7 +132,7 @@ def _refuse_no_slope(found: Any, z: Tree) -> None:
     if not alike or len(tensors_of(found)) != len(tensors_of(z)):
         raise ValueError(
             f"field returned {type(found).__name__} for states of {len(tensors_of(z))} tensors: it "
-            "must give dz/dt in the shape of z, a vector field and no solver around it"
+            "must return dz/dt in the shape of z; give the vector field itself, not its solver"
         )
 
 

@@ -60,7 +60,7 @@ def along_trajectories(
         return AlongTrajectories(h, None, (note,))
     finite = norms[norms.isfinite()]  # a field may have a pole at an end of the time
     note = f"the Jacobian is not finite at {len(norms) - len(finite)} of {len(norms)} states"
-    notes = (f"{note}: L is of the others",) * (len(finite) < len(norms))
+    notes = (f"{note}: L comes from the others",) * (len(finite) < len(norms))
     return AlongTrajectories(h, float(finite.max()) if len(finite) else None, notes)
 
 
@@ -92,7 +92,7 @@ def crossing_shares(
     if not isinstance(trained, FixedSteps) or not plane or samples.args is not None:
         return {}, []
     if trained.n_steps > CROSSING_STEPS:
-        return {}, [f"no crossings are counted of more than {CROSSING_STEPS} steps"]
+        return {}, [f"crossings are not counted for more than {CROSSING_STEPS} steps"]
     if timed:
         return {}, ["the field depends on time: its trajectories may cross in the plane"]
     k, n = trained.n_steps, min(CROSSING_STARTS, len(samples))

@@ -74,7 +74,7 @@ def read_times(t: Any) -> tuple[float, float]:
     """Return (start, end), forwards or backwards; raise ValueError with the remedy."""
     values = t.tolist() if isinstance(t, Tensor | np.ndarray) else t
     if not isinstance(values, tuple | list):
-        raise ValueError(f"t = {values!r}: give two times, such as t=(0.0, {values!r})")
+        raise ValueError(f"t = {values!r}: give two times, start and end, such as t=(0.0, 1.0)")
     if any(isinstance(value, list | tuple) for value in values):
         raise ValueError(
             f"t has the shape {np.shape(values)}: all samples share one (start, end) here; for "
@@ -89,7 +89,7 @@ def read_times(t: Any) -> tuple[float, float]:
         )
     try:
         start, end = (float(value) for value in values)
-    except TypeError:
+    except (TypeError, ValueError):
         raise ValueError(f"t = {values!r}: give start and end as two numbers") from None
     if not (math.isfinite(end - start) and end != start):
         raise ValueError(f"t = {(start, end)}: give start and end as two different finite times")
@@ -129,11 +129,12 @@ def read_inputs(x: Any, integers: bool = False) -> Tree:
         parts = tuple(read_inputs(part, integers) for part in x)
         if len({len(part) for part in parts}) > 1:
             raise ValueError(
-                f"x has parts of {', '.join(str(len(p)) for p in parts)} samples: the states of a "
-                "sample are the rows of all parts; repeat what all samples share"
+                f"x has parts of {', '.join(str(len(p)) for p in parts)} samples: a sample is one "
+                "row of each part; repeat what all samples share"
             )
         return parts
-    x = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biufc":
+        x = torch.from_numpy(np.ascontiguousarray(x))  # torch has no negative strides
     if not isinstance(x, Tensor) or x.dim() < 1:
         raise ValueError(
             f"x is {type(x).__name__}: give a tensor of inputs (n, ...), or a tuple of tensors"
@@ -199,26 +200,30 @@ def read_labels(y: Any, n: int) -> Tensor | None:
             f"y has the shape {tuple(labels.shape)}: give a label for each sample, (n,), (n, 1) or "
             "one-hot (n, classes); for regression targets leave out y; for labels of nodes or "
             "pixels give a loss of each sample, such as loss=lambda out, y: (out.argmax(1) != "
-            "y).double().flatten(1).mean(1), and as tolerance= how much of it counts"
+            "y).double().flatten(1).mean(1), and as tolerance= the change of it that counts"
         )
     if len(labels) != n:
         raise ValueError(f"x has {n} samples, y {len(labels)}: give as many of each")
-    if labels.is_complex() or bool((labels != labels.long()).any()):
+    if labels.is_complex() or bool((labels.double() != labels.long()).any()):
         raise ValueError(
             "y has entries that are no whole numbers: give labels of classes; for regression "
             "targets leave out y, then the outputs are compared"
         )
+    labels = labels.long()
     low, high = int(labels.min()), int(labels.max())
     if low < 0:
         raise ValueError(
             f"y has labels {low} to {high}: give labels from 0 on, or for regression targets no y"
         )
-    return labels.long()
+    return labels
 
 
 def read_targets(y: Any, n: int) -> Tensor:
     """Return targets (n, ...) of a loss as a tensor; raise ValueError."""
-    targets = y if isinstance(y, Tensor) else torch.as_tensor(np.array(y))
+    try:
+        targets = y if isinstance(y, Tensor) else torch.as_tensor(np.array(y))
+    except (TypeError, ValueError):  # of what is no number, or rows of several lengths
+        raise ValueError(f"y is {type(y).__name__}: give targets as a tensor (n, ...)") from None
     if targets.dim() < 1 or len(targets) != n:
         raise ValueError(f"x has {n} samples, y the shape {tuple(targets.shape)}: give n rows")
     if not bool(targets.isfinite().all()):

@@ -102,7 +102,7 @@ class FlowModel:
         output_times: tuple[float, ...] = (),
     ):
         given = {"field": field, "stem": stem, "head": head}
-        parts = {name: _as_module(part) for name, part in given.items()}
+        parts = {name: as_module(part) for name, part in given.items()}
         modules = {name: p for name, p in parts.items() if isinstance(p, nn.Module)}
         for name, module in modules.items():
             refuse_random(name, module)
@@ -116,11 +116,11 @@ class FlowModel:
         self.t = ascending(t)
         self.output_times = output_times
         self.notes: list[str] = []
-        if like.dtype != self.dtype:
-            kind = str(like.dtype).removeprefix("torch.")
+        if like.is_floating_point() and like.dtype != self.dtype:
+            kind, what = str(like.dtype).removeprefix("torch."), "weights" if weights else "inputs"
             self.notes.append(
-                f"weights in {kind} are solved in float32: the verdict is about the steps, many of "
-                f"which may lose in {kind} what they have here"
+                f"{what} in {kind} are solved in float32: the verdict is about the steps; with "
+                f"many of them, rounding in {kind} may change answers that agree here"
             )
         self.convention, self.packing = Convention(), Packing()
         first = self._started(map_tensors(lambda part: part[:FEW], x))
@@ -142,7 +142,7 @@ class FlowModel:
         if self.dtype == torch.float64:
             return ""
         if not isinstance(self._field, nn.Module):
-            return "it is no nn.Module; give the module itself, or make all it uses float64, and x"
+            return "it is not an nn.Module; give the module itself, or x and all it uses in float64"
         try:
             z = self.packing.pack(states).double()
             found = self.field(args, torch.float64)(self.t[0], z).dtype
@@ -150,7 +150,7 @@ class FlowModel:
             return describe(error)[:100]
         if found == torch.float64:
             return ""
-        return f"it gives {found} for float64; make tensors of its own like z, torch.zeros_like(z)"
+        return f"it gives {found} for float64; make its own tensors like z, torch.zeros_like(z)"
 
     @property
     def in_float64(self) -> bool:
@@ -179,6 +179,11 @@ class FlowModel:
     def sign(self) -> float:
         """What takes the user's time to the one that is solved, and back: -1 where it runs back."""
         return -1.0 if self.backwards else 1.0
+
+    @property
+    def has_head(self) -> bool:
+        """Tell whether outputs are those of a head, and not the states."""
+        return self._head is not None
 
     @property
     def output_sizes(self) -> tuple[int, ...]:
@@ -260,7 +265,7 @@ class _Method(nn.Module):
         self.owner, self.forward = method.__self__, method  # a copy's is bound to the copy
 
 
-def _as_module(part: Any) -> Any:
+def as_module(part: Any) -> Any:
     """Return what a function was made of, where that is a module: a method's, or a compiled one.
 
     A compiled module would compile its copies anew; what it was made of is the same function.
@@ -294,8 +299,8 @@ def private(name: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
         copied = copy.deepcopy(module, memo)._apply(cast)  # .to(dtype) drops imaginary parts
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{name} cannot be copied ({type(error).__name__}: {str(error)[:150]}), and it is not "
-            f"touched itself: give a function around it, lambda *inputs: {name}(*inputs)"
+            f"{name} cannot be copied ({type(error).__name__}: {str(error)[:150]}), and the check "
+            f"works on copies only: give a function around it, lambda *inputs: {name}(*inputs)"
         ) from error
     for layer in copied.modules():
         for key, value in list(vars(layer).items()):
@@ -311,6 +316,6 @@ def refuse_random(name: str, module: nn.Module) -> None:
     for path, layer in module.named_modules():
         if isinstance(layer, RANDOM_LAYERS) and layer.training and getattr(layer, "p", 1) > 0:
             raise ValueError(
-                f"{name} is in training mode and holds {type(layer).__name__} ({path or name}): it "
-                f"is another function at every call; call {name}.eval() first"
+                f"{name} is in training mode and holds {type(layer).__name__} ({path or name}), "
+                f"which is random or mixes samples in this mode; call {name}.eval() first"
             )

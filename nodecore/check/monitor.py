@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from nodecore.check.inputs import (
     tensors_of,
     whole,
 )
-from nodecore.check.model import Layers
+from nodecore.check.model import Layers, as_module
 from nodecore.check.order import order_test
 from nodecore.check.pose import forked, pose
 from nodecore.check.probes import TimeScan, probe_field, probe_head, probe_stem
@@ -121,9 +122,9 @@ class Monitor:
     @property
     def step_size(self) -> float:
         """The step to train with next, in the units of t: torchdiffeq's options step_size."""
-        return (
-            self._now("step_size") if "step_size" in self._training else self._span / self.n_steps
-        )
+        if "n_steps" in self._training:
+            return self._span / self._training["n_steps"]
+        return self._now("step_size")
 
     @property
     def n_steps(self) -> int:
@@ -151,7 +152,7 @@ class Monitor:
 
     def _wait(self, x: Tree) -> None:
         """Wait until the GPUs of batch and model have done what they were given."""
-        modules = [part for part in self._model.values() if isinstance(part, nn.Module)]
+        modules = _modules(self._model.values())
         weights = [weight for module in modules for weight in module.parameters()]
         for device in {tensor.device for tensor in [*tensors_of(x), *weights]}:
             wait_for(device)
@@ -217,11 +218,11 @@ def monitor(
     rtol: float | None = None,
     atol: float | None = None,
     step_size: float | None = None,
-    grid: Tensor | Iterable[float] | None = None,
+    grid: Tensor | Sequence[float] | None = None,
     solve: Solve | None = None,
     t: tuple[float, float] = (0.0, 1.0),
     stem: Layers | None = None,
-    tolerance: float | Iterable[float] | None = None,
+    tolerance: float | Sequence[float] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     output_times: Tensor | Sequence[float] | None = None,
     every: int = 50,
@@ -291,7 +292,7 @@ def monitor(
     training |= {
         name: NUMBERS[name](name, training[name]) for name in NUMBERS.keys() & training.keys()
     }
-    if share is not None and not 0 < share < 1:
+    if share is not None and not (isinstance(share, Real) and 0 < share < 1):
         raise ValueError(f"share = {share!r}: give a share of the time in (0, 1), or None")
     model = {"field": field, "head": head, "stem": stem, "t": t, "tolerance": tolerance}
     model |= {"loss": loss, "output_times": output_times}
@@ -392,10 +393,15 @@ def _solve_exactly(problem: Problem) -> Solved:
     return solve_samples(model, samples, problem.everyone, solver.once, len(samples))
 
 
+def _modules(parts: Iterable[Any]) -> list[nn.Module]:
+    """Return those of the parts that are modules, or methods of one."""
+    return [part for part in map(as_module, parts) if isinstance(part, nn.Module)]
+
+
 @contextmanager
 def _in_evaluation(parts: Iterable[Any]) -> Iterator[None]:
     """Put modules into evaluation mode, and each layer back into its own."""
-    modules = [part for part in parts if isinstance(part, nn.Module)]
+    modules = _modules(parts)
     modes = [(layer, layer.training) for module in modules for layer in module.modules()]
     for module in modules:
         module.eval()

@@ -54,7 +54,7 @@ def _draw_distances(report: Any, ax: Any) -> None:
     _draw_shares(ax, report.distances, label="moved by", **solid)
     if report.margins is not None:
         _draw_shares(ax, report.margins, label="margin", **dashed)
-    if isinstance(report.tolerance, float):
+    if isinstance(report.tolerance, float) and report.tolerance_of == "end states":
         ax.axvline(report.tolerance, label="tolerance", **dashed)
     scale = "log" if (report.distances > 0).any() else "linear"
     ax.set(xlabel="distance", ylabel="share of samples", ylim=(0, 1.02), xscale=scale)

@@ -22,7 +22,7 @@ from nodecore.ode.steps import FixedSteps, Steps
 LOSS_ROWS = 64  # samples that a loss is asked about, whether it mixes them
 PILOT = 64  # samples that show the steps of a training that chooses them itself
 UNKNOWN_STEPS = 64  # of a training whose steps are not known
-ARE_PROBABILITIES = "the head gives probabilities: they are taken as such, with no softmax"
+ARE_PROBABILITIES = "the head gives probabilities: they are used as they are, without a softmax"
 
 
 @contextmanager
@@ -56,6 +56,12 @@ def pose(
     """
     if not callable(field):
         raise ValueError(f"field = {field!r}: give a function (t, z) -> dz/dt, or a module")
+    for name, layers in (("head", head), ("stem", stem)):
+        if layers is not None and not callable(layers):
+            raise ValueError(
+                f"{name} is {type(layers).__name__}: give a function or module, or None; the order "
+                "is field, head, x, y"
+            )
     times, rows = inputs.read_times(t), inputs.whole("rows", rows)
     solved = inputs.ascending(times)
     trained, notes = read_training(solved, **training)
@@ -198,16 +204,16 @@ def _check_output_times(trained: Steps, model: FlowModel) -> None:
     if past is not None:
         time = model.sign * past + 0.0
         raise ValueError(
-            f"output_times holds {time:.6g}, where no step of {trained} ends: give grid= with all "
-            "times of the training's steps, or where its solver interpolates, the solver as solve="
+            f"output_times holds {time:.6g}, where no step of {trained} ends: give all times of "
+            "the training's steps as grid=, or, if its solver interpolates, the solver as solve="
         )
 
 
 def _about_times(n_times: int, by_time: bool) -> str:
-    counts = "if it is at any of them" if by_time else "as a whole"
+    counts = "if it changes at any of them" if by_time else "if it changes as a whole"
     return (
         f"the verdict is about the trajectory at {n_times} times: an output counts as changed "
-        f"{counts}; distances are the largest"
+        f"{counts}; each distance is the largest over these times"
     )
 
 
@@ -259,11 +265,12 @@ def _training_times(model: FlowModel, samples: Samples, trained: Steps) -> Tenso
 def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> tuple[float, list[str]]:
     """Return a tolerance as fine as is cheap, and below the training's; a note where it is not."""
     cheap = model.in_float64 and size <= SMALL
-    rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, (trained.rtol or 1.0) / 10)
+    finer = float(f"{(trained.rtol or 1.0) / 10:.12g}")  # as of the settings beside it
+    rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, finer)
     if rtol >= FLOAT32_RTOL or model.in_float64:
         return rtol, []
     return FLOAT32_RTOL, [
-        f"rtol = {trained.rtol:.3g} is finer than float32 can hold, in training, too: the exact "
-        f"flow has {FLOAT32_RTOL:.3g}, as the field cannot be brought to float64: "
+        f"rtol = {trained.rtol:.3g} is finer than float32 can hold, also in training; the exact "
+        f"flow uses {FLOAT32_RTOL:.3g}, because the field cannot be brought to float64: "
         f"{model.only_float32}"
     ]

@@ -81,8 +81,8 @@ def differ(a: Tensor, b: Tensor, share: float) -> bool:
 # --- random, mixing, by position ------------------------------------------------------------------
 
 ONE_BY_ONE = (
-    "call .eval() on what holds batch norm; where a .squeeze() drops the axis of the samples, name "
-    "the one that it is to drop, .squeeze(-1); samples must be treated one by one: a single system "
+    "call .eval() on modules with batch norm; if a .squeeze() drops the axis of the samples, name "
+    "the one to drop, as in .squeeze(-1); each sample must be treated by itself: a single system "
     "whose rows act on one another, such as a graph, cannot be checked"
 )
 
@@ -141,8 +141,8 @@ def probe_rows(
         )
     if differ(function(samples), values, 1e-5):
         raise ValueError(
-            f"{name} gives two answers for the same states: call .eval() on what holds dropout or "
-            "spectral norm, and take out noise of its own, and what it remembers of earlier calls"
+            f"{name} gives two answers for the same states: call .eval() on modules with dropout "
+            "or spectral norm, and remove its own noise and what it remembers of earlier calls"
         )
     if differ(_alone(name, function, samples[:1], alone), values[:1], ALIKE):
         raise ValueError(f"{name} gives a sample another answer when it is alone: {alone}")
@@ -163,10 +163,10 @@ def _alone(
 
 
 BY_POSITION = (
-    "it closes over data of each sample, or mixes them; give the data as args=, for a field called "
-    "as field(t, z, args), or carry them as a constant part of the state. Noise that is drawn "
-    "once, such as that of FFJORD's divergence, goes into args, too. States that act on one "
-    "another, such as the nodes of a graph, are one state: a sample is a whole graph"
+    "it closes over data of each sample, or mixes samples; pass such data as args=, to a field "
+    "called as field(t, z, args), or carry them as a constant part of the state. Pass noise that "
+    "is drawn once, such as that of FFJORD's divergence, in args too. States that act on one "
+    "another, such as the nodes of a graph, form one state: a sample is then a whole graph"
 )
 
 
@@ -208,9 +208,9 @@ def probe_head(model: FlowModel, z: Tensor) -> None:
             )
         if len(found) != len(part):
             raise ValueError(
-                f"head returned {len(found)} rows for {len(part)} samples: these come first; leave "
-                "out a [-1] that takes the end from odeint's whole output, or write z[:, -1] for "
-                "the end of trajectories"
+                f"head returned {len(found)} rows for {len(part)} samples: its first axis must be "
+                "the samples; leave out a [-1] that takes the end from odeint's output, or write "
+                "z[:, -1] for the end of trajectories"
             )
         if found.dtype == torch.bool:
             raise ValueError("head returned bools: give numbers, .float(), or logits of classes")
@@ -241,12 +241,10 @@ class TimeScan:
         if self.jumps:
             places = ", ".join(f"{sign * t + 0.0:.4g}" for t in self.jumps[:4])
             more = " and more" if len(self.jumps) > 4 else ""
-            what = f"the field jumps, or changes as fast, at t = {places}{more}"
-            return [f"{what}: the exact flow starts anew there"]
+            what = f"the field jumps, or changes as fast as in a jump, at t = {places}{more}"
+            return [f"{what}: the exact flow restarts there"]
         if self.asked and not self.depends:
-            return [
-                f"the field is taken not to depend on time (asked at {self.asked} random times)"
-            ]
+            return [f"the field is assumed not to depend on time (tried at {self.asked} times)"]
         return []
 
 

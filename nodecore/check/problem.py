@@ -1,4 +1,4 @@
-"""What one check is about: a model, its samples, and what is judged how."""
+"""Hold what one check needs: a model, its samples, and the rules of the verdict."""
 
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -89,6 +89,13 @@ class Problem:
     def chance(self) -> float | None:
         """Share of the largest class, None without labels."""
         return None if self.y is None else float(torch.bincount(self.y).max()) / len(self.y)
+
+    @property
+    def compared(self) -> str:
+        """What a tolerance is of, in words."""
+        if self.loss is not None:
+            return "loss"
+        return "outputs" if self.model.has_head else "end states"
 
     @property
     def terms(self) -> Terms:

@@ -36,8 +36,10 @@ FINER = 10.0  # the tolerance of the second look is so much smaller
 ROUNDS = 3  # of solving again what is not settled
 TIGHTER, DENSER = 100.0, 4  # from round to round: the tolerance, and the mesh
 FLOOR, FLOAT32_FLOOR = 1e-10, 1e-6  # the least tolerances that float64 and float32 can hold
-APART, NOISE = 0.1, 0.01  # of the distance to the training's end, or of the scale: one and the same
-AWAY, CLOSE = 4.0, 0.03  # what the finer rows still move, and of the scale: they end elsewhere
+# Two ends are the same within APART of the distance to the training's end, or NOISE of the scale.
+APART, NOISE = 0.1, 0.01
+# The finer rows end elsewhere beyond AWAY times their last change plus CLOSE of the scale.
+AWAY, CLOSE = 4.0, 0.03
 FAR = 1e3  # times the median distance travelled: a sample that may have no end state
 MESH, STEADY_MESH = 4096, 128  # times of a mesh that are kept; where the field knows no time
 
@@ -161,10 +163,10 @@ class Reference:
         """What the reader should know of it."""
         if not self.again:
             return []
-        n_open, n = int((~self.settled).sum()), len(self.settled)
+        n_open, n = int((self.solved.known & ~self.settled).sum()), len(self.settled)
         text = f"{self.again:,} of {n:,} samples needed a finer exact flow"
         return [
-            f"{text}; for {n_open:,} it has not converged" if n_open else f"{text}, and have it"
+            f"{text}; for {n_open:,} it has not converged" if n_open else f"{text}; all converged"
         ]
 
 

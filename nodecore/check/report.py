@@ -48,21 +48,22 @@ class FlowReport:
         verdict: "flow", "not a flow" or "cannot tell".
         reason: One sentence.
         tested: The training solver first, the exact flow last, others between.
-        cautions: What should not be overlooked beside the verdict.
+        cautions: Warnings to read with the verdict.
         bound: Largest difference of accuracies, or share of changed answers, of a flow.
         chance: Share of the largest class; None without labels.
-        tolerance: Of outputs, in their units, all components together, or for each; or of the loss;
-            None with labels.
+        tolerance: Change of an output that counts, in its units, for all components together or for
+            each; or change of the loss that counts; None with labels.
+        tolerance_of: What changes by it: "end states", "outputs" of a head, or "loss".
         distances: Distance between the end states under training solver and exact flow, in the
             states' units, of each sample (n,); NaN where one is not known.
         margins: Distance from the exact end state to the classifier's nearest boundary, (n,); None
             without labels, or for a head that is not affine in one tensor or gives probabilities.
         probability_change: Mean total variation of the class probabilities; None without labels.
         moved: Share of samples whose end state moves by more than a tenth of the states' scale.
-        recalls: Of each class.
+        recalls: Recall of each class under both; empty without labels.
         sensitivity: The verdict for other bounds.
         relative_drop: Drop as a share of the accuracy above the largest class's share, or None.
-        order: Of convergence; None where the training has no fixed steps or nothing can tell.
+        order: Test of the order of convergence; None without fixed steps, or if no sample can tell.
         h: The longest step, in the units of t; NaN where it is not known.
         lipschitz: Lower bound on the field's Lipschitz constant, from Jacobians along trajectories;
             None where the field cannot be differentiated.
@@ -74,7 +75,7 @@ class FlowReport:
             where it has no meaning.
         settled: Samples whose answers are known, (n,) bool.
         cost: What the check was expected to take.
-        notes: What to keep in mind.
+        notes: Remarks on how the model was read and solved.
     """
 
     verdict: str
@@ -84,6 +85,7 @@ class FlowReport:
     bound: float
     chance: float | None
     tolerance: float | Tensor | None
+    tolerance_of: str
     distances: np.ndarray
     margins: np.ndarray | None
     probability_change: float | None
@@ -118,7 +120,7 @@ class FlowReport:
 
     @property
     def headline(self) -> str:
-        """The verdict, and at once which solver it is about."""
+        """Text that names the training solver, shown after the verdict."""
         said = CLASSICAL.get(self.training.setting.solver)
         return f"trained with {self.training.setting}" + (f" ({said})" if said else "")
 
@@ -167,13 +169,16 @@ def _findings(report: FlowReport) -> Iterator[tuple[str, str]]:
     if report.relative_drop is not None:
         yield "above chance", _above_chance(report.relative_drop, report.bound)
     yield "end states", _end_states(report)
+    if report.tolerance is not None:
+        each = np.atleast_1d(np.asarray(report.tolerance))
+        yield "tolerance", f"{', '.join(f'{value:.3g}' for value in each)} ({report.tolerance_of})"
     if report.order is not None:
         yield "order", str(report.order)
     if report.lipschitz is not None and not np.isnan(report.h):
         bound = f"at least {report.h * report.lipschitz:.2g}"
         yield "h L", f"{bound}; below 1 an Euler step is one-to-one"
     elif report.lipschitz is not None:
-        yield "L", f"at least {report.lipschitz:.2g}; steps h with h L below 1 are one-to-one"
+        yield "L", f"at least {report.lipschitz:.2g}; Euler steps h with h L below 1 are one-to-one"
     if report.curve:
         first, last = report.curve[0].setting, report.curve[-1].setting
         found = "none" if report.coarsest is None else str(report.coarsest)
@@ -192,8 +197,8 @@ def _above_chance(drop: Interval, bound: float) -> str:
     verdict = NOT_A_FLOW if drop.beyond(bound) else verdict
     what = "lost" if drop.value >= 0 else "gained"
     return (
-        f"{lost.percent()} of what is above the largest class are {what}: {verdict}, if "
-        f"{100 * bound:.3g} % of that may be"
+        f"{lost.percent()} of the accuracy above the largest class is {what}: {verdict}, "
+        f"if {100 * bound:.3g} % of it may change"
     )
 
 
@@ -207,8 +212,8 @@ def _least_error(report: FlowReport) -> str | None:
     if finest.low <= own.high:
         return None
     return (
-        f"least at the training's own ({100 * own.value:.1f} % are wrong, in the finest steps "
-        f"{100 * finest.value:.1f} %): the model belongs to its solver"
+        f"least at the training's step ({100 * own.value:.1f} % are wrong, "
+        f"{100 * finest.value:.1f} % in the finest steps): the model belongs to its solver"
     )
 
 
@@ -222,8 +227,7 @@ def _end_states(report: FlowReport) -> str:
         return f"{moved}; inside the classifier's margin: {100 * report.inside_margin:.1f} %"
     if report.probability_change is not None:
         return f"{moved}; probabilities change by {100 * report.probability_change:.1f} %"
-    each = np.atleast_1d(np.asarray(report.tolerance))
-    return f"{moved}; tolerance {', '.join(f'{value:.3g}' for value in each)}"
+    return moved
 
 
 def _table(report: FlowReport) -> Iterator[list[str]]:

@@ -38,10 +38,10 @@ def _of_times(problem: Problem, own: Solved, rule: Rule) -> str | None:
         share = _share(rule, found.outputs, own.outputs[index], index, known)
         if share > SOME:
             return (
-                f"the field jumps where steps begin, and on which side a step asks it depends on "
-                f"how its time is rounded: {100 * share:.0f} % of the answers change with that; "
-                "give the training's own solve=, or a time in which steps begin at whole numbers, "
-                "such as t=(0, K)"
+                "the field jumps where steps begin, and the rounding of the time decides which "
+                f"side of the jump a step sees: this changes {100 * share:.0f} % of the answers; "
+                "give the training's own solver as solve=, or rescale the time so that steps begin "
+                "at whole numbers, such as t=(0, K)"
             )
     return None
 
@@ -85,9 +85,9 @@ def _of_states(problem: Problem, own: Solved, exact: Solved, rule: Rule) -> str 
     if after > problem.bound or 2 * after > before:
         return None
     return (
-        f"in float64 the same steps change {100 * after:.1f} % of the answers of "
-        f"{int(known.sum())} samples where they change {100 * before:.1f} % in float32: it is "
-        "rounding, not the steps; check the model in float64, and finer steps will not help it"
+        f"of the answers of {int(known.sum())} samples, the steps change {100 * before:.1f} % in "
+        f"float32, but {100 * after:.1f} % in float64: the cause is rounding, not the steps; check "
+        "the model in float64, as finer steps will not help"
     )
 
 

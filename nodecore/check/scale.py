@@ -1,4 +1,4 @@
-"""Measure what is far between two outputs: by component, so that units do not matter."""
+"""Measure the distance of two outputs by component, so that units do not matter."""
 
 import math
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ STILL = 1e-6  # of its scale: a component that differs by less for every sample 
 class Scale:
     """Units (d,) float64 of the components of flat outputs, and which are counted, (d,) bool.
 
-    Of trajectories, d is times x components; the time at which two are farthest apart counts. So
-    does, of states that are a tuple, the part: parts holds the numbers of components of each.
+    For trajectories, d is times x components, and a distance is taken at the time at which it is
+    largest. For states that are a tuple, it is taken for the part in which it is largest; `parts`
+    holds the number of components of each part.
     """
 
     unit: Tensor

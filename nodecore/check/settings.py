@@ -114,7 +114,7 @@ def read_training(
     if rtol is not None:
         rtol = positive("rtol", rtol)
         if atol is None:
-            notes = [*notes, "atol = rtol, as none is given; torchdiffeq's own default is 1e-9"]
+            notes = [*notes, "atol is set to rtol; torchdiffeq's own default is 1e-9"]
         atol = rtol if atol is None else positive("atol", atol)
         return Tolerance(name, rtol) if atol == rtol else TwoTolerances(
             name, rtol, False, atol
@@ -170,7 +170,7 @@ def read_grid(name: str, grid: Any, t: tuple[float, float]) -> tuple[float, ...]
     try:
         values = grid.tolist() if isinstance(grid, Tensor | np.ndarray) else list(grid)
         times = [float(value) for value in values]
-    except TypeError:
+    except (TypeError, ValueError):
         raise ValueError(f"{name} = {grid!r}: give a list of times") from None
     if len(times) > 1 and times[0] > times[-1]:
         times = [-time for time in times]  # time runs backwards: solved as -t

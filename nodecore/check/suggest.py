@@ -71,8 +71,8 @@ class Suggestion:
         lines += [f"  {tried}" for tried in self.tried]
         if self.training is not None:
             lines.append(
-                f"to train anew: begin with {self.training}. A field that is trained again is "
-                "another one: check it, or let a controller choose its steps (nodecore.monitor)"
+                f"to train anew: begin with {self.training}. Training changes the field, so check "
+                "it again, or let a controller choose its steps (nodecore.monitor)"
             )
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
@@ -89,7 +89,7 @@ def suggest_steps(
     t: tuple[float, float] = (0.0, 1.0),
     stem: Layers | None = None,
     args: Tree = None,
-    tolerance: float | Iterable[float] | None = None,
+    tolerance: float | Sequence[float] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     bound: float = AGREEMENT,
     output_times: Tensor | Sequence[float] | None = None,
@@ -105,8 +105,8 @@ def suggest_steps(
     tolerance, rtol = atol, from 0.1 down by tens. All are compared with one exact flow, which
     proves itself.
 
-    It makes no difference how the field was trained; it is taken as it is. A field that is trained
-    anew with so coarse steps need not be a flow: half the step is suggested to begin with.
+    How the field was trained makes no difference. A field that is trained anew with steps as coarse
+    as these need not be a flow, so half the step is suggested to begin with.
 
     Args:
         field: f(t, z) -> dz/dt, as in `check_flow`, like the other arguments.
@@ -142,8 +142,8 @@ def suggest_steps(
         problem = pose(field, head, x, y, solver=solver, **first, **options)
         if len(problem.samples) < (least := least_samples(problem.bound)):
             raise ValueError(
-                f"x has {len(problem.samples)} samples: give at least {least}, of fewer nothing "
-                "can be told; of a single trajectory, give its states as the starts of shorter ones"
+                f"x has {len(problem.samples)} samples: give at least {least}, as fewer allow no "
+                "verdict; for a single trajectory, pass its states as starts of shorter ones"
             )
         trial = _Trial(problem, fewest, verbose)
         if hopeless := trial.hopeless():

@@ -56,10 +56,10 @@ class Tested:
 class Rule:
     """What counts as another answer.
 
-    It is another class where there are labels y (n,), or a `loss` that differs by more than
-    `tolerance`. Else it is an output that is farther away than `tolerance`, in its units, for any
-    output where each has its own, or where there is none, than SPREAD_SHARE of its scale. Of
-    trajectories with so many output `times`, any of these counts.
+    With labels y (n,), it is another class; with a `loss`, a loss that differs by more than
+    `tolerance`. Otherwise it is an output that moves by more than `tolerance`, in its units (any
+    one, if each output has its own), or without a tolerance by more than SPREAD_SHARE of its scale.
+    For trajectories, a change at any of the `times` counts.
     """
 
     y: Tensor | None
@@ -168,15 +168,16 @@ def judge(own: Tested, exact: Tested, terms: Terms) -> tuple[str, str]:
     """Return the verdict and its reason, by the rule of `check_flow`."""
     bound, least = str(terms), least_samples(terms.bound)
     if exact.n < least:
+        n_changed = round(exact.changed.value * (exact.n - exact.unsettled))
         return CANNOT_TELL, (
-            f"{exact.n} samples are too few: of {least} at least, a share of {bound} could be told "
-            f"from none; here the answer changes for {round(exact.changed.value * exact.n)} (of a "
-            "single trajectory, give its states as the starts of shorter ones)"
+            f"{exact.n} samples are too few: at least {least} are needed to tell a share of "
+            f"{bound} from none; here {n_changed} answers change (for a single trajectory, pass "
+            "its states as starts of shorter ones)"
         )
     if exact.unsettled == exact.n:
         return CANNOT_TELL, (
-            f"for none of the {exact.n:,} samples both the training solver and the exact flow give "
-            "an end state to be sure of: a solve failed or has not converged (see the notes)"
+            f"for none of the {exact.n:,} samples do both the training solver and the exact flow "
+            "give a reliable end state: a solve failed or did not converge (see the notes)"
         )
     if terms.chance is None:
         found = f"{exact.changed.percent()} of the {terms.changes} under the exact flow"
@@ -184,9 +185,9 @@ def judge(own: Tested, exact: Tested, terms: Terms) -> tuple[str, str]:
     if not beats_chance(own, terms):
         assert own.accuracy is not None
         return CANNOT_TELL, (
-            f"the accuracy, {own.accuracy.percent()}, is not surely {bound} above the largest "
-            f"class ({100 * terms.chance:.1f} %), so a loss could not show; check end states, "
-            "without y"
+            f"the accuracy, {own.accuracy.percent()}, does not clearly exceed the share of the "
+            f"largest class, {100 * terms.chance:.1f} %, by {bound}, so a loss could not show; to "
+            "compare the outputs instead, leave out y"
         )
     assert exact.drop is not None
     (value, low, high), what = exact.drop, "lost"
@@ -215,27 +216,37 @@ def _judge_difference(
         return FLOW, f"{found}: less than {bound}"
     if exact.unsettled > 0.02 * exact.n:
         return CANNOT_TELL, (
-            f"{found}: the interval holds {bound}, as the answer is not known for "
+            f"{found}: the interval contains {bound}, because the answer is unknown for "
             f"{exact.unsettled:,} of {exact.n:,} samples (see the notes)"
         )
-    return CANNOT_TELL, f"{found}: the interval holds {bound}; give more samples"
+    return CANNOT_TELL, f"{found}: the interval contains {bound}; give more samples"
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The verdict for other bounds than the one that it was judged by.
+    """The verdict for bounds other than the one that it was judged by.
 
-    It is "not a flow" for every bound below `not_below`, "flow" for every bound above `flow_above`,
-    and "cannot tell" between.
+    It is "not a flow" for bounds from `least` to `not_below`, "flow" for bounds from `flow_above`
+    to `most`, and "cannot tell" for all others: so many samples cannot judge a bound below `least`,
+    and a loss as large as a bound above `most` could not show.
     """
 
+    least: float
     not_below: float
     flow_above: float
+    most: float
 
     def __str__(self) -> str:
-        low, high = 100 * self.not_below, 100 * self.flow_above
-        text = f"a flow for every bound above {high:.1f} %"
-        return f"not a flow for every bound below {low:.1f} %, {text}" if low >= 0.05 else text
+        ranges = {
+            "not a flow": (self.least, self.not_below),
+            "a flow": (self.flow_above, self.most),
+        }
+        texts = (
+            f"{verdict} for bounds from {100 * low:.1f} to {100 * high:.1f} %"
+            for verdict, (low, high) in ranges.items()
+            if high - low > 5e-4
+        )
+        return ", ".join(texts) or "cannot tell for any bound"
 
 
 def sensitivity(own: Tested, exact: Tested, terms: Terms) -> Sensitivity | None:
@@ -245,8 +256,12 @@ def sensitivity(own: Tested, exact: Tested, terms: Terms) -> Sensitivity | None:
     if terms.chance is not None and not beats_chance(own, terms):
         return None
     judged = exact.changed if exact.drop is None else exact.drop
-    beyond = max(0.0, judged.low, -judged.high)
-    return Sensitivity(beyond, max(abs(judged.low), abs(judged.high)))
+    beyond, within = max(judged.low, -judged.high), max(abs(judged.low), abs(judged.high))
+    least, most = Z95**2 / (exact.n + Z95**2), 1.0
+    if own.accuracy is not None and terms.chance is not None:
+        # With labels, a flow keeps its classes, too; see `judge` and `beats_chance`.
+        within, most = max(within, exact.changed.low), own.accuracy.low - terms.chance
+    return Sensitivity(least, max(0.0, beyond), max(within, least), most)
 
 
 def above_chance(own: Tested, exact: Tested, terms: Terms) -> Interval | None:
@@ -284,8 +299,9 @@ class Recall:
     drop: Interval
 
     def __str__(self) -> str:
-        change = f"{100 * self.own:.0f} % under the training solver, {100 * self.exact:.0f} %"
-        return f"class {self.label} ({self.n:,} samples) is right for {change} under the exact flow"
+        name = f"class {self.label} ({self.n:,} samples)"
+        own, exact = f"{100 * self.own:.0f} %", f"{100 * self.exact:.0f} %"
+        return f"{name}: {own} are right under the training solver, {exact} under the exact flow"
 
 
 def recalls(y: Tensor, own: Tensor, exact: Tensor, known: Tensor) -> tuple[Recall, ...]:

@@ -17,7 +17,7 @@ from nodecore.ode.solution import Solution, SolveError, VectorField, check_state
 from nodecore.ode.steps import check_embedded, check_n_steps, time_span
 from nodecore.ode.tableaus import ButcherTableau, get_tableau
 
-# Of an adaptive step on the one before: safety * error^(-1/(q+1)), and the least and the most.
+# Factor from one adaptive step to the next: SAFETY * error^(-1/(q+1)), within these two bounds.
 SAFETY, MIN_FACTOR, MAX_FACTOR = 0.9, 0.2, 10.0
 MAX_STEPS = 10_000  # tried in an adaptive solve
 
@@ -55,9 +55,9 @@ def solve_adaptive(
             the whole tensor takes one step, as in torchdiffeq; with 1, on (members, batch, dim),
             each member's batch has its own steps; with 2, each sample. Times, counts and errors
             then have the shape of these axes.
-        parts: Sizes along the last axis of the parts of a state that is several side by side. The
-            error is then the largest of the parts' root mean squares, as torchdiffeq's is of a
-            tuple: a large part that stands still does not hide the error of a small one. Needs
+        parts: Sizes, along the last axis, of the parts of a state that joins several. The error is
+            then the largest of the parts' root mean squares, as in torchdiffeq for a tuple, so that
+            a large part that stands still does not hide the error of a small one. Needs
             instance_axes of 0.
         first_step: Size of the first step; None chooses it (see initial_step_size).
         max_steps: Largest number of steps to try.

@@ -18,11 +18,11 @@ def count_steps(step_size: Tensor, span: float) -> Tensor:
 
 
 class Steps:
-    """A solver and how it chooses its steps: FixedSteps, Tolerance, Adapted in training, and what
-    else `check_flow` is given.
+    """A solver and how it chooses its steps.
 
-    They are checked once, where they are made: whatever takes them need not ask again. What a kind
-    does not have is None, as in the columns of a record.
+    Subclasses are FixedSteps, Tolerance, Adapted in training, and those of nodecore.check.settings.
+    Each checks its values when it is made, so that functions which take one need not check again.
+    An attribute that a subclass does not have is None, as in the columns of a record.
     """
 
     # No dataclass: its fields would come first in every kind, those that a kind does not have, too.

@@ -590,6 +590,15 @@ def spectral():
         (changed(n_steps=None, grid=0.1), "grid = 0.1: give a list of times"),
         (changed(output_times=0.5), "output_times = 0.5: give a list of times"),
         (changed(t=(None, 1.0)), "give start and end as two numbers"),
+        (changed(t=(0.0, "a")), "give start and end as two numbers"),
+        (changed(n_steps=None, grid=[0.0, "a", 1.0]), r"grid = .*: give a list of times"),
+        (changed(head=X), "head is Tensor: give a function or module, .* field, head, x, y"),
+        (changed(stem=3), "stem is int: give a function or module"),
+        (changed(x=np.array(["a"] * 16)), "x is ndarray: give a tensor of inputs"),
+        (
+            changed(y=["a"] * 16, loss=lambda out, y: out[:, 0] - y, tolerance=0.5),
+            "y is list: give targets as a tensor",
+        ),
         (changed(y=[[1], [1, 2]] * 8), "y is list: give labels as a tensor"),
         (changed(head=lambda z: z[:, :1] > 0, y=None), "head returned bools: give numbers"),
         (
@@ -647,8 +656,8 @@ def test_bad_arguments_are_refused_with_a_remedy(arguments, message):
 @pytest.mark.parametrize(
     ("field", "why"),
     [
-        (lambda t, z: -z, "it is no nn.Module"),
-        (OwnZeros(), r"it gives torch.float32 for float64; make tensors .*torch.zeros_like\(z\)"),
+        (lambda t, z: -z, "it is not an nn.Module"),
+        (OwnZeros(), r"it gives torch.float32 for float64; make its own .*torch.zeros_like\(z\)"),
     ],
 )
 def test_a_tolerance_that_float32_cannot_hold_is_checked_and_noted(field, why):

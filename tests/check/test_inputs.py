@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 from torch import nn
 from torchdiffeq import odeint
 
+from nodecore.analysis.evaluate import solve_setting
 from nodecore.check.convention import find_convention
 from nodecore.check.inputs import Samples, read_labels, read_times
 from nodecore.check.model import FlowModel
@@ -25,10 +26,20 @@ from nodecore.check.settings import (
     read_training,
     searched_settings,
 )
-from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW
+from nodecore.check.verdict import (
+    CANNOT_TELL,
+    FLOW,
+    NOT_A_FLOW,
+    Terms,
+    bounded_share,
+    judge,
+)
+from nodecore.check.verdict import Tested as Row  # no test case
 from nodecore.ode.steps import FixedSteps, Tolerance
 
 EULER = {"solver": "euler", "n_steps": 4}
+HEAD = nn.Linear(2, 2)
+HEAD.weight.data, HEAD.bias.data = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.zeros(2)
 ENDS = (0.0, 1.0)
 
 
@@ -538,7 +549,7 @@ def test_what_is_of_the_size_of_rounding_is_no_dependence_on_time():
         return torch.stack([-z[:, 0], noise + 0 * z[:, 1]], 1)
 
     notes = quiet(field, None, normal(60, 2), **EULER).notes
-    assert any("taken not to depend on time" in note for note in notes)
+    assert any("assumed not to depend on time" in note for note in notes)
 
 
 class OfAClass(nn.Module):
@@ -743,9 +754,62 @@ def test_no_order_is_told_from_rounding_that_a_sensitive_field_amplifies():
     assert order_test(tuple(at_rest), 1).n == 20  # those that do not move are no matter
 
 
-def test_the_sensitivity_says_from_which_bound_on_the_verdict_changes():
-    x, y = normal(400, 2), (normal(400, 2)[:, 0] > 0).long()
-    report = quiet(decay, None, x, solver="euler", n_steps=1)
-    assert report.sensitivity.not_below == report.exact.changed.low
-    unsure = quiet(decay, lambda z: torch.cat([z, -z], 1)[:, :2], x, y, **EULER)
-    assert unsure.verdict == CANNOT_TELL and unsure.sensitivity is None
+def spinning(t, z):
+    return 2 * torch.stack([-z[:, 1], z[:, 0]], 1)
+
+
+def two_of_four(z):
+    """Classes by quarter planes; two of them are called alike, and a turn swaps the others."""
+    return torch.stack([z[:, 0] + z[:, 1], z[:, 0] - z[:, 1], -z[:, 0]], 1)
+
+
+@pytest.mark.parametrize("labels", [None, "lost", "kept", "by chance"])
+def test_the_verdict_for_other_bounds_is_that_of_a_judge_with_them(labels):
+    """Without labels; where accuracy is lost; where classes change and it is not; at chance."""
+    x = normal(400, 2)
+    own = solve_setting(spinning, x, FixedSteps("euler", 4)).z
+    y = None if labels is None else two_of_four(own).argmax(1)
+    if labels == "kept":  # every second one is right, wherever it ends
+        exact = solve_setting(spinning, x, FixedSteps("rk4", 64)).z
+        y = torch.where(torch.arange(400) % 2 == 0, y, two_of_four(exact).argmax(1))
+    if labels == "by chance":
+        y = y.roll(1)
+    report = quiet(spinning, None if y is None else two_of_four, x, y, **EULER)
+    found = report.sensitivity
+    assert (found is None) == (labels == "by chance")
+    for bound in np.linspace(0.002, 0.998, 499) if found else ():
+        verdict, _ = judge(report.training, report.exact, Terms(bound, report.chance, ""))
+        expected = NOT_A_FLOW if found.least <= bound < found.not_below else CANNOT_TELL
+        expected = FLOW if found.flow_above < bound < found.most else expected
+        assert verdict == expected, bound
+
+
+def test_too_few_samples_are_told_with_the_number_of_answers_that_change():
+    mask, unknown = torch.arange(20) < 5, torch.arange(20) >= 10
+    changed = bounded_share(mask, unknown)
+    own = Row(FixedSteps("euler", 4), 20, changed, None, None, 4, 10)
+    verdict, why = judge(own, own, Terms(0.1, None, "outputs move"))
+    assert verdict == CANNOT_TELL and "20 samples are too few" in why
+    assert "here 5 answers change" in why
+
+
+def test_arrays_in_reverse_and_labels_of_any_integer_type_are_read():
+    x, y = normal(60, 2), (normal(60, 2)[:, 0] > 0).long()
+    plain = quiet(decay, HEAD, x, y, **EULER)
+    reverse = quiet(decay, HEAD, x.flip(0).numpy()[::-1], y.numpy().astype(np.uint16), **EULER)
+    np.testing.assert_array_equal(plain.distances, reverse.distances)
+    assert str(plain.training.accuracy) == str(reverse.training.accuracy)
+
+
+def test_words_without_weights_are_not_said_to_be_weights():
+    words = torch.randint(0, 5, (60, 2), generator=torch.Generator().manual_seed(0))
+    report = quiet(decay, None, words, stem=lambda words: words.float() / 5, **EULER)
+    assert not any("weights" in note for note in report.notes)
+
+
+def test_a_tolerance_is_told_with_what_it_is_of():
+    x = normal(60, 2)
+    states = quiet(decay, None, x, **EULER)
+    outputs = quiet(decay, lambda z: 1000 * z, x, **EULER)
+    assert (states.tolerance_of, outputs.tolerance_of) == ("end states", "outputs")
+    assert "(end states)" in str(states) and "(outputs)" in str(outputs)

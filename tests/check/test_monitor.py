@@ -227,6 +227,30 @@ def test_a_controller_whose_checks_fail_stops_at_a_shortest_step(monkeypatch):
     assert watch(x, y)["next_n_steps"] == 10_000
 
 
+def test_a_method_of_a_module_in_training_mode_is_checked_in_evaluation_mode():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+
+        def vector_field(self, t, z):
+            return self.layers(z)
+
+    net, (x, y) = Net(), batch(40)
+    method, module = (
+        watched(field, HEAD, solver="euler", n_steps=2)(x, y)
+        for field in (net.vector_field, lambda t, z: net.layers[0](z))
+    )
+    assert method["gap"] == module["gap"] and method["flips"] == module["flips"]
+    assert net.training and net.layers[1].training
+
+
+def test_what_a_monitor_was_not_made_with_is_named():
+    watch = watched(rotation, HEAD, solver="dopri5", rtol=1e-3)
+    with pytest.raises(AttributeError, match="step_size: the monitor was not made with step_size="):
+        _ = watch.step_size
+
+
 def test_numbers_of_any_kind_are_read_once():
     watch = watched(rotation, HEAD, solver="euler", n_steps=8.0, controller="algorithm1")
     assert list(range(watch.n_steps)) == list(range(8))
@@ -239,6 +263,7 @@ def test_numbers_of_any_kind_are_read_once():
     [
         ({"solver": "euler"}, "give exactly one"),
         ({"solver": "euler", "n_steps": 2, "share": 0.0}, r"share = 0.0: give a share"),
+        ({"solver": "euler", "n_steps": 2, "share": "a"}, r"share = 'a': give a share"),
         ({"solver": "euler", "n_steps": 2, "every": 0}, "every = 0"),
         ({"solver": "euler", "n_steps": 2, "controller": "pid"}, "controller = 'pid' is unknown"),
         ({"solver": "euler", "n_steps": 2, "controller": "sawtooth"}, "is retired"),

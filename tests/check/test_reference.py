@@ -3,6 +3,8 @@
 import math
 import re
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from torchdiffeq import odeint
 
 from nodecore.analysis.intervals import paired_difference
+from nodecore.check.reference import Reference
 from nodecore.check.solves import from_inside, walk_times
 from nodecore.check.verdict import CANNOT_TELL, FLOW, NOT_A_FLOW, lost_recalls, recalls
 from nodecore.ode.runge_kutta import rk_step
@@ -279,6 +282,14 @@ def test_a_time_that_ends_at_a_pole_of_the_formula_is_solved():
     assert report.distances == pytest.approx((z - exact).norm(dim=1).numpy(), abs=1e-4)
 
 
+def test_samples_that_could_not_be_solved_are_not_said_to_have_not_converged():
+    known = torch.tensor([True, True, True, False, False])
+    settled = torch.tensor([True, True, False, False, False])
+    solved: Any = SimpleNamespace(known=known)
+    [note] = Reference(solved, settled, 3).notes
+    assert note == "3 of 5 samples needed a finer exact flow; for 1 it has not converged"
+
+
 def test_samples_whose_exact_flow_ends_early_count_for_either_answer():
     """dz/dt = z^2 reaches infinity at 1 / z(0), which Euler's method does not notice."""
     x = torch.cat([0.1 * normal(180, 1).abs().clamp(max=2), 1.2 + normal(20, 1).abs().clamp(max=1)])
@@ -474,7 +485,7 @@ def test_a_field_whose_time_dependence_is_rare_is_found_out():
         report = quiet(timed, None, normal(50, 2), solver="euler", n_steps=20)
         assert any("depends on time" in note for note in report.notes)
     plain = quiet(decay, None, normal(50, 2), solver="euler", n_steps=20)
-    assert any("taken not to depend on time" in note for note in plain.notes)
+    assert any("assumed not to depend on time" in note for note in plain.notes)
 
 
 # --- what the report says besides -----------------------------------------------------------------
@@ -534,8 +545,8 @@ def test_a_class_that_loses_its_recall_and_states_that_move_stand_beside_the_ver
     report = quiet(field, head, x, y, solver="euler", n_steps=1)
     assert report.verdict == FLOW and [r.n for r in report.recalls] == [40, 280, 280]
     assert report.recalls[0].own == 1.0 and report.recalls[0].exact == 0.0
-    assert "class 0 (40 samples) is right for 100 %" in str(report).splitlines()[2]
+    assert "class 0 (40 samples): 100 % are right" in str(report).splitlines()[2]
     assert [str(r) for r in lost_recalls(report.recalls)] == [report.cautions[0]]
     far = quiet(lambda t, z: z, lambda z: torch.cat([-z, z], 1), normal(300, 1),
                 (normal(300, 1)[:, 0] > 0).long(), solver="euler", n_steps=1)  # fmt: skip
-    assert far.verdict == FLOW and any("the classes stay" in text for text in far.cautions)
+    assert far.verdict == FLOW and any("the accuracy stays" in text for text in far.cautions)

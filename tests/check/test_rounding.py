@@ -32,7 +32,7 @@ def test_steps_that_fall_to_either_side_of_a_jump_allow_no_verdict():
     x, k = normal(100, 2), 55
     report = quiet(Blocks(k), None, x, solver="euler", step_size=1 / k)
     assert report.verdict == CANNOT_TELL and report.sensitivity is None
-    assert "on which side a step asks it depends on how its time is rounded" in report.reason
+    assert "the rounding of the time decides which side of the jump a step sees" in report.reason
     # The two ways of computing the times are two models.
     times = torch.tensor([0.0, 1.0])
     theirs = by_torchdiffeq(k)(Blocks(k), x, times)

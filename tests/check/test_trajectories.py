@@ -84,6 +84,13 @@ def test_a_head_takes_the_trajectory_and_labels_are_of_the_whole():
     assert report.exact.changed.value == pytest.approx((own != y).double().mean().item(), abs=0.01)
 
 
+def test_a_trajectory_has_no_margin_as_it_is_compared_time_by_time():
+    x = normal(60, 2)
+    weight = torch.stack([torch.zeros(42), torch.linspace(-1, 1, 42)])
+    report = quiet(damped, lambda path: path.flatten(1) @ weight.T, x, (x[:, 0] > 0).long(), **GRID)
+    assert report.margins is None and report.inside_margin is None
+
+
 @pytest.mark.parametrize("k", [4, 5, 6])
 def test_as_many_outputs_as_there_are_times_are_no_times(k):
     """Euler's method for dz/dt = z ends at (1 + h)^4 z(0): k copies of the end are one output."""
