@@ -171,7 +171,7 @@ adapted = gather_adapted_tolerances(
     dataset, solvers, first_rtols, controllers, seeds, profile, device
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The tolerance in use over the training on the spheres in the plane, every seed, for each method (rows) and rule (columns), in the colour of the tolerance that it begins at. Shaded: the critical range, from the critical tolerance of the trainings above to the next coarser one. Paper scale and 5 seeds unless stated.", "name": "fig-tolerance-adaption"}, "image": {"alt": "Tolerances against the iteration on a logarithmic axis: from the coarse start they fall to the shaded range, from the fine one they rise to it or towards it; the paper's rule goes on swinging, the others move less, and with Dopri 5(4) still rise at the end."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The tolerance in use over the training on the spheres in the plane, every seed, by method (rows) and rule (columns), coloured by its start. Shaded: the critical range, from the critical tolerance of the trainings above to the next coarser one. Paper scale and 5 seeds unless stated.", "name": "fig-tolerance-adaption"}, "image": {"alt": "Tolerances against the iteration on a logarithmic axis: from the coarse start they fall to the shaded range, from the fine one they rise to it or towards it; the paper's rule goes on swinging, the others move less, and with Dopri 5(4) still rise at the end."}}
 rules = list(dict.fromkeys(rule for *_, rule in adapted))
 size = (3.1 * len(rules) + 0.4, 2.4 * len(solvers) + 0.7)
 fig, axes = plt.subplots(len(solvers), len(rules), figsize=size, sharex=True, **SHARED)

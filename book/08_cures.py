@@ -99,7 +99,7 @@ for dataset in planar:
     first[dataset] += find_all(runs)
 tables = {d: frontier(found) for d, found in first.items()}
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of the exact flow against the evaluations in a training iteration, means of 5 seeds, 95 % intervals. Lines: plain steps, numbered. Stars: cures of Euler's method unless stated; controllers and the cures tested further below are named. Paper scale. Records: `book/results/<data set>-<solver>` and `-cures`.", "name": "fig-frontier"}, "image": {"alt": "Two panels in which lines of plain steps rise with the evaluations, and stars of cures lie above or below them."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy of the exact flow against the evaluations per iteration, means of 5 seeds, 95 % intervals. Lines: plain steps, numbered. Stars: cures of Euler's method unless stated; controllers and finalists (see below) are named. Paper scale. Records: `book/results/<data set>-<solver>` and `-cures`.", "name": "fig-frontier"}, "image": {"alt": "Two panels in which lines of plain steps rise with the evaluations, and stars of cures lie above or below them."}}
 unnamed = set(CURES).difference(*FINALISTS.values())
 fig, axes = plt.subplots(len(planar), 1, figsize=(8.6, 4 * len(planar)), squeeze=False)
 for ax, dataset in zip(axes[:, 0], planar, strict=True):
