@@ -18,12 +18,13 @@
 # **Question.** A neural ODE is trained through a solver that takes steps. Is the trained model
 # still an ODE, or has it become something that works with those steps only?
 #
-# **Answer.** Trained with {glue:text}`n-steps-coarse:.0f` coarse steps of Euler's method, it is no longer an ODE: its
-# accuracy falls from {glue:text}`coarse-own:.0f` % as trained to {glue:text}`coarse-least:.0f` % under a more exact
-# solver, and {glue:text}`coarse-crossing:.0f` % of the pairs of trajectories cross at the training step. With
-# {glue:text}`n-steps-fine:.0f` fine steps, the accuracy of {glue:text}`fine-own:.0f` % falls to
-# {glue:text}`fine-least:.0f` % at worst, and {glue:text}`fine-crossing:.1f` % of the pairs cross. These are means over the five seeds of this page; over all
-# {glue:text}`all-seeds:.0f` seeds, {glue:text}`all-coarse` and {glue:text}`all-fine` % of the pairs cross.
+# **Answer.** Trained with {glue:text}`n-steps-coarse:.0f` coarse steps of Euler's method, it is no longer an ODE:
+# its accuracy falls from {glue:text}`coarse-own:.0f` % as trained to {glue:text}`coarse-least:.0f` % under a more
+# exact solver, and {glue:text}`coarse-crossing:.0f` % of the pairs of trajectories cross at the training step.
+# With {glue:text}`n-steps-fine:.0f` fine steps, the accuracy of {glue:text}`fine-own:.0f` % falls to
+# {glue:text}`fine-least:.0f` % at worst, and {glue:text}`fine-crossing:.1f` % of the pairs cross. These are means
+# over the five seeds of this page; over all {glue:text}`all-seeds:.0f` seeds, {glue:text}`all-coarse` and
+# {glue:text}`all-fine` % of the pairs cross.
 
 # %% tags=["parameters", "hide-input"] example="n_steps_coarse 4"
 profile = "paper"  # size of every run: paper, laptop or smoke

@@ -134,8 +134,9 @@ report
 # must hold whichever way it is counted. *Drop* is the accuracy that is lost under the exact flow; the rest is
 # additional evidence. Reports on fixed steps also give the *order*, which needs no labels: the share of test points
 # whose error shrinks with the step size at the training solver's rate on a smooth field
-# {cite:p}`krishnapriyan2023`. *Cannot tell* is an answer, too. Either the interval is too wide, and more test
-# samples shorten it; or the model has not learned its task, so it has no accuracy to lose.
+# {cite:p}`krishnapriyan2023`. *Cannot tell* is an answer, too, and the report gives the reason. Most often
+# the interval is too wide, and more test samples shorten it, or the model has not learned its task, so it has no
+# accuracy to lose.
 #
 # `pip install .` in the project's folder installs `nodecore` for another project; it needs only torch and numpy.
 #
@@ -241,7 +242,7 @@ glue("adapted-steps", float(watch.n_steps), display=False)
 # ## What to take away
 #
 # A verdict needs one number with its uncertainty, and a model that is accurate enough for a loss to show. The cure
-# costs steps: the controller raised their number from {glue:text}`n-steps:.0f` to {glue:text}`adapted-steps:.0f`
+# costs steps: the controller took their number from {glue:text}`n-steps:.0f` to {glue:text}`adapted-steps:.0f`
 # by itself. The verdict on the cured model is *{glue:text}`adapted-verdict`*; it is {glue:text}`adapted-exact:.0f`
 # % accurate under its exact flow. A flow need not be a good classifier: how far such a short training gets depends
 # on the initial weights.

@@ -371,8 +371,9 @@ shown_table(["algorithm1", *VARIATIONS])
 # if w has left h by more than 5 %:  h = w
 # ```
 #
-# *Remembering* is a hysteresis: it changes the step at once after a failed check, but waits for six checks where the
-# mean signal is smaller. It never again takes a step that was once too long.
+# *Remembering* is a hysteresis: it shortens the step at once after a failed check. Otherwise it waits for at least six
+# checks, and changes the step only if their mean signal is large or very small. It never again takes a step that was
+# once too long.
 #
 # ```text
 # m = mean of the signal over the n checks since h last changed

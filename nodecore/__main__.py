@@ -199,7 +199,7 @@ def _run_within(budget, names, only, profile, device, precision, committed):
         how = {"root": root, "device": device, "precision": precision}
         left, failed = train_within(runs, deadline, **how, tell=typer.echo)
     done = f"{len(runs) - len(left) - len(failed)} of {len(runs)} runs are done"
-    typer.echo(done if runs else "nothing to train: all runs are there")
+    typer.echo(done if runs else "nothing to train: all runs that can be trained are there")
     if failed:
         _end(f"error: {len(failed)} of {len(runs)} runs failed; the same command tries them again")
 

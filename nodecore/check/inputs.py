@@ -134,7 +134,7 @@ def read_inputs(x: Any, integers: bool = False) -> Tree:
             )
         return parts
     if isinstance(x, np.ndarray) and x.dtype.kind in "biufc":
-        x = torch.from_numpy(np.ascontiguousarray(x))  # torch has no negative strides
+        x = torch.from_numpy(x.copy())  # torch has no negative strides
     if not isinstance(x, Tensor) or x.dim() < 1:
         raise ValueError(
             f"x is {type(x).__name__}: give a tensor of inputs (n, ...), or a tuple of tensors"

@@ -57,11 +57,12 @@ class FlowReport:
         distances: Distance between the end states under training solver and exact flow, in the
             states' units, of each sample (n,); NaN where one is not known.
         margins: Distance from the exact end state to the classifier's nearest boundary, (n,); None
-            without labels, or for a head that is not affine in one tensor or gives probabilities.
+            without labels, with `output_times`, or for a head that is not affine in one tensor or
+            gives probabilities.
         probability_change: Mean total variation of the class probabilities; None without labels.
         moved: Share of samples whose end state moves by more than a tenth of the states' scale.
         recalls: Recall of each class under both; empty without labels.
-        sensitivity: The verdict for other bounds.
+        sensitivity: The verdict for other bounds; None if none can be judged.
         relative_drop: Drop as a share of the accuracy above the largest class's share, or None.
         order: Test of the order of convergence; None without fixed steps, or if no sample can tell.
         h: The longest step, in the units of t; NaN where it is not known.

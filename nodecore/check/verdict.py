@@ -261,7 +261,7 @@ def sensitivity(own: Tested, exact: Tested, terms: Terms) -> Sensitivity | None:
     if own.accuracy is not None and terms.chance is not None:
         # With labels, a flow keeps its classes, too; see `judge` and `beats_chance`.
         within, most = max(within, exact.changed.low), own.accuracy.low - terms.chance
-    return Sensitivity(least, max(0.0, beyond), max(within, least), most)
+    return Sensitivity(least, min(max(0.0, beyond), most), max(within, least), most)
 
 
 def above_chance(own: Tested, exact: Tested, terms: Terms) -> Interval | None:

@@ -70,7 +70,7 @@ def recorded_setting(
 
 
 def foremost(run: Run, own: Setting) -> list[Setting]:
-    """List the settings that say the most about a run, two or more.
+    """List the settings that say the most about a run, two or more; two may be the same.
 
     They are that of its training; in numbers of steps, the test solver's; and, unless the steps
     are fixed, the exact flow's.

@@ -68,7 +68,7 @@ def run_studies(
     jobs = count_jobs(jobs, device) if client is None else None
     missing = find_missing(names, only, profile, root)
     if not missing:
-        print("nothing to train: all runs are there", file=sys.stderr)
+        print("nothing to train: all runs that can be trained are there", file=sys.stderr)
         return
     if client is None:
         for protocol in {run.protocol for run in missing if run.dataset in IMAGES}:

@@ -595,6 +595,7 @@ def spectral():
         (changed(head=X), "head is Tensor: give a function or module, .* field, head, x, y"),
         (changed(stem=3), "stem is int: give a function or module"),
         (changed(x=np.array(["a"] * 16)), "x is ndarray: give a tensor of inputs"),
+        (changed(x=np.array(3.0)), r"x is Tensor: give a tensor of inputs \(n, ...\)"),
         (
             changed(y=["a"] * 16, loss=lambda out, y: out[:, 0] - y, tolerance=0.5),
             "y is list: give targets as a tensor",

@@ -763,18 +763,22 @@ def two_of_four(z):
     return torch.stack([z[:, 0] + z[:, 1], z[:, 0] - z[:, 1], -z[:, 0]], 1)
 
 
-@pytest.mark.parametrize("labels", [None, "lost", "kept", "by chance"])
+@pytest.mark.parametrize("labels", [None, "lost", "most lost", "kept", "by chance"])
 def test_the_verdict_for_other_bounds_is_that_of_a_judge_with_them(labels):
-    """Without labels; where accuracy is lost; where classes change and it is not; at chance."""
-    x = normal(400, 2)
-    own = solve_setting(spinning, x, FixedSteps("euler", 4)).z
-    y = None if labels is None else two_of_four(own).argmax(1)
+    """Without labels; where accuracy is lost, also more of it than lies above the largest class;
+    where classes change and it is not lost; and at chance."""
+    x, training = normal(400, 2), {"solver": "euler", "n_steps": 1 if labels == "most lost" else 4}
+    field, head = spinning, None if labels is None else two_of_four
+    if labels == "most lost":  # half a turn, where one step of Euler's method makes a fifth of one
+        field, head = (lambda t, z: math.pi / 2 * spinning(t, z)), HEAD
+    own = solve_setting(field, x, FixedSteps(**training)).z
+    y = None if head is None else head(own).argmax(1)
     if labels == "kept":  # every second one is right, wherever it ends
-        exact = solve_setting(spinning, x, FixedSteps("rk4", 64)).z
+        exact = solve_setting(field, x, FixedSteps("rk4", 64)).z
         y = torch.where(torch.arange(400) % 2 == 0, y, two_of_four(exact).argmax(1))
     if labels == "by chance":
         y = y.roll(1)
-    report = quiet(spinning, None if y is None else two_of_four, x, y, **EULER)
+    report = quiet(field, head, x, y, **training)
     found = report.sensitivity
     assert (found is None) == (labels == "by chance")
     for bound in np.linspace(0.002, 0.998, 499) if found else ():
@@ -804,7 +808,9 @@ def test_arrays_in_reverse_and_labels_of_any_integer_type_are_read():
 def test_words_without_weights_are_not_said_to_be_weights():
     words = torch.randint(0, 5, (60, 2), generator=torch.Generator().manual_seed(0))
     report = quiet(decay, None, words, stem=lambda words: words.float() / 5, **EULER)
-    assert not any("weights" in note for note in report.notes)
+    assert not any("are solved in float32" in note for note in report.notes)
+    half = quiet(decay, None, normal(60, 2).half(), **EULER)
+    assert any("inputs in float16 are solved in float32" in note for note in half.notes)
 
 
 def test_a_tolerance_is_told_with_what_it_is_of():

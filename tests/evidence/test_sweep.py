@@ -194,7 +194,7 @@ def test_a_study_is_trained_and_then_there(monkeypatch, filled, tmp_path, capsys
     assert "100%" in bar and re.search(r"\d left\]", bar)
     monkeypatch.setattr("nodecore.evidence.obtain.train", no_training)
     run_studies(["spheres2-euler"], root=tmp_path, device="cpu")
-    assert capsys.readouterr() == ("", "nothing to train: all runs are there\n")
+    assert capsys.readouterr() == ("", "nothing to train: all runs that can be trained are there\n")
 
 
 def test_the_bar_counts_costs_and_not_what_was_done_before_a_stop(monkeypatch):

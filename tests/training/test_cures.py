@@ -88,7 +88,7 @@ def test_a_run_without_cures_is_what_it_was():
         (lambda: DrawnSolver("euler2"), "other = 'euler2' is unknown; choose one of euler"),
         (lambda: DrawnEnd(1.0), "width = 1.0: give a share of T between 0 and 1"),
         (lambda: SquaredDifference(-1.0), "weight = -1.0: give a weight > 0"),
-        (lambda: SquaredDifference(1.0, "half"), "'half' is unknown; choose one of coarser"),
+        (lambda: SquaredDifference(1.0, "half"), "against = 'half' is unknown; .* coarser"),
         (lambda: Bounded(0.0), "most = 0.0: give a bound > 0 on h L"),
         (lambda: LocalError(math.nan), "weight = nan: give a weight > 0"),
         (lambda: Decay(True), "weight = True: give a weight > 0"),
