@@ -13,7 +13,14 @@ from nodecore.check.inputs import Samples, Tree, map_tensors, tensors_of
 from nodecore.check.model import FEW, FlowModel, Layers
 from nodecore.check.problem import LEAST_PROBE, PROBE_NUMBERS, SMALL, Problem
 from nodecore.check.reference import ExactSolver, make_mesh
-from nodecore.check.settings import CLASSICAL, read_grid, read_training, steps_past, times_of
+from nodecore.check.settings import (
+    CLASSICAL,
+    read_grid,
+    read_training,
+    steps_past,
+    times_of,
+    without_rounding,
+)
 from nodecore.check.solves import solve_part
 from nodecore.check.verdict import Loss
 from nodecore.ode.solution import SolveError
@@ -265,7 +272,7 @@ def _training_times(model: FlowModel, samples: Samples, trained: Steps) -> Tenso
 def _exact_rtol(model: FlowModel, size: int, trained: Steps) -> tuple[float, list[str]]:
     """Return a tolerance as fine as is cheap, and below the training's; a note where it is not."""
     cheap = model.in_float64 and size <= SMALL
-    finer = float(f"{(trained.rtol or 1.0) / 10:.12g}")  # as of the settings beside it
+    finer = without_rounding((trained.rtol or 1.0) / 10)
     rtol = min(EXACT_RTOL if cheap else FLOAT32_RTOL, finer)
     if rtol >= FLOAT32_RTOL or model.in_float64:
         return rtol, []

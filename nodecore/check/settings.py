@@ -245,7 +245,12 @@ def searched_settings(trained: Steps) -> list[Steps]:
 def _scaled(trained: Tolerance, factor: float) -> Tolerance:
     """Return the setting with all its tolerances times a factor."""
     names = [name for name in ("rtol", "atol") if hasattr(trained, name)]
-    return replace(trained, **{n: float(f"{factor * getattr(trained, n):.12g}") for n in names})
+    return replace(trained, **{n: without_rounding(factor * getattr(trained, n)) for n in names})
+
+
+def without_rounding(tolerance: float) -> float:
+    """Return a product of tolerances as one writes it: 9e-07, not 9.000000000000001e-07."""
+    return float(f"{tolerance:.12g}")
 
 
 def count_nfe(setting: Steps) -> int:

@@ -14,7 +14,14 @@ from nodecore.check.model import Layers
 from nodecore.check.pose import forked, pose
 from nodecore.check.problem import Problem
 from nodecore.check.reference import Reference
-from nodecore.check.settings import count_nfe, finer_rows, read_grid, read_training, steps_past
+from nodecore.check.settings import (
+    count_nfe,
+    finer_rows,
+    read_grid,
+    read_training,
+    steps_past,
+    without_rounding,
+)
 from nodecore.check.verdict import FLOW, Tested, judge, least_samples
 from nodecore.ode.steps import FixedSteps, Steps, Tolerance
 from nodecore.ode.tableaus import get_tableau
@@ -275,6 +282,6 @@ def _rtol(tried: Tried) -> float:
 def _finer(setting: Steps) -> Steps:
     """Return half the step, or a tenth of the tolerance."""
     if setting.rtol is not None:
-        return Tolerance(setting.solver, float(f"{setting.rtol / 10:.12g}"))
+        return Tolerance(setting.solver, without_rounding(setting.rtol / 10))
     assert setting.n_steps is not None
     return FixedSteps(setting.solver, 2 * setting.n_steps)

@@ -257,7 +257,7 @@ def sensitivity(own: Tested, exact: Tested, terms: Terms) -> Sensitivity | None:
         return None
     judged = exact.changed if exact.drop is None else exact.drop
     beyond, within = max(judged.low, -judged.high), max(abs(judged.low), abs(judged.high))
-    least, most = Z95**2 / (exact.n + Z95**2), 1.0
+    least, most = share_interval(0, exact.n).high, 1.0
     if own.accuracy is not None and terms.chance is not None:
         # With labels, a flow keeps its classes, too; see `judge` and `beats_chance`.
         within, most = max(within, exact.changed.low), own.accuracy.low - terms.chance

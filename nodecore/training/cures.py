@@ -372,7 +372,9 @@ def get_cures(name: str) -> Cures:
 
 def _get_cure(name):
     key, *constants = re.split(r"(?<!\de)-", name)  # not within a number such as 1e-05
-    kind = _BY_KEY[check_choice("cure", key, _BY_KEY)]
+    kind = _BY_KEY.get(key)
+    if kind is None:
+        raise ValueError(f"cure = {name!r} is unknown; choose one of {', '.join(_BY_KEY)}")
     try:
         kinds = [field.type for field in fields(kind)]
         values = [_KINDS_OF[k](text) for k, text in zip(kinds, constants, strict=True)]

@@ -781,6 +781,8 @@ def test_the_verdict_for_other_bounds_is_that_of_a_judge_with_them(labels):
     report = quiet(field, head, x, y, **training)
     found = report.sensitivity
     assert (found is None) == (labels == "by chance")
+    assert report.verdict == CANNOT_TELL or found is not None
+    assert labels is not None or found.not_below == report.exact.changed.low
     for bound in np.linspace(0.002, 0.998, 499) if found else ():
         verdict, _ = judge(report.training, report.exact, Terms(bound, report.chance, ""))
         expected = NOT_A_FLOW if found.least <= bound < found.not_below else CANNOT_TELL
